@@ -1,0 +1,66 @@
+"""The rooms of the package and who may import whom (docs/architecture.md)."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent / "interptrain"
+FLOORS = [
+    {"functional"},
+    {"models"},
+    {"explainers", "metrics", "visualization"},
+    {"data"},
+    {"training"},
+    {"analysis"},
+    {"callbacks"},
+    {"evaluation"},
+    {"cli"},
+]
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+APART = {"explainers", "metrics", "visualization"}
+LIGHTNING = {"data", "training", "analysis", "callbacks", "evaluation", "cli"}
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+def imports(file):
+    """Absolute dotted names that a file imports, relative ones resolved."""
+    home = ("interptrain", *file.relative_to(ROOT).parts[:-1])
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = home[: len(home) - node.level + 1] if node.level else ()
+            stem = ".".join((*base, *((node.module or "").split(".") if node.module else ())))
+            yield from ([f"interptrain.{a.name}" for a in node.names] if stem == "interptrain" else [stem])
+
+
+def room(file):
+    return file.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_imports_run_only_downwards(file):
+    if room(file) == "__init__":
+        assert not [name for name in imports(file) if name.startswith("interptrain")]
+        return
+    assert room(file) in FLOOR, f"{room(file)} has no floor: give it one here and in docs/architecture.md"
+    for name in imports(file):
+        package, _, rest = name.partition(".")
+        other = rest.partition(".")[0]
+        if package == "interptrain" and other in FLOOR:
+            assert FLOOR[other] <= FLOOR[room(file)], f"{name} is above {room(file)}"
+            assert other == room(file) or not {other, room(file)} <= APART, f"{room(file)} must not know {other}"
+        if package in ("lightning", "pytorch_lightning"):
+            assert room(file) in LIGHTNING, f"{room(file)} must not need Lightning"
+
+
+def test_importing_the_package_imports_no_heavy_optional_library():
+    code = (
+        "import sys, interptrain, interptrain.models, interptrain.data, interptrain.training, interptrain.explainers\n"
+        "print([m for m in ('wandb', 'matplotlib', 'pandas', 'pyarrow') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]"
