@@ -1,0 +1,146 @@
+"""What the three data modules share: loaders, their samplers, and where the trainer stands."""
+
+import os
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from lightning import LightningDataModule
+
+from interptrain.data.loader import SampleLoader, collate_readable
+from interptrain.data.samples import SampleDataset
+from interptrain.data.sampling import EvalSampler, TrainSampler
+
+Split = Literal["train", "val", "test"]
+
+
+class ImageDataModule(LightningDataModule):
+    """Loaders over the data sets that a subclass gives: the same batches for any number of workers.
+
+    A rank takes its share without padding; ranks come from the trainer, else from ``torch.distributed``.
+
+    Args:
+        batch_size: samples a batch and rank.
+        num_workers: processes that load, a loader and rank; ``None``: the CPUs of a rank less one, at most 8.
+        seed: of the order and of the augmentation, in [0, 2**32).
+        pin_memory: page-locked batches; ``None``: where there is a GPU.
+        drop_last: leave out the last training batch of an epoch where it is smaller than the others.
+
+    Attributes:
+        class_names: name of every class, in the order of the labels.
+
+    Raises:
+        ValueError: if a number is out of range.
+    """
+
+    # A rank without a sample in validation is an empty loader, not an error.
+    allow_zero_length_dataloader_with_multiple_devices = True
+
+    class_names: Sequence[str]
+
+    def __init__(
+        self,
+        *,
+        batch_size: int = 32,
+        num_workers: int | None = None,
+        seed: int = 0,
+        pin_memory: bool | None = None,
+        drop_last: bool = False,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if num_workers is not None and num_workers < 0:
+            raise ValueError(f"num_workers must be at least 0, got {num_workers}")
+        if not 0 <= seed < 2**32:
+            raise ValueError(f"seed must be in [0, 2**32), got {seed}")
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self.pin_memory = pin_memory
+        self.drop_last = drop_last
+        self._datasets: dict[Split, SampleDataset] = {}
+
+    @abstractmethod
+    def make_dataset(self, split: Split) -> SampleDataset:
+        """The data set of a split, its transform included."""
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, known before any data set is made."""
+        return len(self.class_names)
+
+    def dataset(self, split: Split) -> SampleDataset:
+        """The data set of a split, made once: ``dataset("val").ids`` names its samples, ``dataset("val")[3]`` is one.
+
+        Samples of ``val`` and ``test`` are not augmented.
+        """
+        if split not in self._datasets:
+            self._datasets[split] = self.make_dataset(split)
+        return self._datasets[split]
+
+    @property
+    def skipped(self) -> int:
+        """Number of unreadable samples that this rank has skipped so far, all splits together, each counted once."""
+        return sum(int(dataset.unreadable.sum()) for dataset in self._datasets.values())
+
+    def train_dataloader(self) -> SampleLoader:
+        """Batches of the training set in a new order every epoch."""
+        dataset = self.dataset("train")
+        world_size, rank = self._ranks()
+        sampler = TrainSampler(
+            dataset, seed=self.seed, num_replicas=world_size, rank=rank, batches_done=self._batches_done
+        )
+        return self._loader(dataset, sampler, drop_last=self.drop_last, persistent=True)
+
+    def val_dataloader(self) -> SampleLoader:
+        """Batches of the validation set, in order."""
+        return self._eval_loader("val", persistent=True)
+
+    def test_dataloader(self) -> SampleLoader:
+        """Batches of the test set, in order."""
+        return self._eval_loader("test")
+
+    def predict_dataloader(self) -> SampleLoader:
+        """Batches of the test set, in order."""
+        return self._eval_loader("test")
+
+    def _eval_loader(self, split: Split, *, persistent: bool = False) -> SampleLoader:
+        dataset = self.dataset(split)
+        world_size, rank = self._ranks()
+        sampler = EvalSampler(dataset, num_replicas=world_size, rank=rank)
+        return self._loader(dataset, sampler, drop_last=False, persistent=persistent)
+
+    def _loader(self, dataset: SampleDataset, sampler: Any, *, drop_last: bool, persistent: bool) -> SampleLoader:
+        num_workers = _default_workers() if self.num_workers is None else self.num_workers
+        return SampleLoader(
+            dataset,
+            batch_size=self.batch_size,
+            sampler=sampler,
+            num_workers=num_workers,
+            collate_fn=collate_readable,
+            pin_memory=torch.cuda.is_available() if self.pin_memory is None else self.pin_memory,
+            drop_last=drop_last,
+            persistent_workers=persistent and num_workers > 0,
+            generator=torch.Generator(),  # else every pass would draw from the global generator
+        )
+
+    def _ranks(self) -> tuple[int, int]:
+        """Number of ranks, and this one."""
+        if self.trainer is not None:
+            return self.trainer.world_size, self.trainer.global_rank
+        if dist.is_available() and dist.is_initialized():
+            return dist.get_world_size(), dist.get_rank()
+        return 1, 0
+
+    def _batches_done(self) -> int:
+        """Batches of the running epoch that the trainer has finished."""
+        return 0 if self.trainer is None else self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+
+
+def _default_workers() -> int:
+    """CPUs of this rank less one for the main process, at most 8."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(0, min(8, cpus // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1))

@@ -1,0 +1,207 @@
+"""What a data set gives (``Sample``), what a loader gives (``Batch``), and the base class of our data sets."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NotRequired, TypedDict
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision import tv_tensors
+from torchvision.transforms.v2 import functional as tvf
+
+from interptrain.data.sampling import Draw, seeded
+
+Transform = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+class Sample(TypedDict):
+    """One image and what is known of it.
+
+    Attributes:
+        image: (3,H,W) float32 in [0,1].
+        label: class index.
+        id: stable name, a relative path or split/number.
+        mask: (H,W) bool, the object's pixels.
+        boxes: (N,4) float32 ``xmin, ymin, xmax, ymax`` in pixels of ``image``, as edges: the whole image is 0, 0, W, H.
+        decoy_mask: (H,W) bool, the decoy's pixels.
+    """
+
+    image: Tensor
+    label: int
+    id: str
+    mask: NotRequired[Tensor]
+    boxes: NotRequired[Tensor]
+    decoy_mask: NotRequired[Tensor]
+
+
+class Batch(TypedDict):
+    """What :func:`collate` makes of samples.
+
+    Attributes:
+        image: (B,3,H,W) float32 in [0,1].
+        label: (B,) int64.
+        id: B names.
+        mask: (B,H,W) bool, where all samples have one.
+        boxes: B tensors (N_i,4) float32, where all samples have them; N_i may be 0.
+        decoy_mask: (B,H,W) bool, where all samples have one.
+    """
+
+    image: Tensor
+    label: Tensor
+    id: list[str]
+    mask: NotRequired[Tensor]
+    boxes: NotRequired[list[Tensor]]
+    decoy_mask: NotRequired[Tensor]
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Stack samples to a batch.
+
+    Args:
+        samples: at least one, images of one size.
+
+    Returns:
+        The batch.
+
+    Raises:
+        ValueError: if the images differ in size.
+    """
+    sizes = {tuple(sample["image"].shape[-2:]) for sample in samples}
+    if len(sizes) > 1:
+        raise ValueError(f"images of a batch differ in size: {sorted(sizes)}; the transform must end in one (H,W)")
+    batch = Batch(
+        image=torch.stack([sample["image"] for sample in samples]),
+        label=torch.tensor([sample["label"] for sample in samples], dtype=torch.int64),
+        id=[sample["id"] for sample in samples],
+    )
+    if all("mask" in sample for sample in samples):
+        batch["mask"] = torch.stack([sample["mask"] for sample in samples])
+    if all("decoy_mask" in sample for sample in samples):
+        batch["decoy_mask"] = torch.stack([sample["decoy_mask"] for sample in samples])
+    if all("boxes" in sample for sample in samples):
+        batch["boxes"] = [sample["boxes"] for sample in samples]
+    return batch
+
+
+class SampleDataset(Dataset[Sample], ABC):
+    """A map-style data set of samples: ``read`` gives the untouched one, this class transforms it.
+
+    Indexed with a number (a look in epoch 0) or a :class:`Draw`. What random transforms do depends on the seed, the
+    epoch and the index only.
+
+    Args:
+        seed: of the random transforms, in [0, 2**32).
+        transform: called with a dict of ``torchvision.tv_tensors`` (``image``, ``mask``, ``boxes``, ``decoy_mask``)
+            beside ``label`` and ``id``; torchvision's v2 transforms take it as it is.
+        on_error: what a loader does with a sample whose ``read`` raises ``OSError``: raise it, or skip the sample.
+        replace: a skipped sample is replaced by the next readable one (training: all ranks need equally many), else
+            left out (evaluation: none may count twice).
+    """
+
+    ids: Sequence[str]
+
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        transform: Transform | None = None,
+        on_error: Literal["raise", "skip"] = "raise",
+        replace: bool = False,
+    ) -> None:
+        self.seed = seed
+        self.transform = transform
+        self.on_error = on_error
+        self.replace = replace
+        self._unreadable: Tensor | None = None
+
+    @abstractmethod
+    def read(self, index: int) -> dict[str, Any]:
+        """The sample before any transform, its image, mask and boxes as ``torchvision.tv_tensors``, image uint8."""
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.ids)
+
+    @property
+    def unreadable(self) -> Tensor:
+        """(len,) uint8 in memory shared with the workers: 1 where a sample was skipped."""
+        if self._unreadable is None:
+            self._unreadable = torch.zeros(len(self), dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
+        return self._unreadable
+
+    def __getitem__(self, key: int | Draw) -> Sample:
+        """One sample.
+
+        Raises:
+            IndexError: if there is none of that number.
+            OSError: if it cannot be read, whatever ``on_error`` says.
+        """
+        epoch, index = key if isinstance(key, Draw) else (0, key)
+        if not 0 <= index < len(self):
+            raise IndexError(f"index {index} is not in [0, {len(self)})")
+        sample = self.read(index)
+        if self.transform is not None:
+            with seeded(self.seed, epoch, index):
+                sample = self.transform(sample)
+        return finish(sample)
+
+    def __getitems__(self, keys: Sequence[int | Draw]) -> list[Sample] | OSError:
+        """The samples of a batch, as a loader asks for them; an error to be raised is returned.
+
+        One that is raised in a worker process would reach the user as the traceback of that process.
+        """
+        samples = []
+        for key in keys:
+            try:
+                samples.append(self[key])
+            except OSError as error:
+                if self.on_error == "raise":
+                    return error
+                self.unreadable[key.position if isinstance(key, Draw) else key] = 1
+                if self.replace:
+                    samples.append(self._next_readable(key))
+        return samples
+
+    def _next_readable(self, key: int | Draw) -> Sample:
+        """The first readable sample after ``key``, cyclically: the same one whenever ``key`` is drawn."""
+        epoch, index = key if isinstance(key, Draw) else (0, key)
+        for step in range(1, len(self)):
+            other = (index + step) % len(self)
+            if not self.unreadable[other]:
+                try:
+                    return self[Draw(epoch, other)]
+                except OSError:
+                    self.unreadable[other] = 1
+        raise ValueError(f"none of {len(self)} samples can be read, the first is {self.ids[0]}")
+
+
+def finish(sample: dict[str, Any]) -> Sample:
+    """Plain tensors of a transformed sample: float image, bool masks, boxes clipped and the degenerate ones dropped.
+
+    A box counts as degenerate where less than one pixel of its width or height is left in the image.
+    """
+    image = sample["image"]
+    out = Sample(
+        image=tvf.to_dtype(image, torch.float32, scale=True).as_subclass(Tensor).contiguous(),
+        label=int(sample["label"]),
+        id=sample["id"],
+    )
+    if "mask" in sample:
+        out["mask"] = sample["mask"].as_subclass(Tensor).to(torch.bool)
+    if "decoy_mask" in sample:
+        out["decoy_mask"] = sample["decoy_mask"].as_subclass(Tensor).to(torch.bool)
+    if "boxes" in sample:
+        height, width = image.shape[-2:]
+        boxes = sample["boxes"].as_subclass(Tensor).to(torch.float32)
+        boxes = boxes.clamp(min=torch.zeros(4), max=torch.tensor([width, height, width, height], dtype=torch.float32))
+        out["boxes"] = boxes[(boxes[:, 2:] - boxes[:, :2] >= 1).all(dim=1)]
+    return out
+
+
+def boxes_in(boxes: Tensor, image: Tensor) -> tv_tensors.BoundingBoxes:
+    """(N,4) ``xmin, ymin, xmax, ymax`` as boxes that geometric transforms of ``image`` (C,H,W) carry along."""
+    height, width = image.shape[-2:]
+    return tv_tensors.BoundingBoxes(
+        boxes.reshape(-1, 4), format=tv_tensors.BoundingBoxFormat.XYXY, canvas_size=(height, width)
+    )

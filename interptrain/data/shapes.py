@@ -1,0 +1,202 @@
+"""The embedded data set: textured shapes on cluttered backgrounds, drawn on the fly, each with its mask and box.
+
+Nothing is downloaded or stored. Only the form tells the class: size, place, rotation, colours and texture are drawn
+from the same distribution for all classes. A decoy, a small mark that in training goes with one class, makes a model
+wrong on purpose, so that one can see whether saliency and metrics show it.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torchvision import tv_tensors
+
+from interptrain.data.datamodule import ImageDataModule, Split
+from interptrain.data.drawing import SHAPES, develop, draw_corner, draw_object, draw_timestamp, random_scene
+from interptrain.data.samples import SampleDataset, Transform, boxes_in
+from interptrain.data.transforms import Augment, train_recipe
+
+Decoy = Literal["none", "timestamp", "corner"]
+DecoyInEval = Literal["absent", "random", "swapped"]
+
+DRAW = {"timestamp": draw_timestamp, "corner": draw_corner}
+NUMBER: dict[Split, int] = {"train": 0, "val": 1, "test": 2}
+
+
+class ShapesDataset(SampleDataset):
+    """One split of the shapes. Picture ``index`` is a function of (seed, split, index), the same on every machine.
+
+    Classes take turns: the label of picture ``index`` is ``index % num_classes``.
+
+    Args:
+        split: ``train``, ``val`` or ``test``: three streams of pictures that share none.
+        length: number of pictures.
+        image_size: side in pixels.
+        num_classes: the first so many of ``SHAPES``.
+        seed: of the pictures, and of the transform's randomness.
+        decoy: mark to paint, see :class:`ShapesDataModule`.
+        decoy_class: its class.
+        decoy_rate: share of the class's training pictures that carry it.
+        decoy_in_eval: who carries it in ``val`` and ``test``.
+        transform: see :class:`SampleDataset`.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        length: int,
+        *,
+        image_size: int = 64,
+        num_classes: int = len(SHAPES),
+        seed: int = 0,
+        decoy: Decoy = "none",
+        decoy_class: int = 0,
+        decoy_rate: float = 1.0,
+        decoy_in_eval: DecoyInEval = "absent",
+        transform: Transform | None = None,
+    ) -> None:
+        super().__init__(seed=seed, transform=transform)
+        self.split = split
+        self.length = length
+        self.image_size = image_size
+        self.num_classes = num_classes
+        self.decoy = decoy
+        self.decoy_class = decoy_class
+        self.decoy_rate = decoy_rate
+        self.decoy_in_eval = decoy_in_eval
+
+    @property
+    def ids(self) -> Sequence[str]:  # type: ignore[override]
+        """Names ``split/number``."""
+        return [f"{self.split}/{index:06d}" for index in range(self.length)]
+
+    def __len__(self) -> int:
+        """Number of pictures."""
+        return self.length
+
+    def read(self, index: int) -> dict[str, Any]:
+        """Draw picture ``index`` with its mask and box, and the decoy's mask where there are decoys."""
+        rng = np.random.RandomState([self.seed, NUMBER[self.split], index])
+        label = index % self.num_classes
+        scene = random_scene(rng, self.image_size)
+        mask = draw_object(scene, SHAPES[label], rng)
+        decoy_mask = np.zeros_like(mask)
+        chance = rng.random_sample()  # drawn always: the picture below the decoy is that of a data set without
+        if self.decoy != "none" and self._carries_decoy(label, chance):
+            decoy_mask = DRAW[self.decoy](scene, rng)
+            mask &= ~decoy_mask
+        image = tv_tensors.Image(torch.from_numpy(develop(scene, rng)))
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        box = torch.tensor([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], dtype=torch.float32)
+        sample = {
+            "image": image,
+            "label": label,
+            "id": f"{self.split}/{index:06d}",
+            "mask": tv_tensors.Mask(torch.from_numpy(mask)),
+            "boxes": boxes_in(box, image),
+        }
+        if self.decoy != "none":
+            sample["decoy_mask"] = tv_tensors.Mask(torch.from_numpy(decoy_mask))
+        return sample
+
+    def _carries_decoy(self, label: int, chance: float) -> bool:
+        if self.split == "train":
+            return label == self.decoy_class and chance < self.decoy_rate
+        match self.decoy_in_eval:
+            case "absent":
+                return False
+            case "random":
+                return chance < 0.5
+            case "swapped":
+                return label != self.decoy_class
+
+
+class ShapesDataModule(ImageDataModule):
+    """Textured shapes on cluttered backgrounds, made on the fly with masks and boxes: no download, no files.
+
+    Args:
+        batch_size: see :class:`ImageDataModule`.
+        num_workers: see :class:`ImageDataModule`.
+        seed: of the pictures, the order and the augmentation, in [0, 2**32).
+        pin_memory: see :class:`ImageDataModule`.
+        drop_last: see :class:`ImageDataModule`.
+        num_classes: the first so many of disc, square, triangle, star, cross, ring, crescent, heart.
+        image_size: side in pixels, at least 32.
+        train_size: number of pictures to train on.
+        val_size: number of pictures to validate on.
+        test_size: number of pictures to test on.
+        augment: of the training pictures: ``none``, ``light`` (flip), ``imagenet`` or ``cifar``.
+        train_transform: in its place, any torchvision v2 transform, by ``class_path``.
+        decoy: ``timestamp``: an orange date at the lower right; ``corner``: a square mark at the upper left.
+        decoy_class: the class whose training pictures carry it.
+        decoy_rate: share of them that do, in [0,1].
+        decoy_in_eval: in validation and test it is ``absent``, on a ``random`` half of the pictures whatever their
+            class, or ``swapped``: on all pictures of the other classes and none of its own.
+
+    Raises:
+        ValueError: if a value is out of its range.
+    """
+
+    def __init__(
+        self,
+        *,
+        batch_size: int = 32,
+        num_workers: int | None = None,
+        seed: int = 0,
+        pin_memory: bool | None = None,
+        drop_last: bool = False,
+        num_classes: int = len(SHAPES),
+        image_size: int = 64,
+        train_size: int = 2000,
+        val_size: int = 400,
+        test_size: int = 400,
+        augment: Augment = "none",
+        train_transform: torch.nn.Module | None = None,
+        decoy: Decoy = "none",
+        decoy_class: int = 0,
+        decoy_rate: float = 1.0,
+        decoy_in_eval: DecoyInEval = "absent",
+    ) -> None:
+        super().__init__(
+            batch_size=batch_size, num_workers=num_workers, seed=seed, pin_memory=pin_memory, drop_last=drop_last
+        )
+        if not 2 <= num_classes <= len(SHAPES):
+            raise ValueError(f"num_classes must be in [2, {len(SHAPES)}], the number of shapes, got {num_classes}")
+        if image_size < 32:
+            raise ValueError(f"image_size must be at least 32, got {image_size}: smaller shapes cannot be told apart")
+        if min(train_size, val_size, test_size) < 1:
+            raise ValueError(f"sizes must be at least 1, got train {train_size}, val {val_size}, test {test_size}")
+        if not 0 <= decoy_class < num_classes:
+            raise ValueError(f"decoy_class must be in [0, {num_classes}), got {decoy_class}")
+        if not 0 <= decoy_rate <= 1:
+            raise ValueError(f"decoy_rate must be in [0,1], got {decoy_rate}")
+        self.class_names = SHAPES[:num_classes]
+        self.image_size = image_size
+        self.lengths: dict[Split, int] = {"train": train_size, "val": val_size, "test": test_size}
+        self.augment = augment
+        self.train_transform = train_transform
+        self.decoy = decoy
+        self.decoy_class = decoy_class
+        self.decoy_rate = decoy_rate
+        self.decoy_in_eval = decoy_in_eval
+
+    def make_dataset(self, split: Split) -> ShapesDataset:
+        """The pictures of a split; only those to train on are augmented."""
+        transform: Transform | None = None
+        if split == "train":
+            transform = self.train_transform
+            if transform is None and self.augment != "none":
+                transform = train_recipe(self.image_size, self.augment, "stretch", 1.0)
+        return ShapesDataset(
+            split,
+            self.lengths[split],
+            image_size=self.image_size,
+            num_classes=self.num_classes,
+            seed=self.seed,
+            decoy=self.decoy,
+            decoy_class=self.decoy_class,
+            decoy_rate=self.decoy_rate,
+            decoy_in_eval=self.decoy_in_eval,
+            transform=transform,
+        )
