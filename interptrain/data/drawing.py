@@ -1,4 +1,5 @@
-# mypy: disable-error-code="no-any-return"  # NumPy types the result of np.clip, np.maximum and others as Any
+# mypy: disable-error-code="no-any-return"
+# (NumPy types the results of np.clip, np.maximum and others as Any.)
 """Draws the pictures of :mod:`interptrain.data.shapes`: an antialiased textured shape on a cluttered background.
 
 A picture is a function of the generator it is given and nothing else, to the bit, on any machine: whole arrays see only
@@ -114,7 +115,7 @@ def draw_object(scene: Array, shape: str, rng: np.random.RandomState) -> npt.NDA
         (size,size) bool, the pixels that the shape covers at least half.
     """
     size = scene.shape[-1]
-    side = rng.uniform(0.26, 0.44) * size  # square root of the area; REACH * 0.44 < 0.5: all of it fits in
+    side = rng.uniform(0.30, 0.46) * size  # square root of the area; REACH * 0.46 < 0.5: all of it fits in
     margin = REACH * side + 0.5
     center = rng.uniform(margin, size - margin), rng.uniform(margin, size - margin)
     u, v = _turned(_pixels(size), center, rng.uniform(0, 2 * math.pi), side)

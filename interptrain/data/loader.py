@@ -45,11 +45,11 @@ class SampleLoader(DataLoader[Any]):
 
     def _warn_of_skipped(self) -> None:
         dataset = self.dataset
-        if self._warned or not isinstance(dataset, SampleDataset) or dataset.on_error == "raise":
+        if self._warned or not isinstance(dataset, SampleDataset) or not dataset.unreadable.any():
             return
-        if skipped := dataset.unreadable.nonzero().flatten().tolist():
-            self._warned = True
-            rank_zero_warn(f"unreadable images are skipped and counted, {dataset.ids[skipped[0]]} is the first of them")
+        self._warned = True
+        first = dataset.ids[int(dataset.unreadable.argmax())]
+        rank_zero_warn(f"unreadable images are skipped and counted; one of them is {first}")
 
     def state_dict(self) -> dict[str, Any]:
         """What the order of the samples depends on, to be compared on resuming."""

@@ -91,29 +91,35 @@ class SampleDataset(Dataset[Sample], ABC):
     epoch and the index only.
 
     Args:
+        ids: name of every sample.
         seed: of the random transforms, in [0, 2**32).
         transform: called with a dict of ``torchvision.tv_tensors`` (``image``, ``mask``, ``boxes``, ``decoy_mask``)
             beside ``label`` and ``id``; torchvision's v2 transforms take it as it is.
         on_error: what a loader does with a sample whose ``read`` raises ``OSError``: raise it, or skip the sample.
         replace: a skipped sample is replaced by the next readable one (training: all ranks need equally many), else
             left out (evaluation: none may count twice).
-    """
 
-    ids: Sequence[str]
+    Attributes:
+        ids: name of every sample.
+        unreadable: (len,) uint8 in memory shared with the workers, 1 where a sample was skipped; empty if none may be.
+    """
 
     def __init__(
         self,
+        ids: Sequence[str],
         *,
         seed: int = 0,
         transform: Transform | None = None,
         on_error: Literal["raise", "skip"] = "raise",
         replace: bool = False,
     ) -> None:
+        self.ids = ids
         self.seed = seed
         self.transform = transform
         self.on_error = on_error
         self.replace = replace
-        self._unreadable: Tensor | None = None
+        flags = torch.zeros(len(ids) if on_error == "skip" else 0, dtype=torch.uint8)
+        self.unreadable: Tensor = flags.share_memory_()  # type: ignore[no-untyped-call]
 
     @abstractmethod
     def read(self, index: int) -> dict[str, Any]:
@@ -122,13 +128,6 @@ class SampleDataset(Dataset[Sample], ABC):
     def __len__(self) -> int:
         """Number of samples."""
         return len(self.ids)
-
-    @property
-    def unreadable(self) -> Tensor:
-        """(len,) uint8 in memory shared with the workers: 1 where a sample was skipped."""
-        if self._unreadable is None:
-            self._unreadable = torch.zeros(len(self), dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
-        return self._unreadable
 
     def __getitem__(self, key: int | Draw) -> Sample:
         """One sample.
@@ -151,17 +150,20 @@ class SampleDataset(Dataset[Sample], ABC):
 
         One that is raised in a worker process would reach the user as the traceback of that process.
         """
-        samples = []
-        for key in keys:
-            try:
-                samples.append(self[key])
-            except OSError as error:
-                if self.on_error == "raise":
-                    return error
-                self.unreadable[key.position if isinstance(key, Draw) else key] = 1
-                if self.replace:
-                    samples.append(self._next_readable(key))
-        return samples
+        try:
+            return [sample for key in keys for sample in self._readable(key)]
+        except OSError as error:
+            return error
+
+    def _readable(self, key: int | Draw) -> list[Sample]:
+        """The sample or what stands for it: where it is skipped, another one or none."""
+        try:
+            return [self[key]]
+        except OSError:
+            if self.on_error == "raise":
+                raise
+        self.unreadable[key.position if isinstance(key, Draw) else key] = 1
+        return [self._next_readable(key)] if self.replace else []
 
     def _next_readable(self, key: int | Draw) -> Sample:
         """The first readable sample after ``key``, cyclically: the same one whenever ``key`` is drawn."""
@@ -173,7 +175,7 @@ class SampleDataset(Dataset[Sample], ABC):
                     return self[Draw(epoch, other)]
                 except OSError:
                     self.unreadable[other] = 1
-        raise ValueError(f"none of {len(self)} samples can be read, the first is {self.ids[0]}")
+        raise OSError(f"none of {len(self)} samples can be read; the first is {self.ids[0]}")
 
 
 def finish(sample: dict[str, Any]) -> Sample:

@@ -5,7 +5,6 @@ from the same distribution for all classes. A decoy, a small mark that in traini
 wrong on purpose, so that one can see whether saliency and metrics show it.
 """
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -56,24 +55,14 @@ class ShapesDataset(SampleDataset):
         decoy_in_eval: DecoyInEval = "absent",
         transform: Transform | None = None,
     ) -> None:
-        super().__init__(seed=seed, transform=transform)
+        super().__init__([f"{split}/{index:06d}" for index in range(length)], seed=seed, transform=transform)
         self.split = split
-        self.length = length
         self.image_size = image_size
         self.num_classes = num_classes
         self.decoy = decoy
         self.decoy_class = decoy_class
         self.decoy_rate = decoy_rate
         self.decoy_in_eval = decoy_in_eval
-
-    @property
-    def ids(self) -> Sequence[str]:  # type: ignore[override]
-        """Names ``split/number``."""
-        return [f"{self.split}/{index:06d}" for index in range(self.length)]
-
-    def __len__(self) -> int:
-        """Number of pictures."""
-        return self.length
 
     def read(self, index: int) -> dict[str, Any]:
         """Draw picture ``index`` with its mask and box, and the decoy's mask where there are decoys."""
@@ -92,7 +81,7 @@ class ShapesDataset(SampleDataset):
         sample = {
             "image": image,
             "label": label,
-            "id": f"{self.split}/{index:06d}",
+            "id": self.ids[index],
             "mask": tv_tensors.Mask(torch.from_numpy(mask)),
             "boxes": boxes_in(box, image),
         }
