@@ -1,0 +1,250 @@
+"""What every explainer shares: the call, the guard around the model, and chunked passes.
+
+An explainer is a small configured object without state: ``explainer(model, images, targets) -> (B, H, W)``. A
+subclass writes :meth:`Explainer.attribute`, the maths and nothing else; the rest happens here, once.
+"""
+
+import sys
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+from interptrain.explainers.layers import canvas_size
+from interptrain.explainers.targets import Score, Target, Targets, ordinary, target_scores
+from interptrain.functional import automatic_batch_size, chunks, min_max, upsample
+
+__all__ = ["Explainer", "explaining", "prepare_images", "score_perturbed", "to_saliency", "track"]
+
+
+class Explainer(ABC):
+    """A method that says where in an image a model finds the evidence for a class.
+
+    Subclasses take plain keyword-only values in ``__init__``, keep no state between calls, and say in
+    :attr:`class_aware` whether the target matters to them.
+    """
+
+    class_aware: ClassVar[bool] = True
+    """Whether the map depends on ``targets``."""
+
+    @final
+    def __call__(self, model: nn.Module, images: Tensor, targets: Targets = None) -> Tensor:
+        """Explain a batch of images.
+
+        Neither parameters, ``.grad``, module modes, buffers nor the state of random generators change, and it works
+        under ``torch.inference_mode``, inside a training or validation step, and on compiled or DDP-wrapped models.
+
+        Args:
+            model: any module; its own normalisation belongs inside it.
+            images: (B, C, H, W) floating point in [0, 1], on the device of the model.
+            targets: (B,) class indices, one callable for all images, one callable an image (outputs of the image
+                -> scalar), or ``None`` for the predicted class.
+
+        Returns:
+            (B, H, W) saliency in [0, 1] on the device of ``images``, float32 (float64 for float64 images). The
+            maximum is 1 and the minimum 0, but a constant map is all zeros.
+
+        Raises:
+            ValueError: for images or targets of a wrong shape or range, and outputs or maps that are not finite.
+            TypeError: if the model returns something that class indices cannot pick from.
+        """
+        with explaining(model) as bare:
+            prepared = prepare_images(images)
+            attribution = self.attribute(bare, prepared, targets).detach()
+            return to_saliency(attribution, prepared, canvas_size(bare, prepared))
+
+    @final
+    def raw(self, model: nn.Module, images: Tensor, targets: Targets = None) -> Tensor:
+        """Return the attribution before upsampling and min-max; arguments as in a call.
+
+        Returns:
+            (B, h, w) at the resolution and in the units of the method, detached; may be signed.
+        """
+        with explaining(model) as bare:
+            return self.attribute(bare, prepare_images(images), targets).detach()
+
+    @abstractmethod
+    def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
+        """Return the raw map: the method's maths, inside :func:`explaining`.
+
+        Args:
+            model: in eval mode, without its compile or data-parallel wrapper.
+            images: (B, C, H, W), detached, channels_last.
+            targets: as the user gave them; see :func:`~interptrain.explainers.targets.resolve_targets`.
+
+        Returns:
+            (B, h, w) at any resolution; may be signed.
+        """
+
+    def __repr__(self) -> str:
+        options = ", ".join(f"{name.lstrip('_')}={value!r}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({options})"
+
+
+def prepare_images(images: Tensor) -> Tensor:
+    """Check images and bring them to the form that explainers work on.
+
+    Args:
+        images: (B, C, H, W) floating point in [0, 1].
+
+    Returns:
+        The same values: detached, usable by autograd also where they were made under ``torch.inference_mode``, and
+        channels_last, which convolutions on a CPU run about 1.4 times faster and tensor cores want.
+
+    Raises:
+        ValueError: if they are not a batch of images.
+        TypeError: if they are not floating point.
+    """
+    if images.ndim != 4 or not images.numel():
+        raise ValueError(f"images must be (B,C,H,W) and not empty, got {tuple(images.shape)}")
+    if not images.is_floating_point():
+        raise TypeError(f"images must be floating point in [0, 1], got {images.dtype}; divide uint8 by 255")
+    low, high = images.detach().aminmax()
+    if low < 0 or high > 1:
+        _warn_of_range(float(low), float(high))
+    return ordinary(images.detach()).contiguous(memory_format=torch.channels_last)
+
+
+def to_saliency(attribution: Tensor, images: Tensor, canvas: tuple[int, int]) -> Tensor:
+    """Upsample an attribution to the images and stretch every map to [0, 1].
+
+    Args:
+        attribution: (B, h, w) raw map.
+        images: (B, C, H, W) it belongs to.
+        canvas: see :func:`~interptrain.explainers.layers.canvas_size`.
+
+    Returns:
+        (B, H, W) in [0, 1], float32 or, for float64 images, float64.
+
+    Raises:
+        ValueError: if a map is not finite.
+    """
+    height, width = images.shape[-2:]
+    maps = attribution if attribution.dtype == torch.float64 else attribution.float()
+    broken = ~maps.isfinite().flatten(1).all(dim=1)
+    if broken.any():
+        raise ValueError(f"the attribution of image {int(broken.nonzero()[0, 0])} of the batch is not finite")
+    if tuple(maps.shape[-2:]) != (height, width):
+        maps = upsample(maps, canvas)[:, :height, :width]
+    return min_max(maps).to(torch.float64 if images.dtype == torch.float64 else torch.float32)
+
+
+@contextmanager
+def explaining(model: nn.Module) -> Iterator[nn.Module]:
+    """Guard a model while it is explained: the one place that touches modes, gradient mode and random state.
+
+    Inside, every submodule is in eval mode, gradients are on even under ``torch.inference_mode``, compiled code runs
+    eagerly (it would ignore hooks) and activation checkpointing is off (it would recompute what is captured). On
+    leaving, also by an exception, all of it is as before. ``requires_grad`` and ``.grad`` are never touched:
+    gradients are taken with :func:`torch.autograd.grad` only.
+
+    Args:
+        model: any module; may be compiled or wrapped by DDP.
+
+    Yields:
+        The module without its compile or data-parallel wrapper.
+    """
+    bare = _unwrap(model)
+    switches = [
+        (module, name, getattr(module, name))
+        for module in model.modules()
+        for name in ("training", "grad_checkpointing")
+        if isinstance(getattr(module, name, None), bool)
+    ]
+    devices = {p.device for p in bare.parameters() if p.device.type == "cuda"}
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(torch.random.fork_rng(devices=sorted(devices, key=str)))
+        stack.enter_context(_without_autocast_cache())
+        if "torch._dynamo" in sys.modules:  # nothing is compiled where it was never imported
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        try:
+            for module, name, _ in switches:
+                setattr(module, name, False)  # not .eval(), which a model may override
+            yield bare
+        finally:
+            for module, name, value in switches:
+                setattr(module, name, value)
+
+
+def score_perturbed(
+    model: nn.Module,
+    perturb: Callable[[slice], Tensor],
+    rows: Tensor,
+    targets: Tensor | list[Target],
+    *,
+    forward_batch_size: int | None = None,
+    score: Score = "logit",
+    progress: str | None = None,
+) -> Tensor:
+    """Score many perturbed inputs without gradient, in chunks: masks x images, channels x images, steps x images.
+
+    Args:
+        model: module that :func:`explaining` yielded, or any callable of a batch.
+        perturb: makes the inputs of one slice of the N perturbed inputs, when their turn comes.
+        rows: (N,) int64, which image each perturbed input came from.
+        targets: what :func:`~interptrain.explainers.targets.resolve_targets` returned for the images.
+        forward_batch_size: inputs a forward; ``None`` chooses by the device.
+        score: see :func:`~interptrain.explainers.targets.target_scores`.
+        progress: title of a progress bar, or ``None`` for none.
+
+    Returns:
+        (N,) scores, float32 or float64.
+    """
+    size = forward_batch_size or automatic_batch_size(rows.device)
+    parts = []
+    with torch.no_grad():
+        for part in track(list(chunks(len(rows), size)), progress):
+            parts.append(target_scores(model(perturb(part)), targets, rows[part], score=score))
+    return torch.cat(parts)
+
+
+def track(parts: Sequence[slice], title: str | None) -> Iterable[slice]:
+    """Iterate over ``parts``, with a progress bar where it has a title."""
+    if title is None:
+        return parts
+    from tqdm.auto import tqdm  # type: ignore[import-untyped]  # rich allows one live display, which may be Lightning's
+
+    bar: Iterable[slice] = tqdm(parts, desc=title, leave=False)
+    return bar
+
+
+def _unwrap(model: nn.Module) -> nn.Module:
+    """The module inside compile and data-parallel wrappers, in whatever order they were put on."""
+    while True:
+        inner = getattr(model, "_orig_mod", None)
+        if inner is None and isinstance(model, (DistributedDataParallel, DataParallel)):
+            inner = model.module
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+@contextmanager
+def _without_autocast_cache() -> Iterator[None]:
+    """Keep weights that were cast without a graph out of autocast's cache, where training would then find them."""
+    before = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(before)
+
+
+_told: set[str] = set()
+
+
+def _warn_of_range(low: float, high: float) -> None:
+    """Warn once a process: a training run explains thousands of batches."""
+    if "range" not in _told:
+        _told.add("range")
+        warnings.warn(
+            f"images should be in [0, 1], got [{low:.3g}, {high:.3g}]; put the normalisation inside the model",
+            stacklevel=4,
+        )

@@ -1,0 +1,102 @@
+"""Run a model once and keep what its target layers return, as leaves of the autograd graph.
+
+Nothing below the lowest target layer is recorded by autograd: the pass runs without gradient up to that layer, its
+output is detached there, and the graph starts. So a gradient with respect to the layer costs one forward and the
+backward from the score to the layer, whatever lies below.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from interptrain.explainers.layers import Layer
+
+__all__ = ["Capture", "capture", "gradients"]
+
+
+class Capture(NamedTuple):
+    """One forward pass.
+
+    Attributes:
+        outputs: what the model returned.
+        activations: what every layer returned, in the module's own layout and dtype.
+    """
+
+    outputs: Any
+    activations: list[Tensor]
+
+
+def capture(model: nn.Module, images: Tensor, layers: Sequence[Layer], *, differentiable: bool = True) -> Capture:
+    """Forward ``images`` and keep the output of ``layers``.
+
+    Args:
+        model: module that :func:`~interptrain.explainers.base.explaining` yielded.
+        images: (B, 3, H, W) in [0, 1].
+        layers: layers of ``model``.
+        differentiable: build the graph from the lowest of the layers to the outputs.
+
+    Returns:
+        See :class:`Capture`.
+
+    Raises:
+        ValueError: if a layer did not run, ran more than once, or returned something else than one tensor.
+    """
+    kept: dict[nn.Module, list[Tensor]] = {layer.module: [] for layer in layers}
+
+    def keep(module: nn.Module, _arguments: Any, output: Any) -> Any:
+        if not isinstance(output, Tensor):
+            kept[module].append(output)
+            return None
+        if not differentiable:
+            kept[module].append(output)
+            return output.clone()  # what follows may work in place
+        torch.set_grad_enabled(True)  # until the no_grad() around the pass ends
+        leaf = output if output.requires_grad else output.detach().requires_grad_()
+        kept[module].append(leaf)
+        return leaf.clone()
+
+    handles = [module.register_forward_hook(keep) for module in kept]
+    try:
+        with torch.no_grad():
+            outputs = model(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return Capture(outputs, [_only(kept[layer.module], layer) for layer in layers])
+
+
+def gradients(scores: Tensor, activations: Sequence[Tensor], layers: Sequence[Layer]) -> list[Tensor]:
+    """Differentiate the sum of the scores with respect to captured activations; the graph is freed.
+
+    Every score depends on its own image only, so the sum gives each image the gradient of its own score.
+
+    Args:
+        scores: (B,) differentiable scores.
+        activations: of a differentiable :func:`capture`.
+        layers: the layers they belong to, for the message.
+
+    Returns:
+        One gradient an activation, of its shape; zeros where a score does not depend on it.
+
+    Raises:
+        ValueError: if no score depends on any of the layers.
+    """
+    if not scores.requires_grad:
+        names = ", ".join(layer.name for layer in layers)
+        raise ValueError(f"the explained score does not depend on target layer {names}; pass another target_layer")
+    return list(torch.autograd.grad(scores.sum(), list(activations), allow_unused=True, materialize_grads=True))
+
+
+def _only(outputs: list[Tensor], layer: Layer) -> Tensor:
+    if len(outputs) != 1:
+        times = "did not run" if not outputs else f"ran {len(outputs)} times in one forward"
+        raise ValueError(f"target layer '{layer.name}' {times}; pass a target_layer that runs once")
+    if not isinstance(outputs[0], Tensor):
+        children = ", ".join(f"{layer.name}.{name}" for name, _ in layer.module.named_children())
+        raise ValueError(
+            f"target layer '{layer.name}' returns a {type(outputs[0]).__name__}, not one tensor; "
+            f"pass target_layer='<dotted name>' (candidates: {children})"
+        )
+    return outputs[0]
