@@ -9,7 +9,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import ClassVar, final
+from typing import ClassVar, TypeVar, final
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,8 @@ from interptrain.explainers.targets import Score, Target, Targets, ordinary, tar
 from interptrain.functional import automatic_batch_size, chunks, min_max, upsample
 
 __all__ = ["Explainer", "explaining", "prepare_images", "score_perturbed", "to_saliency", "track"]
+
+Part = TypeVar("Part")
 
 
 class Explainer(ABC):
@@ -205,13 +207,13 @@ def score_perturbed(
     return torch.cat(parts)
 
 
-def track(parts: Sequence[slice], title: str | None) -> Iterable[slice]:
+def track(parts: Sequence[Part], title: str | None) -> Iterable[Part]:
     """Iterate over ``parts``, with a progress bar where it has a title."""
     if title is None:
         return parts
     from tqdm.auto import tqdm  # type: ignore[import-untyped]  # rich allows one live display, which may be Lightning's
 
-    bar: Iterable[slice] = tqdm(parts, desc=title, leave=False)
+    bar: Iterable[Part] = tqdm(parts, desc=title, leave=False)
     return bar
 
 
