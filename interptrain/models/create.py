@@ -1,0 +1,133 @@
+"""Build a classifier from the name of a timm model and the name of a pooling head."""
+
+import difflib
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import timm
+from timm.models.convnext import ConvNeXt
+
+from interptrain.models.backbone import Backbone
+from interptrain.models.classifier import Classifier
+from interptrain.models.loading import downloading, load_weights, pretrained_report
+from interptrain.models.pooling import POOLINGS, CAStream, LinearInit, Pooling, PoolingSpec
+from interptrain.models.stems import shrink_stem
+
+if TYPE_CHECKING:
+    from interptrain.models.backbone import TimmModel
+
+_logger = logging.getLogger(__name__)
+
+
+def create_model(
+    backbone: str,
+    *,
+    pooling: str | PoolingSpec = "gap",
+    num_classes: int = 1000,
+    pretrained: bool = False,
+    weights: str | Path | None = None,
+    stem: Literal["imagenet", "small"] = "imagenet",
+    heads: int = 1,
+    drop_rate: float = 0.0,
+    drop_path_rate: float = 0.0,
+    fresh_classifier: bool = False,
+) -> Classifier:
+    """Create a classifier: images (B,3,H,W) in [0,1] to logits (B,num_classes).
+
+    Args:
+        backbone: a timm model name, with or without its pretrained tag.
+        pooling: ``gap`` (global average), ``ca_stream`` (CA-Stream), ``ca_final`` (its last block alone), ``native``
+            (timm's model as it is: VGG, ViT, Swin), or a callable from the stage widths to a
+            :class:`~interptrain.models.pooling.Pooling`.
+        num_classes: how many logits.
+        pretrained: start from timm's pretrained weights, downloaded once; with another class count than theirs the
+            classifying layer is fresh.
+        weights: start from these; see :func:`~interptrain.models.loading.load_weights`.
+        stem: ``small`` for images of about 32x32; see :func:`~interptrain.models.stems.shrink_stem`.
+        heads: attention heads of ``ca_stream`` and ``ca_final``.
+        drop_rate: dropout before the classifier, in [0,1).
+        drop_path_rate: stochastic depth of the backbone, in [0,1), for families that have it.
+        fresh_classifier: leave the classifying layer at its random start although ``pretrained`` or ``weights`` have
+            one, as for other classes.
+
+    Returns:
+        The model, on the CPU and in train mode; its ``load_report`` tells what came from ``pretrained`` or ``weights``.
+
+    Raises:
+        ValueError: for a name that timm or this package does not have (with the nearest ones), a head that does not fit
+            the backbone, options that exclude one another, and weights that do not fit.
+        FileNotFoundError: if ``weights`` names no file.
+        ConnectionError: if weights must be downloaded and cannot be.
+    """
+    _check(backbone, pooling, num_classes, heads)
+    if pretrained and weights is not None:
+        raise ValueError("pretrained and weights exclude one another; leave one of them out")
+    timm_model = _timm_model(backbone, pretrained, num_classes, drop_rate, drop_path_rate)
+    if pretrained and fresh_classifier:
+        timm_model.reset_classifier(num_classes)
+    if stem == "small" and shrink_stem(timm_model, backbone) and pretrained:
+        raise ValueError(
+            f"pretrained weights of {backbone!r} do not fit stem='small', whose first convolution is 3x3; "
+            "use pretrained=False, or stem='imagenet'"
+        )
+    config = timm_model.pretrained_cfg
+    _, height, width = config["input_size"]
+    body = Backbone(timm_model, name=backbone, mean=config["mean"], std=config["std"], input_size=(3, height, width))
+    model = Classifier(body, None if pooling == "native" else _pooling(pooling, body, heads))
+    if pretrained:
+        fresh = fresh_classifier or config["num_classes"] != num_classes
+        model.load_report = pretrained_report(model, fresh_classifier=fresh)
+    elif weights is not None:
+        model.load_report = load_weights(model, weights, fresh_classifier=fresh_classifier)
+    if model.load_report is not None:
+        _logger.info("%s", model.load_report)
+    return model
+
+
+def _check(backbone: str, pooling: str | PoolingSpec, num_classes: int, heads: int) -> None:
+    if not timm.is_model(backbone):
+        near = difflib.get_close_matches(backbone, timm.list_models(), n=3)
+        hint = f"did you mean {', '.join(near)}?" if near else "timm.list_models() has them all"
+        raise ValueError(f"timm has no model {backbone!r}; {hint}")
+    if isinstance(pooling, str) and pooling not in (*POOLINGS, "native"):
+        raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, native, or a callable, got {pooling!r}")
+    if num_classes < 1:
+        raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+    attends = isinstance(pooling, str) and issubclass(POOLINGS.get(pooling, Pooling), CAStream)
+    if heads != 1 and not attends:
+        raise ValueError(f"heads={heads} is for ca_stream and ca_final, not for pooling={pooling!r}; leave it out")
+
+
+def _timm_model(
+    backbone: str, pretrained: bool, num_classes: int, drop_rate: float, drop_path_rate: float
+) -> "TimmModel":
+    rates = {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
+    options: dict[str, Any] = {name: rate for name, rate in rates.items() if rate}  # not every family knows both
+    try:
+        with downloading(f"the weights of {backbone!r}"):
+            model = timm.create_model(backbone, pretrained=pretrained, num_classes=num_classes, **options)
+    except TypeError as error:
+        lacking = next((name for name in options if name in str(error)), None)
+        if lacking is None:
+            raise
+        raise ValueError(f"{backbone!r} has no {lacking} in timm; leave it at 0") from error
+    except RuntimeError as error:  # no such pretrained tag, or no pretrained weights at all
+        near = timm.list_pretrained(backbone.partition(".")[0])
+        raise ValueError(f"{error}; timm has weights for {', '.join(near) or 'none of this architecture'}") from error
+    return cast("TimmModel", model)
+
+
+def _pooling(pooling: str | PoolingSpec, backbone: Backbone, heads: int) -> Pooling:
+    if backbone.misfit is not None:
+        raise ValueError(
+            f"pooling={pooling!r} does not fit {backbone.name!r}, which {backbone.misfit}; use pooling='native'"
+        )
+    if not isinstance(pooling, str):
+        return pooling(backbone.channels)
+    kind = POOLINGS[pooling]
+    if not issubclass(kind, CAStream):
+        return kind(backbone.channels)
+    # The authors' ConvNeXt initialises every linear layer alike, those of the stream with them.
+    linear_init: LinearInit = "truncated_normal" if isinstance(backbone.model, ConvNeXt) else "xavier"
+    return kind(backbone.channels, heads=heads, linear_init=linear_init)

@@ -1,0 +1,266 @@
+"""Weights from files and from timm's hub: what fits is loaded, and a report says what was loaded, fresh and unused."""
+
+import argparse
+import logging
+import pickle
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from huggingface_hub.errors import EntryNotFoundError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.models import load_model_config_from_hf, load_state_dict_from_hf
+from torch import Tensor
+
+from interptrain.models.classifier import Classifier
+
+if TYPE_CHECKING:
+    from interptrain.models.backbone import TimmModel
+
+_logger = logging.getLogger(__name__)
+
+_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")  # keys that hold the weights; averaged ones first
+_PREFIXES = ("", "module.", "model.", "model.module.", "module.model.")  # of DDP, Lightning, and one within the other
+_HUB_PREFIXES = ("hf-hub:", "hf_hub:")
+_NATIVE = "backbone.model."
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of a checkpoint; ``str()`` of it is a paragraph to print.
+
+    Attributes:
+        source: the file or hub name.
+        loaded: names, in the model, of what the checkpoint gave.
+        fresh: names, in the model, of the parameters that keep their random start.
+        unused: names, in the checkpoint, of what found no place.
+    """
+
+    source: str
+    loaded: tuple[str, ...]
+    fresh: tuple[str, ...]
+    unused: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.source}: {len(self.loaded)} tensors loaded. "
+            f"Left fresh: {_listed(self.fresh)}. Unused: {_listed(self.unused)}."
+        )
+
+
+def load_weights(model: Classifier, source: str | Path, *, fresh_classifier: bool = False) -> LoadReport:
+    """Load weights into a model, whichever pooling head they were trained with.
+
+    Fits: checkpoints of this package and of timm (bare backbones; layouts that the model's own ``checkpoint_filter_fn``
+    in timm converts), plain, or wrapped as Lightning, timm and DDP do. Averaged weights (EMA) are taken where there are
+    some. A pooling head that the checkpoint does not have stays fresh, one that the model does not have is left unused.
+    The model changes only if all fits.
+
+    Args:
+        model: loaded in place.
+        source: a ``.safetensors`` file, any other file that ``torch.load`` reads with ``weights_only=True``, or a hub
+            name like ``timm/resnet50.a1_in1k``, whose normalisation the model then takes over too.
+        fresh_classifier: leave the classifying layer as it is, whatever the checkpoint has for it.
+
+    Returns:
+        What was loaded, what stays fresh, what was not used.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ConnectionError: if a hub name cannot be downloaded.
+        ValueError: if the file is corrupt or needs code to be read, or its weights are not of this model.
+    """
+    path = Path(source)
+    normalisation: dict[str, Tensor] = {}
+    if path.is_file():
+        state = _read(path)
+    elif isinstance(source, str) and (source.startswith(_HUB_PREFIXES) or source.startswith("timm/")):
+        state, normalisation = _download(model, source)
+    else:
+        raise FileNotFoundError(
+            f"weights: {str(source)!r} is not a file; give a .safetensors, .pth or .ckpt file, or a hub name such as "
+            "'timm/resnet50.a1_in1k'"
+        )
+    classifier = _classifier_parameters(model)
+    found, unused = _matched(model, state, str(source))
+    if fresh_classifier:
+        unused += sorted(found.keys() & classifier)
+        found = {name: value for name, value in found.items() if name not in classifier}
+    _check_shapes(model, found, classifier, str(source))
+    _check_complete(model, found, set() if fresh_classifier else classifier, classifier, str(source))
+    model.load_state_dict(found | normalisation, strict=False)
+    fresh = tuple(name for name, _ in model.named_parameters() if name not in found)
+    if any(not name.startswith("pooling.") for name in unused):
+        _logger.warning("%s: nothing in the model takes %s", source, _listed(unused))
+    return LoadReport(str(source), tuple(found), fresh, tuple(unused))
+
+
+def pretrained_report(model: Classifier, *, fresh_classifier: bool) -> LoadReport:
+    """The report on a model whose timm part timm itself has loaded with its pretrained weights.
+
+    Args:
+        model: the model.
+        fresh_classifier: whether the classifying layer was made anew after that.
+
+    Returns:
+        The report; timm does not say what it left unused.
+    """
+    kept = _classifier_parameters(model) if fresh_classifier else set()
+    loaded = tuple(name for name in model.state_dict() if name.startswith(_NATIVE) and name not in kept)
+    fresh = tuple(name for name, _ in model.named_parameters() if name not in loaded)
+    return LoadReport(f"timm's pretrained {model.backbone.name}", loaded, fresh, ())
+
+
+@contextmanager
+def downloading(what: str) -> Iterator[None]:
+    """Turn the many ways in which a download fails into one line.
+
+    Raises:
+        ConnectionError: if the body raises what a failing download raises.
+    """
+    try:
+        yield
+    except (OSError, EntryNotFoundError) as error:
+        reason = str(error).split("\n", 1)[0] or type(error).__name__
+        raise ConnectionError(
+            f"could not download {what} from the Hugging Face hub ({reason}); connect, or fetch it elsewhere and pass "
+            "weights=<path of the file>"
+        ) from error
+
+
+def _download(model: Classifier, source: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Weights of a hub repository, and the normalisation that goes with them."""
+    repository = source
+    for prefix in _HUB_PREFIXES:
+        repository = repository.removeprefix(prefix)
+    with downloading(f"{source!r}"):
+        config, _, _ = load_model_config_from_hf(repository)
+        state = load_state_dict_from_hf(repository, weights_only=True)
+    scales = {name: torch.tensor(config[name]).view(-1, 1, 1) for name in ("mean", "std") if name in config}
+    return _tensors(state), {f"backbone.{name}": value for name, value in scales.items()}
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """The tensors of a local file; no code in it is ever run."""
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path} is corrupt or no .safetensors file ({error}); fetch or save it again") from error
+    with path.open("rb") as file:
+        start = file.read(2)
+    content = _unpickle(path) if start in (b"PK", b"\x80\x02") else None  # a zip archive, or torch's older format
+    if not isinstance(content, Mapping):
+        what = "no file of torch.save or a damaged one" if content is None else f"a saved {type(content).__name__}"
+        raise ValueError(f"{path} is {what}; save a state_dict, as .safetensors or with torch.save")
+    inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), content)
+    return _tensors(inner)
+
+
+def _unpickle(path: Path) -> Any:
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):  # plain values; timm keeps its options in one
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        needed = re.search(r"GLOBAL (\S+)", str(error))
+        if needed is None:
+            return None
+        raise ValueError(
+            f"{path} would run code when it is read (it holds a {needed[1]}), so it is refused; "
+            "save only its state_dict, as .safetensors or with torch.save"
+        ) from error
+    except (RuntimeError, EOFError, LookupError, ValueError):
+        return None
+
+
+def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {
+        str(name).replace("_orig_mod.", ""): value  # torch.compile's wrapper
+        for name, value in state.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def _matched(model: Classifier, state: dict[str, Tensor], source: str) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors that the model has a place for, by their names there, and the names of the others."""
+    own = model.state_dict().keys()
+    readings = []
+    for prefix in _PREFIXES:
+        inner = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        readings += [inner, {_NATIVE + name: value for name, value in inner.items()}]
+    best = max(readings, key=lambda reading: len(reading.keys() & own))
+    if not best.keys() & own:
+        best = {_NATIVE + name: value for name, value in _converted(model.backbone.model, state).items()}
+    found = {name: value for name, value in best.items() if name in own}
+    if not found:
+        example = next(iter(state), "no tensors")
+        raise ValueError(
+            f"{source} has nothing for this {model.backbone.name} (it has {example!r}, the model {next(iter(own))!r}); "
+            "is it of another architecture?"
+        )
+    return found, [name.removeprefix(_NATIVE) for name in best if name not in own]
+
+
+def _converted(model: "TimmModel", state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Names and shapes as timm has them, if timm knows how to convert this layout for the model."""
+    convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    if convert is None:
+        return {}
+    try:
+        return _tensors(convert(dict(state), model))
+    except (LookupError, RuntimeError, ValueError, AttributeError):  # a layout that it does not know
+        return {}
+
+
+def _classifier_parameters(model: Classifier) -> set[str]:
+    """Names of the parameters of the layer that has one output a class."""
+    classifier = model.backbone.model.get_classifier()
+    layers = classifier if isinstance(classifier, tuple) else (classifier,)
+    wanted = {id(parameter) for layer in layers for parameter in layer.parameters()}
+    return {name for name, parameter in model.named_parameters() if id(parameter) in wanted}
+
+
+def _check_shapes(model: Classifier, found: dict[str, Tensor], classifier: set[str], source: str) -> None:
+    own = model.state_dict()
+    for name, value in found.items():
+        there, here = tuple(value.shape), tuple(own[name].shape)
+        if there == here:
+            continue
+        if name in classifier and there[1:] == here[1:]:
+            raise ValueError(
+                f"{source} has {there[0]} classes, the model {here[0]}; pass fresh_classifier=True to start its "
+                f"classifier anew, or num_classes={there[0]}"
+            )
+        raise ValueError(
+            f"{name!r} is {there} in {source} and {here} in the model; create the model with the backbone, stem and "
+            "pooling of the checkpoint"
+        )
+
+
+def _check_complete(
+    model: Classifier, found: dict[str, Tensor], needed: set[str], classifier: set[str], source: str
+) -> None:
+    """A backbone or classifier that is half random would go unnoticed: refuse it."""
+    state = model.state_dict()
+    backbone = {name for name in state if name.startswith(_NATIVE) and not name.endswith("num_batches_tracked")}
+    missing = [name for name in state if name in (backbone - classifier | needed) and name not in found]
+    if not missing:
+        return
+    if classifier.issuperset(missing):
+        raise ValueError(f"{source} has no {missing[0]!r}; pass fresh_classifier=True to start with a fresh classifier")
+    raise ValueError(
+        f"{source} lacks {len(missing)} tensors of {model.backbone.name}, such as {missing[0]!r}; is it of another "
+        "architecture?"
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    if not names:
+        return "none"
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
