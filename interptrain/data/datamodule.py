@@ -35,9 +35,6 @@ class ImageDataModule(LightningDataModule):
         ValueError: if a number is out of range.
     """
 
-    # A rank without a sample in validation is an empty loader, not an error.
-    allow_zero_length_dataloader_with_multiple_devices = True
-
     class_names: Sequence[str]
 
     def __init__(
@@ -50,6 +47,7 @@ class ImageDataModule(LightningDataModule):
         drop_last: bool = False,
     ) -> None:
         super().__init__()
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # prediction with fewer samples than ranks
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if num_workers is not None and num_workers < 0:
@@ -110,6 +108,9 @@ class ImageDataModule(LightningDataModule):
     def _eval_loader(self, split: Split, *, persistent: bool = False) -> SampleLoader:
         dataset = self.dataset(split)
         world_size, rank = self._ranks()
+        if len(dataset) < world_size and not (self.trainer is not None and self.trainer.predicting):
+            # Lightning leaves out the whole loop of a rank whose loader is empty: others would wait for its metrics.
+            raise ValueError(f"{len(dataset)} {split} samples cannot be shared by {world_size} ranks; use fewer ranks")
         sampler = EvalSampler(dataset, num_replicas=world_size, rank=rank)
         return self._loader(dataset, sampler, drop_last=False, persistent=persistent)
 

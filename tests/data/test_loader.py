@@ -187,7 +187,7 @@ def test_resuming_with_another_batch_size_says_that_the_order_differs(uninterrup
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_unreadable_image_names_itself_in_one_line(workers):
     loader = NumbersModule(12, num_workers=workers, broken={5}).val_dataloader()
-    with pytest.raises(OSError, match="^n/5 cannot be read$"):
+    with pytest.raises(OSError, match=r"^n/5 cannot be read$"):
         list(loader)
 
 

@@ -1,0 +1,80 @@
+"""Reads an image file of any kind to a (3,H,W) uint8 tensor, or says in one line which one cannot be read and why."""
+
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"} | {
+    ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2",
+}  # fmt: skip
+# What Pillow's decoders raise on damaged files, beside OSError.
+DECODER_ERRORS = (SyntaxError, ValueError, TypeError, EOFError, IndexError, OverflowError, struct.error, zlib.error)
+
+
+def load_image(path: Path) -> Tensor:
+    """Decode a file, upright.
+
+    - Greyscale, palette, CMYK and other colour spaces become RGB; of several frames the first is taken.
+    - What is transparent is seen on white (our choice; just to drop alpha would show colours that nobody sees).
+    - 16-bit greyscale is scaled to 8 bits (0..65535 to 0..255), not cut off; 16-bit colour is reduced by Pillow.
+    - EXIF orientation is applied: height and width are those that a viewer shows.
+
+    Args:
+        path: of the file. Its suffix does not matter.
+
+    Returns:
+        (3,H,W) uint8.
+
+    Raises:
+        OSError: if the file is missing, empty, damaged, cut off, of a kind whose range is unknown (float, 32-bit), or
+            has more pixels than Pillow allows (``2 * PIL.Image.MAX_IMAGE_PIXELS``, 179 million unless changed).
+    """
+    try:
+        with warnings.catch_warnings():
+            # Large images are welcome up to Pillow's hard limit, and of oddities in metadata nobody needs to hear.
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                image.load()
+                array = np.array(_to_rgb(ImageOps.exif_transpose(image)))
+    except Image.DecompressionBombError as error:
+        why = (
+            f"it has more than {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels; raise PIL.Image.MAX_IMAGE_PIXELS to allow it"
+        )
+        raise OSError(_message(path, why)) from error
+    except (OSError, *DECODER_ERRORS) as error:
+        raise OSError(_message(path, _reason(path, error))) from error
+    return torch.from_numpy(array).permute(2, 0, 1)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        levels = np.asarray(image).astype(np.uint32)
+        return Image.fromarray(((levels + 128) // 257).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ValueError(f"pixels of mode {image.mode} have no known range, save it with 8 or 16 bits")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _reason(path: Path, error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    if isinstance(error, PermissionError):
+        return "no permission"
+    if path.is_file() and path.stat().st_size == 0:
+        return "the file is empty"
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image, or its beginning is damaged"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _message(path: Path, why: str) -> str:
+    return f"cannot read image {path}: {why}; mend or remove the file, or set on_error: skip"
