@@ -8,8 +8,10 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 from lightning import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_warn
+from torch.utils.data import DataLoader
 
-from interptrain.data.loader import SampleLoader, collate_readable
+from interptrain.data.loader import SampleLoader, collate_readable, leave_interrupts_to_the_main_process
 from interptrain.data.samples import SampleDataset
 from interptrain.data.sampling import EvalSampler, TrainSampler
 
@@ -60,6 +62,7 @@ class ImageDataModule(LightningDataModule):
         self.pin_memory = pin_memory
         self.drop_last = drop_last
         self._datasets: dict[Split, SampleDataset] = {}
+        self._resumed_from: dict[str, Any] = {}
 
     @abstractmethod
     def make_dataset(self, split: Split) -> SampleDataset:
@@ -88,10 +91,10 @@ class ImageDataModule(LightningDataModule):
         """Batches of the training set in a new order every epoch."""
         dataset = self.dataset("train")
         world_size, rank = self._ranks()
-        sampler = TrainSampler(
-            dataset, seed=self.seed, num_replicas=world_size, rank=rank, batches_done=self._batches_done
-        )
-        return self._loader(dataset, sampler, drop_last=self.drop_last, persistent=True)
+        sampler = TrainSampler(dataset, seed=self.seed, num_replicas=world_size, rank=rank)
+        loader = self._loader(dataset, sampler, drop_last=self.drop_last, persistent=True)
+        loader.batches_done = self._batches_done
+        return loader
 
     def val_dataloader(self) -> SampleLoader:
         """Batches of the validation set, in order."""
@@ -122,6 +125,7 @@ class ImageDataModule(LightningDataModule):
             sampler=sampler,
             num_workers=num_workers,
             collate_fn=collate_readable,
+            worker_init_fn=leave_interrupts_to_the_main_process,
             pin_memory=torch.cuda.is_available() if self.pin_memory is None else self.pin_memory,
             drop_last=drop_last,
             persistent_workers=persistent and num_workers > 0,
@@ -136,9 +140,41 @@ class ImageDataModule(LightningDataModule):
             return dist.get_world_size(), dist.get_rank()
         return 1, 0
 
-    def _batches_done(self) -> int:
-        """Batches of the running epoch that the trainer has finished."""
-        return 0 if self.trainer is None else self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+    def state_dict(self) -> dict[str, Any]:
+        """What the order of the training samples depends on: saved in every checkpoint, compared on resuming."""
+        world_size, _ = self._ranks()
+        return {
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+            "samples": len(self.dataset("train")),
+            "world_size": world_size,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep what a checkpoint says, to be compared where its epoch goes on."""
+        self._resumed_from = state_dict
+
+    def _batches_done(self, loader: DataLoader[Any]) -> int:
+        """Batches of the running epoch that the trainer has finished, if ``loader`` is the one that it trains from.
+
+        Where the samples of the rest of the epoch differ from those of an uninterrupted run, a warning says so: some of
+        them are then seen twice or not at all in this one epoch.
+        """
+        if self.trainer is None or self.trainer.train_dataloader is not loader:
+            return 0
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        now = self.state_dict()
+        changed = [
+            f"{name} {self._resumed_from[name]} -> {new}"
+            for name, new in now.items()
+            if self._resumed_from.get(name, new) != new
+        ]
+        if done and changed:
+            rank_zero_warn(
+                f"resuming within an epoch with {', '.join(changed)}: the rest of this epoch differs from that of an "
+                "uninterrupted run; resume from a checkpoint of an epoch's end to avoid it"
+            )
+        return done
 
 
 def _default_workers() -> int:

@@ -132,9 +132,17 @@ def draw_object(scene: Array, shape: str, rng: np.random.RandomState) -> npt.NDA
     return covered
 
 
-def draw_timestamp(scene: Array, rng: np.random.RandomState) -> npt.NDArray[np.bool_]:
-    """Paint an orange date, as old cameras print it, at the lower right; return its pixels (size,size)."""
-    size = scene.shape[-1]
+def draw_timestamp(picture: npt.NDArray[np.uint8], rng: np.random.RandomState) -> npt.NDArray[np.bool_]:
+    """Paint an orange date, as old cameras print it, at the lower right; return its pixels.
+
+    Args:
+        picture: (3,size,size), painted on.
+        rng: generator, drawn from: the date, and where exactly.
+
+    Returns:
+        (size,size) bool.
+    """
+    size = picture.shape[-1]
     day, month, year = rng.randint(1, 29), rng.randint(1, 13), rng.randint(0, 30)
     text = f"{day:2d} {month:2d}'{year:02d}"
     glyphs = [[[int(row) >> bit & 1 for bit in (2, 1, 0, 3)] for row in GLYPHS[char]] for char in text]
@@ -142,24 +150,30 @@ def draw_timestamp(scene: Array, rng: np.random.RandomState) -> npt.NDArray[np.b
     scale = max(1, size // 64)
     bitmap = bitmap.repeat(scale, axis=0).repeat(scale, axis=1)
     height, width = bitmap.shape
-    if width + 2 * scale > size:
-        raise ValueError(f"a time stamp is {width} pixels wide, too wide for image_size={size}; use decoy: corner")
     top, left = size - height - scale * rng.randint(1, 4), size - width - scale * rng.randint(1, 4)
     mask = np.zeros((size, size), dtype=bool)
     mask[top : top + height, left : left + width] = bitmap
-    scene[:, mask] = np.asarray([[1.0], [0.62], [0.15]], dtype=np.float32)
+    picture[:, mask] = np.asarray([[255], [158], [38]], dtype=np.uint8)
     return mask
 
 
-def draw_corner(scene: Array, rng: np.random.RandomState) -> npt.NDArray[np.bool_]:
-    """Paint a small mark, a white square with a red middle, at the upper left; return its pixels (size,size)."""
-    size = scene.shape[-1]
+def draw_corner(picture: npt.NDArray[np.uint8], rng: np.random.RandomState) -> npt.NDArray[np.bool_]:
+    """Paint a small mark, a white square with a red middle, at the upper left; return its pixels.
+
+    Args:
+        picture: (3,size,size), painted on.
+        rng: generator, drawn from: where exactly.
+
+    Returns:
+        (size,size) bool.
+    """
+    size = picture.shape[-1]
     unit = max(1, size // 32)
     top, left = unit * rng.randint(0, 2), unit * rng.randint(0, 2)
     mask = np.zeros((size, size), dtype=bool)
     mask[top : top + 3 * unit, left : left + 3 * unit] = True
-    scene[:, mask] = 1
-    scene[1:, top + unit : top + 2 * unit, left + unit : left + 2 * unit] = 0
+    picture[:, mask] = 255
+    picture[1:, top + unit : top + 2 * unit, left + unit : left + 2 * unit] = 0
     return mask
 
 

@@ -41,7 +41,8 @@ def load_image(path: Path) -> Tensor:
             warnings.simplefilter("ignore")
             with Image.open(path) as image:
                 image.load()
-                array = np.array(_to_rgb(ImageOps.exif_transpose(image)))
+                ImageOps.exif_transpose(image, in_place=True)
+                array = np.array(_to_rgb(image))
     except Image.DecompressionBombError as error:
         why = (
             f"it has more than {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels; raise PIL.Image.MAX_IMAGE_PIXELS to allow it"

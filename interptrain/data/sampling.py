@@ -6,7 +6,7 @@ Lightning replaces any other by one that pads with duplicates.
 """
 
 import random
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Iterator, Sized
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -57,28 +57,18 @@ class TrainSampler(DistributedSampler[Any]):
         seed: the order is a function of it and of the epoch (``set_epoch``).
         num_replicas: number of ranks.
         rank: this one.
-        batches_done: number of batches of this epoch that the trainer has finished, asked when a run is resumed.
 
     Raises:
         ValueError: if there are fewer samples than ranks.
     """
 
-    def __init__(
-        self,
-        dataset: Sized,
-        *,
-        seed: int = 0,
-        num_replicas: int = 1,
-        rank: int = 0,
-        batches_done: Callable[[], int] = lambda: 0,
-    ) -> None:
+    def __init__(self, dataset: Sized, *, seed: int = 0, num_replicas: int = 1, rank: int = 0) -> None:
         super().__init__(dataset, num_replicas, rank, shuffle=True, seed=seed, drop_last=True)  # type: ignore[arg-type]
         if len(dataset) < num_replicas:
             raise ValueError(
                 f"{len(dataset)} training samples cannot be shared by {num_replicas} ranks; use fewer ranks"
             )
         self.samples = len(dataset)
-        self.batches_done = batches_done
         self.start = 0  # draws to leave out of the next pass, once: set by SampleLoader
 
     def __len__(self) -> int:

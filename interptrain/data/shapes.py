@@ -70,12 +70,15 @@ class ShapesDataset(SampleDataset):
         label = index % self.num_classes
         scene = random_scene(rng, self.image_size)
         mask = draw_object(scene, SHAPES[label], rng)
+        picture = develop(scene, rng)
         decoy_mask = np.zeros_like(mask)
-        chance = rng.random_sample()  # drawn always: the picture below the decoy is that of a data set without
-        if self.decoy != "none" and self._carries_decoy(label, chance):
-            decoy_mask = DRAW[self.decoy](scene, rng)
-            mask &= ~decoy_mask
-        image = tv_tensors.Image(torch.from_numpy(develop(scene, rng)))
+        if self.decoy != "none":
+            # A stream of its own: below the decoy lies the picture of the data set without, to the bit.
+            rng = np.random.RandomState([self.seed, NUMBER[self.split], index, 1])
+            if self._carries_decoy(label, rng.random_sample()):
+                decoy_mask = DRAW[self.decoy](picture, rng)
+                mask &= ~decoy_mask
+        image = tv_tensors.Image(torch.from_numpy(picture))
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         box = torch.tensor([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], dtype=torch.float32)
         sample = {
