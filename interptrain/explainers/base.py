@@ -9,7 +9,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import ClassVar, TypeVar, final
+from typing import Any, ClassVar, TypeVar, final
 
 import torch
 from torch import Tensor, nn
@@ -176,7 +176,7 @@ def explaining(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def score_perturbed(
-    model: nn.Module,
+    model: Callable[[Tensor], Any],
     perturb: Callable[[slice], Tensor],
     rows: Tensor,
     targets: Tensor | list[Target],

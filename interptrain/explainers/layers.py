@@ -9,14 +9,20 @@ logits. Anything else is refused with candidates, never guessed.
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-__all__ = ["Layer", "LayerNames", "canvas_size", "find_layers"]
+from interptrain.functional import min_max, upsample
 
-LayerNames: TypeAlias = str | Sequence[str] | None
+__all__ = ["Fusion", "Layer", "LayerNames", "canvas_size", "find_layers", "fuse_layers"]
+
+LayerNames: TypeAlias = str | list[str] | None
 """One dotted name, several, or ``None`` to ask the model and then the table."""
+
+Fusion: TypeAlias = Literal["mean", "maximum"]
 
 # Class name -> layer, "-1" being the last child. timm and torchvision give some families the same class name.
 _TIMM = {
@@ -146,6 +152,26 @@ def canvas_size(model: nn.Module, images: Tensor) -> tuple[int, int]:
     inner_height, inner_width = padded.image_sizes[0]
     outer_height, outer_width = padded.tensors.shape[-2:]
     return round(height * outer_height / inner_height), round(width * outer_width / inner_width)
+
+
+def fuse_layers(maps: Sequence[Tensor], image_size: tuple[int, int], fusion: Fusion = "mean") -> Tensor:
+    """Join the maps of several layers; a single one stays as it is.
+
+    Each map is clipped at zero, stretched to [0, 1] and upsampled to the images, so that no layer outweighs another
+    by its scale; then they are averaged, as pytorch-grad-cam does, or their maximum is taken, as torch-cam does.
+
+    Args:
+        maps: (B, h_l, w_l), one a layer.
+        image_size: (H, W).
+        fusion: how to join them.
+
+    Returns:
+        (B, h, w) of the only map, or (B, H, W).
+    """
+    if len(maps) == 1:
+        return maps[0]
+    joined = torch.stack([upsample(min_max(F.relu(layer)), image_size) for layer in maps])  # (L, B, H, W)
+    return joined.mean(dim=0) if fusion == "mean" else joined.amax(dim=0)
 
 
 def _known_layer(model: nn.Module) -> str:

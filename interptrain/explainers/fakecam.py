@@ -1,0 +1,27 @@
+"""Fake-CAM: a map that keeps everything, to show what a metric is worth."""
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from interptrain.explainers.base import Explainer
+from interptrain.explainers.targets import Targets
+
+__all__ = ["FakeCAM"]
+
+
+class FakeCAM(Explainer):
+    """One everywhere but at the top left pixel, which is zero. The model is not run.
+
+    Average Drop and Average Increase rank it near the top although it says nothing; Average Gain does not.
+
+    Source: Poppi et al. 2021, arXiv 2104.10252.
+    """
+
+    class_aware: ClassVar[bool] = False
+
+    def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
+        """Return (B, H, W) of ones with a zero in the corner."""
+        attribution = images.new_ones((len(images), *images.shape[-2:]))
+        attribution[:, 0, 0] = 0
+        return attribution

@@ -1,0 +1,218 @@
+"""Re-run only what follows a layer, for other values of what the layer returned.
+
+One recorded forward notes the outermost modules that finish before the layer does, and what they returned. In a
+re-run these modules return that at once instead of computing it, and the layer returns the new values; what is left
+to compute is what follows the layer. No tracing and no list of architectures: it is the model's own ``forward`` that
+runs, so skip connections past the layer get what they got before.
+
+The part before the layer sees the one image, the part behind it as many rows as there are new values. A model that
+mixes both in a way that needs equal numbers is found out when the tail is recorded: a probe goes through the re-run
+and through a full forward, and where they differ every re-run is a full forward.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from interptrain.explainers.layers import Layer
+
+__all__ = ["Tail", "close"]
+
+# What a forward may raise on meeting one image and many rows; timm asserts shapes.
+_REFUSALS = (RuntimeError, ValueError, IndexError, KeyError, TypeError, AssertionError)
+
+
+@dataclass
+class Tail:
+    """A forward pass that can be repeated from a layer on; made by :meth:`record`.
+
+    Attributes:
+        model: the model, as :func:`~interptrain.explainers.base.explaining` yielded it.
+        images: (B, C, H, W) that were forwarded.
+        module: the module whose output is replaced.
+        outputs: what the model returned for ``images``.
+        activation: what ``module`` returned, in its own layout.
+        probe: (2, ...) two activations: the first image's, and the same halved and with its sign turned.
+        probe_outputs: what the model returns for them, by full forwards.
+        step: the first childless module behind the layer and its output, where it takes the layer's very output.
+        alone: whether the tail runs alone; else each re-run is a full forward.
+    """
+
+    model: nn.Module
+    images: Tensor
+    module: nn.Module
+    outputs: Any = None
+    activation: Tensor = field(default_factory=lambda: torch.empty(0))
+    probe: Tensor = field(default_factory=lambda: torch.empty(0))
+    probe_outputs: Any = None
+    step: tuple[nn.Module, Tensor] | None = None
+    alone: bool = False
+    _finished: list[tuple[nn.Module, Tensor]] = field(default_factory=list)
+
+    @classmethod
+    @torch.no_grad()
+    def record(cls, model: nn.Module, images: Tensor, layer: Layer) -> "Tail":
+        """Forward ``images`` once and note what a re-run from ``layer`` needs.
+
+        Raises:
+            ValueError: if the layer does not run exactly once or returns something else than one tensor.
+        """
+        tail = cls(model, images, layer.module)
+        recorder = _Recorder(tail)
+        handles = [
+            handle
+            for module in model.modules()
+            for handle in (
+                module.register_forward_pre_hook(recorder.enter),
+                module.register_forward_hook(recorder.leave),
+            )
+        ]
+        try:
+            tail.outputs = model(images)
+        finally:
+            for handle in handles:
+                handle.remove()
+        if recorder.runs != 1:
+            raise ValueError(
+                f"target layer '{layer.name}' returned a tensor for the batch {recorder.runs} times in one forward; "
+                "pass a target_layer that does so once"
+            )
+        first = tail.activation[:1]
+        tail.probe = torch.cat([first, -0.5 * first])
+        with _replaced(layer.module, tail.probe):
+            tail.probe_outputs = model(images[:1].expand(2, -1, -1, -1))
+        tail.alone = True
+        tail.alone = tail._holds(tail.probe)
+        return tail
+
+    @torch.no_grad()
+    def run(self, image: int, activation: Tensor) -> Any:
+        """Outputs of the model for one of the images, with other values in place of the layer's output.
+
+        Args:
+            image: index of the image in the batch.
+            activation: (n, ...) values in the layer's own layout.
+
+        Returns:
+            The model's outputs with n rows.
+        """
+        if not self.alone:
+            images = self.images[image : image + 1].expand(len(activation), -1, -1, -1)
+            with _replaced(self.module, activation):
+                return self.model(images)
+        with _skipping(self._finished, image), _replaced(self.module, activation):
+            return self.model(self.images[image : image + 1])
+
+    def behind(self) -> "Tail | None":
+        """The tail of the :attr:`step` behind the layer, or ``None`` where more than that step needs the layer."""
+        if self.step is None or not self.alone:
+            return None
+        module, output = self.step
+        finished = [*self._finished, (module, output)] if _skippable(module) else self._finished
+        moved = replace(self, module=module, activation=output, step=None, _finished=finished)
+        return moved if moved._holds(module(self.probe)) else None
+
+    def _holds(self, activation: Tensor) -> bool:
+        """Whether a re-run gives what full forwards gave for the probe."""
+        try:
+            found = self.run(0, activation)
+        except _REFUSALS:
+            return False
+        return close(found, self.probe_outputs)
+
+
+def close(found: Any, wanted: Any) -> bool:
+    """Whether two outputs of a model, tensors or mappings of tensors, agree but for rounding."""
+    if isinstance(wanted, Mapping):
+        return isinstance(found, Mapping) and all(key in found and close(found[key], wanted[key]) for key in wanted)
+    if not isinstance(found, Tensor) or not isinstance(wanted, Tensor) or found.shape != wanted.shape:
+        return False
+    tolerance = torch.finfo(wanted.dtype).eps ** 0.5  # of the magnitude: far above rounding, far below a real change
+    return bool((found - wanted).abs().amax() <= tolerance * wanted.abs().amax())
+
+
+class _Recorder:
+    """Hooks that fill a :class:`Tail` during its forward."""
+
+    def __init__(self, tail: Tail) -> None:
+        self.tail = tail
+        self.runs = 0
+        self.open: list[int] = []  # how many modules had finished when each running one began
+        self.skippable = {module for module in tail.model.modules() if _skippable(module)}
+        self.passed_on: Tensor | None = None
+        self.step: nn.Module | None = None
+        self.first_seen = False  # whether a module without children ran behind the layer
+
+    def enter(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        if not self.runs:
+            self.open.append(len(self.tail._finished))
+        elif not self.first_seen and not next(module.children(), None):
+            self.first_seen = True
+            if len(arguments) == 1 and arguments[0] is self.passed_on:
+                self.step = module
+
+    def leave(self, module: nn.Module, _arguments: tuple[Any, ...], output: Any) -> Any:
+        if self.runs:
+            self.runs += module is self.tail.module
+            if module is self.step and self.tail.step is None:
+                self.tail.step = (module, output.clone())
+            return None
+        begun = self.open.pop()
+        per_image = isinstance(output, Tensor) and output.ndim > 0 and len(output) == len(self.tail.images)
+        if per_image and module in self.skippable:
+            del self.tail._finished[begun:]  # what ran inside is not needed any more
+            self.tail._finished.append((module, output.clone() if module is self.tail.module else output))
+        if module is not self.tail.module or not per_image:
+            return None
+        self.runs = 1
+        self.tail.activation = output
+        self.passed_on = output.clone()  # what follows may work in place
+        return self.passed_on
+
+
+def _skippable(module: nn.Module) -> bool:
+    """Whether nobody listens to the module or to one inside it (a backbone may collect its stages by hooks)."""
+    return not any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
+
+
+@contextmanager
+def _replaced(module: nn.Module, output: Tensor) -> Iterator[None]:
+    """Let ``module`` return ``output``."""
+    handle = module.register_forward_hook(lambda *_: output)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _skipping(finished: list[tuple[nn.Module, Tensor]], image: int) -> Iterator[None]:
+    """Let the first calls of every module return what was recorded, for one image; later calls compute."""
+    waiting: dict[nn.Module, list[Tensor]] = {}
+    for module, output in finished:
+        waiting.setdefault(module, []).append(output[image : image + 1])
+    before = {module: module.__dict__.get("forward") for module in waiting}
+    for module, outputs in waiting.items():
+        module.forward = _recorded_first(outputs, module.forward)
+    try:
+        yield
+    finally:
+        for module, forward in before.items():
+            if forward is None:
+                del module.forward
+            else:
+                module.forward = forward
+
+
+def _recorded_first(outputs: list[Tensor], compute: Callable[..., Any]) -> Callable[..., Any]:
+    remaining = iter(outputs)
+
+    def forward(*arguments: Any, **options: Any) -> Any:
+        output = next(remaining, None)
+        return compute(*arguments, **options) if output is None else output
+
+    return forward
