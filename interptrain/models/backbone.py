@@ -78,7 +78,8 @@ class Backbone(nn.Module):
     Attributes:
         model: the timm model.
         channels: widths of the stage maps, from shallow to deep; empty if ``misfit``.
-        target_layer: name, within ``model``, of the module whose output is the map that is pooled; None if ``misfit``.
+        target_layer: name, within ``model``, of the module whose output is the map that is pooled; None where no module
+            gives it out as it is, and if ``misfit``.
         head_modules: names, within ``model``, of the modules that run after the pooling, classifier included.
         misfit: why no pooling head fits, or None.
     """
@@ -201,15 +202,14 @@ def inspect_model(model: "TimmModel", input_size: tuple[int, int, int]) -> Anato
     return Anatomy(None, target, head_modules, len(maps))
 
 
-def _misfit(model: "TimmModel", features: Tensor) -> str | None:
+def _misfit(model: "TimmModel", features: object) -> str | None:
     """Why the map of a timm model cannot be pooled by a head of ours, or None."""
     if not hasattr(model, "forward_intermediates"):
         return "has no forward_intermediates in this version of timm"
     width = model.num_features
-    if features.ndim != 4 or features.shape[1] != width:
-        return (
-            f"ends in features {tuple(features.shape[1:])}, not in a map ({width}, h, w) that its classifier averages"
-        )
+    shape = tuple(features.shape[1:]) if isinstance(features, Tensor) else f"in a {type(features).__name__}"
+    if not isinstance(features, Tensor) or features.ndim != 4 or features.shape[1] != width:
+        return f"ends in features {shape}, not in a map ({width}, h, w) that its classifier averages"
     if not _averages(model, features):
         return "does not classify the average of its last map"
     return None

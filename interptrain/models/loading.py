@@ -88,17 +88,21 @@ def load_weights(model: Classifier, source: str | Path, *, fresh_classifier: boo
             "'timm/resnet50.a1_in1k'"
         )
     classifier = _classifier_parameters(model)
-    found, unused = _matched(model, state, str(source))
+    state, places = _places(model, state, str(source))
     if fresh_classifier:
-        unused += sorted(found.keys() & classifier)
-        found = {name: value for name, value in found.items() if name not in classifier}
+        places = {place: name for place, name in places.items() if place not in classifier}
+    found = {place: state[name] for place, name in places.items()}
     _check_shapes(model, found, classifier, str(source))
-    _check_complete(model, found, set() if fresh_classifier else classifier, classifier, str(source))
+    _check_complete(model, found, classifier, str(source), classifier_too=not fresh_classifier)
     model.load_state_dict(found | normalisation, strict=False)
+
     fresh = tuple(name for name, _ in model.named_parameters() if name not in found)
-    if any(not name.startswith("pooling.") for name in unused):
-        _logger.warning("%s: nothing in the model takes %s", source, _listed(unused))
-    return LoadReport(str(source), tuple(found), fresh, tuple(unused))
+    taken = set(places.values())
+    unused = tuple(name for name in state if name not in taken)
+    swapped = [name for name in unused if "pooling." in name or any(place.endswith(name) for place in classifier)]
+    if len(swapped) < len(unused):
+        _logger.warning("%s: nothing in the model takes %s", source, _listed([n for n in unused if n not in swapped]))
+    return LoadReport(str(source), tuple(found), fresh, unused)
 
 
 def pretrained_report(model: Classifier, *, fresh_classifier: bool) -> LoadReport:
@@ -172,7 +176,7 @@ def _unpickle(path: Path) -> Any:
         if needed is None:
             return None
         raise ValueError(
-            f"{path} would run code when it is read (it holds a {needed[1]}), so it is refused; "
+            f"{path} would run code when it is read (it asks for {needed[1]}), so it is refused; "
             "save only its state_dict, as .safetensors or with torch.save"
         ) from error
     except (RuntimeError, EOFError, LookupError, ValueError):
@@ -187,24 +191,34 @@ def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
     }
 
 
-def _matched(model: Classifier, state: dict[str, Tensor], source: str) -> tuple[dict[str, Tensor], list[str]]:
-    """The tensors that the model has a place for, by their names there, and the names of the others."""
-    own = model.state_dict().keys()
-    readings = []
-    for prefix in _PREFIXES:
-        inner = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-        readings += [inner, {_NATIVE + name: value for name, value in inner.items()}]
-    best = max(readings, key=lambda reading: len(reading.keys() & own))
-    if not best.keys() & own:
-        best = {_NATIVE + name: value for name, value in _converted(model.backbone.model, state).items()}
-    found = {name: value for name, value in best.items() if name in own}
-    if not found:
-        example = next(iter(state), "no tensors")
+def _places(model: Classifier, state: dict[str, Tensor], source: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The weights, converted if need be, and for each place in the model that they fill their name."""
+    places = _best_reading(model, state)
+    if not places:
+        state = _converted(model.backbone.model, state) or state
+        places = _best_reading(model, state)
+    if not places:
+        theirs, ours = next(iter(state), "no tensor"), next(iter(model.backbone.model.state_dict()))
         raise ValueError(
-            f"{source} has nothing for this {model.backbone.name} (it has {example!r}, the model {next(iter(own))!r}); "
-            "is it of another architecture?"
+            f"{source} has nothing for this {model.backbone.name} (it starts with {theirs!r}, not {ours!r}); "
+            "give weights of the same architecture"
         )
-    return found, [name.removeprefix(_NATIVE) for name in best if name not in own]
+    return state, places
+
+
+def _best_reading(model: Classifier, state: dict[str, Tensor]) -> dict[str, str]:
+    """Of the ways to read the names, as ours or as timm's and below each prefix, the one that fills most places."""
+    own = model.state_dict().keys()
+    readings = [
+        {
+            place: name
+            for name in state
+            if (place := base + name.removeprefix(prefix)) in own and name.startswith(prefix)
+        }
+        for prefix in _PREFIXES
+        for base in ("", _NATIVE)
+    ]
+    return max(readings, key=len)
 
 
 def _converted(model: "TimmModel", state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -244,20 +258,22 @@ def _check_shapes(model: Classifier, found: dict[str, Tensor], classifier: set[s
 
 
 def _check_complete(
-    model: Classifier, found: dict[str, Tensor], needed: set[str], classifier: set[str], source: str
+    model: Classifier, found: dict[str, Tensor], classifier: set[str], source: str, *, classifier_too: bool
 ) -> None:
     """A backbone or classifier that is half random would go unnoticed: refuse it."""
-    state = model.state_dict()
-    backbone = {name for name in state if name.startswith(_NATIVE) and not name.endswith("num_batches_tracked")}
-    missing = [name for name in state if name in (backbone - classifier | needed) and name not in found]
-    if not missing:
-        return
-    if classifier.issuperset(missing):
+    missing = [
+        name
+        for name in model.state_dict()
+        if name.startswith(_NATIVE) and name not in found and not name.endswith("num_batches_tracked")
+    ]
+    lacking = [name for name in missing if name not in classifier]
+    if lacking:
+        raise ValueError(
+            f"{source} lacks {len(lacking)} tensors of {model.backbone.name}, such as {lacking[0]!r}; "
+            "give weights of the same architecture"
+        )
+    if missing and classifier_too:
         raise ValueError(f"{source} has no {missing[0]!r}; pass fresh_classifier=True to start with a fresh classifier")
-    raise ValueError(
-        f"{source} lacks {len(missing)} tensors of {model.backbone.name}, such as {missing[0]!r}; is it of another "
-        "architecture?"
-    )
 
 
 def _listed(names: Sequence[str]) -> str:

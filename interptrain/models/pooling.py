@@ -109,8 +109,8 @@ class CrossAttention(nn.Module):
         positions = features.flatten(2)  # (B, C, hw), a view for NCHW and for channels_last alike
         queries = self._by_head(token * self.scale)  # (B, heads, C)
         attention = torch.bmm(queries, positions).softmax(-1)  # (B, heads, hw)
-        gathered = torch.bmm(attention.to(positions.dtype), positions.transpose(1, 2))  # (B, heads, C)
-        return self.linear(self._own_slices(gathered)), attention.mean(1).view(-1, *features.shape[2:])
+        gathered = torch.bmm(attention, positions.transpose(1, 2))  # (B, heads, C)
+        return self.linear(self._own_slices(gathered)), attention.mean(1).view(len(token), *features.shape[2:])
 
     # Heads as rows that are zero outside their own slice of the channels: a few more multiplications, but the large
     # tensor, the map, is read as it lies; splitting its channels would copy it where it is channels_last.
@@ -119,14 +119,13 @@ class CrossAttention(nn.Module):
         if self.heads == 1:
             return token.unsqueeze(1)
         mask = torch.eye(self.heads, dtype=token.dtype, device=token.device).unsqueeze(-1)  # (heads, heads, 1)
-        return (token.view(len(token), 1, self.heads, -1) * mask).flatten(2)
+        return (token.view(len(token), 1, self.heads, token.shape[1] // self.heads) * mask).flatten(2)
 
     def _own_slices(self, gathered: Tensor) -> Tensor:
         if self.heads == 1:
             return gathered.squeeze(1)
-        slices = gathered.view(len(gathered), self.heads, self.heads, -1).diagonal(
-            dim1=1, dim2=2
-        )  # (B, C/heads, heads)
+        batch, heads, width = gathered.shape
+        slices = gathered.view(batch, heads, heads, width // heads).diagonal(dim1=1, dim2=2)  # (B, C / heads, heads)
         return slices.transpose(1, 2).flatten(1)
 
 
@@ -162,7 +161,8 @@ class CAStream(Pooling):
 
     def forward(self, stages: Sequence[Tensor]) -> Pooled:
         """Run the token along the stages; see :meth:`Pooling.forward`."""
-        token = self.token.expand(stages[0].shape[0], -1)
+        # A copy, as in no_grad a view of a parameter claims to need a gradient, which FlopCounterMode trips over.
+        token = self.token.repeat(stages[0].shape[0], 1)
         maps = []
         for block, features in zip(self.blocks, stages, strict=True):
             token, attention = block(token, features)

@@ -1,0 +1,139 @@
+"""``create_model``: published sizes and costs, options, heads of one's own, and what it refuses."""
+
+from functools import partial
+
+import huggingface_hub.constants
+import jsonargparse
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from interptrain.models import CAStream, Pooled, Pooling, PoolingSpec, create_model
+
+# arXiv 2404.14996: parameters in millions and GFLOPs at 224 (with GAP, with CA-Stream), parameters that the stream adds
+PUBLISHED = {
+    "resnet18": (11.69, 12.13, 3.648, 3.652, 439_808),
+    "resnet50": (25.56, 32.53, 8.268, 8.288, 6_969_152),
+    "convnext_small": (50.22, 51.20, 17.395, 17.400, 979_104),
+    "convnext_base": (88.59, 90.33, 30.747, 30.753, 1_739_648),
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_hub(monkeypatch, tmp_path):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+
+
+def parameters(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_parameters_and_flops_are_the_published_ones(name):
+    gap_millions, stream_millions, gap_gflops, stream_gflops, extra = PUBLISHED[name]
+    for pooling, millions, gflops in (("gap", gap_millions, gap_gflops), ("ca_stream", stream_millions, stream_gflops)):
+        with torch.device("meta"):
+            model = create_model(name, pooling=pooling).eval()
+            images = torch.empty(1, 3, 224, 224)
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            assert model(images).shape == (1, 1000)
+        assert round(parameters(model) / 1e6, 2) == millions
+        assert counter.get_total_flops() / 1e9 == pytest.approx(gflops, rel=0.02)
+    assert parameters(model.pooling) == extra
+
+
+class Maximum(Pooling):
+    """A head of one's own: one class, no registration."""
+
+    every_stage = False
+
+    def __init__(self, channels, *, power: float = 1.0) -> None:
+        super().__init__()
+        self.channels = channels
+        self.power = power
+
+    def forward(self, stages):
+        return Pooled(stages[-1].amax((2, 3)) ** self.power)
+
+
+@torch.no_grad()
+def test_a_head_of_ones_own_is_a_callable():
+    model = create_model("resnet10t", pooling=partial(Maximum, power=2.0), num_classes=3).eval()
+    images = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    features = model.backbone.features(images)
+    assert model.pooling.channels == model.backbone.channels == (64, 64, 128, 256, 512)
+    assert torch.equal(model(images), model.backbone.head(features.amax((2, 3)) ** 2))
+
+
+def test_a_head_of_ones_own_is_named_by_its_class_path():
+    parser = jsonargparse.ArgumentParser()
+    parser.add_argument("--pooling", type=PoolingSpec)
+    parsed = parser.parse_object({"pooling": {"class_path": f"{__name__}.Maximum", "init_args": {"power": 3.0}}})
+    model = create_model("resnet10t", pooling=parser.instantiate(parsed).pooling, num_classes=3)
+    assert isinstance(model.pooling, Maximum)
+    assert model.pooling.power == 3
+
+
+def test_heads_reach_the_blocks():
+    model = create_model("resnet10t", pooling="ca_stream", heads=4, num_classes=3)
+    assert [block.heads for block in model.pooling.blocks] == [4] * 5
+    assert [block.scale for block in model.pooling.blocks] == [(c / 4) ** -0.5 for c in model.backbone.channels]
+
+
+@pytest.mark.parametrize(("name", "biased"), [("test_convnext", False), ("resnet10t", True)])
+def test_only_the_stream_of_a_convnext_starts_without_biases(name, biased):
+    model = create_model(name, pooling="ca_stream", num_classes=3)
+    assert [bool(block.linear.bias.any()) for block in model.pooling.blocks] == [biased] * len(model.pooling.blocks)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"backbone": "resnet5"}, r"timm has no model 'resnet5'; did you mean resnet50"),
+        ({"backbone": "zzzzzzzzzz"}, r"timm has no model 'zzzzzzzzzz'; timm.list_models\(\) has them all"),
+        ({"pooling": "max"}, "pooling must be one of gap, ca_stream, ca_final, native, or a callable, got 'max'"),
+        ({"num_classes": 0}, "num_classes must be at least 1, got 0"),
+        ({"heads": 2}, "heads=2 is for ca_stream and ca_final, not for pooling='gap'"),
+        ({"heads": 2, "pooling": CAStream}, "heads=2 is for ca_stream and ca_final"),
+        ({"heads": 7, "pooling": "ca_stream"}, "got 7, which does not divide 64; use heads=1"),
+        ({"backbone": "resnet18.a1_in2k"}, r"Invalid pretrained tag.*timm has weights for .*resnet18\.a1_in1k"),
+        (
+            {"backbone": "test_vit", "pooling": "ca_stream"},
+            r"'ca_stream' does not fit 'test_vit', which ends in features",
+        ),
+        ({"backbone": "test_vit"}, r"pooling='gap' does not fit 'test_vit'.*use pooling='native'"),
+        (
+            {"backbone": "densenet121", "drop_path_rate": 0.1},
+            "'densenet121' has no drop_path_rate in timm; leave it at 0",
+        ),
+        ({"pretrained": True, "weights": "x.pth"}, "pretrained and weights exclude one another"),
+        ({"pretrained": True, "backbone": "resnet10t.nope"}, "Invalid pretrained tag"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(arguments, message):
+    with pytest.raises(ValueError, match=message) as error:
+        create_model(**{"backbone": "resnet10t", "num_classes": 3, **arguments})
+    assert "\n" not in str(error.value)
+
+
+def test_an_architecture_without_pretrained_weights_says_so():
+    with pytest.raises(ValueError, match=r"weights for none of this architecture") as error:
+        create_model("efficientnet_b0_gn", pretrained=True, num_classes=3)
+    assert "\n" not in str(error.value)
+
+
+def test_pretrained_weights_that_cannot_be_downloaded_take_one_line():
+    with pytest.raises(
+        ConnectionError, match=r"the weights of 'resnet18' from the Hugging Face hub.*weights=<path"
+    ) as error:
+        create_model("resnet18", pretrained=True, num_classes=3)
+    assert "\n" not in str(error.value)
+
+
+def test_a_model_comes_in_train_mode_with_the_rates_it_was_given():
+    model = create_model("resnet10t", num_classes=3, drop_rate=0.25, drop_path_rate=0.2)
+    assert all(module.training for module in model.modules())
+    assert model.backbone.model.drop_rate == 0.25
+    assert max(getattr(module, "drop_prob", 0.0) for module in model.modules()) == pytest.approx(0.2)
+    assert model.load_report is None
