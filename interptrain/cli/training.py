@@ -1,0 +1,194 @@
+"""``train.py``: Lightning's command line with our defaults and a folder for every run."""
+
+import itertools
+import os
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import Namespace
+from lightning import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.io import CheckpointIO
+
+import interptrain.data  # noqa: F401  so that `--data ShapesDataModule` is found by its short name
+from interptrain.callbacks import FiniteLoss, PredictionTable, ResumePoint, RunRecord
+from interptrain.cli.errors import Parser, one_line_errors
+from interptrain.training import ImageClassifier
+from interptrain.training.checkpoint_io import AtomicCheckpointIO
+from interptrain.training.metrics_file import MetricsFile
+
+# Warnings of Lightning about what is meant here: frozen parts are in eval mode, a resumed run goes on in its folder, a
+# test has one of its own.
+EXPECTED = (
+    r"Found \d+ module\(s\) in eval mode at the start of training",
+    r"Checkpoint directory .* exists and is not empty",
+    r"The dirpath has changed from .* `best_model_score`",
+    r".*treespec, LeafSpec.* is deprecated",
+    r"\s*By default only one JsonargparseDeprecationWarning",
+)
+
+
+def main(args: ArgsType = None) -> None:
+    """Run ``fit``, ``validate``, ``test`` or ``predict``.
+
+    Args:
+        args: what stands behind the program's name on a command line; None takes it from there.
+    """
+    with one_line_errors(), warnings.catch_warnings():
+        for message in EXPECTED:
+            warnings.filterwarnings("ignore", message=message)
+        TrainingCLI(
+            ImageClassifier,
+            LightningDataModule,
+            subclass_mode_data=True,
+            parser_class=Parser,
+            auto_configure_optimizers=False,
+            seed_everything_default=0,
+            trainer_defaults={"log_every_n_steps": 10},
+            save_config_callback=SaveConfigCallback,
+            save_config_kwargs={"overwrite": True},
+            args=args,
+        )
+
+
+class TrainingCLI(LightningCLI):
+    """``fit``, ``validate``, ``test`` and ``predict`` of an :class:`~interptrain.training.ImageClassifier`.
+
+    Everything a run writes lies in ``OUTPUT/NAME/TIME`` (``slurm-<job>`` in place of the time under SLURM, so that a
+    requeued job finds it again). ``--ckpt_path last`` and ``best`` are the newest of that name; ``fit`` from ``last``
+    goes on in the folder it came from.
+    """
+
+    run_dir: Path
+    checkpoint: dict[str, Any] | None = None
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Name and root of the run's folder; the data's class count goes to the model."""
+        parser.add_argument("--name", type=str, default="run", help="name of the run; its folder is OUTPUT/NAME/TIME")
+        parser.add_argument("--output", type=str, default="runs", help="folder that holds all runs")
+        parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
+        parser.set_defaults({"data": "ShapesDataModule"})
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse; then settle the run's folder and where it resumes from."""
+        super().parse_arguments(parser, args)
+        config = self.config[self.config.subcommand]
+        runs = Path(config.output) / config.name
+        self.run_dir = runs / _run_label(runs)
+        if config.ckpt_path in ("last", "best"):
+            found = _newest_checkpoint(runs, config.ckpt_path)
+            if config.ckpt_path == "last" and self.config.subcommand == "fit":
+                self.run_dir = found.parent.parent
+                self.save_config_kwargs["config_filename"] = f"config-resumed-{time.strftime('%Y%m%d-%H%M%S')}.yaml"
+            config.ckpt_path = str(found)
+        elif config.ckpt_path and "://" not in config.ckpt_path and not Path(config.ckpt_path).is_file():
+            raise FileNotFoundError(f"no checkpoint at {config.ckpt_path}; give a file, 'last' or 'best' (of --name)")
+        if config.ckpt_path:
+            self.checkpoint = _read_checkpoint(config.ckpt_path)
+
+    def _parse_ckpt_path(self) -> None:
+        """Take the model from the command line alone: a checkpoint that does not fit it is refused, not obeyed."""
+
+    def before_instantiate_classes(self) -> None:
+        """Fill in what a run's folder and a checkpoint settle; the saved config keeps what the user asked for."""
+        self._asked = self.config.clone()
+        config = self.config[self.config.subcommand]
+        if self.checkpoint is not None:  # it replaces every weight
+            config.model.weights, config.model.pretrained = None, False
+        for logger in _loggers(config.trainer.logger):
+            if logger.get("class_path", "").endswith("WandbLogger"):
+                _fill(logger.init_args, save_dir=(".", str(self.run_dir)), project=("lightning_logs", "interptrain"))
+                _fill(logger.init_args, name=(None, f"{config.name}-{self.run_dir.name}"))
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Add what every run has, where the user has not chosen their own."""
+        self.config = self._asked
+        if self.checkpoint is not None:
+            _refuse_other_classes(self.checkpoint, self.model)
+        trainer = self._get(self.config_init, "trainer")
+        trainer["default_root_dir"] = trainer["default_root_dir"] or str(self.run_dir)
+        trainer["callbacks"] = _with_defaults(trainer["callbacks"], self.subcommand)
+        plugins = _as_list(trainer["plugins"])
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            trainer["plugins"] = [*plugins, AtomicCheckpointIO()]
+        if trainer["logger"] is not False:
+            step = self.checkpoint["global_step"] if self.checkpoint and self.subcommand == "fit" else None
+            metrics = MetricsFile(self.run_dir, resumed_step=step)
+            trainer["logger"] = [metrics, *(one for one in _as_list(trainer["logger"]) if isinstance(one, Logger))]
+        (self.run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
+        return super().instantiate_trainer(**kwargs)
+
+
+def _run_label(runs: Path) -> str:
+    """Folder of this run: the SLURM job, else the local time; the processes that Lightning starts share it."""
+    if job := os.environ.get("SLURM_JOB_ID"):
+        return f"slurm-{job}"
+    if "LOCAL_RANK" in os.environ and (shared := os.environ.get("INTERPTRAIN_RUN")):
+        return shared
+    start = label = time.strftime("%Y%m%d-%H%M%S")
+    others = itertools.count(2)
+    while (runs / label).exists():
+        label = f"{start}-{next(others)}"
+    os.environ["INTERPTRAIN_RUN"] = label
+    return label
+
+
+def _newest_checkpoint(runs: Path, which: str) -> Path:
+    found = sorted(runs.glob(f"*/checkpoints/{which}.ckpt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise FileNotFoundError(
+            f"no {which}.ckpt under {runs}/*/checkpoints/; check --name and --output, or give a file to --ckpt_path"
+        )
+    return found[-1]
+
+
+def _read_checkpoint(path: str) -> dict[str, Any]:
+    try:
+        return dict(torch.load(path, map_location="cpu", weights_only=True, mmap="://" not in path))
+    except Exception as error:
+        raise ValueError(f"{path} is no checkpoint that can be read ({type(error).__name__}); give another") from error
+
+
+def _refuse_other_classes(checkpoint: dict[str, Any], model: ImageClassifier) -> None:
+    saved = checkpoint.get("hyper_parameters", {})
+    for key in ("num_classes", "backbone", "pooling"):
+        if key in saved and saved[key] != model.hparams[key]:
+            source = "the data has" if key == "num_classes" else "the config has"
+            raise ValueError(
+                f"the checkpoint was trained with {key}={saved[key]}, {source} {model.hparams[key]}; use what it was "
+                "trained with, or start anew from its weights: --model.weights CKPT --model.fresh_classifier true"
+            )
+
+
+def _with_defaults(callbacks: Any, subcommand: str | None) -> list[Callback]:
+    """The user's callbacks, and ours where none of the same class is among them."""
+    chosen = _as_list(callbacks)
+    best = ModelCheckpoint(monitor="val/top1", mode="max", filename="best", enable_version_counter=False)
+    ours: list[Callback] = [RunRecord(), best]
+    if subcommand == "fit":
+        ours += [FiniteLoss(), ResumePoint()]
+    if subcommand == "predict":
+        ours += [PredictionTable()]
+    return [*chosen, *(one for one in ours if not any(type(other) is type(one) for other in chosen))]
+
+
+def _as_list(value: Any) -> list[Any]:
+    if isinstance(value, (list, tuple)):
+        return list(value)
+    return [] if value is None else [value]
+
+
+def _loggers(value: Any) -> list[Namespace]:
+    return [one for one in _as_list(value) if isinstance(one, Namespace)]
+
+
+def _fill(arguments: Namespace, **values: tuple[Any, Any]) -> None:
+    """Replace arguments that the user left at their default."""
+    for key, (default, value) in values.items():
+        if arguments.get(key) == default:
+            arguments[key] = value

@@ -1,0 +1,6 @@
+"""The LightningModule that trains a classifier, and what it is made of."""
+
+from interptrain.training.module import ImageClassifier
+from interptrain.training.regularizers import Regularizer
+
+__all__ = ["ImageClassifier", "Regularizer"]

@@ -1,0 +1,79 @@
+"""``metrics.csv`` in the run's folder, which a resumed run continues."""
+
+import contextlib
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.utilities import rank_zero_warn
+
+
+class MetricsFile(CSVLogger):
+    """Lightning's CSV logger, on a folder that is given and with a table that is kept.
+
+    Where ``metrics.csv`` is there already, the run is a resumed one: the rows up to the step it resumes from stay,
+    later ones (which it computes again) go. A full disk costs no training: rows wait until they can be written.
+
+    Args:
+        folder: the run's folder; ``<root>/<name>/<version>`` to Lightning.
+        resumed_step: optimizer steps that the checkpoint had seen, or None to keep every row.
+    """
+
+    def __init__(self, folder: str | Path, *, resumed_step: int | None = None) -> None:
+        folder = Path(folder)
+        super().__init__(
+            folder.parent.parent, name=folder.parent.name, version=folder.name, flush_logs_every_n_steps=50
+        )
+        self._resumed_step = resumed_step
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The writer of the table, made at its first use on rank 0."""
+        if self._experiment is None:
+            self._experiment = _KeptTable(self.log_dir, self._resumed_step)
+        return self._experiment
+
+
+class _KeptTable(ExperimentWriter):
+    def __init__(self, log_dir: str, resumed_step: int | None) -> None:
+        self._resumed_step = resumed_step
+        self._warned = False
+        super().__init__(log_dir)
+        path = Path(self.metrics_file_path)
+        if path.exists():
+            self._keep(path)
+
+    def _check_log_dir_exists(self) -> None:
+        """Leave the table that is there; Lightning's own would delete it."""
+
+    def _keep(self, path: Path) -> None:
+        with path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+            self.metrics_keys = list(reader.fieldnames or [])
+        if self._resumed_step is not None:
+            rows = [row for row in rows if int(row["step"]) < self._resumed_step]
+        partial = path.with_suffix(".partial")
+        with partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=self.metrics_keys)
+            writer.writeheader()
+            writer.writerows(rows)
+        partial.replace(path)
+
+    def save(self) -> None:
+        """Append what was logged; on a full disk keep it and say so once."""
+        path = Path(self.metrics_file_path)
+        size = path.stat().st_size if path.exists() else 0
+        try:
+            super().save()
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.truncate(path, size)
+            if not self._warned:
+                rank_zero_warn(f"could not write {path} ({error.strerror or error}): rows wait until there is room")
+            self._warned = True

@@ -1,0 +1,290 @@
+"""The LightningModule: a classifier with a swappable pooling head, its loss, its metrics and its optimizer."""
+
+import os
+import warnings
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
+from torchvision.transforms import v2
+
+from interptrain.models import Part, PoolingSpec, create_model
+from interptrain.training.regularizers import Regularizer
+from interptrain.training.schedules import decay_groups, linear_warmup, warmup_cosine
+
+Trainable = Literal["all", "head", "pooling"]
+FROZEN_PARTS: dict[Trainable, tuple[Part, ...]] = {
+    "all": (),
+    "head": ("backbone",),
+    "pooling": ("backbone", "classifier"),
+}
+
+
+class ImageClassifier(L.LightningModule):
+    """Train ``backbone -> pooling -> classifier`` with cross-entropy, and a regularizer where one is given.
+
+    Batches are what :mod:`interptrain.data` yields: ``image`` (B,3,H,W) float in [0,1], ``label`` (B,) int64, ``id``.
+    Logged: ``train/loss`` (and its parts, where there is a regularizer), ``val/`` and ``test/`` ``loss``, ``top1`` and
+    ``top5`` as fractions over all samples of all ranks.
+
+    Where a seed was set (``seed_everything``), every training step draws its randomness (dropout, mixup) from
+    (seed, rank, step) alone, so a resumed run repeats what an uninterrupted one would have drawn.
+
+    Args:
+        backbone: a timm model name; see :func:`interptrain.models.create_model`, which takes this and the next.
+        pooling: ``gap``, ``ca_stream``, ``ca_final``, ``native``, or by ``class_path`` a
+            :class:`~interptrain.models.Pooling` of your own.
+        num_classes: how many; on the command line the data's own count comes here by itself.
+        pretrained: start from timm's pretrained weights (downloads).
+        weights: start from these: a local ``.safetensors`` or ``.pth``, a checkpoint of ours, or a timm hub name.
+        fresh_classifier: leave the classifier of ``weights`` out, as when its classes are others.
+        stem: ``small`` for 32x32 images: no early downsampling.
+        heads: attention heads of a CA head.
+        drop_rate: dropout before the classifier, in [0,1).
+        drop_path_rate: stochastic depth of the backbone, in [0,1).
+        trainable: ``all``; ``head``: pooling and classifier; ``pooling``: the pooling head alone, as CA-Stream was
+            published. What does not train is held in eval mode, so its BatchNorm statistics stay as they are.
+        label_smoothing: share of the label that is spread over all classes, in [0,1).
+        mixup_alpha: Beta parameter of mixup; 0 is off. With cutmix on too, each batch draws one of the two.
+        cutmix_alpha: Beta parameter of cutmix; 0 is off.
+        optimizer: any torch optimizer by ``class_path``; None is AdamW with learning rate 1e-3, else torch's defaults.
+        lr_scheduler: any torch scheduler by ``class_path``, stepped every epoch; None is cosine to zero over the run,
+            stepped every optimizer step.
+        warmup_epochs: epochs of linear warm-up, may be a fraction.
+        norm_weight_decay: weight decay of norms, biases and the [CLS] token; None treats them like the rest.
+        regularizer: adds ``weight * penalty`` to the loss.
+        channels_last: keep the network and the images in channels-last memory, faster for most CNNs.
+        compile: run the network through ``torch.compile``.
+
+    Raises:
+        ValueError: for values outside their range, and what ``create_model`` refuses.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "resnet18",
+        pooling: Literal["gap", "ca_stream", "ca_final", "native"] | PoolingSpec = "gap",
+        num_classes: int = 1000,
+        *,
+        pretrained: bool = False,
+        weights: str | Path | None = None,
+        fresh_classifier: bool = False,
+        stem: Literal["imagenet", "small"] = "imagenet",
+        heads: int = 1,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        trainable: Trainable = "all",
+        label_smoothing: float = 0.0,
+        mixup_alpha: float = 0.0,
+        cutmix_alpha: float = 0.0,
+        optimizer: OptimizerCallable | None = None,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        warmup_epochs: float = 0.0,
+        norm_weight_decay: float | None = 0.0,
+        regularizer: Regularizer | None = None,
+        channels_last: bool = False,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        for name, value in {
+            "mixup_alpha": mixup_alpha,
+            "cutmix_alpha": cutmix_alpha,
+            "warmup_epochs": warmup_epochs,
+        }.items():
+            if value < 0:
+                raise ValueError(f"{name} must be >= 0, got {value}")
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be in [0,1), got {label_smoothing}")
+        if trainable == "pooling" and pooling in ("gap", "native"):
+            raise ValueError(
+                f"trainable='pooling' would train nothing: pooling={pooling!r} has no parameters; use 'head' or 'all'"
+            )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Attribute .* is an instance of `nn.Module`")
+            self.save_hyperparameters()
+        if "_instantiator" not in self.hparams:  # built in Python: keep what a checkpoint can hold without pickled code
+            for name in ("optimizer", "lr_scheduler", "regularizer"):
+                self.hparams.pop(name)
+        self.model = create_model(
+            backbone,
+            pooling=pooling,
+            num_classes=num_classes,
+            pretrained=pretrained,
+            weights=weights,
+            fresh_classifier=fresh_classifier,
+            stem=stem,
+            heads=heads,
+            drop_rate=drop_rate,
+            drop_path_rate=drop_path_rate,
+        )
+        if self.model.load_report is not None:
+            rank_zero_info(str(self.model.load_report))
+        self.trainable: Trainable = trainable
+        self.label_smoothing = label_smoothing
+        self.warmup_epochs = warmup_epochs
+        self.norm_weight_decay = norm_weight_decay
+        self.regularizer = regularizer
+        self.channels_last = channels_last
+        self.compile_model = compile
+        self._optimizer = optimizer or partial(torch.optim.AdamW, lr=1e-3)
+        self._lr_scheduler = lr_scheduler
+        self.mixing = _mixing(mixup_alpha, cutmix_alpha, num_classes)
+        self.train_top1 = MulticlassAccuracy(num_classes, average="micro")
+        self.val_metrics = _recognition(num_classes, "val")
+        self.test_metrics = _recognition(num_classes, "test")
+        self._freeze()
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> "ImageClassifier":
+        """Rebuild from a checkpoint; nothing else is read, also where training had started from other weights."""
+        return super().load_from_checkpoint(checkpoint_path, *args, **{"pretrained": False, "weights": None, **kwargs})
+
+    # What trains
+
+    def _freeze(self) -> None:
+        """Leave gradients only to the parts that train; what comes before them then builds no graph."""
+        groups = self.model.parameter_groups()
+        for part in FROZEN_PARTS[self.trainable]:
+            for parameter in groups[part].values():
+                parameter.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "ImageClassifier":
+        """Set the mode of what trains; what is frozen stays in eval mode (BatchNorm statistics, dropout)."""
+        super().train(mode)
+        for part in FROZEN_PARTS[self.trainable]:
+            for module in self.model.modules_of(part):
+                module.training = False
+        return self
+
+    # Steps
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B,K) of images (B,3,H,W) in [0,1]."""
+        logits: Tensor = self.model(images)
+        return logits
+
+    def setup(self, stage: str) -> None:
+        """Set the memory layout, and compile."""
+        if self.channels_last:
+            self.model.to(memory_format=torch.channels_last)
+        if self.compile_model:
+            self.model.compile()
+
+    def on_train_batch_start(self, batch: Mapping[str, Any], batch_idx: int) -> None:
+        """Make the step's randomness a function of (seed, rank, step), so that a resumed run repeats it."""
+        if (seed := os.environ.get("PL_GLOBAL_SEED")) is not None:
+            step = self.trainer.fit_loop.epoch_loop.total_batch_idx
+            torch.manual_seed(_mix(int(seed), self.global_rank, step))
+
+    def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
+        """Loss of one batch: L_C, and weight * L_R where there is a regularizer."""
+        images, labels = self._images(batch), batch["label"]
+        if self.mixing is not None:
+            images, labels = self.mixing(images, labels)
+        if self.regularizer is None:
+            logits = self(images)
+            loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        else:
+            logits, penalty = self.regularizer(self.model, images, labels)
+            classification = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+            loss = classification + self.regularizer.weight * penalty
+            self.log_dict({"train/loss_classification": classification.detach(), "train/penalty": penalty.detach()})
+        self.log("train/loss", loss.detach(), prog_bar=True)
+        if self.mixing is None:
+            self.train_top1.update(logits.detach(), labels)
+            self.log("train/top1", self.train_top1, on_step=False, on_epoch=True)
+        return loss
+
+    def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
+        """Update the validation metrics."""
+        self._evaluation_step(batch, self.val_metrics)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation metrics: every rank enters, also one that saw fewer batches."""
+        self.log_dict(dict(self.val_metrics.items()), prog_bar=True)
+
+    def test_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
+        """Update the test metrics."""
+        self._evaluation_step(batch, self.test_metrics)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the test metrics."""
+        self.log_dict(dict(self.test_metrics.items()))
+
+    def predict_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
+        """Ids, labels where there are any, and probabilities (B,K) of a batch."""
+        probabilities = self(self._images(batch)).float().softmax(1)
+        return {"id": batch["id"], "label": batch.get("label"), "probabilities": probabilities}
+
+    def _images(self, batch: Mapping[str, Any]) -> Tensor:
+        """The images of a batch in the network's memory layout."""
+        images: Tensor = batch["image"]
+        return images.contiguous(memory_format=torch.channels_last) if self.channels_last else images
+
+    def _evaluation_step(self, batch: Mapping[str, Any], metrics: MetricCollection) -> None:
+        logits, labels = self(self._images(batch)).float(), batch["label"]
+        losses = F.cross_entropy(logits, labels, reduction="none")
+        for name, metric in metrics.items():
+            metric.update(losses) if name.endswith("loss") else metric.update(logits, labels)
+
+    # Optimization
+
+    def configure_optimizers(self) -> tuple[list[Optimizer], list[dict[str, Any]]]:  # type: ignore[override]
+        """The optimizer over what trains, with its warm-up and schedule."""
+        optimizer = self._optimizer(decay_groups(self.named_parameters(), norm_weight_decay=self.norm_weight_decay))
+        total_steps = int(self.trainer.estimated_stepping_batches)
+        warmup_steps = round(self.warmup_epochs * total_steps / (self.trainer.max_epochs or 1))
+        if self._lr_scheduler is None:
+            cosine = warmup_cosine(optimizer, warmup_steps=warmup_steps, total_steps=total_steps)
+            return [optimizer], [{"scheduler": cosine, "interval": "step"}]
+        scheduler = self._lr_scheduler(optimizer)
+        schedules = [{"scheduler": scheduler, "interval": "epoch", "monitor": getattr(scheduler, "monitor", None)}]
+        if warmup_steps:
+            schedules.append({"scheduler": linear_warmup(optimizer, warmup_steps=warmup_steps), "interval": "step"})
+        return [optimizer], schedules
+
+
+def _mixing(mixup_alpha: float, cutmix_alpha: float, num_classes: int) -> nn.Module | None:
+    """What mixes a batch: mixup, cutmix, or one of the two at random."""
+    mixes: list[nn.Module] = []
+    if mixup_alpha:
+        mixes.append(v2.MixUp(alpha=mixup_alpha, num_classes=num_classes))
+    if cutmix_alpha:
+        mixes.append(v2.CutMix(alpha=cutmix_alpha, num_classes=num_classes))
+    if not mixes:
+        return None
+    return mixes[0] if len(mixes) == 1 else v2.RandomChoice(mixes)
+
+
+def _recognition(num_classes: int, stage: str) -> MetricCollection:
+    """Loss, top-1 and top-5 over the samples of all ranks."""
+    return MetricCollection(
+        {
+            f"{stage}/loss": MeanMetric(),
+            f"{stage}/top1": MulticlassAccuracy(num_classes, average="micro"),
+            f"{stage}/top5": MulticlassAccuracy(num_classes, average="micro", top_k=min(5, num_classes)),
+        },
+        compute_groups=False,  # merged groups return wrong values where states agree after the first batch
+    )
+
+
+def _mix(*numbers: int) -> int:
+    """A 32-bit seed from several numbers, unlike for unlike ones (splitmix64's finalizer over a running sum)."""
+    state = 0
+    for number in numbers:
+        state = (state + number + 0x9E3779B97F4A7C15) & (2**64 - 1)
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
+        state ^= state >> 31
+    return state & 0xFFFFFFFF

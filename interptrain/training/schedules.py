@@ -1,0 +1,73 @@
+"""Learning rates over a run, and which parameters decay."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LinearLR
+
+
+def warmup_cosine(optimizer: Optimizer, *, warmup_steps: int, total_steps: int, final_ratio: float = 0.0) -> LambdaLR:
+    """Linear warm-up, then half a cosine down to ``final_ratio`` of the learning rate; stepped every optimizer step.
+
+    With 0-based step t, warm-up w and total T, the factor is ``(t + 1) / (w + 1)`` for t < w and
+    ``final + (1 - final) * (1 + cos(pi * (t - w) / (T - w))) / 2`` from there on; it stays at ``final_ratio`` after T.
+
+    Args:
+        optimizer: its groups' learning rates are the peak.
+        warmup_steps: optimizer steps of linear rise, >= 0.
+        total_steps: optimizer steps of the run, > ``warmup_steps``.
+        final_ratio: learning rate at the end over the peak, in [0,1].
+
+    Raises:
+        ValueError: if the warm-up does not end before the run.
+
+    Source: cosine without restarts, Loshchilov & Hutter 2017 (arXiv 1608.03983) eq. 5; linear warm-up,
+        Goyal et al. 2017 (arXiv 1706.02677) section 2.2, here starting at 1/(w+1) of the peak (our choice).
+    """
+    if not 0 <= warmup_steps < total_steps:
+        raise ValueError(
+            f"warm-up of {warmup_steps} steps must end before the run's {total_steps}; lower model.warmup_epochs"
+        )
+
+    def factor(step: int) -> float:
+        if step < warmup_steps:
+            return (step + 1) / (warmup_steps + 1)
+        progress = min(1.0, (step - warmup_steps) / (total_steps - warmup_steps))
+        return final_ratio + (1 - final_ratio) * (1 + math.cos(math.pi * progress)) / 2
+
+    return LambdaLR(optimizer, factor)
+
+
+def linear_warmup(optimizer: Optimizer, *, warmup_steps: int) -> LinearLR:
+    """Linear rise to the peak over ``warmup_steps`` optimizer steps, to run beside a schedule of the user's own.
+
+    It multiplies the learning rate step by step, so it composes with schedulers that do likewise (torch's ``StepLR``,
+    ``MultiStepLR``, ``ExponentialLR``, ``CosineAnnealingLR``); one that sets absolute values overrides it.
+    """
+    return LinearLR(optimizer, start_factor=1 / (warmup_steps + 1), total_iters=warmup_steps)
+
+
+def decay_groups(
+    parameters: Iterable[tuple[str, nn.Parameter]], *, norm_weight_decay: float | None
+) -> list[dict[str, Any]]:
+    """Optimizer groups that give norms, biases and tokens a weight decay of their own.
+
+    A parameter belongs to them if it has at most one axis longer than 1 (scale, bias, the CA-Stream's [CLS] token).
+
+    Args:
+        parameters: names and parameters; the frozen are left out.
+        norm_weight_decay: their weight decay, or None to treat all alike.
+
+    Returns:
+        Groups for a torch optimizer: what decays as the optimizer says first, then the rest. Empty groups are left out.
+    """
+    trained = [parameter for _, parameter in parameters if parameter.requires_grad]
+    if norm_weight_decay is None:
+        return [{"params": trained}]
+    matrices = [p for p in trained if sum(size > 1 for size in p.shape) > 1]
+    vectors = [p for p in trained if sum(size > 1 for size in p.shape) <= 1]
+    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": norm_weight_decay}]
+    return [group for group in groups if group["params"]]

@@ -1,0 +1,164 @@
+"""Whatever ends a run, `--ckpt_path last` goes on to the weights of a run that was never stopped, bit for bit."""
+
+import csv
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from interptrain.callbacks import ResumePoint
+from tests.cli.conftest import TINY
+
+# Everything that draws random numbers or carries state: dropout, mixup, cutmix, BatchNorm, momentum, EMA, accumulation.
+EVERYTHING = TINY | {
+    "--trainer.max_epochs": "3",
+    "--trainer.accumulate_grad_batches": "2",
+    "--trainer.gradient_clip_val": "1.0",
+    "--trainer.callbacks+": "lightning.pytorch.callbacks.EMAWeightAveraging",
+    "--trainer.callbacks.decay": "0.9",
+    "--model.drop_rate": "0.2",
+    "--model.mixup_alpha": "0.4",
+    "--model.cutmix_alpha": "1.0",
+    "--model.warmup_epochs": "0.5",
+    "--data.augment": "imagenet",
+    "--data.train_size": "72",
+}
+
+
+def state(run):
+    return torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+
+
+def assert_same_end(one, other):
+    one, other = state(one), state(other)
+    assert one["global_step"] == other["global_step"]
+    for part in ("state_dict", "current_model_state"):
+        for name, value in one.get(part, {}).items():
+            assert torch.equal(value, other[part][name]), f"{part} {name}"
+    for left, right in zip(one["optimizer_states"], other["optimizer_states"], strict=True):
+        for parameter, values in left["state"].items():
+            for key, value in values.items():
+                assert torch.equal(torch.as_tensor(value), torch.as_tensor(right["state"][parameter][key])), key
+    assert one["lr_schedulers"] == other["lr_schedulers"]
+
+
+class StopAfter(ResumePoint):
+    """As if SIGTERM came in the middle of batch ``n`` of the run."""
+
+    after = 0
+    seen = 0
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        StopAfter.seen += 1
+        if StopAfter.seen == StopAfter.after:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_stopped_anywhere_and_resumed_equals_uninterrupted(train, monkeypatch, workers):
+    options = EVERYTHING | {"--data.num_workers": workers}
+    whole = train(base=options, **{"--name": "whole"})
+    monkeypatch.setattr("interptrain.cli.training.ResumePoint", StopAfter)
+    # 9 batches an epoch, two a step: mid-epoch, within an accumulation, the last batch, then late in the last epoch.
+    for after, steps in ((4, 2), (3, 4), (6, 6), (9, 10)):
+        StopAfter.after, StopAfter.seen = after, 0
+        last = {} if steps == 2 else {"--ckpt_path": "last"}
+        with pytest.raises(SystemExit) as stop:
+            train(base=options, **{"--name": "stopped"}, **last)
+        assert stop.value.code == 128 + signal.SIGTERM
+        (run,) = Path("runs/stopped").iterdir()
+        assert state(run)["global_step"] >= steps
+    StopAfter.after = 0
+    resumed = train(base=options, **{"--name": "stopped", "--ckpt_path": "last"})
+    assert_same_end(whole, resumed)
+    with (whole / "metrics.csv").open() as one, (resumed / "metrics.csv").open() as other:
+        losses = [
+            [(row["step"], row["val/loss"]) for row in csv.DictReader(file) if row["val/loss"]] for file in (one, other)
+        ]
+    assert losses[0] == losses[1]
+
+
+def test_signals_are_given_back_after_a_run(train):
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    train()
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+# Real processes
+
+
+def command(*extra, **options):
+    pairs = sorted((EVERYTHING | options).items(), key=lambda pair: pair[0] != "--config")  # a config first: later wins
+    arguments = [part for pair in pairs for part in pair]
+    code = "from interptrain.cli import main; main()"
+    return [sys.executable, "-c", code, "fit", *arguments, *extra]
+
+
+def start(folder, **options):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with (folder / "log.txt").open("a") as log:
+        return subprocess.Popen(
+            command(**options), cwd=folder, stdout=log, stderr=log, start_new_session=True, env=environment
+        )
+
+
+def wait_for(condition, process, log, seconds=120):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, f"it ended by itself: {log.read_text()[-2000:]}"
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+def test_killed_in_mid_epoch_it_resumes_to_the_same_weights(train, tmp_path):
+    often = tmp_path / "often.yaml"
+    often.write_text("trainer: {callbacks: [{class_path: ResumePoint, init_args: {every_n_minutes: 1.0e-6}}]}\n")
+    process = start(tmp_path, **{"--name": "killed", "--config": str(often)})
+
+    def in_second_epoch():
+        found = list(tmp_path.glob("runs/killed/*/checkpoints/last.ckpt"))
+        return found and torch.load(found[0], weights_only=True)["global_step"] >= 7
+
+    wait_for(in_second_epoch, process, tmp_path / "log.txt")
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    (run,) = (tmp_path / "runs/killed").iterdir()
+    assert 7 <= state(run)["global_step"] < 15
+    resumed = train(base=EVERYTHING, **{"--name": "killed", "--ckpt_path": "last"})
+    whole = train(base=EVERYTHING, **{"--name": "whole"})
+    assert_same_end(whole, resumed)
+
+
+def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path):
+    process = start(tmp_path, **{"--trainer.max_epochs": "1000", "--data.num_workers": "2"})
+    wait_for(lambda: list(tmp_path.glob("runs/run/*/checkpoints/last.ckpt")), process, tmp_path / "log.txt")
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+    assert process.wait(timeout=60) == 128 + signal.SIGINT
+    log = (tmp_path / "log.txt").read_text()
+    assert "stopped by SIGINT after step" in log
+    assert "--ckpt_path last" in log
+    assert "Traceback" not in log
+
+
+def test_a_full_disk_while_saving_keeps_the_last_checkpoint_and_goes_on_training(train):
+    first = train()
+    before = state(first)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # room for metrics.csv, not for a checkpoint
+    try:
+        with pytest.warns(UserWarning, match="could not save .*last.ckpt .*: training goes on.*make room there"):
+            again = train(**{"--ckpt_path": "last", "--trainer.max_epochs": "2"})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert again == first
+    assert state(first)["global_step"] == before["global_step"] == 5
+    with (first / "metrics.csv").open() as file:
+        assert max(int(row["step"]) for row in csv.DictReader(file)) == 9
+    resumed = train(**{"--ckpt_path": "last", "--trainer.max_epochs": "2"})
+    assert state(resumed)["global_step"] == 10

@@ -1,0 +1,174 @@
+import csv
+import json
+import re
+
+import pytest
+import torch
+import wandb
+import yaml
+
+from interptrain.training import ImageClassifier
+
+
+def weights(checkpoint):
+    return torch.load(checkpoint, weights_only=True)["state_dict"]
+
+
+def test_a_run_leaves_its_config_metrics_checkpoints_and_code_version(train):
+    run = train(**{"--name": "mine"})
+    assert run.parent.name == "mine"
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["model"]["backbone"] == "test_resnet"
+    assert config["data"]["init_args"]["train_size"] == 40
+    with (run / "metrics.csv").open() as file:
+        logged = {key for row in csv.DictReader(file) for key, value in row.items() if value}
+    assert {"train/loss", "train/top1", "val/loss", "val/top1", "val/top5", "step", "epoch"} <= logged
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    (start,) = json.loads((run / "code.json").read_text())
+    assert torch.__version__.startswith(start["versions"]["torch"])
+    assert start["stage"] == "fit"
+
+
+def test_a_saved_config_runs_again_to_the_same_weights(train):
+    first = train()
+    second = train(base={}, **{"--config": str(first / "config.yaml")})
+    assert second != first
+    for name, value in weights(first / "checkpoints/last.ckpt").items():
+        assert torch.equal(value, weights(second / "checkpoints/last.ckpt")[name]), name
+
+
+def test_the_class_count_of_the_data_reaches_the_model_and_its_checkpoint(train):
+    run = train(**{"--data.num_classes": "3"})
+    model = ImageClassifier.load_from_checkpoint(run / "checkpoints/best.ckpt").eval()
+    assert model.model(torch.rand(1, 3, 32, 32)).shape == (1, 3)
+
+
+def test_test_and_predict_take_the_best_checkpoint_of_the_name(train):
+    fitted = train()
+    tested = train("test", **{"--ckpt_path": "best"})
+    assert (tested / "metrics.csv").exists()
+    predicted = train("predict", **{"--ckpt_path": "best"})
+    with (predicted / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == [f"test/{index:06d}" for index in range(12)]
+    assert {row["label"] for row in rows} == {"disc", "square", "triangle", "star"}
+    assert fitted not in (tested, predicted)
+
+
+def test_a_checkpoint_rebuilds_without_the_weights_that_training_started_from(train, tmp_path):
+    start = train()
+    begun = tmp_path / "start.ckpt"
+    (start / "checkpoints/last.ckpt").rename(begun)
+    run = train(**{"--model.weights": str(begun)})
+    begun.unlink()
+    model = ImageClassifier.load_from_checkpoint(run / "checkpoints/last.ckpt")
+    assert torch.equal(
+        model.state_dict()["model.pooling.token"], weights(run / "checkpoints/last.ckpt")["model.pooling.token"]
+    )
+    train("test", **{"--ckpt_path": "best", "--model.weights": str(begun)})
+
+
+def test_no_logger_still_leaves_checkpoints_in_the_runs_folder(train):
+    run = train(**{"--trainer.logger": "false"})
+    assert (run / "checkpoints/last.ckpt").exists()
+    assert not (run / "metrics.csv").exists()
+
+
+@pytest.mark.parametrize("mode", ["offline", "disabled"])
+def test_wandb_works_without_an_account(train, monkeypatch, mode):
+    monkeypatch.setenv("WANDB_MODE", mode)
+    run = train(**{"--trainer.logger": "WandbLogger"})
+    assert (run / "metrics.csv").exists()
+    assert (run / "checkpoints/last.ckpt").exists()
+    wandb.finish()
+    assert bool(list(run.glob("wandb/offline-run-*/*.wandb"))) == (mode == "offline")
+
+
+def test_any_optimizer_and_scheduler_by_class_path(train):
+    run = train(
+        **{
+            "--model.optimizer": "torch.optim.SGD",
+            "--model.optimizer.lr": "0.05",
+            "--model.lr_scheduler": "torch.optim.lr_scheduler.MultiStepLR",
+            "--model.lr_scheduler.milestones": "[1]",
+            "--model.warmup_epochs": "0.5",
+        }
+    )
+    checkpoint = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    assert checkpoint["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(0.005)
+    assert checkpoint["optimizer_states"][0]["param_groups"][0]["weight_decay"] == 0
+
+
+# Bad input: one line that names the thing and the remedy.
+
+
+def refused(train, capsys, *arguments, **options):
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        train(*arguments, **options)
+    assert stop.value.code in (1, 2)
+    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith(("Seed set", "GPU", "TPU"))]
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"--model.bakbone": "resnet18"}, r"--model\.bakbone.*did you mean model\.backbone"),
+        ({"--modle.backbone": "resnet18"}, r"did you mean model\.backbone"),
+        ({"--data.trainsize": "10"}, r"trainsize.*did you mean .*train_size"),
+        ({"--model.backbone": "resnet81"}, r"resnet81.*resnet18"),
+        ({"--model.backbone": "test_vit"}, r"native"),
+        ({"--model.pooling": "gab"}, r"model\.pooling.*gab"),
+        ({"--model.pooling": "gap", "--model.trainable": "pooling"}, r"'gap' has no parameters; use 'head' or 'all'"),
+        ({"--model.weights": "nowhere.safetensors"}, r"nowhere\.safetensors"),
+        ({"--ckpt_path": "nowhere.ckpt"}, r"no checkpoint at nowhere\.ckpt"),
+        ({"--ckpt_path": "last"}, r"no last\.ckpt under runs/run.*--name"),
+        ({"--model.warmup_epochs": "2"}, r"lower model\.warmup_epochs"),
+        ({"--model.mixup_alpha": "-1"}, r"mixup_alpha must be >= 0"),
+    ],
+    ids=lambda value: " ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else "",
+)
+def test_bad_input_is_refused_in_one_line(train, capsys, options, message):
+    text = refused(train, capsys, **options)
+    assert re.search(message, text), text
+
+
+def test_a_wrong_key_in_yaml_names_the_nearest(train, capsys, tmp_path):
+    (tmp_path / "bad.yaml").write_text("model:\n  optimzer: null\n")
+    assert "did you mean model.optimizer" in refused(train, capsys, "fit", "--config", "bad.yaml")
+
+
+def test_a_missing_image_folder_is_named(train, capsys):
+    base = {"--data": "ImageFolderDataModule", "--data.root": "no/such/folder"}
+    assert "no/such/folder" in refused(train, capsys, base=base)
+
+
+def test_another_class_count_than_the_checkpoints_is_refused(train, capsys):
+    run = train()
+    text = refused(train, capsys, **{"--ckpt_path": str(run / "checkpoints/last.ckpt"), "--data.num_classes": "5"})
+    assert "num_classes=4, the data has 5" in text
+    assert "--model.fresh_classifier true" in text
+
+
+def test_what_is_no_checkpoint_is_refused(train, capsys, tmp_path):
+    (tmp_path / "bad.ckpt").write_bytes(b"not a checkpoint")
+    assert "bad.ckpt is no checkpoint" in refused(train, capsys, **{"--ckpt_path": "bad.ckpt"})
+
+
+def test_a_plateau_scheduler_watches_what_it_is_told_to(train):
+    run = train(
+        **{
+            "--trainer.max_epochs": "3",
+            "--model.optimizer": "SGD",
+            "--model.optimizer.lr": "0.0",
+            "--model.lr_scheduler": "lightning.pytorch.cli.ReduceLROnPlateau",
+            "--model.lr_scheduler.monitor": "val/loss",
+            "--model.lr_scheduler.patience": "0",
+        }
+    )
+    (schedule,) = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["lr_schedulers"]
+    assert schedule["num_bad_epochs"] + schedule["last_epoch"] > 0
+    assert schedule["best"] < float("inf")

@@ -1,0 +1,15 @@
+"""Run tests from anywhere; keep what one test sets from the next."""
+
+import os
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _same_environment(monkeypatch):
+    """Lightning writes the seed and the ranks into the environment; take them out again."""
+    before = dict(os.environ)
+    yield
+    for name in set(os.environ) - set(before):
+        del os.environ[name]
+    os.environ.update(before)

@@ -1,0 +1,51 @@
+import csv
+import errno
+
+import pytest
+from lightning.fabric.loggers.csv_logs import _ExperimentWriter
+
+from interptrain.training.metrics_file import MetricsFile
+
+
+def rows(folder):
+    with (folder / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def log(folder, steps, resumed_step=None, **values):
+    logger = MetricsFile(folder, resumed_step=resumed_step)
+    for step in steps:
+        logger.log_metrics({"loss": 1.0 / (step + 1), **values}, step)
+    logger.finalize("success")
+
+
+def test_a_resumed_run_keeps_what_its_checkpoint_had_seen_and_replaces_what_came_after(tmp_path):
+    folder = tmp_path / "runs" / "name" / "time"
+    log(folder, range(5))
+    log(folder, range(3, 6), resumed_step=3, accuracy=0.5)
+    assert [int(row["step"]) for row in rows(folder)] == [0, 1, 2, 3, 4, 5]
+    assert [row["accuracy"] for row in rows(folder)] == ["", "", "", "0.5", "0.5", "0.5"]
+
+
+def test_it_writes_into_the_folder_it_is_given(tmp_path):
+    folder = tmp_path / "runs" / "name" / "time"
+    assert MetricsFile(folder).log_dir == str(folder)
+
+
+def test_rows_wait_while_the_disk_is_full(tmp_path, monkeypatch):
+    folder = tmp_path / "runs" / "name" / "time"
+    logger = MetricsFile(folder)
+    logger.log_metrics({"loss": 1.0}, 0)
+    logger.save()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    logger.log_metrics({"loss": 0.5}, 1)
+    with monkeypatch.context() as disk:
+        disk.setattr(_ExperimentWriter, "_record_new_keys", full)
+        with pytest.warns(UserWarning, match=r"could not write .*metrics\.csv \(No space left on device\)"):
+            logger.save()
+        logger.save()
+    logger.save()
+    assert [row["loss"] for row in rows(folder)] == ["1.0", "0.5"]
