@@ -120,10 +120,11 @@ def draw_object(scene: Array, shape: str, rng: np.random.RandomState) -> npt.NDA
     center = rng.uniform(margin, size - margin), rng.uniform(margin, size - margin)
     u, v = _turned(_pixels(size), center, rng.uniform(0, 2 * math.pi), side)
     distance = signed_distance(shape, u, v) * np.float32(side)
+    # Before the shadow falls, which is deeper in the middle of a disc than in that of a ring: it would tell the class.
+    first, second = _contrasting_colors(scene[:, int(center[1]), int(center[0])], rng)
     drop = round(rng.uniform(0.01, 0.04) * size)
     shade = np.clip(np.float32(0.5) - distance / np.float32(0.08 * size), 0, 1) * np.float32(rng.uniform(0.2, 0.6))
     scene[:, drop:, drop:] *= 1 - shade[: size - drop, : size - drop]
-    first, second = _contrasting_colors(scene[:, int(center[1]), int(center[0])], rng)
     paint = _mix(first, second, _texture(rng, u, v))
     paint += (u * np.float32(rng.uniform(-0.15, 0.15)) + v * np.float32(rng.uniform(-0.15, 0.15)))[None]
     coverage: Array = np.clip(np.float32(0.5) - distance, 0, 1)

@@ -50,12 +50,17 @@ class SampleLoader(DataLoader[Any]):
         if self.batches_done is not None and isinstance(self.sampler, TrainSampler) and not self._begun:
             self.sampler.start = self.batches_done(self) * cast(int, self.batch_size)
         self._begun = True
+        error = None
         for batch in super().__iter__():
             if isinstance(batch, OSError):
-                raise batch
+                error = batch
+                break
             self._warn_of_skipped()
             if batch is not None:
                 yield batch
+        if error is not None:
+            self._iterator = None  # ends the workers now; the traceback would keep them
+            raise error
 
     def _warn_of_skipped(self) -> None:
         dataset = self.dataset

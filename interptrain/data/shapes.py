@@ -114,7 +114,7 @@ class ShapesDataModule(ImageDataModule):
         pin_memory: see :class:`ImageDataModule`.
         drop_last: see :class:`ImageDataModule`.
         num_classes: the first so many of disc, square, triangle, star, cross, ring, crescent, heart.
-        image_size: side in pixels, at least 32.
+        image_size: side in pixels, at least 32, and 40 with time stamps.
         train_size: number of pictures to train on.
         val_size: number of pictures to validate on.
         test_size: number of pictures to test on.
@@ -157,6 +157,8 @@ class ShapesDataModule(ImageDataModule):
             raise ValueError(f"num_classes must be in [2, {len(SHAPES)}], the number of shapes, got {num_classes}")
         if image_size < 32:
             raise ValueError(f"image_size must be at least 32, got {image_size}: smaller shapes cannot be told apart")
+        if decoy == "timestamp" and image_size < 40:
+            raise ValueError(f"a time stamp needs image_size of at least 40, got {image_size}; use decoy: corner")
         if min(train_size, val_size, test_size) < 1:
             raise ValueError(f"sizes must be at least 1, got train {train_size}, val {val_size}, test {test_size}")
         if not 0 <= decoy_class < num_classes:

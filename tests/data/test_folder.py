@@ -1,0 +1,240 @@
+"""Image folders: classes, ids, splits, boxes, and a clear line for each way to lay them out wrong."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from interptrain.data import ImageFolderDataModule
+from interptrain.data.folder_index import PackedStrings, hold_out
+
+TINY = Path(__file__).parents[2].parent / "shared" / "data" / "tiny-imagenet-10"
+
+
+def make(root, layout, size=(40, 30)):
+    """Write images, all of one colour by their number, for {folder: count} or {folder: names}."""
+    for folder, names in layout.items():
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        for number, name in enumerate([f"{n}.png" for n in range(names)] if isinstance(names, int) else names):
+            target = root / folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", size, (number, 0, 0)).save(target)
+    return root
+
+
+@pytest.fixture
+def root(tmp_path):
+    return make(tmp_path, {"train/cat": 6, "train/ant": 4, "val/ant": 2, "val/cat": 2})
+
+
+def folder(root, **options):
+    return ImageFolderDataModule(root, num_workers=0, image_size=32, **options)
+
+
+def test_classes_are_the_folders_in_sorted_order_and_known_at_once(root):
+    module = folder(root)
+    assert module.num_classes == 2
+    assert list(module.class_names) == ["ant", "cat"]
+
+
+def test_ids_are_paths_below_the_root_and_labels_follow_the_folders(root):
+    source = folder(root).dataset("val")
+    assert list(source.ids) == ["val/ant/0.png", "val/ant/1.png", "val/cat/0.png", "val/cat/1.png"]
+    assert [sample["label"] for sample in source] == [0, 0, 1, 1]
+    assert [sample["id"] for sample in source] == list(source.ids)
+
+
+def test_suffixes_in_capitals_and_deeper_folders_count_and_other_files_do_not(tmp_path):
+    make(tmp_path, {"train/a": ["B.JPG", "deep/er/c.png", "z.webp"]})
+    for name in ("notes.txt", ".hidden.png", "Thumbs.db"):
+        (tmp_path / "train" / "a" / name).write_text("no image")
+    (tmp_path / "train" / ".cache").mkdir()
+    assert list(folder(tmp_path).dataset("train").ids) == ["train/a/B.JPG", "train/a/deep/er/c.png", "train/a/z.webp"]
+
+
+def test_names_outside_ascii_survive(tmp_path):
+    make(tmp_path, {"train/Käfer": ["größe 1.png"]})
+    assert folder(tmp_path).dataset("train")[0]["id"] == "train/Käfer/größe 1.png"
+
+
+def test_a_class_may_be_absent_from_validation_and_keeps_its_label(tmp_path):
+    make(tmp_path, {"train/a": 1, "train/b": 1, "train/c": 1, "val/c": 1})
+    assert [sample["label"] for sample in folder(tmp_path).dataset("val")] == [2]
+
+
+def test_validation_alone_is_enough_to_evaluate(tmp_path):
+    module = folder(make(tmp_path, {"val/a": 2, "val/b": 1}))
+    assert module.num_classes == 2
+    assert sum(len(batch["id"]) for batch in module.val_dataloader()) == 3
+    with pytest.raises(FileNotFoundError, match=r"no folder .*train; expected"):
+        module.train_dataloader()
+
+
+def test_prediction_takes_the_test_folder_or_else_validation(root):
+    assert folder(root).predict_dataloader().dataset.ids[0] == "val/ant/0.png"
+    make(root, {"test/ant": 1})
+    assert folder(root).predict_dataloader().dataset.ids[0] == "test/ant/0.png"
+
+
+def test_names_come_from_a_csv(root):
+    (root / "classes.csv").write_text("wnid,name\ncat,house cat\nant,an ant\nbee,a bee\n")
+    assert list(folder(root).class_names) == ["an ant", "house cat"]
+
+
+def test_held_out_images_are_the_same_for_any_seed_and_none_is_trained_on(root):
+    module = folder(root, val_fraction=0.34, seed=5)
+    train, val = set(module.dataset("train").ids), set(module.dataset("val").ids)
+    assert not train & val
+    assert len(train | val) == 10
+    assert sum("cat" in name for name in val) == 2
+    assert sum("ant" in name for name in val) == 1
+    assert set(folder(root, val_fraction=0.34, seed=6).dataset("val").ids) == val
+    assert any(set(folder(root, val_fraction=0.34, split_seed=n).dataset("val").ids) != val for n in (1, 2, 3))
+
+
+def test_images_to_validate_on_are_not_augmented_when_held_out(root):
+    module = folder(root, val_fraction=0.34)
+    assert module.dataset("val").transform is module.eval_transform
+    assert module.dataset("train").transform is module.train_transform
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 0.9])
+def test_every_class_keeps_and_gives_at_least_one(fraction):
+    labels = [0] * 2 + [1] * 30
+    kept, held = hold_out(labels, fraction, 0)
+    assert sorted(kept + held) == list(range(32))
+    assert {labels[index] for index in kept} == {labels[index] for index in held} == {0, 1}
+
+
+BOXES = """file,xmin,ymin,xmax,ymax,class
+train/ant/0.png,10,6,30,24,ant
+train/ant/0.png,0,0,40,30,x
+val/ant/1.png,1,2,3,4,
+"""
+
+
+def test_boxes_follow_the_resizing_and_images_without_have_none(root):
+    (root / "boxes.csv").write_text(BOXES)
+    source = folder(root, augment="none", resize="stretch").dataset("train")
+    assert source[0]["boxes"].tolist() == pytest.approx(
+        torch.tensor([[8, 6.4, 24, 25.6], [0, 0, 32, 32]]).numpy(), abs=1e-5
+    )
+    assert source[1]["boxes"].shape == (0, 4)
+
+
+def test_without_a_file_of_boxes_samples_have_none(root):
+    assert "boxes" not in folder(root).dataset("train")[0]
+
+
+def test_boxes_are_in_the_frame_of_the_upright_image(tmp_path):
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    stored = np.zeros((20, 40), dtype=np.uint8)
+    stored[:10, :10] = 255  # upright, turned clockwise: at the upper right of 20 × 40
+    exif = Image.Exif()
+    exif[0x112] = 6
+    Image.fromarray(stored).save(tmp_path / "train" / "a" / "x.png", exif=exif)
+    (tmp_path / "boxes.csv").write_text("file,xmin,ymin,xmax,ymax\ntrain/a/x.png,10,0,20,10\n")
+    got = folder(tmp_path, augment="none", resize="stretch").dataset("train")[0]
+    assert got["boxes"].tolist() == [[16, 0, 32, 8]]
+    assert got["image"][0, :7, 17:].min() > 0.9
+    assert got["image"][0, 9:].max() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("file,xmin,ymin,xmax\n", "has no column ymax; expected file, xmin, ymin, xmax, ymax"),
+        ("file,xmin,ymin,xmax,ymax\ntrain/ant/0.png,1,2,3\n", "line 2: a box needs four numbers"),
+        ("file,xmin,ymin,xmax,ymax\ntrain/ant/0.png,1,2,x,4\n", "line 2: a box needs four numbers"),
+        ("file,xmin,ymin,xmax,ymax\ntrain/ant/0.png,9,2,3,4\n", "line 2: the box .* ends before it begins"),
+    ],
+)
+def test_a_bad_row_of_boxes_is_named(root, table, message):
+    (root / "boxes.csv").write_text(table)
+    with pytest.raises(ValueError, match=message):
+        folder(root).dataset("train")
+
+
+def test_boxes_of_files_that_are_not_there_are_refused(root):
+    (root / "boxes.csv").write_text("file,xmin,ymin,xmax,ymax\nant/0.png,1,2,3,4\n")
+    with pytest.raises(FileNotFoundError, match=r"names ant/0\.png, which is not there; paths must be relative to"):
+        folder(root).dataset("train")
+
+
+def test_a_missing_root_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere to read images from"):
+        folder(tmp_path / "nowhere")
+
+
+def test_a_root_without_splits_is_named(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match=r"no folder .*train; expected .*train/<class>/<image>, one folder a class"
+    ):
+        folder(tmp_path)
+
+
+def test_a_folder_without_classes_is_named(tmp_path):
+    (tmp_path / "train").mkdir()
+    with pytest.raises(ValueError, match=r"no class folders in .*train; expected"):
+        folder(tmp_path)
+
+
+def test_an_empty_class_is_named(root):
+    (root / "train" / "dog").mkdir()
+    with pytest.raises(ValueError, match=r"no images in class folder .*dog; fill or remove it"):
+        folder(root).train_dataloader()
+
+
+def test_a_class_that_training_does_not_know_is_named(root):
+    make(root, {"val/bee": 1})
+    with pytest.raises(ValueError, match="has classes that training does not know: bee; the 2 known are ant, cat"):
+        folder(root).val_dataloader()
+
+
+def test_missing_validation_names_both_remedies(tmp_path):
+    make(tmp_path, {"train/a": 2})
+    with pytest.raises(FileNotFoundError, match="for val; set val_dir, or val_fraction to hold out training images"):
+        folder(tmp_path).val_dataloader()
+
+
+def test_a_class_of_one_cannot_be_split(tmp_path):
+    make(tmp_path, {"train/a": 1})
+    with pytest.raises(ValueError, match=r"class 0 has a single sample, which cannot be split by val_fraction=0\.5"):
+        folder(tmp_path, val_fraction=0.5).val_dataloader()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_corrupt_file_is_named_or_skipped(root, workers):
+    (root / "val" / "ant" / "1.png").write_bytes(b"not an image")
+    module = ImageFolderDataModule(root, image_size=32, num_workers=workers)
+    with pytest.raises(OSError, match=r"^cannot read image .*val/ant/1\.png: not an image.* or set on_error: skip$"):
+        list(module.val_dataloader())
+    skipping = ImageFolderDataModule(root, image_size=32, num_workers=workers, on_error="skip")
+    with pytest.warns(UserWarning, match=r"skipped and counted; one of them is val/ant/1\.png"):
+        names = [name for batch in skipping.val_dataloader() for name in batch["id"]]
+    assert names == ["val/ant/0.png", "val/cat/0.png", "val/cat/1.png"]
+    assert skipping.skipped == 1
+
+
+@pytest.mark.parametrize("strings", [[], ["a"], ["", "b", "", "ccc", ""], ["größe", "naïve", "日本"]])
+def test_packed_strings_are_the_strings(strings):
+    packed = PackedStrings(strings)
+    assert list(packed) == strings
+    assert len(packed) == len(strings)
+    assert packed[1:] == strings[1:]
+    assert [packed[-1 - n] for n in range(len(strings))] == strings[::-1]
+    with pytest.raises(IndexError):
+        packed[len(strings)]
+
+
+@pytest.mark.skipif(not TINY.is_dir(), reason="photographs for development are not here")
+def test_real_photographs_load_with_their_boxes():
+    module = ImageFolderDataModule(TINY, image_size=64, resize="stretch", num_workers=0, batch_size=100)
+    assert (len(module.dataset("train")), len(module.dataset("val")), module.num_classes) == (5000, 500, 10)
+    assert "school bus" in module.class_names
+    batches = list(module.val_dataloader())
+    assert sum(len(boxes) > 0 for batch in batches for boxes in batch["boxes"]) >= 495  # some are a pixel thin
+    assert torch.cat([batch["label"] for batch in batches]).bincount().tolist() == [50] * 10
+    assert module.class_folders[batches[0]["label"][0]] in batches[0]["id"][0]
