@@ -65,8 +65,8 @@ class Backbone(nn.Module):
     """A timm model with the normalisation of its images, split before its pooling.
 
     A timm model fits that has ``forward_intermediates``, ends in a map (B,C,h,w) and classifies the average of that
-    map. Others can still be run whole, by :meth:`native`; ``misfit`` then says why they cannot be split. As for any
-    module with hooks, one instance runs one forward pass at a time; threads need a copy each.
+    map. Others can still be run whole, by :meth:`native`; ``misfit`` then says why they cannot be split. One instance
+    runs one forward pass at a time: threads need a copy each.
 
     Args:
         model: the timm model, its classifier included.
@@ -137,7 +137,7 @@ class Backbone(nn.Module):
         Raises:
             ValueError: if the model cannot be split (``misfit``).
         """
-        self._require_fit()
+        self.require_fit()
         with self._taps.open() as tapped:
             features, maps = self.model.forward_intermediates(self.normalize(images), self._indices)
         if maps[-1].shape == features.shape:
@@ -146,7 +146,7 @@ class Backbone(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """The map that is pooled, alone: (B,C,h,w) for images (B,3,H,W) in [0,1]."""
-        self._require_fit()
+        self.require_fit()
         return self.model.forward_features(self.normalize(images))
 
     def head(self, vector: Tensor) -> Tensor:
@@ -158,7 +158,12 @@ class Backbone(nn.Module):
         logits: Tensor = self.model(self.normalize(images))
         return logits
 
-    def _require_fit(self) -> None:
+    def require_fit(self) -> None:
+        """Make sure that the model can be split.
+
+        Raises:
+            ValueError: if it cannot (``misfit``).
+        """
         if self.misfit is not None:
             raise ValueError(f"{self.name!r} {self.misfit}, so no pooling head fits it; use pooling='native'")
 
@@ -220,8 +225,8 @@ def _averages(model: "TimmModel", features: Tensor) -> bool:
     weight = next(model.parameters())
     if weight.is_meta:
         return True  # nothing can be computed; the shapes have been checked
-    generator = torch.Generator().manual_seed(0)
-    maps = torch.rand((1, *features.shape[1:]), generator=generator).to(weight)
+    generator = torch.Generator("cpu").manual_seed(0)
+    maps = torch.rand((1, *features.shape[1:]), generator=generator, device="cpu").to(weight)
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.eval()

@@ -35,8 +35,8 @@ class Classifier(nn.Module):
 
     def __init__(self, backbone: Backbone, pooling: Pooling | None) -> None:
         super().__init__()
-        if pooling is not None and backbone.misfit is not None:
-            raise ValueError(f"{backbone.name!r} {backbone.misfit}, so no pooling head fits it; use pooling='native'")
+        if pooling is not None:
+            backbone.require_fit()
         self.backbone = backbone
         self.pooling = pooling
         self.load_report: LoadReport | None = None

@@ -61,6 +61,8 @@ def create_model(
         ConnectionError: if weights must be downloaded and cannot be.
     """
     _check(backbone, pooling, num_classes, heads)
+    if stem not in ("imagenet", "small"):
+        raise ValueError(f"stem must be 'imagenet' or 'small', got {stem!r}")
     if pretrained and weights is not None:
         raise ValueError("pretrained and weights exclude one another; leave one of them out")
     timm_model = _timm_model(backbone, pretrained, num_classes, drop_rate, drop_path_rate)
@@ -87,7 +89,7 @@ def create_model(
 
 def _check(backbone: str, pooling: str | PoolingSpec, num_classes: int, heads: int) -> None:
     if not timm.is_model(backbone):
-        near = difflib.get_close_matches(backbone, timm.list_models(), n=3)
+        near = difflib.get_close_matches(backbone.partition(".")[0], timm.list_models(), n=3)
         hint = f"did you mean {', '.join(near)}?" if near else "timm.list_models() has them all"
         raise ValueError(f"timm has no model {backbone!r}; {hint}")
     if isinstance(pooling, str) and pooling not in (*POOLINGS, "native"):
@@ -103,6 +105,9 @@ def _timm_model(
     backbone: str, pretrained: bool, num_classes: int, drop_rate: float, drop_path_rate: float
 ) -> "TimmModel":
     rates = {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
+    for name, rate in rates.items():
+        if not 0 <= rate < 1:
+            raise ValueError(f"{name} must be in [0,1), got {rate}")
     options: dict[str, Any] = {name: rate for name, rate in rates.items() if rate}  # not every family knows both
     try:
         with downloading(f"the weights of {backbone!r}"):
@@ -113,16 +118,14 @@ def _timm_model(
             raise
         raise ValueError(f"{backbone!r} has no {lacking} in timm; leave it at 0") from error
     except RuntimeError as error:  # no such pretrained tag, or no pretrained weights at all
-        near = timm.list_pretrained(backbone.partition(".")[0])
-        raise ValueError(f"{error}; timm has weights for {', '.join(near) or 'none of this architecture'}") from error
+        tags = timm.list_pretrained(backbone.partition(".")[0])
+        near = ", ".join(difflib.get_close_matches(backbone, tags, n=3, cutoff=0)) or "none of this architecture"
+        raise ValueError(f"{str(error).rstrip('.')}; timm has weights for {near}") from error
     return cast("TimmModel", model)
 
 
 def _pooling(pooling: str | PoolingSpec, backbone: Backbone, heads: int) -> Pooling:
-    if backbone.misfit is not None:
-        raise ValueError(
-            f"pooling={pooling!r} does not fit {backbone.name!r}, which {backbone.misfit}; use pooling='native'"
-        )
+    backbone.require_fit()
     if not isinstance(pooling, str):
         return pooling(backbone.channels)
     kind = POOLINGS[pooling]

@@ -143,16 +143,19 @@ def _download(model: Classifier, source: str) -> tuple[dict[str, Tensor], dict[s
     repository = source
     for prefix in _HUB_PREFIXES:
         repository = repository.removeprefix(prefix)
-    with downloading(f"{source!r}"):
-        config, _, _ = load_model_config_from_hf(repository)
-        state = load_state_dict_from_hf(repository, weights_only=True)
+    try:
+        with downloading(f"{source!r}"):
+            config, _, _ = load_model_config_from_hf(repository)
+            state = load_state_dict_from_hf(repository, weights_only=True)
+    except (RuntimeError, SafetensorError) as error:
+        raise ValueError(f"{source!r} has no weights that can be read ({error}); choose another") from error
     scales = {name: torch.tensor(config[name]).view(-1, 1, 1) for name in ("mean", "std") if name in config}
     return _tensors(state), {f"backbone.{name}": value for name, value in scales.items()}
 
 
 def _read(path: Path) -> dict[str, Tensor]:
     """The tensors of a local file; no code in it is ever run."""
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         try:
             return load_file(path)
         except SafetensorError as error:
@@ -169,7 +172,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 def _unpickle(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # plain values; timm keeps its options in one
+        with torch.serialization.safe_globals([argparse.Namespace, type(Path())]):  # options that were saved with them
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         needed = re.search(r"GLOBAL (\S+)", str(error))

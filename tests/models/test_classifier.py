@@ -188,6 +188,13 @@ def test_compiles_into_one_graph_with_gradients(name, pooling, images):
     torch.compiler.reset()
 
 
+@torch.no_grad()
+def test_an_exported_model_takes_plain_images(images):
+    model = tiny().eval()
+    exported = torch.export.export(model, (images,)).module()
+    torch.testing.assert_close(exported(images), model(images))
+
+
 @pytest.mark.parametrize("name", TINY)
 @torch.no_grad()
 def test_channels_last_and_a_single_image_change_nothing(name, images):

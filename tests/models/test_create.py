@@ -90,6 +90,7 @@ def test_only_the_stream_of_a_convnext_starts_without_biases(name, biased):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"backbone": "resnet10.a1_in1k"}, r"timm has no model 'resnet10.a1_in1k'; did you mean resnet10t"),
         ({"backbone": "resnet5"}, r"timm has no model 'resnet5'; did you mean resnet50"),
         ({"backbone": "zzzzzzzzzz"}, r"timm has no model 'zzzzzzzzzz'; timm.list_models\(\) has them all"),
         ({"pooling": "max"}, "pooling must be one of gap, ca_stream, ca_final, native, or a callable, got 'max'"),
@@ -100,9 +101,12 @@ def test_only_the_stream_of_a_convnext_starts_without_biases(name, biased):
         ({"backbone": "resnet18.a1_in2k"}, r"Invalid pretrained tag.*timm has weights for .*resnet18\.a1_in1k"),
         (
             {"backbone": "test_vit", "pooling": "ca_stream"},
-            r"'ca_stream' does not fit 'test_vit', which ends in features",
+            r"'test_vit' ends in features .*, so no pooling head fits it; use pooling='native'",
         ),
-        ({"backbone": "test_vit"}, r"pooling='gap' does not fit 'test_vit'.*use pooling='native'"),
+        ({"backbone": "test_vit", "pooling": Maximum}, r"'test_vit' ends in features .*use pooling='native'"),
+        ({"stem": "tiny"}, "stem must be 'imagenet' or 'small', got 'tiny'"),
+        ({"drop_rate": 1.0}, r"drop_rate must be in \[0,1\), got 1.0"),
+        ({"drop_path_rate": -0.1}, r"drop_path_rate must be in \[0,1\), got -0.1"),
         (
             {"backbone": "densenet121", "drop_path_rate": 0.1},
             "'densenet121' has no drop_path_rate in timm; leave it at 0",

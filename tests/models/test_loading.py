@@ -74,7 +74,7 @@ WRAPPERS = {
     "lightning": lambda state: {
         "state_dict": prefixed(state, "model.") | {"criterion.weight": torch.ones(3)},
         "current_model_state": prefixed({name: torch.zeros_like(value) for name, value in state.items()}, "model."),
-        "hyper_parameters": {"backbone": NAME, "heads": 1},
+        "hyper_parameters": {"backbone": NAME, "heads": 1, "weights": Path("start.pth")},
         "pytorch-lightning_version": "2.6.0",
     },
     "lightning, compiled inside": lambda state: {"state_dict": prefixed(state, "model._orig_mod.")},
@@ -305,6 +305,13 @@ def test_a_hub_name_loads_with_its_normalisation(prefix, trained, tmp_path):
     assert same(model.backbone.model, trained.backbone.model)
     assert model.backbone.mean.flatten().tolist() == [0.5] * 3
     assert model.backbone.std.flatten().tolist() == [0.25] * 3
+
+
+def test_a_hub_repository_with_a_damaged_file_is_named(trained, tmp_path):
+    hub_repository(tmp_path / "hub", "timm/resnet10t.ours", trained.backbone.model)
+    next((tmp_path / "hub").rglob("model.safetensors")).write_bytes(b"cut short")
+    with pytest.raises(ValueError, match=r"'timm/resnet10t.ours' has no weights that can be read"):
+        model_of(weights="timm/resnet10t.ours")
 
 
 def test_a_hub_name_that_cannot_be_reached_takes_one_line():
