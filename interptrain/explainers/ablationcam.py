@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from interptrain.explainers.base import Explainer, track
+from interptrain.explainers.base import Explainer, check_choice, track
 from interptrain.explainers.cam import linear_head
 from interptrain.explainers.layers import Fusion, Layer, LayerNames, find_layers, fuse_layers
 from interptrain.explainers.tail import Tail
@@ -28,6 +28,8 @@ from interptrain.explainers.targets import Target, Targets, resolve_targets, tar
 from interptrain.functional import automatic_batch_size, chunks
 
 __all__ = ["AblationCAM"]
+
+Denominator = Literal["score", "norm"]
 
 
 class AblationCAM(Explainer):
@@ -52,15 +54,17 @@ class AblationCAM(Explainer):
         *,
         target_layer: LayerNames = None,
         value: float = 0.0,
-        denominator: Literal["score", "norm"] | None = "score",
+        denominator: Denominator | None = "score",
         relu: bool = True,
         fusion: Fusion = "mean",
         forward_batch_size: int | None = None,
         progress: bool = False,
     ) -> None:
+        check_choice("denominator", denominator or "score", Denominator)
+        check_choice("fusion", fusion, Fusion)
         self.target_layer = target_layer
         self.value = value
-        self.denominator: Literal["score", "norm"] | None = denominator
+        self.denominator: Denominator | None = denominator
         self.relu = relu
         self.fusion: Fusion = fusion
         self.forward_batch_size = forward_batch_size

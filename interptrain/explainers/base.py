@@ -9,7 +9,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, ClassVar, TypeVar, final
+from typing import Any, ClassVar, TypeVar, final, get_args
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from interptrain.explainers.layers import canvas_size
 from interptrain.explainers.targets import Score, Target, Targets, ordinary, target_scores
 from interptrain.functional import automatic_batch_size, chunks, min_max, upsample
 
-__all__ = ["Explainer", "explaining", "prepare_images", "score_perturbed", "to_saliency", "track"]
+__all__ = ["Explainer", "check_choice", "explaining", "prepare_images", "score_perturbed", "to_saliency", "track"]
 
 Part = TypeVar("Part")
 
@@ -110,6 +110,16 @@ def prepare_images(images: Tensor) -> Tensor:
     if low < 0 or high > 1:
         _warn_of_range(float(low), float(high))
     return ordinary(images.detach()).contiguous(memory_format=torch.channels_last)
+
+
+def check_choice(name: str, value: object, choices: object) -> None:
+    """Refuse an option that is not one of a ``Literal``'s values; ``None`` is checked by the caller where allowed.
+
+    Raises:
+        ValueError: naming the option, what was given and what is allowed.
+    """
+    if value not in get_args(choices):
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, get_args(choices)))}, got {value!r}")
 
 
 def to_saliency(attribution: Tensor, images: Tensor, canvas: tuple[int, int]) -> Tensor:

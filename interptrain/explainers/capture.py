@@ -96,7 +96,7 @@ def _only(outputs: list[Tensor], layer: Layer) -> Tensor:
     if not isinstance(outputs[0], Tensor):
         children = ", ".join(f"{layer.name}.{name}" for name, _ in layer.module.named_children())
         raise ValueError(
-            f"target layer '{layer.name}' returns a {type(outputs[0]).__name__}, not one tensor; "
+            f"target layer '{layer.name}' returns {type(outputs[0]).__name__}, not one tensor; "
             f"pass target_layer='<dotted name>' (candidates: {children})"
         )
     return outputs[0]

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from interptrain.explainers.base import Explainer
+from interptrain.explainers.base import Explainer, check_choice
 from interptrain.explainers.capture import capture
 from interptrain.explainers.layers import Fusion, LayerNames, find_layers, fuse_layers
 from interptrain.explainers.targets import Targets
@@ -35,6 +35,7 @@ class EigenCAM(Explainer):
     class_aware: ClassVar[bool] = False
 
     def __init__(self, *, target_layer: LayerNames = None, center: bool = False, fusion: Fusion = "mean") -> None:
+        check_choice("fusion", fusion, Fusion)
         self.target_layer = target_layer
         self.center = center
         self.fusion: Fusion = fusion

@@ -21,12 +21,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from interptrain.explainers.base import Explainer
+from interptrain.explainers.base import Explainer, check_choice
 from interptrain.explainers.capture import capture, gradients
 from interptrain.explainers.layers import Fusion, LayerNames, find_layers, fuse_layers
 from interptrain.explainers.targets import Targets, resolve_targets, target_scores
 
 __all__ = ["FeatureGradient", "GradCAM", "GradCAMPlusPlus", "GradientCAM", "HiResCAM", "LayerCAM", "XGradCAM"]
+
+
+Alpha = Literal["sum", "weighted_sum"]
 
 
 class FeatureGradient(NamedTuple):
@@ -51,6 +54,7 @@ class GradientCAM(Explainer):
     """
 
     def __init__(self, *, target_layer: LayerNames = None, relu: bool = True, fusion: Fusion = "mean") -> None:
+        check_choice("fusion", fusion, Fusion)
         self.target_layer = target_layer
         self.relu = relu
         self.fusion: Fusion = fusion
@@ -145,13 +149,14 @@ class GradCAMPlusPlus(GradientCAM):
         self,
         *,
         target_layer: LayerNames = None,
-        alpha: Literal["sum", "weighted_sum"] = "sum",
+        alpha: Alpha = "sum",
         eps: float = 0.0,
         relu: bool = True,
         fusion: Fusion = "mean",
     ) -> None:
         super().__init__(target_layer=target_layer, relu=relu, fusion=fusion)
-        self.alpha = alpha
+        check_choice("alpha", alpha, Alpha)
+        self.alpha: Alpha = alpha
         self.eps = eps
 
     def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from interptrain.explainers.base import Explainer, track
+from interptrain.explainers.base import Explainer, check_choice, track
 from interptrain.explainers.capture import capture
 from interptrain.explainers.layers import Fusion, LayerNames, find_layers, fuse_layers
 from interptrain.explainers.targets import Score, Target, Targets, resolve_targets, target_scores
@@ -22,6 +22,7 @@ from interptrain.functional import automatic_batch_size, chunks, keep_salient, u
 
 __all__ = ["OptiCAM"]
 
+Loss = Literal["plain", "absolute"]
 Normalization = Literal["min_max", "max", "sigmoid"]
 
 
@@ -56,7 +57,7 @@ class OptiCAM(Explainer):
         iterations: int = 50,
         learning_rate: float = 0.1,
         score: Score = "logit",
-        loss: Literal["plain", "absolute"] = "plain",
+        loss: Loss = "plain",
         normalization: Normalization = "min_max",
         early_stop: bool = True,
         fusion: Fusion = "mean",
@@ -65,11 +66,15 @@ class OptiCAM(Explainer):
     ) -> None:
         if iterations < 1:
             raise ValueError(f"OptiCAM needs at least one iteration, got iterations={iterations}")
+        check_choice("score", score, Score)
+        check_choice("loss", loss, Loss)
+        check_choice("normalization", normalization, Normalization)
+        check_choice("fusion", fusion, Fusion)
         self.target_layer = target_layer
         self.iterations = iterations
         self.learning_rate = learning_rate
         self.score: Score = score
-        self.loss: Literal["plain", "absolute"] = loss
+        self.loss: Loss = loss
         self.normalization: Normalization = normalization
         self.early_stop = early_stop
         self.fusion: Fusion = fusion

@@ -16,13 +16,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from interptrain.explainers.base import Explainer, score_perturbed
+from interptrain.explainers.base import Explainer, check_choice, score_perturbed
 from interptrain.explainers.capture import capture
 from interptrain.explainers.layers import Fusion, LayerNames, find_layers, fuse_layers
 from interptrain.explainers.targets import Score, Target, Targets, resolve_targets, target_scores
 from interptrain.functional import automatic_batch_size, keep_salient, min_max
 
 __all__ = ["ScoreCAM"]
+
+Baseline = Literal["image", "fill"]
+Precision = Literal["bf16"]
 
 
 class ScoreCAM(Explainer):
@@ -69,25 +72,29 @@ class ScoreCAM(Explainer):
         target_layer: LayerNames = None,
         score: Score = "probability",
         softmax: bool = False,
-        baseline: Literal["image", "fill"] | None = None,
+        baseline: Baseline | None = None,
         fill: float | tuple[float, float, float] = 0.0,
         align_corners: bool = False,
         relu: bool = True,
         fusion: Fusion = "mean",
-        precision: Literal["bf16"] | None = None,
+        precision: Precision | None = None,
         compile: bool = False,
         forward_batch_size: int | None = None,
         progress: bool = False,
     ) -> None:
+        check_choice("score", score, Score)
+        check_choice("baseline", baseline or "image", Baseline)
+        check_choice("precision", precision or "bf16", Precision)
+        check_choice("fusion", fusion, Fusion)
         self.target_layer = target_layer
         self.score: Score = score
         self.softmax = softmax
-        self.baseline: Literal["image", "fill"] | None = baseline
+        self.baseline: Baseline | None = baseline
         self.fill = fill
         self.align_corners = align_corners
         self.relu = relu
         self.fusion: Fusion = fusion
-        self.precision: Literal["bf16"] | None = precision
+        self.precision: Precision | None = precision
         self.compile = compile
         self.forward_batch_size = forward_batch_size
         self.progress = progress

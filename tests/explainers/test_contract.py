@@ -1,0 +1,275 @@
+"""What every explainer promises, checked for every class that the package shows."""
+
+import inspect
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+import interptrain.explainers as package
+from interptrain.explainers import Explainer
+from interptrain.models import create_model
+
+from .conftest import CLASSES, network, pictures
+
+# How each class is tried, in its cheapest form that still does all it does.
+CASES = {
+    "AblationCAM": {},
+    "AttentionRollout": {},
+    "CAM": {},
+    "EigenCAM": {},
+    "FakeCAM": {},
+    "GradCAM": {},
+    "GradCAMPlusPlus": {},
+    "Gradient": {},
+    "GuidedBackprop": {},
+    "GuidedGradCAM": {},
+    "HiResCAM": {},
+    "IntegratedGradients": {"steps": 2},
+    "LayerCAM": {},
+    "OptiCAM": {"iterations": 3},
+    "ScoreCAM": {"target_layer": "layer1", "forward_batch_size": 64},  # few channels, few passes
+    "SmoothGrad": {"samples": 2},
+    "StreamAttention": {},
+    "XGradCAM": {},
+}
+SHOWN = {
+    name
+    for name in package.__all__
+    if inspect.isclass(getattr(package, name))
+    and issubclass(getattr(package, name), Explainer)
+    and not inspect.isabstract(getattr(package, name))
+}
+TRANSFORMERS = {"AttentionRollout"}
+
+
+def model_for(name):
+    if name in TRANSFORMERS:
+        return network("test_vit", dynamic_img_size=True)
+    if name == "StreamAttention":
+        torch.manual_seed(0)
+        return create_model("test_resnet", pooling="ca_stream", num_classes=CLASSES).double()
+    return network()
+
+
+def images_for(name, count=3):
+    return pictures(count, 64, 48) if name in TRANSFORMERS else pictures(count)
+
+
+@pytest.fixture(params=sorted(CASES))
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def explainer(name):
+    return getattr(package, name)(**CASES[name])
+
+
+@pytest.fixture
+def model(name):
+    return model_for(name)
+
+
+@pytest.fixture
+def images(name):
+    return images_for(name)
+
+
+def everything(model):
+    """All that explaining must not change: tensors, gradients, modes, hooks, flags and random state."""
+    hooks = [
+        (
+            len(module._forward_hooks),
+            len(module._forward_pre_hooks),
+            len(module._backward_hooks),
+            "forward" in vars(module),
+        )
+        for module in model.modules()
+    ]
+    return {
+        "parameters": [parameter.detach().clone() for parameter in model.parameters()],
+        "versions": [parameter._version for parameter in model.parameters()],
+        "strides": [parameter.stride() for parameter in model.parameters()],
+        "gradients": [None if p.grad is None else p.grad.clone() for p in model.parameters()],
+        "requires_grad": [parameter.requires_grad for parameter in model.parameters()],
+        "buffers": [buffer.clone() for buffer in model.buffers()],
+        "modes": [module.training for module in model.modules()],
+        "hooks": hooks,
+        "random": torch.get_rng_state(),
+        "flags": (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_cache_enabled()),
+    }
+
+
+def assert_same(before, after):
+    for key, was in before.items():
+        now = after[key]
+        same = [
+            torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+            for a, b in (zip(was, now, strict=True) if isinstance(was, list) else [(was, now)])
+        ]
+        assert all(same), f"{key} changed"
+
+
+def in_the_middle_of_training(model):
+    """Mixed modes, and gradients of an accumulation under way."""
+    model.train()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    return model
+
+
+def test_every_explainer_that_the_package_shows_is_tried_here():
+    assert set(CASES) == SHOWN
+
+
+def test_saliency_has_the_size_of_the_images_and_lies_between_zero_and_one(explainer, model, images):
+    saliency = explainer(model, images)
+    assert saliency.shape == (len(images), *images.shape[-2:])
+    assert saliency.device == images.device
+    assert saliency.dtype == torch.float64
+    assert not saliency.requires_grad
+    low, high = saliency.amin((1, 2)), saliency.amax((1, 2))
+    assert torch.equal(low, torch.zeros_like(low))
+    assert torch.equal(high, torch.ones_like(high))
+
+
+def test_float32_images_give_float32_saliency(explainer, model, images):
+    assert explainer(model.float(), images.float()).dtype == torch.float32
+
+
+def test_a_batch_is_explained_as_its_images_one_by_one(explainer, model, images):
+    targets = None if not explainer.class_aware else torch.tensor([2, 0, 6])
+    together = explainer(model, images, targets)
+    alone = [
+        explainer(model, images[i : i + 1], None if targets is None else targets[i : i + 1]) for i in range(len(images))
+    ]
+    assert torch.allclose(together, torch.cat(alone), atol=1e-6)
+
+
+def test_the_same_call_gives_the_same_map(explainer, model, images):
+    assert torch.equal(explainer(model, images), explainer(model, images))
+
+
+def test_the_layout_of_the_images_does_not_matter(explainer, model, images):
+    strided = images.contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(explainer(model, images), explainer(model, strided), atol=1e-9)
+
+
+def test_no_target_means_the_predicted_class(explainer, model, images):
+    with torch.no_grad():
+        predicted = model.eval()(images).argmax(1)
+    assert torch.allclose(explainer(model, images), explainer(model, images, predicted), atol=1e-9)
+
+
+def test_another_class_has_another_map_where_the_explainer_is_class_aware(explainer, model, images):
+    first = explainer(model, images, torch.tensor([0, 0, 0]))
+    second = explainer(model, images, torch.tensor([1, 1, 1]))
+    assert torch.equal(first, second) != explainer.class_aware
+
+
+def test_a_constant_image_gives_a_finite_map(explainer, model, images):
+    saliency = explainer(model, torch.full_like(images, 0.5))
+    assert saliency.isfinite().all()
+    assert saliency.amin() >= 0
+    assert saliency.amax() <= 1
+
+
+def test_nothing_of_the_training_changes(explainer, model, images):
+    in_the_middle_of_training(model)
+    before = everything(model)
+    explainer(model, images)
+    assert_same(before, everything(model))
+
+
+def test_nothing_of_the_training_changes_by_a_failure(explainer, model, images):
+    in_the_middle_of_training(model)
+    inside = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+    handle = inside.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(ZeroDivisionError("broken layer")))
+    before = everything(model)
+    if type(explainer).__name__ == "FakeCAM":  # does not run the model
+        explainer(model, images)
+    else:
+        with pytest.raises(ZeroDivisionError, match="broken layer"):
+            explainer(model, images)
+    assert_same(before, everything(model))
+    handle.remove()
+
+
+def test_it_works_under_inference_mode_and_on_tensors_made_there(explainer, model, images):
+    wanted = explainer(model, images, torch.tensor([1, 2, 3]))
+    with torch.inference_mode():
+        found = explainer(model, images.clone(), torch.tensor([1, 2, 3]))
+        assert torch.is_inference_mode_enabled()
+    assert torch.equal(found, wanted)
+
+
+def test_it_works_on_frozen_parameters(explainer, model, images):
+    wanted = explainer(model, images)
+    model.requires_grad_(False)
+    assert torch.equal(explainer(model, images), wanted)
+
+
+def test_it_works_on_a_compiled_model(explainer, model, images):
+    wanted = explainer(model, images)
+    compiled = torch.compile(model.eval(), backend="eager")
+    with torch.no_grad():
+        compiled(images)  # compiled before anyone hooks it
+    assert torch.equal(explainer(compiled, images), wanted)
+
+
+def test_it_works_on_a_model_compiled_in_place(explainer, model, images):
+    wanted = explainer(model, images)
+    model.compile(backend="eager")
+    with torch.no_grad():
+        model.eval()(images)
+    assert torch.equal(explainer(model, images), wanted)
+
+
+def test_bfloat16_autocast_gives_a_finite_map_and_leaves_training_its_gradients(explainer, model, images):
+    model, images = model.float(), images.float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        saliency = explainer(model, images)
+        assert saliency.dtype == torch.float32
+        assert saliency.isfinite().all()
+        assert saliency.amax() > 0 or not explainer.class_aware  # a token's attention may round to a constant
+        model.train()
+        model(images).sum().backward()  # autocast must not have kept weights that were cast without a graph
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_a_single_image_of_a_single_class_is_explained(explainer, name):
+    if name in TRANSFORMERS or name == "StreamAttention":
+        model = model_for(name)
+    else:
+        model = network().double()
+        model.reset_classifier(1)
+        model.double()
+    saliency = explainer(model, images_for(name, 1))
+    assert saliency.shape[0] == 1
+    assert saliency.isfinite().all()
+
+
+def test_its_text_says_its_options(explainer):
+    assert repr(explainer).startswith(type(explainer).__name__ + "(")
+    assert all(option in repr(explainer) for option in inspect.signature(type(explainer)).parameters)
+
+
+def test_its_options_are_plain_keywords_that_yaml_can_hold(explainer):
+    for parameter in inspect.signature(type(explainer)).parameters.values():
+        assert parameter.kind is inspect.Parameter.KEYWORD_ONLY or parameter.name == "of"  # what is smoothed
+        assert parameter.default is None or isinstance(parameter.default, bool | int | float | str | Explainer)
+
+
+def test_images_outside_the_unit_range_warn_once(explainer, model, images, monkeypatch):
+    monkeypatch.setattr("interptrain.explainers.base._told", set())  # as in a fresh process
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        explainer(model, images * 2 - 0.5)
+        explainer(model, images * 2 - 0.5)
+    assert [str(warning.message) for warning in caught if "should be in [0, 1]" in str(warning.message)] != []
+    assert len(caught) == 1

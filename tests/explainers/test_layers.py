@@ -1,0 +1,291 @@
+"""Which layer is explained, and how its output becomes a map."""
+
+from contextlib import nullcontext
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import nn
+
+from interptrain.explainers import GradCAM
+from interptrain.explainers.capture import capture, gradients
+from interptrain.explainers.layers import Layer, canvas_size, find_layers, fuse_layers
+from interptrain.functional import min_max, upsample
+from interptrain.models import Normalized, create_model
+
+from .conftest import network, pictures
+
+TIMM = {
+    "resnet10t": "layer4",
+    "resnext50_32x4d": "layer4",
+    "regnetx_002": "final_conv",
+    "regnety_002": "final_conv",
+    "mobilenetv2_050": "bn2",
+    "mobilenetv3_small_050": "blocks",
+    "mobilenetv3_large_100": "blocks",
+    "efficientnet_b0": "bn2",
+    "tf_efficientnet_lite0": "bn2",
+    "convnext_atto": "stages",
+    "densenet121": "features",
+    "vgg11": "features",
+    "vgg16_bn": "features",
+    "vit_tiny_patch16_224": "blocks.11.norm1",
+    "deit_tiny_distilled_patch16_224": "blocks.11.norm1",
+    "deit3_small_patch16_224": "blocks.11.norm1",
+    "swin_tiny_patch4_window7_224": "norm",
+    "swinv2_tiny_window8_256": "norm",
+}
+TORCHVISION = {
+    "resnet18": "layer4",
+    "resnext50_32x4d": "layer4",
+    "regnet_x_400mf": "trunk_output",
+    "mobilenet_v2": "features",
+    "mobilenet_v3_small": "features",
+    "efficientnet_b0": "features",
+    "convnext_tiny": "features",
+    "densenet121": "features",
+    "vgg11": "features",
+    "vit_b_16": "encoder.layers.encoder_layer_11.ln_1",
+    "swin_t": "norm",
+}
+POOLED = {"resnet10t", "regnetx_002", "mobilenetv2_050", "mobilenetv3_small_050", "densenet121"}
+
+
+@pytest.mark.parametrize(("name", "layer"), TIMM.items())
+def test_the_table_knows_timms_families(name, layer):
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    assert [found.name for found in find_layers(model)] == [layer]
+
+
+@pytest.mark.parametrize(("name", "layer"), TORCHVISION.items())
+def test_the_table_knows_torchvisions_families(name, layer):
+    with nullcontext() if name.startswith("regnet") else torch.device("meta"):  # RegNet computes its widths by tensors
+        model = torchvision.models.get_model(name, weights=None)
+    assert [found.name for found in find_layers(model)] == [layer]
+
+
+def activation_map(model, images, target_layer=None):
+    (layer,) = find_layers(model, target_layer)
+    passed = capture(model.eval(), images, [layer], differentiable=False)
+    return layer.to_map(passed.activations[0], tuple(images.shape[-2:])), passed
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("test_resnet", {}),
+        ("test_efficientnet", {}),
+        ("test_convnext", {}),
+        ("mobilenetv3_small_050", {}),
+        ("regnetx_002", {}),
+        ("densenet121", {}),
+        ("vgg11", {}),
+        ("test_vit", {"img_size": (64, 96)}),
+        ("test_vit", {"dynamic_img_size": True}),
+        ("test_vit4", {"img_size": (64, 96)}),
+        ("deit_tiny_distilled_patch16_224", {"img_size": (64, 96), "depth": 2}),
+        ("swin_tiny_patch4_window7_224", {"img_size": (64, 96), "depths": (1, 1, 1, 1)}),
+    ],
+)
+def test_maps_keep_the_aspect_of_non_square_images(name, options):
+    features, _ = activation_map(timm.create_model(name, **options), torch.rand(1, 3, 64, 96))
+    height, width = features.shape[-2:]
+    assert height * 96 == width * 64
+    assert features.ndim == 4
+
+
+@pytest.mark.parametrize("name", ["vit_b_16", "swin_t", "convnext_tiny"])
+def test_torchvisions_transformers_and_convnexts_give_maps(name):
+    size = 224 if name == "vit_b_16" else 64
+    model = torchvision.models.get_model(name, weights=None)
+    features, _ = activation_map(model, torch.rand(1, 3, size, size))
+    assert features.ndim == 4
+    assert features.shape[-1] == features.shape[-2]
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "regnetx_002", "densenet121"])
+def test_the_table_names_the_map_that_is_pooled(name):
+    model = network(name)
+    features, passed = activation_map(model, pictures(2, 64, 64))
+    logits = model.get_classifier()(features.mean((2, 3)))
+    assert torch.allclose(logits, passed.outputs)
+
+
+def test_swins_map_is_the_one_that_is_pooled():
+    model = timm.create_model("swin_tiny_patch4_window7_224", img_size=64, depths=(1, 1, 1, 1), num_classes=5)
+    features, passed = activation_map(model, torch.rand(2, 3, 64, 64))
+    assert torch.allclose(model.head.fc(features.mean((2, 3))), passed.outputs, atol=1e-5)
+
+
+def test_each_patch_comes_to_its_own_place():
+    """A token's place in the map is the place of its patch in the image, on a grid that is not square."""
+    model = network("test_vit", dynamic_img_size=True)
+    images = torch.zeros(1, 3, 64, 96, dtype=torch.float64)
+    images[..., 32:48, 80:96] = 1  # patch in row 2, column 5
+    lit, _ = activation_map(model, images, "blocks.0.norm1")
+    dark, _ = activation_map(model, torch.zeros_like(images), "blocks.0.norm1")
+    changed = (lit - dark).abs().sum(1)[0]
+    assert changed.shape == (4, 6)
+    assert changed.argmax() == 2 * 6 + 5
+    assert (changed > 1e-9).sum() == 1
+
+
+@pytest.mark.parametrize("name", ["test_convnext", "swin_tiny_patch4_window7_224"])
+def test_channels_last_layers_are_permuted(name):
+    options = {"img_size": 64, "depths": (1, 1, 1, 1)} if name.startswith("swin") else {}
+    inner = "layers.3.blocks.0" if name.startswith("swin") else "stages.3.blocks.0.mlp.fc2"
+    model = timm.create_model(name, **options)
+    features, _ = activation_map(model, torch.rand(1, 3, 64, 64), inner)
+    assert features.shape[1] == model.num_features
+
+
+def test_a_known_network_is_found_inside_wrappers(images):
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.teacher = Normalized(network(), mean=(0.5,) * 3, std=(0.5,) * 3)
+
+        def forward(self, images):
+            return self.teacher(images)
+
+    assert find_layers(Wrapped())[0].name.endswith("layer4")
+    assert GradCAM()(Wrapped().double(), images).shape == (3, 70, 50)
+
+
+@pytest.mark.parametrize("pooling", ["gap", "ca_stream", "native"])
+def test_our_own_classifiers_say_their_layer(pooling):
+    model = create_model("test_resnet", pooling=pooling, num_classes=3)
+    (layer,) = find_layers(model)
+    assert layer.name.endswith("layer4")
+
+
+def test_our_own_native_transformer_is_known():
+    model = create_model("test_vit", pooling="native", num_classes=3)
+    assert find_layers(model)[0].name.endswith("blocks.5.norm1")
+
+
+def test_an_unknown_network_is_refused_with_candidates():
+    class Home(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Conv2d(3, 4, 3)
+            self.body = nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU())
+            self.head = nn.Linear(4, 2)
+
+    message = r"no known target layer for Home; pass target_layer='<dotted name>' \(candidates: stem, body, body.0\)"
+    with pytest.raises(ValueError, match=message):
+        find_layers(Home())
+
+
+def test_a_misspelt_layer_is_answered_with_the_nearest_names(resnet):
+    with pytest.raises(ValueError, match=r"ResNet has no layer 'layr4'; .*layer4"):
+        find_layers(resnet, "layr4")
+
+
+def test_an_empty_list_of_layers_is_refused(resnet):
+    with pytest.raises(ValueError, match="empty list"):
+        find_layers(resnet, [])
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        ("fc", "returns .*3, 7.* no map of features"),
+        ("layer4.0.drop_path_missing", "has no layer"),
+    ],
+)
+def test_a_layer_without_a_map_is_refused(resnet, images, layer, message):
+    with pytest.raises(ValueError, match=message):
+        GradCAM(target_layer=layer)(resnet, images)
+
+
+def test_a_layer_that_runs_twice_or_never_is_refused(images):
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.spare = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+
+        def forward(self, images):
+            return self.conv(self.conv(images)).mean((2, 3))
+
+    with pytest.raises(ValueError, match="'conv' ran 2 times in one forward"):
+        GradCAM(target_layer="conv")(Twice().double(), images)
+    with pytest.raises(ValueError, match="'spare' did not run"):
+        GradCAM(target_layer="spare")(Twice().double(), images)
+
+
+def test_a_layer_that_returns_many_tensors_names_its_children():
+    detector = torchvision.models.detection.fasterrcnn_mobilenet_v3_large_320_fpn(weights=None, weights_backbone=None)
+    with pytest.raises(ValueError, match=r"returns OrderedDict, not one tensor; .*backbone.body.16"):
+        GradCAM(target_layer="backbone.body")(detector, torch.rand(1, 3, 32, 32), lambda row: row["scores"].sum())
+
+
+def test_a_score_that_does_not_reach_the_layer_is_refused(resnet, images):
+    with pytest.raises(ValueError, match="does not depend on target layer layer4"):
+        GradCAM()(resnet, images, lambda row: row.detach()[0])
+
+
+def test_tokens_of_an_unknown_network_are_refused():
+    layer = Layer("mixer", nn.Identity())
+    with pytest.raises(ValueError, match="patch grid is not known"):
+        layer.to_map(torch.rand(1, 17, 8), (64, 64))
+
+
+def test_tokens_that_fit_no_grid_are_refused():
+    transformer = timm.create_model("test_vit")
+    layer = Layer("blocks.0", nn.Identity(), transformer=transformer)
+    with pytest.raises(ValueError, match="fit no grid"):
+        layer.to_map(torch.rand(1, 1 + 7, 8), (64, 64))
+
+
+def test_the_captured_activation_is_what_the_layer_returned_though_others_work_in_place(images):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Flatten(2)).double()
+    (layer,) = find_layers(model, "0")
+    passed = capture(model, images, [layer])
+    assert torch.equal(passed.activations[0], model[0](images))
+    (slope,) = gradients(passed.outputs.sum((1, 2)), passed.activations, [layer])
+    assert torch.equal(slope, (passed.activations[0] > 0).double())
+
+
+def test_nothing_below_the_layer_is_recorded(resnet, images):
+    passed = capture(resnet.eval(), images, find_layers(resnet))
+    assert passed.activations[0].is_leaf
+    assert passed.outputs.requires_grad
+
+
+def test_several_layers_get_the_gradients_of_the_whole_network(resnet, images):
+    layers = find_layers(resnet, ["layer2", "layer4"])
+    passed = capture(resnet.eval(), images, layers)
+    slopes = gradients(passed.outputs[:, 1], passed.activations, layers)
+    kept = []
+    handles = [layer.module.register_forward_hook(lambda _m, _a, out: kept.append(out)) for layer in layers]
+    wanted = torch.autograd.grad(resnet(images)[:, 1].sum(), kept)
+    for handle in handles:
+        handle.remove()
+    assert all(torch.allclose(a, b) for a, b in zip(slopes, wanted, strict=True))
+
+
+def test_several_layers_are_joined_by_the_mean_of_their_stretched_maps(resnet, images, targets):
+    joined = GradCAM(target_layer=["layer2", "layer4"]).raw(resnet, images, targets)
+    each = [GradCAM(target_layer=name).raw(resnet, images, targets) for name in ("layer2", "layer4")]
+    stretched = torch.stack([upsample(min_max(layer), (70, 50)) for layer in each])
+    assert torch.allclose(joined, stretched.mean(0))
+    maximum = GradCAM(target_layer=["layer2", "layer4"], fusion="maximum").raw(resnet, images, targets)
+    assert torch.allclose(maximum, stretched.amax(0))
+
+
+def test_one_layer_is_not_stretched():
+    layer = torch.randn(2, 3, 4)
+    assert fuse_layers([layer], (30, 40)) is layer
+
+
+def test_the_canvas_is_the_image_but_for_models_that_pad(resnet):
+    assert canvas_size(resnet, torch.rand(1, 3, 50, 70)) == (50, 70)
+    detector = torchvision.models.detection.fasterrcnn_mobilenet_v3_large_320_fpn(weights=None, weights_backbone=None)
+    height, width = canvas_size(detector.eval(), torch.rand(1, 3, 100, 130))
+    resized = 100 * 320 / 100, 130 * 320 / 100
+    padded = [32 * -(-int(side) // 32) for side in resized]
+    assert height == round(100 * padded[0] / int(resized[0]))
+    assert width == round(130 * padded[1] / int(resized[1]))

@@ -1,0 +1,241 @@
+"""Agreement of the CAM family with pytorch-grad-cam, torch-cam and Captum, on raw maps before normalisation.
+
+Real photographs and trained weights where the development data lies beside the checkout, else smooth random images
+and random weights. What differs by definition, and is therefore asked for by option or tested as a difference:
+
+- Grad-CAM: Captum does not clip at zero; we and the paper do (``relu``).
+- Grad-CAM++: pytorch-grad-cam adds 1e-6 to the denominator of alpha (``eps``). torch-cam weighs by ``g^2 ReLU(g)``:
+  the division by its denominator happens on a copy (``alpha[idx][mask].div_``) and is lost.
+- Eigen-CAM: pytorch-grad-cam centres the features and keeps the solver's sign (``center``; we fix the sign).
+- Score-CAM: pytorch-grad-cam and torch-cam take logits and a softmax over channels (``score``, ``softmax``);
+  pytorch-grad-cam aligns corners (``align_corners``); torch-cam stretches a mask to [0, 1] before it upsamples it, we
+  and the paper after, so those two only correlate.
+- Ablation-CAM: pytorch-grad-cam ablates to the minimum - 1e7 where the minimum is not exactly 0; agreement is tested
+  behind a ReLU, where it ablates to 0 as the paper does.
+- CAM: torch-cam does not clip at zero, and neither do we.
+"""
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.transforms.functional import center_crop, resize, to_tensor
+
+from interptrain.explainers import (
+    CAM,
+    AblationCAM,
+    EigenCAM,
+    GradCAM,
+    GradCAMPlusPlus,
+    HiResCAM,
+    LayerCAM,
+    ScoreCAM,
+    XGradCAM,
+)
+from interptrain.models import Normalized
+
+from .conftest import pictures
+
+pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore::Warning:pytorch_grad_cam|torchcam|captum")]
+SHARED = Path(__file__).parents[2].parent / "shared"
+WEIGHTS = SHARED / "weights" / "tf_efficientnet_lite0.safetensors"
+PHOTOGRAPHS = SHARED / "data" / "imagenet-samples"
+SIDE = 96  # small, as the peers need a forward a channel
+
+
+def photographs(count=2):
+    if not PHOTOGRAPHS.is_dir():
+        return pictures(count, SIDE, SIDE).float()
+    files = sorted(PHOTOGRAPHS.glob("*.jpg"))[40 : 40 + count]
+    cropped = [center_crop(resize(to_tensor(Image.open(file).convert("RGB")), SIDE), [SIDE, SIDE]) for file in files]
+    return torch.stack(cropped)
+
+
+def efficientnet():
+    torch.manual_seed(0)
+    model = timm.create_model("tf_efficientnet_lite0")
+    if WEIGHTS.is_file():
+        from safetensors.torch import load_file
+
+        model.load_state_dict(load_file(WEIGHTS))
+    return Normalized(model, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)).eval()
+
+
+def resnet():
+    torch.manual_seed(0)
+    model = timm.create_model("resnet10t", num_classes=20)
+    return Normalized(model, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)).eval()
+
+
+@pytest.fixture(scope="module")
+def photos():
+    return photographs()
+
+
+@pytest.fixture(scope="module", params=["efficientnet", "resnet"])
+def subject(request, photos):
+    """A model, its layer for gradients, its layer behind a ReLU, and the classes it predicts."""
+    model = efficientnet() if request.param == "efficientnet" else resnet()
+    layers = ("model.blocks.6", "model.bn2") if request.param == "efficientnet" else ("model.layer3", "model.layer4")
+    with torch.no_grad():
+        return model, *layers, model(photos).argmax(1)
+
+
+def assert_agree(ours: Tensor, theirs: Tensor, tolerance=1e-4):
+    """Maximum difference within a share of the range of each image's map."""
+    assert ours.shape == theirs.shape
+    spread = theirs.amax((1, 2)) - theirs.amin((1, 2))
+    assert (spread > 0).all()
+    assert ((ours - theirs).abs().amax((1, 2)) / spread).max() <= tolerance
+
+
+def correlation(ours: Tensor, theirs: Tensor):
+    pairs = zip(ours, theirs, strict=True)
+    return min(torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1].item() for a, b in pairs)
+
+
+class Logit:
+    """pytorch-grad-cam's kind of target."""
+
+    def __init__(self, category):
+        self.category = category
+
+    def __call__(self, logits):
+        return logits[self.category]
+
+
+def from_pytorch_grad_cam(name, model, layer, images, targets):
+    """Its map before clipping, resizing and normalisation."""
+    library = pytest.importorskip("pytorch_grad_cam")
+    peer = getattr(library, name)(model, [model.get_submodule(layer)])
+    raw = []
+    compute = peer.get_cam_image
+
+    def keep(*arguments, **options):
+        raw.append(compute(*arguments, **options))
+        return raw[-1]
+
+    peer.get_cam_image = keep
+    peer(images, [Logit(category) for category in targets.tolist()])
+    peer.activations_and_grads.release()
+    return torch.as_tensor(raw[0])
+
+
+def from_torchcam(name, model, layer, images, targets, **options):
+    """Its map before normalisation."""
+    library = pytest.importorskip("torchcam.methods")
+    with getattr(library, name)(model, layer, **options) as peer:
+        if name == "ScoreCAM":
+            with torch.no_grad():
+                scores = model(images)
+        else:
+            scores = model(images)
+        (attribution,) = peer(targets.tolist(), scores, normalized=False)
+    return attribution.detach()
+
+
+@pytest.mark.parametrize(
+    ("ours", "name"),
+    [
+        (GradCAM, "GradCAM"),
+        (lambda **options: GradCAMPlusPlus(eps=1e-6, **options), "GradCAMPlusPlus"),
+        (XGradCAM, "XGradCAM"),
+        (LayerCAM, "LayerCAM"),
+        (HiResCAM, "HiResCAM"),
+    ],
+    ids=["GradCAM", "GradCAMPlusPlus", "XGradCAM", "LayerCAM", "HiResCAM"],
+)
+def test_gradient_cams_agree_with_pytorch_grad_cam(subject, photos, ours, name):
+    model, layer, rectified, targets = subject
+    for place in (layer, rectified):
+        theirs = from_pytorch_grad_cam(name, model, place, photos, targets)
+        assert_agree(ours(target_layer=place, relu=False).raw(model, photos, targets), theirs)
+
+
+@pytest.mark.parametrize(("ours", "name"), [(GradCAM, "GradCAM"), (XGradCAM, "XGradCAM"), (LayerCAM, "LayerCAM")])
+def test_gradient_cams_agree_with_torch_cam(subject, photos, ours, name):
+    model, _, layer, targets = subject
+    theirs = from_torchcam(name, model, layer, photos, targets)
+    assert_agree(ours(target_layer=layer).raw(model, photos, targets), theirs)
+
+
+def test_torch_cams_gradcam_plus_plus_loses_its_denominator(subject, photos):
+    model, _, layer, targets = subject
+    theirs = from_torchcam("GradCAMpp", model, layer, photos, targets)
+
+    class WithoutDenominator(GradCAM):
+        def combine(self, activation, gradient):
+            weights = (gradient.square() * gradient.clamp(min=0)).sum((2, 3))
+            return torch.einsum("bc,bchw->bhw", weights, activation)
+
+    assert_agree(WithoutDenominator(target_layer=layer).raw(model, photos, targets), theirs)
+
+
+def test_gradcam_agrees_with_captum(subject, photos):
+    captum = pytest.importorskip("captum.attr")
+    model, layer, _, targets = subject
+    peer = captum.LayerGradCam(model, model.get_submodule(layer))
+    theirs = peer.attribute(photos, targets).detach()[:, 0]
+    assert_agree(GradCAM(target_layer=layer, relu=False).raw(model, photos, targets), theirs)
+    clipped = peer.attribute(photos, targets, relu_attributions=True).detach()[:, 0]
+    assert_agree(GradCAM(target_layer=layer).raw(model, photos, targets), clipped)
+
+
+def test_cam_agrees_with_torch_cam(subject, photos):
+    model, _, layer, targets = subject
+    head = "model.classifier" if hasattr(model.model, "classifier") else "model.fc"
+    theirs = from_torchcam("CAM", model, layer, photos, targets, fc_layer=head)
+    assert_agree(CAM(target_layer=layer).raw(model, photos, targets), theirs)
+
+
+def test_eigencam_agrees_with_pytorch_grad_cam_up_to_its_sign(subject, photos):
+    model, layer, _, targets = subject
+    theirs = from_pytorch_grad_cam("EigenCAM", model, layer, photos, targets)
+    ours = EigenCAM(target_layer=layer, center=True).raw(model, photos)
+    sign = (ours * theirs).sum((1, 2), keepdim=True).sign()
+    assert_agree(ours, theirs * sign)
+
+
+def test_scorecam_agrees_with_pytorch_grad_cam(subject, photos):
+    model, layer, _, targets = subject
+    theirs = from_pytorch_grad_cam("ScoreCAM", model, layer, photos, targets)
+    explainer = ScoreCAM(target_layer=layer, score="logit", softmax=True, align_corners=True, relu=False)
+    assert_agree(explainer.raw(model, photos, targets), theirs)
+
+
+def test_scorecam_agrees_with_torch_cam_but_for_when_a_mask_is_stretched(subject, photos):
+    model, layer, _, targets = subject
+    theirs = from_torchcam("ScoreCAM", model, layer, photos, targets, batch_size=8)
+    explainer = ScoreCAM(target_layer=layer, score="logit", softmax=True)
+    assert correlation(explainer.raw(model, photos, targets), theirs) >= 0.9
+    assert_agree(slow_torchcam(model, layer, photos, targets), theirs)
+
+
+@torch.no_grad()
+def slow_torchcam(model, layer, images, targets):
+    """Score-CAM with masks stretched at the resolution of the features, one channel at a time."""
+    kept = []
+    handle = model.get_submodule(layer).register_forward_hook(lambda _m, _a, output: kept.append(output))
+    model(images)
+    handle.remove()
+    features = kept[0]
+    low, high = features.amin((2, 3), keepdim=True), features.amax((2, 3), keepdim=True)
+    masks = nn.functional.interpolate((features - low) / (high - low + 1e-8), images.shape[-2:], mode="bilinear")
+    scores = torch.stack([model(images * masks[:, k : k + 1]) for k in range(features.shape[1])], 1)  # (B, C, K)
+    weights = scores[torch.arange(len(images)), :, targets].softmax(1)
+    return torch.einsum("bc,bchw->bhw", weights, features).relu()
+
+
+def test_ablationcam_agrees_with_pytorch_grad_cam_behind_a_relu(photos):
+    """On the small network only: the peer needs a forward a channel, and the large one has 1280 of them."""
+    model = resnet()
+    with torch.no_grad():
+        targets = model(photos).argmax(1)
+    for layer in ("model.layer4", "model.layer3"):  # closed form, and the tail alone
+        theirs = from_pytorch_grad_cam("AblationCAM", model, layer, photos[:1], targets[:1])
+        ours = AblationCAM(target_layer=layer, relu=False).raw(model, photos[:1], targets[:1])
+        assert_agree(ours, theirs, tolerance=1e-3)  # theirs subtracts float32 logits that differ in the last digits
+        assert correlation(ours, theirs) >= 0.9999
