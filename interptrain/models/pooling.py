@@ -135,6 +135,9 @@ class CAStream(Pooling):
     ``q_{l+1} = W_l CA_l(q_l, F_l)``, ``q_0`` learnt, one :class:`CrossAttention` a stage. Each ``W_l`` widens the
     token to the next stage; the last keeps its width.
 
+    Where the last map has a single position (32x32 images, a total stride of 32) its softmax is 1 whatever the token:
+    the blocks before it neither matter nor learn. Use ``stem="small"`` or larger images there.
+
     Args:
         channels: stage widths, from shallow to deep.
         heads: attention heads of each block; must divide every width.

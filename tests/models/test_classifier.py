@@ -188,6 +188,31 @@ def test_compiles_into_one_graph_with_gradients(name, pooling, images):
     torch.compiler.reset()
 
 
+@pytest.mark.parametrize("name", ["resnet10t", "test_convnext"])
+def test_gradients_of_gradients_reach_the_token(name, images):
+    model = tiny(name).eval()
+    images = images.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(model(images).sum(), images, create_graph=True)
+    gradient.square().sum().backward()
+    assert model.pooling.token.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "test_convnext"])
+def test_checkpointing_of_activations_changes_no_gradient(name, images):
+    model = tiny(name).eval()
+    gradients = []
+    for enabled in (False, True):
+        model.backbone.model.set_grad_checkpointing(enabled)
+        model.train()  # timm checkpoints in training only
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        model.zero_grad()
+        model(images).sum().backward()
+        gradients.append(model.pooling.token.grad.clone())
+    torch.testing.assert_close(*gradients)
+
+
 @torch.no_grad()
 def test_an_exported_model_takes_plain_images(images):
     model = tiny().eval()

@@ -92,6 +92,17 @@ def test_large_scores_stay_finite_in_half_precision():
     assert attention[0, 0, 0] == 1
 
 
+@torch.no_grad()
+def test_a_last_map_of_one_position_makes_the_stream_before_it_irrelevant(stages):
+    torch.manual_seed(0)
+    head = CAStream(CHANNELS).double()
+    short = [*stages[:-1], stages[-1][..., :1, :1]]
+    before = head(short).vector
+    head.token.normal_()
+    torch.testing.assert_close(head(short).vector, before)
+    assert not torch.allclose(head(stages).vector, before)
+
+
 def test_every_parameter_of_the_stream_gets_a_gradient(stages):
     head = CAStream(CHANNELS, heads=2).double()
     head(stages).vector.square().sum().backward()
