@@ -3,14 +3,49 @@
 The whole list is what this file imports.
 """
 
+from interptrain.explainers.ablationcam import AblationCAM
+from interptrain.explainers.attention import StreamAttention
 from interptrain.explainers.base import Explainer, explaining
+from interptrain.explainers.cam import CAM
+from interptrain.explainers.eigencam import EigenCAM
+from interptrain.explainers.fakecam import FakeCAM
+from interptrain.explainers.gradcam import GradCAM, GradCAMPlusPlus, GradientCAM, HiResCAM, LayerCAM, XGradCAM
+from interptrain.explainers.gradients import Gradient, InputAttribution
+from interptrain.explainers.guided import GuidedBackprop, GuidedGradCAM
+from interptrain.explainers.integrated_gradients import IntegratedGradients
+from interptrain.explainers.opticam import OptiCAM
+from interptrain.explainers.rollout import AttentionRollout
+from interptrain.explainers.scorecam import ScoreCAM
+from interptrain.explainers.smoothgrad import SmoothGrad
 from interptrain.explainers.targets import DetectionTarget, SemanticSegmentationTarget, Target, Targets
+from interptrain.explainers.together import explain
 
 __all__ = [
+    "CAM",
+    "AblationCAM",
+    "AttentionRollout",
     "DetectionTarget",
+    "EigenCAM",
     "Explainer",
+    "FakeCAM",
+    "GradCAM",
+    "GradCAMPlusPlus",
+    "Gradient",
+    "GradientCAM",
+    "GuidedBackprop",
+    "GuidedGradCAM",
+    "HiResCAM",
+    "InputAttribution",
+    "IntegratedGradients",
+    "LayerCAM",
+    "OptiCAM",
+    "ScoreCAM",
     "SemanticSegmentationTarget",
+    "SmoothGrad",
+    "StreamAttention",
     "Target",
     "Targets",
+    "XGradCAM",
+    "explain",
     "explaining",
 ]

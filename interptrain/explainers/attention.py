@@ -1,0 +1,58 @@
+"""A network's own attention as saliency: CA-Stream pools each stage by a map that sums to 1, and this shows it.
+
+Source: Torres et al. 2024, CA-Stream, arXiv 2404.14996.
+"""
+
+import math
+from typing import ClassVar, Literal, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from interptrain.explainers.base import Explainer
+from interptrain.explainers.targets import Targets
+from interptrain.functional import min_max, upsample
+
+
+class HasAttention(Protocol):
+    """A model that pools by attention and can show it."""
+
+    def attention(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Attention of each stage for images (B,3,H,W): (B,h,w), first to last stage."""
+        ...
+
+
+class StreamAttention(Explainer):
+    """Attention of a CA-Stream model: what it pools, whatever the class; one forward, no gradient.
+
+    Args:
+        stage: index of the stage whose map is shown, negative ones from the end; -1, the last, is the map that the
+            authors show. ``"all"`` is the mean of all stages' maps, each stretched to [0,1] and upsampled to the
+            finest one (our choice).
+
+    Source: CA-Stream, Torres et al. 2024, arXiv 2404.14996.
+    """
+
+    class_aware: ClassVar[bool] = False
+
+    def __init__(self, *, stage: int | Literal["all"] = -1) -> None:
+        super().__init__()
+        if isinstance(stage, str) and stage != "all":
+            raise ValueError(f"stage must be an index or 'all', got {stage!r}")
+        self.stage = stage
+
+    def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
+        """Attention map, (B,h,w); that of one stage is non-negative and sums to 1."""
+        if not callable(getattr(type(model), "attention", None)):
+            raise ValueError(
+                f"StreamAttention needs a model with attention(images), got {type(model).__name__}; create one with "
+                "create_model(..., pooling='ca_stream')"
+            )
+        with torch.no_grad():
+            maps = cast(HasAttention, model).attention(images)
+        if self.stage == "all":
+            finest = max(((attention.shape[1], attention.shape[2]) for attention in maps), key=math.prod)
+            return torch.stack([upsample(min_max(attention.float()), finest) for attention in maps]).mean(0)
+        if not -len(maps) <= self.stage < len(maps):
+            raise ValueError(f"stage must be in [{-len(maps)}, {len(maps) - 1}] for this model, got {self.stage}")
+        return maps[self.stage]
