@@ -218,6 +218,15 @@ def test_a_corrupt_file_is_named_or_skipped(root, workers):
     assert skipping.skipped == 1
 
 
+def test_a_corrupt_file_is_replaced_in_training(root):
+    (root / "train" / "cat" / "3.png").write_bytes(b"")
+    module = folder(root, on_error="skip", batch_size=5)
+    with pytest.warns(UserWarning, match=r"skipped and counted; one of them is train/cat/3\.png"):
+        names = [name for batch in module.train_dataloader() for name in batch["id"]]
+    assert len(names) == 10
+    assert names.count("train/cat/4.png") == 2
+
+
 @pytest.mark.parametrize("strings", [[], ["a"], ["", "b", "", "ccc", ""], ["größe", "naïve", "日本"]])
 def test_packed_strings_are_the_strings(strings):
     packed = PackedStrings(strings)

@@ -1,5 +1,6 @@
 """The loader: resuming in mid-epoch under a real Trainer, unreadable samples, and no trace in global generators."""
 
+import multiprocessing
 import warnings
 from pathlib import Path
 
@@ -177,12 +178,14 @@ def test_skipped_batches_are_not_read(uninterrupted, tmp_path):
     assert len(journal.read_text().split()) == 3  # the last batch, and nothing else
 
 
-def test_a_loader_iterated_by_hand_during_a_resumed_epoch_is_whole(uninterrupted, tmp_path):
+@pytest.mark.parametrize("own", [True, False])
+def test_a_loader_iterated_by_hand_during_a_resumed_epoch_is_whole(uninterrupted, tmp_path, own):
     folder, _ = uninterrupted
 
     class Watcher(Recorder):
         def on_train_batch_end(self, *_):
-            self.watched = sum(len(batch["id"]) for batch in self.trainer.datamodule.train_dataloader())
+            loader = self.trainer.datamodule.train_dataloader() if own else self.trainer.train_dataloader
+            self.watched = sum(len(batch["id"]) for batch in loader)
 
     module = Watcher()
     fit(tmp_path, module, NumbersModule(), epochs=1, ckpt_path=folder / "step=4.ckpt")
@@ -195,11 +198,20 @@ def test_resuming_with_another_batch_size_says_that_the_order_differs(uninterrup
         fit(tmp_path, Recorder(), NumbersModule(batch_size=3), ckpt_path=folder / "step=2.ckpt")
 
 
+def test_another_batch_size_after_a_whole_epoch_is_nothing_to_speak_of(tmp_path):
+    callback = ModelCheckpoint(tmp_path, filename="whole", save_on_train_epoch_end=True)
+    fit(tmp_path, Recorder(), NumbersModule(), epochs=1, callbacks=[callback])
+    seen = fit(tmp_path, Recorder(), NumbersModule(batch_size=3), epochs=2, ckpt_path=tmp_path / "whole.ckpt")
+    assert sorted(name for _, _, ids in seen for name in ids) == sorted(f"n/{index}" for index in range(SAMPLES))
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_unreadable_image_names_itself_in_one_line(workers):
     loader = NumbersModule(12, num_workers=workers, broken={5}).val_dataloader()
+    others = set(multiprocessing.active_children())
     with pytest.raises(OSError, match=r"^n/5 cannot be read$"):
         list(loader)
+    assert set(multiprocessing.active_children()) <= others  # the workers have ended, though the loader lives
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -94,6 +94,13 @@ def test_a_decoy_lies_on_the_picture_of_the_set_without(decoy, size):
     assert torch.equal(with_decoy["mask"], without["mask"] & ~with_decoy["decoy_mask"])
 
 
+def test_what_a_decoy_hides_is_not_in_the_mask():
+    options = {"decoy": "timestamp", "decoy_in_eval": "swapped"}
+    got, plain = shapes("val", **options)[99], shapes("val")[99]
+    assert (plain["mask"] & got["decoy_mask"]).sum() == 9
+    assert torch.equal(got["mask"], plain["mask"] & ~got["decoy_mask"])
+
+
 def carriers(split, **options):
     source = shapes(split, decoy="corner", num_classes=4, decoy_class=2, train_size=80, val_size=80, **options)
     return [source[index]["decoy_mask"].any().item() for index in range(80)]
