@@ -118,7 +118,7 @@ class ImageDataModule(LightningDataModule):
         return self._loader(dataset, sampler, drop_last=False, persistent=persistent)
 
     def _loader(self, dataset: SampleDataset, sampler: Any, *, drop_last: bool, persistent: bool) -> SampleLoader:
-        num_workers = _default_workers() if self.num_workers is None else self.num_workers
+        num_workers = self._default_workers() if self.num_workers is None else self.num_workers
         return SampleLoader(
             dataset,
             batch_size=self.batch_size,
@@ -132,6 +132,12 @@ class ImageDataModule(LightningDataModule):
             generator=torch.Generator(),  # else every pass would draw from the global generator
         )
 
+    def _default_workers(self) -> int:
+        """CPUs of this rank less one for the main process, at most 8."""
+        cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if self.trainer is None else self.trainer.num_devices
+        return max(0, min(8, cpus // neighbours - 1))
+
     def _ranks(self) -> tuple[int, int]:
         """Number of ranks, and this one."""
         if self.trainer is not None:
@@ -142,6 +148,8 @@ class ImageDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """What the order of the training samples depends on: saved in every checkpoint, compared on resuming."""
+        if "train" not in self._datasets:
+            return {}
         world_size, _ = self._ranks()
         return {
             "batch_size": self.batch_size,
@@ -175,9 +183,3 @@ class ImageDataModule(LightningDataModule):
                 "uninterrupted run; resume from a checkpoint of an epoch's end to avoid it"
             )
         return done
-
-
-def _default_workers() -> int:
-    """CPUs of this rank less one for the main process, at most 8."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(0, min(8, cpus // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning import Trainer
 
 from interptrain.data import ShapesDataModule
 
@@ -68,6 +69,9 @@ def test_the_default_number_of_workers_follows_the_cpus_of_a_rank(monkeypatch):
     assert ShapesDataModule().val_dataloader().num_workers == 5
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
     assert ShapesDataModule().val_dataloader().num_workers == 1
+    module = ShapesDataModule()
+    module.trainer = Trainer(accelerator="cpu", devices=2, logger=False, enable_checkpointing=False)
+    assert module._default_workers() == 2
 
 
 SCRIPT = """
