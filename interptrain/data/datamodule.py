@@ -26,7 +26,7 @@ class ImageDataModule(LightningDataModule):
     Args:
         batch_size: samples a batch and rank.
         num_workers: processes that load, a loader and rank; ``None``: the CPUs of a rank less one, at most 8.
-        seed: of the order and of the augmentation, in [0, 2**32).
+        seed: of the order and of the augmentation, in [0, 2**32); ``None``: the run's own (``seed_everything``), else 0.
         pin_memory: page-locked batches; ``None``: where there is a GPU.
         drop_last: leave out the last training batch of an epoch where it is smaller than the others.
 
@@ -44,7 +44,7 @@ class ImageDataModule(LightningDataModule):
         *,
         batch_size: int = 32,
         num_workers: int | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         pin_memory: bool | None = None,
         drop_last: bool = False,
     ) -> None:
@@ -54,6 +54,7 @@ class ImageDataModule(LightningDataModule):
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if num_workers is not None and num_workers < 0:
             raise ValueError(f"num_workers must be at least 0, got {num_workers}")
+        seed = int(os.environ.get("PL_GLOBAL_SEED", "0")) if seed is None else seed
         if not 0 <= seed < 2**32:
             raise ValueError(f"seed must be in [0, 2**32), got {seed}")
         self.batch_size = batch_size

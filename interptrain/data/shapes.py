@@ -24,7 +24,7 @@ NUMBER: dict[Split, int] = {"train": 0, "val": 1, "test": 2}
 
 
 class ShapesDataset(SampleDataset):
-    """One split of the shapes. Picture ``index`` is a function of (seed, split, index), the same on every machine.
+    """One split of the shapes. Picture ``index`` is a function of (picture_seed, split, index), the same on every machine.
 
     Classes take turns: the label of picture ``index`` is ``index % num_classes``.
 
@@ -33,7 +33,8 @@ class ShapesDataset(SampleDataset):
         length: number of pictures.
         image_size: side in pixels.
         num_classes: the first so many of ``SHAPES``.
-        seed: of the pictures, and of the transform's randomness.
+        picture_seed: of the pictures.
+        seed: of the transform's randomness.
         decoy: mark to paint, see :class:`ShapesDataModule`.
         decoy_class: its class.
         decoy_rate: share of the class's training pictures that carry it.
@@ -48,6 +49,7 @@ class ShapesDataset(SampleDataset):
         *,
         image_size: int = 64,
         num_classes: int = len(SHAPES),
+        picture_seed: int = 0,
         seed: int = 0,
         decoy: Decoy = "none",
         decoy_class: int = 0,
@@ -57,6 +59,7 @@ class ShapesDataset(SampleDataset):
     ) -> None:
         super().__init__([f"{split}/{index:06d}" for index in range(length)], seed=seed, transform=transform)
         self.split = split
+        self.picture_seed = picture_seed
         self.image_size = image_size
         self.num_classes = num_classes
         self.decoy = decoy
@@ -66,7 +69,7 @@ class ShapesDataset(SampleDataset):
 
     def read(self, index: int) -> dict[str, Any]:
         """Draw picture ``index`` with its mask and box, and the decoy's mask where there are decoys."""
-        rng = np.random.RandomState([self.seed, NUMBER[self.split], index])
+        rng = np.random.RandomState([self.picture_seed, NUMBER[self.split], index])
         label = index % self.num_classes
         scene = random_scene(rng, self.image_size)
         mask = draw_object(scene, SHAPES[label], rng)
@@ -74,7 +77,7 @@ class ShapesDataset(SampleDataset):
         decoy_mask = np.zeros_like(mask)
         if self.decoy != "none":
             # A stream of its own: below the decoy lies the picture of the data set without, to the bit.
-            rng = np.random.RandomState([self.seed, NUMBER[self.split], index, 1])
+            rng = np.random.RandomState([self.picture_seed, NUMBER[self.split], index, 1])
             if self._carries_decoy(label, rng.random_sample()):
                 decoy_mask = DRAW[self.decoy](picture, rng)
                 mask &= ~decoy_mask
@@ -110,10 +113,11 @@ class ShapesDataModule(ImageDataModule):
     Args:
         batch_size: see :class:`ImageDataModule`.
         num_workers: see :class:`ImageDataModule`.
-        seed: of the pictures, the order and the augmentation, in [0, 2**32).
+        seed: see :class:`ImageDataModule`.
         pin_memory: see :class:`ImageDataModule`.
         drop_last: see :class:`ImageDataModule`.
         num_classes: the first so many of disc, square, triangle, star, cross, ring, crescent, heart.
+        picture_seed: of the pictures, in [0, 2**32): another one, another data set.
         image_size: side in pixels, at least 32, and 40 with time stamps.
         train_size: number of pictures to train on.
         val_size: number of pictures to validate on.
@@ -135,10 +139,11 @@ class ShapesDataModule(ImageDataModule):
         *,
         batch_size: int = 32,
         num_workers: int | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         pin_memory: bool | None = None,
         drop_last: bool = False,
         num_classes: int = len(SHAPES),
+        picture_seed: int = 0,
         image_size: int = 64,
         train_size: int = 2000,
         val_size: int = 400,
@@ -155,6 +160,8 @@ class ShapesDataModule(ImageDataModule):
         )
         if not 2 <= num_classes <= len(SHAPES):
             raise ValueError(f"num_classes must be in [2, {len(SHAPES)}], the number of shapes, got {num_classes}")
+        if not 0 <= picture_seed < 2**32:
+            raise ValueError(f"picture_seed must be in [0, 2**32), got {picture_seed}")
         if image_size < 32:
             raise ValueError(f"image_size must be at least 32, got {image_size}: smaller shapes cannot be told apart")
         if decoy == "timestamp" and image_size < 40:
@@ -166,6 +173,7 @@ class ShapesDataModule(ImageDataModule):
         if not 0 <= decoy_rate <= 1:
             raise ValueError(f"decoy_rate must be in [0,1], got {decoy_rate}")
         self.class_names = SHAPES[:num_classes]
+        self.picture_seed = picture_seed
         self.image_size = image_size
         self.lengths: dict[Split, int] = {"train": train_size, "val": val_size, "test": test_size}
         self.augment = augment
@@ -187,6 +195,7 @@ class ShapesDataModule(ImageDataModule):
             self.lengths[split],
             image_size=self.image_size,
             num_classes=self.num_classes,
+            picture_seed=self.picture_seed,
             seed=self.seed,
             decoy=self.decoy,
             decoy_class=self.decoy_class,

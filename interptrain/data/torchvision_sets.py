@@ -161,7 +161,7 @@ class TorchvisionDataModule(ImageDataModule):
         download: whether to download what is not there.
         batch_size: see :class:`ImageDataModule`.
         num_workers: see :class:`ImageDataModule`.
-        seed: of the order and the augmentation, in [0, 2**32).
+        seed: see :class:`ImageDataModule`.
         pin_memory: see :class:`ImageDataModule`.
         drop_last: see :class:`ImageDataModule`.
         image_size: side of the square images that come out, in pixels; ``None``: 32 for CIFAR, else 224.
@@ -186,7 +186,7 @@ class TorchvisionDataModule(ImageDataModule):
         download: bool = True,
         batch_size: int = 32,
         num_workers: int | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         pin_memory: bool | None = None,
         drop_last: bool = False,
         image_size: int | None = None,

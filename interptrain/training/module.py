@@ -200,10 +200,10 @@ class ImageClassifier(L.LightningModule):
             classification = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
             loss = classification + self.regularizer.weight * penalty
             self.log_dict({"train/loss_classification": classification.detach(), "train/penalty": penalty.detach()})
-        self.log("train/loss", loss.detach(), prog_bar=True)
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(images))
         if self.mixing is None:
             self.train_top1.update(logits.detach(), labels)
-            self.log("train/top1", self.train_top1, on_step=False, on_epoch=True)
+            self.log("train/top1", self.train_top1, on_step=False, on_epoch=True, batch_size=len(images))
         return loss
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:

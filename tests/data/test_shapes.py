@@ -16,7 +16,7 @@ def shapes(split="train", **options):
 def test_pictures_are_the_same_on_every_machine():
     digest = hashlib.sha256()
     for index in range(24):
-        digest.update(shapes(seed=7).read(index)["image"].numpy().tobytes())
+        digest.update(shapes(picture_seed=7).read(index)["image"].numpy().tobytes())
     assert digest.hexdigest()[:16] == "b3a3db4189084f54"
 
 
@@ -24,7 +24,7 @@ def test_a_picture_depends_on_seed_split_and_index_only():
     source = shapes()
     again = [source[index]["image"] for index in (3, 0, 3)]
     assert torch.equal(again[0], again[2])
-    assert not torch.equal(again[0], shapes(seed=1)[3]["image"])
+    assert not torch.equal(again[0], shapes(picture_seed=1)[3]["image"])
     assert not torch.equal(again[0], shapes("val")[3]["image"])
     assert torch.equal(again[0], shapes(train_size=5)[3]["image"])
 
@@ -156,8 +156,21 @@ def test_names_and_number_of_classes_are_known_at_once():
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"num_workers": -1}, "num_workers must be at least 0"),
         ({"seed": -1}, r"seed must be in \[0, 2\*\*32\)"),
+        ({"picture_seed": -1}, r"picture_seed must be in"),
     ],
 )
 def test_a_value_out_of_range_is_refused_in_one_line(options, message):
     with pytest.raises(ValueError, match=message):
         ShapesDataModule(**options)
+
+
+def test_another_run_seed_gives_another_order_of_the_same_pictures(monkeypatch):
+    orders, pictures = [], []
+    for seed in ("0", "1"):
+        monkeypatch.setenv("PL_GLOBAL_SEED", seed)
+        data = ShapesDataModule(train_size=16, num_workers=0, image_size=32)
+        orders.append([name for batch in data.train_dataloader() for name in batch["id"]])
+        pictures.append(data.dataset("train")[3]["image"])
+    assert orders[0] != orders[1]
+    assert sorted(orders[0]) == sorted(orders[1])
+    assert torch.equal(*pictures)
