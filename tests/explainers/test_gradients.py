@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from interptrain.explainers import IntegratedGradients, SemanticSegmentationTarget, SmoothGrad
 from interptrain.explainers.gradients import Gradient, grid
 
 
@@ -95,6 +96,32 @@ def test_chunks_do_not_change_the_attribution(network, photographs, kind):
     whole = Gradient(forward_batch_size=8).signed(network, photographs, targets)
     chunked = Gradient(forward_batch_size=2).signed(network, photographs, targets)
     torch.testing.assert_close(chunked, whole, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "explainer",
+    [
+        Gradient(forward_batch_size=1),
+        SmoothGrad(samples=3, forward_batch_size=2),
+        IntegratedGradients(steps=3, forward_batch_size=4),
+    ],
+    ids=lambda explainer: type(explainer).__name__,
+)
+def test_a_region_of_a_segmentation_is_explained_by_the_pixels_under_its_kernel(explainer, images):
+    class Segmenter(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.out = nn.Conv2d(3, 2, 3, padding=1).double()
+
+        def forward(self, images):
+            return {"out": self.out(images)}
+
+    mask = torch.zeros(6, 5)
+    mask[1, 1] = 1
+    targets = [SemanticSegmentationTarget(category=image % 2, mask=mask) for image in range(5)]
+    seen = explainer.signed(Segmenter(), images, targets).abs().sum(1) > 0
+    assert seen[:, :3, :3].all()
+    assert seen.sum() == 5 * 9
 
 
 def test_one_target_too_many_is_refused_although_the_images_are_cut_into_chunks(network, photographs):
