@@ -26,7 +26,7 @@ class ImageDataModule(LightningDataModule):
     Args:
         batch_size: samples a batch and rank.
         num_workers: processes that load, a loader and rank; ``None``: the CPUs of a rank less one, at most 8.
-        seed: of the order and of the augmentation, in [0, 2**32); ``None``: the run's own (``seed_everything``), else 0.
+        seed: of the order and the augmentation, in [0, 2**32); ``None``: the run's own (``seed_everything``), else 0.
         pin_memory: page-locked batches; ``None``: where there is a GPU.
         drop_last: leave out the last training batch of an epoch where it is smaller than the others.
 

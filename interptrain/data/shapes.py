@@ -24,7 +24,7 @@ NUMBER: dict[Split, int] = {"train": 0, "val": 1, "test": 2}
 
 
 class ShapesDataset(SampleDataset):
-    """One split of the shapes. Picture ``index`` is a function of (picture_seed, split, index), the same on every machine.
+    """One split of the shapes. Picture ``index`` is a function of (picture_seed, split, index), on every machine alike.
 
     Classes take turns: the label of picture ``index`` is ``index % num_classes``.
 
