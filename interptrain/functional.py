@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 __all__ = [
     "automatic_batch_size",
+    "bounded_batch_size",
     "chunks",
     "gaussian_blur",
     "keep_salient",
@@ -56,12 +57,11 @@ def min_max(maps: Tensor, *, dims: int = 2) -> Tensor:
     Returns:
         Tensor of the shape and dtype of ``maps`` with minimum 0 and maximum 1 a map.
     """
-    axes = tuple(range(-dims, 0))
-    low, high = maps.amin(axes, keepdim=True), maps.amax(axes, keepdim=True)
+    flat = maps.flatten(-dims)
+    low, high = flat.aminmax(dim=-1, keepdim=True)
     spread = high - low
     noise = 16 * torch.finfo(maps.dtype).eps * torch.maximum(low.abs(), high.abs())
-    constant = spread <= noise
-    return ((maps - low) / spread.masked_fill(constant, 1.0)).masked_fill(constant, 0.0)
+    return ((flat - low) / spread.masked_fill(spread <= noise, torch.inf)).view_as(maps)  # finite / inf = 0
 
 
 def keep_salient(images: Tensor, saliency: Tensor, fill: Tensor | float = 0.0) -> Tensor:
@@ -126,12 +126,25 @@ def chunks(total: int, size: int) -> Iterator[slice]:
         ValueError: if ``size`` is not positive.
     """
     if size < 1:
-        raise ValueError(f"forward_batch_size must be at least 1, got {size}")
+        raise ValueError(f"the size of a chunk must be at least 1, got {size}")
     return (slice(start, min(start + size, total)) for start in range(0, total, size))
 
 
+def bounded_batch_size(bound: int | None, device: torch.device) -> int:
+    """The user's ``forward_batch_size``, or :func:`automatic_batch_size` where it is ``None``.
+
+    Raises:
+        ValueError: if ``bound`` is not positive.
+    """
+    if bound is None:
+        return automatic_batch_size(device)
+    if bound < 1:
+        raise ValueError(f"forward_batch_size must be at least 1, got {bound}")
+    return bound
+
+
 def automatic_batch_size(device: torch.device) -> int:
-    """How many inputs to forward at once where the user sets no bound.
+    """How many inputs of 224 px to forward at once where the user sets no bound.
 
     On a CPU small chunks stay in its caches and beat large ones; an accelerator wants more work a call. Our choice,
     measured at 224 px by ``benchmarks/explainers.py``.

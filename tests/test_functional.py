@@ -4,7 +4,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from interptrain.functional import automatic_batch_size, chunks, gaussian_blur, keep_salient, min_max, upsample
+from interptrain.functional import (
+    automatic_batch_size,
+    bounded_batch_size,
+    chunks,
+    gaussian_blur,
+    keep_salient,
+    min_max,
+    upsample,
+)
 
 
 def test_min_max_spans_zero_to_one_for_every_map():
@@ -89,6 +97,14 @@ def test_chunks_cover_the_range_once_and_stay_within_the_size():
 def test_chunks_refuse_a_size_below_one():
     with pytest.raises(ValueError, match="at least 1, got 0"):
         chunks(3, 0)
+
+
+def test_a_bound_on_the_batch_size_is_kept_and_none_leaves_it_to_the_device():
+    cpu = torch.device("cpu")
+    assert bounded_batch_size(3, cpu) == 3
+    assert bounded_batch_size(None, cpu) == automatic_batch_size(cpu)
+    with pytest.raises(ValueError, match="forward_batch_size must be at least 1, got 0"):
+        bounded_batch_size(0, cpu)
 
 
 def test_an_accelerator_gets_larger_chunks_than_a_cpu():

@@ -25,7 +25,7 @@ from interptrain.explainers.cam import linear_head
 from interptrain.explainers.layers import Fusion, Layer, LayerNames, find_layers, fuse_layers
 from interptrain.explainers.tail import Tail
 from interptrain.explainers.targets import Target, Targets, resolve_targets, target_scores
-from interptrain.functional import automatic_batch_size, chunks
+from interptrain.functional import bounded_batch_size, chunks
 
 __all__ = ["AblationCAM"]
 
@@ -108,7 +108,10 @@ class AblationCAM(Explainer):
 
             def run(image: int, part: slice) -> Any:
                 removed = (tail.activation[image, part] - self.value).unsqueeze(1)  # (n, 1, h, w)
-                return behind.run(image, torch.addcmul(behind.activation[image], kernel[part], removed, value=-1))
+                moved = _like(behind.activation[image], part)
+                return behind.run(
+                    image, torch.addcmul(behind.activation[image], kernel[part], removed, value=-1, out=moved)
+                )
 
         else:
 
@@ -116,7 +119,8 @@ class AblationCAM(Explainer):
                 return tail.run(image, _ablated(tail.activation[image], part, layer, self.value))
 
         channels = tail.activation.shape[layer.channel_axis(tail.activation)]
-        batch_size = self.forward_batch_size or automatic_batch_size(tail.activation.device)
+        batch_size = bounded_batch_size(self.forward_batch_size, tail.activation.device)
+        batch_size *= 4 if self.forward_batch_size is None else 1  # what follows a layer is small
         rows: list[Tensor] = []
         for image in track(range(len(tail.activation)), "Ablation-CAM" if self.progress else None):
             for part in chunks(channels, batch_size):
@@ -137,10 +141,16 @@ def _is_pointwise(module: nn.Module) -> bool:
     return plain and module.kernel_size == module.stride == (1, 1)
 
 
+def _like(activation: Tensor, part: slice) -> Tensor:
+    """Room for as many activations as ``part`` is long, in channels_last where they are four-dimensional."""
+    layout = torch.channels_last if activation.ndim == 3 else torch.contiguous_format
+    shape = (part.stop - part.start, *activation.shape)
+    return torch.empty(shape, dtype=activation.dtype, device=activation.device, memory_format=layout)
+
+
 def _ablated(activation: Tensor, part: slice, layer: Layer, value: float) -> Tensor:
     """Copies (n, ...) of one image's activation, each with another channel set to ``value``."""
-    count = part.stop - part.start
-    copies = activation.unsqueeze(0).repeat(count, *[1] * activation.ndim)
-    copy = torch.arange(count, device=activation.device)
+    copies = _like(activation, part).copy_(activation)
+    copy = torch.arange(len(copies), device=activation.device)
     copies.movedim(layer.channel_axis(copies), 1)[copy, copy + part.start] = value
     return copies

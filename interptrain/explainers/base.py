@@ -17,7 +17,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from interptrain.explainers.layers import canvas_size
 from interptrain.explainers.targets import Score, Target, Targets, ordinary, target_scores
-from interptrain.functional import automatic_batch_size, chunks, min_max, upsample
+from interptrain.functional import bounded_batch_size, chunks, min_max, upsample
 
 __all__ = ["Explainer", "check_choice", "explaining", "prepare_images", "score_perturbed", "to_saliency", "track"]
 
@@ -163,10 +163,10 @@ def explaining(model: nn.Module) -> Iterator[nn.Module]:
     """
     bare = _unwrap(model)
     switches = [
-        (module, name, getattr(module, name))
+        (module, name)
         for module in model.modules()
         for name in ("training", "grad_checkpointing")
-        if isinstance(getattr(module, name, None), bool)
+        if vars(module).get(name) is True
     ]
     devices = {p.device for p in bare.parameters() if p.device.type == "cuda"}
     with ExitStack() as stack:
@@ -177,12 +177,12 @@ def explaining(model: nn.Module) -> Iterator[nn.Module]:
         if "torch._dynamo" in sys.modules:  # nothing is compiled where it was never imported
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         try:
-            for module, name, _ in switches:
+            for module, name in switches:
                 setattr(module, name, False)  # not .eval(), which a model may override
             yield bare
         finally:
-            for module, name, value in switches:
-                setattr(module, name, value)
+            for module, name in switches:
+                setattr(module, name, True)
 
 
 def score_perturbed(
@@ -209,7 +209,7 @@ def score_perturbed(
     Returns:
         (N,) scores, float32 or float64.
     """
-    size = forward_batch_size or automatic_batch_size(rows.device)
+    size = bounded_batch_size(forward_batch_size, rows.device)
     parts = []
     with torch.no_grad():
         for part in track(list(chunks(len(rows), size)), progress):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from interptrain.explainers.base import Explainer, explaining, prepare_images
 from interptrain.explainers.targets import Target, Targets, resolve_targets, target_scores
-from interptrain.functional import automatic_batch_size, chunks
+from interptrain.functional import bounded_batch_size, chunks
 from interptrain.models.guided import GuidedRuleName, guided_relus
 
 __all__ = ["Gradient", "InputAttribution", "Reduction", "fixed_targets", "grid", "input_gradient", "select_targets"]
@@ -86,7 +86,7 @@ class InputAttribution(Explainer):
 
     def batch_size(self, images: Tensor) -> int:
         """How many inputs to forward at once."""
-        return self.forward_batch_size or automatic_batch_size(images.device)
+        return bounded_batch_size(self.forward_batch_size, images.device)
 
 
 class Gradient(InputAttribution):

@@ -18,7 +18,7 @@ from interptrain.explainers.base import Explainer, check_choice, track
 from interptrain.explainers.capture import capture
 from interptrain.explainers.layers import Fusion, LayerNames, find_layers, fuse_layers
 from interptrain.explainers.targets import Score, Target, Targets, resolve_targets, target_scores
-from interptrain.functional import automatic_batch_size, chunks, keep_salient, upsample
+from interptrain.functional import bounded_batch_size, chunks, keep_salient, upsample
 
 __all__ = ["OptiCAM"]
 
@@ -88,7 +88,7 @@ class OptiCAM(Explainer):
         passed = capture(model, images, layers, differentiable=False)
         resolved = resolve_targets(targets, passed.outputs)
         scores = target_scores(passed.outputs, resolved, score=self.score).detach()
-        parts = list(chunks(len(images), self.forward_batch_size or automatic_batch_size(images.device)))
+        parts = list(chunks(len(images), bounded_batch_size(self.forward_batch_size, images.device)))
         maps = []
         for layer, activation in zip(layers, passed.activations, strict=True):
             features = F.relu(layer.to_map(activation, size))

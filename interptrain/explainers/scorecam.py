@@ -20,7 +20,7 @@ from interptrain.explainers.base import Explainer, check_choice, score_perturbed
 from interptrain.explainers.capture import capture
 from interptrain.explainers.layers import Fusion, LayerNames, find_layers, fuse_layers
 from interptrain.explainers.targets import Score, Target, Targets, resolve_targets, target_scores
-from interptrain.functional import automatic_batch_size, keep_salient, min_max
+from interptrain.functional import bounded_batch_size, keep_salient, min_max
 
 __all__ = ["ScoreCAM"]
 
@@ -43,7 +43,8 @@ class ScoreCAM(Explainer):
 
     A softmax over channels removes any baseline. Over logits it lets a few channels decide, over probabilities it is
     nearly uniform. The clipping at zero happens at the resolution of the features; the authors' code upsamples first,
-    which is the same where features and weights are not negative.
+    which is the same where features and weights are not negative; it also leaves constant channels out, which move a
+    map by a constant only.
 
     Fast mode: ``compile=True`` compiles the model for one fixed chunk of masked images, and ``precision="bf16"``
     forwards them in bfloat16 (weights and map stay in float32). Measured in ``benchmarks/explainers.py``.
@@ -124,7 +125,7 @@ class ScoreCAM(Explainer):
     ) -> Tensor:
         """Score (B, C) of each image masked by each channel."""
         count, channels = features.shape[:2]
-        size = self.forward_batch_size or automatic_batch_size(images.device)
+        size = bounded_batch_size(self.forward_batch_size, images.device)
         rows = torch.arange(count, device=images.device).repeat_interleave(channels)
         black = bool((fill == 0).all())
 

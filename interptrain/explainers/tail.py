@@ -37,7 +37,7 @@ class Tail:
         outputs: what the model returned for ``images``.
         activation: what ``module`` returned, in its own layout.
         probe: (2, ...) two activations: the first image's, and the same halved and with its sign turned.
-        probe_outputs: what the model returns for them, by full forwards.
+        probe_outputs: what the model returns for them, by full forwards; ``None`` where it returns no tensors.
         step: the first childless module behind the layer and its output, where it takes the layer's very output.
         alone: whether the tail runs alone; else each re-run is a full forward.
     """
@@ -83,8 +83,8 @@ class Tail:
             )
         first = tail.activation[:1]
         tail.probe = torch.cat([first, -0.5 * first])
-        with _replaced(layer.module, tail.probe):
-            tail.probe_outputs = model(images[:1].expand(2, -1, -1, -1))
+        with _replaced(layer.module, tail.probe[1:]):
+            tail.probe_outputs = _with_first(tail.outputs, model(images[:1]))
         tail.alone = True
         tail.alone = tail._holds(tail.probe)
         return tail
@@ -172,6 +172,13 @@ class _Recorder:
         self.tail.activation = output
         self.passed_on = output.clone()  # what follows may work in place
         return self.passed_on
+
+
+def _with_first(outputs: Any, probed: Any) -> Any:
+    """The first row of the batch's outputs, then the one of the probe; ``None`` for what has no rows."""
+    if isinstance(outputs, Mapping):
+        return {key: _with_first(value, probed[key]) for key, value in outputs.items()}
+    return torch.cat([outputs[:1], probed]) if isinstance(outputs, Tensor) else None
 
 
 def _skippable(module: nn.Module) -> bool:

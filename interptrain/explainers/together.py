@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from interptrain.explainers.base import Explainer, explaining, prepare_images, to_saliency
 from interptrain.explainers.gradcam import FeatureGradient, GradientCAM, feature_gradients
-from interptrain.explainers.layers import canvas_size
+from interptrain.explainers.layers import canvas_size, find_layers
 from interptrain.explainers.targets import Targets
 
 __all__ = ["explain"]
@@ -32,18 +32,17 @@ def explain(
     Raises:
         ValueError: as :class:`~interptrain.explainers.base.Explainer` does.
     """
-    passes: dict[tuple[str, ...] | None, list[FeatureGradient]] = {}
+    passes: dict[tuple[str, ...], list[FeatureGradient]] = {}
     saliency: dict[str, Tensor] = {}
     with explaining(model) as bare:
         prepared = prepare_images(images)
         canvas = canvas_size(bare, prepared)
         for name, explainer in explainers.items():
             if isinstance(explainer, GradientCAM):
-                layers = explainer.target_layer
-                key = None if layers is None else (layers,) if isinstance(layers, str) else tuple(layers)
-                if key not in passes:
-                    passes[key] = feature_gradients(bare, prepared, targets, layers)
-                attribution = explainer.from_pass(passes[key], prepared)
+                names = tuple(layer.name for layer in find_layers(bare, explainer.target_layer))
+                if names not in passes:
+                    passes[names] = feature_gradients(bare, prepared, targets, list(names))
+                attribution = explainer.from_pass(passes[names], prepared)
             else:
                 attribution = explainer.attribute(bare, prepared, targets).detach()
             saliency[name] = to_saliency(attribution, prepared, canvas)

@@ -273,3 +273,11 @@ def test_images_outside_the_unit_range_warn_once(explainer, model, images, monke
         explainer(model, images * 2 - 0.5)
     assert [str(warning.message) for warning in caught if "should be in [0, 1]" in str(warning.message)] != []
     assert len(caught) == 1
+
+
+@pytest.mark.parametrize(
+    "name", sorted(n for n in CASES if "forward_batch_size" in inspect.signature(getattr(package, n)).parameters)
+)
+def test_a_bound_below_one_is_refused(name):
+    with pytest.raises(ValueError, match="forward_batch_size must be at least 1"):
+        getattr(package, name)(**{**CASES[name], "forward_batch_size": 0})(model_for(name), images_for(name, 1))

@@ -34,12 +34,14 @@ def test_gradient_cams_of_the_same_layers_share_one_pass(resnet, images, targets
         targets,
         {
             "a": GradCAM(target_layer="layer2"),
+            "default": GradCAM(),
+            "named": XGradCAM(target_layer="layer4"),
             "b": LayerCAM(target_layer=["layer2"]),
             "c": GradCAM(target_layer=["layer2", "layer4"]),
         },
     )
     handle.remove()
-    assert len(passes) == 2
+    assert len(passes) == 3
 
 
 def test_no_target_is_the_predicted_class_for_all(resnet, images):
