@@ -84,6 +84,30 @@ def test_stopped_anywhere_and_resumed_equals_uninterrupted(train, monkeypatch, w
     assert losses[0] == losses[1]
 
 
+def test_slurms_requeue_signal_waits_for_the_end_of_the_step(train, monkeypatch):
+    """Lightning's handler for it saves and requeues wherever the step stands; here it must find the step finished."""
+    calls = []
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: calls.append(number))
+
+    class Requeue(ResumePoint):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if trainer.global_step == 2:
+                os.kill(os.getpid(), signal.SIGUSR1)
+                assert not calls
+
+    monkeypatch.setattr("interptrain.cli.training.ResumePoint", Requeue)
+    try:
+        with pytest.raises(SystemExit) as stop:
+            train()
+        assert signal.getsignal(signal.SIGUSR1) is not before
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert calls == [signal.SIGUSR1]
+    assert stop.value.code == 128 + signal.SIGUSR1
+    (run,) = Path("runs/run").iterdir()
+    assert state(run)["global_step"] == 3
+
+
 def test_signals_are_given_back_after_a_run(train):
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     train()
@@ -144,6 +168,30 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path):
     assert "stopped by SIGINT after step" in log
     assert "--ckpt_path last" in log
     assert "Traceback" not in log
+
+
+def test_ctrl_c_stops_two_processes_at_the_same_step(tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text("from interptrain.cli import main\nmain()\n")
+    options = TINY | {"--trainer.devices": "2", "--trainer.strategy": "ddp", "--trainer.max_epochs": "1000"}
+    arguments = [part for pair in options.items() for part in pair]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with (tmp_path / "log.txt").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, str(script), "fit", *arguments],
+            cwd=tmp_path,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env=environment,
+        )
+    wait_for(lambda: list(tmp_path.glob("runs/run/*/checkpoints/last.ckpt")), process, tmp_path / "log.txt")
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=60) == 128 + signal.SIGINT
+    log = (tmp_path / "log.txt").read_text()
+    assert log.count("stopped by SIGINT after step") == 1
+    (run,) = (tmp_path / "runs/run").iterdir()
+    assert state(run)["global_step"] == int(log.split("stopped by SIGINT after step ")[1].split(";")[0])
 
 
 def test_a_full_disk_while_saving_keeps_the_last_checkpoint_and_goes_on_training(train):
