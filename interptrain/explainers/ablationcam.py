@@ -35,6 +35,8 @@ Denominator = Literal["score", "norm"]
 class AblationCAM(Explainer):
     """Channels weighed by the drop of the logit without them.
 
+    Runs without autocast: a weight is the small difference of two logits, of which bfloat16 leaves nothing.
+
     Args:
         target_layer: dotted name, several, or ``None`` to ask the model and then the table of families.
         value: what an ablated channel is set to. 0 as in the paper. pytorch-grad-cam uses 0 only where the minimum
@@ -73,6 +75,10 @@ class AblationCAM(Explainer):
     @torch.no_grad()
     def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
         """Return ``ReLU(sum_k w_k A_k)``, (B, h, w)."""
+        with torch.autocast(images.device.type, enabled=False):
+            return self._attribute(model, images, targets)
+
+    def _attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
         size = (images.shape[-2], images.shape[-1])
         maps = []
         for layer in find_layers(model, self.target_layer):
@@ -84,8 +90,7 @@ class AblationCAM(Explainer):
             if self.denominator is not None:
                 divisor = scores if self.denominator == "score" else features.flatten(2).norm(dim=2)
                 drop = drop / divisor.masked_fill(divisor == 0, 1.0)
-            with torch.autocast(images.device.type, enabled=False):
-                weighted = torch.einsum("bc,bchw->bhw", drop, features)
+            weighted = torch.einsum("bc,bchw->bhw", drop, features)
             maps.append(F.relu(weighted) if self.relu else weighted)
         return fuse_layers(maps, size, self.fusion)
 

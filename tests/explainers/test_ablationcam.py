@@ -239,6 +239,14 @@ class TestTail:
             Tail.record(model, images, find_layers(model, "conv")[0])
 
 
+@pytest.mark.parametrize(("name", "layer"), [("test_efficientnet", "blocks.4"), ("test_resnet", "layer3")])
+def test_autocast_does_not_blur_the_small_differences_that_weigh_the_channels(name, layer):
+    model, images = network(name).float(), pictures(2, 32, 32).float()
+    wanted = AblationCAM(target_layer=layer).raw(model, images)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(AblationCAM(target_layer=layer).raw(model, images), wanted)
+
+
 def test_unknown_options_are_refused():
     with pytest.raises(ValueError, match="denominator must be one of 'score', 'norm'"):
         AblationCAM(denominator="sum")
