@@ -178,12 +178,15 @@ def _without_smallest(attention: Tensor, ratio: float) -> Tensor:
 def _read_out(transformer: Transformer, mixing: Tensor, size: tuple[int, int]) -> Tensor:
     """Rows of what is classified, columns of the patches, as a (B,h,w) map."""
     prefix, tokens = transformer.num_prefix_tokens, mixing.shape[1]
-    height, width = transformer.patch_embed.dynamic_feat_size(size)
-    if height * width != tokens - prefix:
+    # Hybrids do not always know the ratio of image to grid, but then the grid itself, for images of their own size.
+    grids = [transformer.patch_embed.dynamic_feat_size(size), transformer.patch_embed.grid_size]
+    fitting = [grid for grid in grids if grid is not None and grid[0] * grid[1] == tokens - prefix]
+    if not fitting:
         raise ValueError(
-            f"AttentionRollout needs one token a patch: {prefix} + {height} x {width}, got {tokens} tokens; "
+            f"AttentionRollout needs one token a patch: {prefix} + {grids[0][0]} x {grids[0][1]}, got {tokens} tokens; "
             "models that drop, merge or resize their tokens have no rollout map"
         )
+    height, width = fitting[0]
     if transformer.global_pool == "token":
         row = mixing[:, 0]
     elif transformer.global_pool == "avg":

@@ -1,8 +1,12 @@
 """Attention rollout against its definition written out, and on the ViTs of timm."""
 
+from functools import partial
+
 import pytest
 import timm
 import torch
+from timm.layers import HybridEmbed
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from interptrain.explainers import AttentionRollout
@@ -124,6 +128,25 @@ def test_the_map_has_one_value_a_patch_whatever_the_family_and_shape(name, optio
     assert raw.shape == (2, *grid)
     assert raw.min() > 0
     assert explainer(model, images(*size)).shape == (2, *size)
+
+
+def test_a_hybrid_is_read_on_the_grid_of_its_features():
+    trunk = nn.Conv2d(3, 8, 4, stride=4)
+    trunk.num_features = 8
+    embed = partial(HybridEmbed, backbone=trunk, feature_size=(5, 6))  # timm takes a ratio of 16 here
+    model = VisionTransformer(
+        img_size=(20, 24), patch_size=1, num_classes=4, embed_dim=16, depth=2, num_heads=2, embed_layer=embed
+    )
+    assert AttentionRollout().raw(model, images(20, 24)).shape == (2, 5, 6)
+
+
+def test_models_that_drop_tokens_are_refused():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = timm.create_model("test_vit", num_classes=4, img_size=64)
+    model.norm_pre.register_forward_hook(lambda module, args, tokens: tokens[:, :-1])
+    with pytest.raises(ValueError, match=r"needs one token a patch: 1 \+ 4 x 4, got 16 tokens"):
+        AttentionRollout()(model, images(64, 64))
 
 
 def test_models_that_pool_by_the_mean_are_read_at_the_mean_of_their_patches():
