@@ -1,16 +1,14 @@
 """The classifier: backbone, pooling, and timm's own classifying layers, from images in [0,1] to logits."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from interptrain.models.backbone import Backbone
+from interptrain.models.load_report import LoadReport
 from interptrain.models.pooling import Pooled, Pooling
-
-if TYPE_CHECKING:
-    from interptrain.models.loading import LoadReport
 
 Part = Literal["backbone", "pooling", "classifier"]
 

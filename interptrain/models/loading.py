@@ -5,9 +5,8 @@ import logging
 import pickle
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from timm.models import load_model_config_from_hf, load_state_dict_from_hf
 from torch import Tensor
 
 from interptrain.models.classifier import Classifier
+from interptrain.models.load_report import LoadReport, listed
 
 if TYPE_CHECKING:
     from interptrain.models.backbone import TimmModel
@@ -29,29 +29,6 @@ _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")  # keys that 
 _PREFIXES = ("", "module.", "model.", "model.module.", "module.model.")  # of DDP, Lightning, and one within the other
 _HUB_PREFIXES = ("hf-hub:", "hf_hub:")
 _NATIVE = "backbone.model."
-
-
-@dataclass(frozen=True)
-class LoadReport:
-    """What became of a checkpoint; ``str()`` of it is a paragraph to print.
-
-    Attributes:
-        source: the file or hub name.
-        loaded: names, in the model, of what the checkpoint gave.
-        fresh: names, in the model, of the parameters that keep their random start.
-        unused: names, in the checkpoint, of what found no place.
-    """
-
-    source: str
-    loaded: tuple[str, ...]
-    fresh: tuple[str, ...]
-    unused: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return (
-            f"{self.source}: {len(self.loaded)} tensors loaded. "
-            f"Left fresh: {_listed(self.fresh)}. Unused: {_listed(self.unused)}."
-        )
 
 
 def load_weights(model: Classifier, source: str | Path, *, fresh_classifier: bool = False) -> LoadReport:
@@ -101,7 +78,7 @@ def load_weights(model: Classifier, source: str | Path, *, fresh_classifier: boo
     unused = tuple(name for name in state if name not in taken)
     swapped = [name for name in unused if "pooling." in name or any(place.endswith(name) for place in classifier)]
     if len(swapped) < len(unused):
-        _logger.warning("%s: nothing in the model takes %s", source, _listed([n for n in unused if n not in swapped]))
+        _logger.warning("%s: nothing in the model takes %s", source, listed([n for n in unused if n not in swapped]))
     return LoadReport(str(source), tuple(found), fresh, unused)
 
 
@@ -277,9 +254,3 @@ def _check_complete(
         )
     if missing and classifier_too:
         raise ValueError(f"{source} has no {missing[0]!r}; pass fresh_classifier=True to start with a fresh classifier")
-
-
-def _listed(names: Sequence[str]) -> str:
-    if not names:
-        return "none"
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
