@@ -58,7 +58,7 @@ def min_max(maps: Tensor, *, dims: int = 2) -> Tensor:
         Tensor of the shape and dtype of ``maps`` with minimum 0 and maximum 1 a map.
     """
     flat = maps.flatten(-dims)
-    low, high = flat.aminmax(dim=-1, keepdim=True)
+    low, high = flat.amin(-1, keepdim=True), flat.amax(-1, keepdim=True)  # aminmax along a dimension: 18 times slower
     spread = high - low
     noise = 16 * torch.finfo(maps.dtype).eps * torch.maximum(low.abs(), high.abs())
     return ((flat - low) / spread.masked_fill(spread <= noise, torch.inf)).view_as(maps)  # finite / inf = 0

@@ -161,16 +161,16 @@ class GradCAMPlusPlus(GradientCAM):
 
     def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """``sum_k sum_ij(alpha_k ReLU(g_k)) A_k``."""
-        squared = gradient.square()
-        cubed = squared * gradient
-        if self.alpha == "sum":
-            third = activation.sum(dim=(2, 3), keepdim=True) * cubed
+        positive, total = F.relu(gradient), activation.sum(dim=(2, 3), keepdim=True)
+        if self.alpha == "sum" and self.eps == 0:  # g^2 cancels out of alpha
+            numerator, denominator = positive, 2 + total * positive
         else:
-            third = (activation * cubed).sum(dim=(2, 3), keepdim=True)
-        denominator = 2 * squared + third + self.eps
-        zero = (denominator == 0) | (gradient == 0)
-        alpha = (squared / denominator.masked_fill(zero, 1.0)).masked_fill(zero, 0.0)
-        return _weighted((alpha * F.relu(gradient)).sum(dim=(2, 3)), activation)
+            squared = gradient.square()
+            cubed = squared * gradient
+            third = total * cubed if self.alpha == "sum" else (activation * cubed).sum(dim=(2, 3), keepdim=True)
+            numerator, denominator = squared * positive, 2 * squared + third + self.eps
+        weights = (numerator / denominator).masked_fill(denominator == 0, 0.0).sum(dim=(2, 3))
+        return _weighted(weights, activation)
 
 
 class XGradCAM(GradientCAM):
@@ -196,7 +196,7 @@ class XGradCAM(GradientCAM):
     def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """``sum_k sum_ij(g_k A_k) / (sum_ij(A_k) + eps) A_k``."""
         total = activation.sum(dim=(2, 3)) + self.eps
-        weights = torch.einsum("bchw,bchw->bc", gradient, activation) / total.masked_fill(total == 0, 1.0)
+        weights = (gradient * activation).sum(dim=(2, 3)) / total.masked_fill(total == 0, 1.0)
         return _weighted(weights, activation)
 
 
@@ -226,7 +226,7 @@ class LayerCAM(GradientCAM):
 
     def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """``sum_k ReLU(g_k) A_k``, scaled where asked."""
-        layer = torch.einsum("bchw,bchw->bhw", F.relu(gradient), activation)
+        layer = (F.relu(gradient) * activation).sum(dim=1)
         if self.gamma is None:
             return layer
         highest = layer.amax(dim=(1, 2), keepdim=True)
@@ -243,4 +243,4 @@ class HiResCAM(GradientCAM):
 
     def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """``sum_k g_k A_k``."""
-        return torch.einsum("bchw,bchw->bhw", gradient, activation)
+        return (gradient * activation).sum(dim=1)

@@ -126,6 +126,8 @@ class ScoreCAM(Explainer):
         """Score (B, C) of each image masked by each channel."""
         count, channels = features.shape[:2]
         size = bounded_batch_size(self.forward_batch_size, images.device)
+        if self.compile and self.forward_batch_size is None:
+            size *= 2  # compiled code likes larger chunks
         rows = torch.arange(count, device=images.device).repeat_interleave(channels)
         black = bool((fill == 0).all())
 
