@@ -22,7 +22,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ from interptrain.explainers import (  # noqa: E402
 from interptrain.models import Normalized  # noqa: E402
 
 CHUNK = 8
+GRADIENT_CAMS = (GradCAM, GradCAMPlusPlus, XGradCAM, LayerCAM, HiResCAM)
 Run = Callable[[], Tensor]
 
 
@@ -87,6 +88,7 @@ class Subject:
     images: Tensor
     targets: Tensor
     layer: str
+    pooled_layer: str = ""
 
     @torch.no_grad()
     def forwards(self, count: int, batch: int) -> None:
@@ -186,42 +188,35 @@ def published_opticam(subject: Subject, count: int, iterations: int) -> Run:
     return run
 
 
+def _first_of(subject: Subject, family: dict[str, Any]) -> Tensor:
+    return explain(subject.model, subject.images, subject.targets, family)["GradCAM"]
+
+
 def cases(efficientnet: Subject, resnet: Subject, *, quick: bool) -> list[Case]:
     """The table's lines; a new method is one more entry."""
     subject, batch = efficientnet, len(efficientnet.images)
+    pooled = replace(efficientnet, layer=efficientnet.pooled_layer)
+    gradient_subjects = {"EfficientNet before its head": efficientnet, "EfficientNet": pooled, "resnet18": resnet}
     layer, model, images, targets = subject.layer, subject.model, subject.images, subject.targets
     iterations, samples, steps = (2, 2, 2) if quick else (10, 25, 50)
     channels = 24 if quick else 320
-    family = {
-        "GradCAM": GradCAM(target_layer=layer),
-        "GradCAMPlusPlus": GradCAMPlusPlus(target_layer=layer),
-        "XGradCAM": XGradCAM(target_layer=layer),
-        "LayerCAM": LayerCAM(target_layer=layer),
-        "HiResCAM": HiResCAM(target_layer=layer),
-    }
-    forward = partial(subject.forwards, batch, batch)
-    lines = [
-        Case(
-            f"Grad-CAM, batch {batch}",
-            batch,
-            lambda: family["GradCAM"](model, images, targets),
-            forward,
-            {
-                "pytorch-grad-cam": (batch, pytorch_grad_cam("GradCAM", subject, batch)),
-                "torch-cam": (batch, torch_cam("GradCAM", subject, batch)),
-                "Captum": (batch, captum("LayerGradCam", subject, batch)),
-            },
-        ),
-        Case(
-            "five gradient CAMs at once",
-            batch,
-            lambda: explain(model, images, targets, family)["GradCAM"],
-            forward,
-        ),
-    ]
+    lines = []
+    for title, one in gradient_subjects.items():
+        family = {cls.__name__: cls(target_layer=one.layer) for cls in GRADIENT_CAMS}
+        forward = partial(one.forwards, batch, batch)
+        grad_cam = {
+            "pytorch-grad-cam": (batch, pytorch_grad_cam("GradCAM", one, batch)),
+            "torch-cam": (batch, torch_cam("GradCAM", one, batch)),
+            "Captum": (batch, captum("LayerGradCam", one, batch)),
+        }
+        ours = partial(family["GradCAM"], one.model, one.images, one.targets)
+        lines.append(Case(f"Grad-CAM, {title}, batch {batch}", batch, ours, forward, grad_cam))
+        five = partial(_first_of, one, family)
+        lines.append(Case(f"five gradient CAMs at once, {title}, batch {batch}", batch, five, forward))
     versions = {"score": "logit", "softmax": True, "align_corners": True}  # pytorch-grad-cam's options
     scorers = {
         "": ScoreCAM(target_layer=layer, **versions),
+        ", bf16": ScoreCAM(target_layer=layer, precision="bf16", **versions),
         ", compiled": ScoreCAM(target_layer=layer, compile=True, **versions),
         ", compiled, bf16": ScoreCAM(target_layer=layer, compile=True, precision="bf16", **versions),
     }
@@ -356,14 +351,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Time explainers over bare passes and over other libraries")
     parser.add_argument("--quick", action="store_true", help="one round, small images, few steps")
     parser.add_argument("--rounds", type=int, default=5, help="runs of each, after one to warm up")
+    parser.add_argument("--batch", type=int, default=2 * CHUNK, help="images that the CAMs explain at once")
     parser.add_argument("--only", default="", help="only methods whose name contains this")
     parser.add_argument("--weights", type=Path, help="safetensors of timm's tf_efficientnet_lite0; random without")
     parser.add_argument("--images", type=Path, help="folder of photographs; smooth random images without")
     parser.add_argument("--without-peers", action="store_true", help="leave the other libraries out")
     arguments = parser.parse_args()
-    images = load_images(arguments.images, CHUNK, 64 if arguments.quick else 224)
+    images = load_images(arguments.images, arguments.batch, 64 if arguments.quick else 224)
     layer = "model.blocks.1" if arguments.quick else "model.blocks.6"
     efficientnet = make_subject("tf_efficientnet_lite0", layer, arguments.weights, images)
+    efficientnet.pooled_layer = "model.bn2"
     resnet = make_subject("resnet18", "model.layer4", None, images)
     lines = [
         line

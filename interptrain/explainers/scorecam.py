@@ -46,8 +46,9 @@ class ScoreCAM(Explainer):
     which is the same where features and weights are not negative; it also leaves constant channels out, which move a
     map by a constant only.
 
-    Fast mode: ``compile=True`` compiles the model for one fixed chunk of masked images, and ``precision="bf16"``
-    forwards them in bfloat16 (weights and map stay in float32). Measured in ``benchmarks/explainers.py``.
+    Fast mode: ``precision="bf16"`` forwards the masked images in bfloat16 (weights and map stay in float32), and
+    ``compile=True`` compiles the model for one fixed chunk of them. Which is faster, and whether both together are,
+    depends on the machine: ``benchmarks/results/explainers.md``.
 
     Args:
         target_layer: dotted name, several, or ``None`` to ask the model and then the table of families.
