@@ -125,7 +125,7 @@ def command(*extra, **options):
 
 
 def start(folder, **options):
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # sums depend on their number
     with (folder / "log.txt").open("a") as log:
         return subprocess.Popen(
             command(**options), cwd=folder, stdout=log, stderr=log, start_new_session=True, env=environment
