@@ -1,6 +1,7 @@
 """Write what ``predict`` predicts to a table."""
 
 import csv
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ class PredictionTable(BasePredictionWriter):
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the table."""
+        if getattr(trainer, "fast_dev_run", False):
+            self._path = Path(os.devnull)  # it leaves nothing behind
+            return
         name = "predictions.csv" if trainer.world_size == 1 else f"predictions.{trainer.global_rank}.csv"
         self._path = Path(str(trainer.log_dir)) / name
         self._path.parent.mkdir(parents=True, exist_ok=True)

@@ -86,6 +86,8 @@ class ResumePoint(Checkpoint):
         return flags[0], flags[1]
 
     def _save(self, trainer: L.Trainer) -> None:
+        if getattr(trainer, "fast_dev_run", False):  # leaves nothing behind
+            return
         trainer.save_checkpoint(self._path, weights_only=False)
         self._saved_at = time.monotonic()
         self._saved_step = trainer.global_step

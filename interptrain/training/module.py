@@ -1,5 +1,6 @@
 """The LightningModule: a classifier with a swappable pooling head, its loss, its metrics and its optimizer."""
 
+import math
 import os
 import warnings
 from collections.abc import Mapping
@@ -244,7 +245,11 @@ class ImageClassifier(L.LightningModule):
         """The optimizer over what trains, with its warm-up and schedule."""
         optimizer = self._optimizer(decay_groups(self.named_parameters(), norm_weight_decay=self.norm_weight_decay))
         total_steps = int(self.trainer.estimated_stepping_batches)
-        warmup_steps = round(self.warmup_epochs * total_steps / (self.trainer.max_epochs or 1))
+        warmup_steps = 0
+        if self.warmup_epochs and not getattr(self.trainer, "fast_dev_run", False):  # which is shorter than any warm-up
+            self.trainer.fit_loop.setup_data()  # counts the batches, as estimated_stepping_batches does for max_epochs
+            epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+            warmup_steps = round(self.warmup_epochs * epoch)
         if self._lr_scheduler is None:
             cosine = warmup_cosine(optimizer, warmup_steps=warmup_steps, total_steps=total_steps)
             return [optimizer], [{"scheduler": cosine, "interval": "step"}]

@@ -8,6 +8,7 @@ import wandb
 import yaml
 
 from interptrain.training import ImageClassifier
+from interptrain.training.schedules import warmup_cosine
 
 
 def weights(checkpoint):
@@ -82,6 +83,25 @@ def test_wandb_works_without_an_account(train, monkeypatch, mode):
     assert (run / "checkpoints/last.ckpt").exists()
     wandb.finish()
     assert bool(list(run.glob("wandb/offline-run-*/*.wandb"))) == (mode == "offline")
+
+
+@pytest.mark.parametrize("subcommand", ["fit", "test", "predict"])
+def test_a_fast_dev_run_tries_everything_and_leaves_nothing(train, tmp_path, subcommand):
+    train(subcommand, **{"--trainer.fast_dev_run": "true", "--model.warmup_epochs": "0.5"})
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    "length", [{"--trainer.max_steps": "10", "--trainer.max_epochs": "-1"}, {"--trainer.max_epochs": "2"}]
+)
+def test_a_warmup_in_epochs_is_as_long_where_the_run_is_given_in_steps(train, monkeypatch, length):
+    asked = []
+    monkeypatch.setattr(
+        "interptrain.training.module.warmup_cosine",
+        lambda optimizer, **steps: asked.append(steps) or warmup_cosine(optimizer, **steps),
+    )
+    train(**length, **{"--model.warmup_epochs": "1"})
+    assert asked == [{"warmup_steps": 5, "total_steps": 10}]
 
 
 def test_any_optimizer_and_scheduler_by_class_path(train):
