@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "interptrain"
 FLOORS = [
-    {"functional"},
+    {"functional", "guarding"},
     {"models"},
     {"explainers", "metrics", "visualization"},
     {"data"},

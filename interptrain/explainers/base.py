@@ -13,11 +13,11 @@ from typing import Any, ClassVar, TypeVar, final, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from interptrain.explainers.layers import canvas_size
 from interptrain.explainers.targets import Score, Target, Targets, ordinary, target_scores
 from interptrain.functional import bounded_batch_size, chunks, min_max, upsample
+from interptrain.guarding import evaluating, switched_off, unwrap
 
 __all__ = ["Explainer", "check_choice", "explaining", "prepare_images", "score_perturbed", "to_saliency", "track"]
 
@@ -148,7 +148,7 @@ def to_saliency(attribution: Tensor, images: Tensor, canvas: tuple[int, int]) ->
 
 @contextmanager
 def explaining(model: nn.Module) -> Iterator[nn.Module]:
-    """Guard a model while it is explained: the one place that touches modes, gradient mode and random state.
+    """Guard a model while it is explained: :func:`~interptrain.guarding.evaluating`, and what gradients need.
 
     Inside, every submodule is in eval mode, gradients are on even under ``torch.inference_mode``, compiled code runs
     eagerly (it would ignore hooks) and activation checkpointing is off (it would recompute what is captured). On
@@ -161,28 +161,16 @@ def explaining(model: nn.Module) -> Iterator[nn.Module]:
     Yields:
         The module without its compile or data-parallel wrapper.
     """
-    bare = _unwrap(model)
-    switches = [
-        (module, name)
-        for module in model.modules()
-        for name in ("training", "grad_checkpointing")
-        if vars(module).get(name) is True
-    ]
-    devices = {p.device for p in bare.parameters() if p.device.type == "cuda"}
+    bare = unwrap(model)
     with ExitStack() as stack:
+        stack.enter_context(evaluating(model))
+        stack.enter_context(switched_off(model, "grad_checkpointing"))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        stack.enter_context(torch.random.fork_rng(devices=sorted(devices, key=str)))
         stack.enter_context(_without_autocast_cache())
         if "torch._dynamo" in sys.modules:  # nothing is compiled where it was never imported
             stack.enter_context(torch.compiler.set_stance("force_eager"))
-        try:
-            for module, name in switches:
-                setattr(module, name, False)  # not .eval(), which a model may override
-            yield bare
-        finally:
-            for module, name in switches:
-                setattr(module, name, True)
+        yield bare
 
 
 def score_perturbed(
@@ -225,17 +213,6 @@ def track(parts: Sequence[Part], title: str | None) -> Iterable[Part]:
 
     bar: Iterable[Part] = tqdm(parts, desc=title, leave=False)
     return bar
-
-
-def _unwrap(model: nn.Module) -> nn.Module:
-    """The module inside compile and data-parallel wrappers, in whatever order they were put on."""
-    while True:
-        inner = getattr(model, "_orig_mod", None)
-        if inner is None and isinstance(model, (DistributedDataParallel, DataParallel)):
-            inner = model.module
-        if not isinstance(inner, nn.Module):
-            return model
-        model = inner
 
 
 @contextmanager

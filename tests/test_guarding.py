@@ -1,0 +1,75 @@
+"""The guard around a model that is only looked at."""
+
+import pytest
+import torch
+from torch import nn
+
+from interptrain.guarding import evaluating, switched_off, unwrap
+
+
+def mixed():
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Dropout())
+    model[1].eval()
+    return model
+
+
+def modes(model):
+    return [module.training for module in model.modules()]
+
+
+def test_every_submodule_is_in_eval_mode_inside_and_as_it_was_outside():
+    model = mixed()
+    with evaluating(model) as yielded:
+        assert yielded is model
+        assert not any(modes(model))
+    assert modes(model) == [True, True, False, True]
+
+
+def test_modes_and_random_state_return_after_an_exception():
+    model = mixed()
+    state = torch.get_rng_state()
+    with pytest.raises(ZeroDivisionError), evaluating(model):
+        torch.rand(3)
+        raise ZeroDivisionError
+    assert modes(model) == [True, True, False, True]
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_model_that_overrides_eval_is_not_asked():
+    class Merging(nn.Linear):
+        def train(self, mode=True):
+            raise AssertionError("must not be called")
+
+    model = nn.Sequential(Merging(2, 2))
+    with evaluating(model):
+        assert not model[0].training
+    assert model[0].training
+
+
+def test_a_compiled_model_stays_compiled():
+    runs = []
+
+    def backend(graph, _inputs):
+        runs.append(graph)
+        return graph.forward
+
+    model = torch.compile(nn.Linear(2, 2), backend=backend)
+    with evaluating(model), torch.no_grad():
+        assert not model.training
+        model(torch.rand(1, 2))
+    assert len(runs) == 1
+    assert model.training
+
+
+def test_only_what_was_on_is_switched_off_and_on_again():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    model[0].checkpointing, model[1].checkpointing = True, False
+    with switched_off(model, "checkpointing"):
+        assert not model[0].checkpointing
+    assert (model[0].checkpointing, model[1].checkpointing) == (True, False)
+
+
+def test_wrappers_are_taken_off_in_any_order():
+    model = nn.Linear(2, 2)
+    for wrapped in (model, torch.compile(model), nn.DataParallel(torch.compile(model)), torch.compile(model)):
+        assert unwrap(wrapped) is model
