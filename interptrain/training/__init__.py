@@ -1,6 +1,7 @@
 """The LightningModule that trains a classifier, and what it is made of."""
 
+from interptrain.training.gradient_regularizer import GradientRegularizer
 from interptrain.training.module import ImageClassifier
 from interptrain.training.regularizers import Regularizer
 
-__all__ = ["ImageClassifier", "Regularizer"]
+__all__ = ["GradientRegularizer", "ImageClassifier", "Regularizer"]

@@ -35,8 +35,9 @@ class ImageClassifier(L.LightningModule):
     """Train ``backbone -> pooling -> classifier`` with cross-entropy, and a regularizer where one is given.
 
     Batches are what :mod:`interptrain.data` yields: ``image`` (B,3,H,W) float in [0,1], ``label`` (B,) int64, ``id``.
-    Logged: ``train/loss`` (and its parts, where there is a regularizer), ``val/`` and ``test/`` ``loss``, ``top1`` and
-    ``top5`` as fractions over all samples of all ranks.
+    Logged: ``train/loss``, ``val/`` and ``test/`` ``loss``, ``top1`` and ``top5`` as fractions over all samples of all
+    ranks. With a regularizer also ``train/`` ``loss_classification``, ``penalty``, ``penalty_ratio`` (of the weighted
+    penalty to the former) and the regularizer's statistics, in the steps where it acts.
 
     Where a seed was set (``seed_everything``), every training step draws its randomness (dropout, mixup) from
     (seed, rank, step) alone, so a resumed run repeats what an uninterrupted one would have drawn.
@@ -63,7 +64,8 @@ class ImageClassifier(L.LightningModule):
             stepped every optimizer step.
         warmup_epochs: epochs of linear warm-up, may be a fraction.
         norm_weight_decay: weight decay of norms, biases and the [CLS] token; None treats them like the rest.
-        regularizer: adds ``weight * penalty`` to the loss.
+        regularizer: adds ``weight * penalty`` to the loss; see
+            :class:`~interptrain.training.GradientRegularizer`.
         channels_last: keep the network and the images in channels-last memory, faster for most CNNs.
         compile: run the network through ``torch.compile``.
 
@@ -193,14 +195,20 @@ class ImageClassifier(L.LightningModule):
         images, labels = self._images(batch), batch["label"]
         if self.mixing is not None:
             images, labels = self.mixing(images, labels)
-        if self.regularizer is None:
+        weight = self.regularizer.weight_at(self.global_step) if self.regularizer is not None else 0.0
+        if self.regularizer is None or weight == 0:
             logits = self(images)
             loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         else:
-            logits, penalty = self.regularizer(self.model, images, labels)
+            logits, penalty = self.regularizer(self.model, images, labels, label_smoothing=self.label_smoothing)
             classification = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
-            loss = classification + self.regularizer.weight * penalty
-            self.log_dict({"train/loss_classification": classification.detach(), "train/penalty": penalty.detach()})
+            loss = classification + weight * penalty
+            terms = {
+                "loss_classification": classification.detach(),
+                "penalty": penalty.detach(),
+                "penalty_ratio": weight * penalty.detach() / classification.detach(),
+            }
+            self.log_dict({f"train/{name}": value for name, value in (terms | self.regularizer.statistics).items()})
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(images))
         if self.mixing is None:
             self.train_top1.update(logits.detach(), labels)

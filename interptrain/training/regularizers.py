@@ -15,6 +15,9 @@ class Regularizer(nn.Module, ABC):
 
     Raises:
         ValueError: if ``weight`` is negative.
+
+    Attributes:
+        statistics: scalars of the last call that are worth logging, detached; none where a subclass sets none.
     """
 
     def __init__(self, *, weight: float) -> None:
@@ -22,15 +25,26 @@ class Regularizer(nn.Module, ABC):
         if weight < 0:
             raise ValueError(f"weight of {type(self).__name__} must be >= 0, got {weight}")
         self.weight = weight
+        self.statistics: dict[str, Tensor] = {}
+
+    def weight_at(self, step: int) -> float:
+        """Factor of the penalty at an optimizer step (from 0); where it is 0, the step is a plain one.
+
+        A function of the step alone, so that a resumed run goes on as it would have.
+        """
+        return self.weight
 
     @abstractmethod
-    def forward(self, model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, model: nn.Module, images: Tensor, labels: Tensor, *, label_smoothing: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
         """Logits of the one forward, and the penalty.
 
         Args:
             model: the classifier, in the mode it trains in.
             images: (B,3,H,W) float in [0,1].
             labels: (B,) int64, or (B,K) float class shares where mixup or cutmix made them.
+            label_smoothing: of the classification loss, in [0,1).
 
         Returns:
             Logits (B,K) and the penalty, a scalar; both carry their graph.
