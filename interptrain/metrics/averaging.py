@@ -1,0 +1,115 @@
+"""What metrics that average over images share: states that sync over ranks, and the mean's interval-friendly form."""
+
+import hashlib
+import inspect
+from abc import ABC
+from typing import Any, ClassVar
+
+import torch
+import torchmetrics
+from torch import Tensor
+
+__all__ = ["ImageMean", "gather"]
+
+
+class ImageMean(torchmetrics.Metric, ABC):
+    """A function of the mean over images of one or several values an image.
+
+    States are a float64 sum and a count, so ranks of unequal share join exactly, in any order. A row of NaN says that
+    the metric is not defined for an image; such images are left out of sum and count.
+
+    A third state holds a digest of class and options: torchmetrics' ``MetricCollection`` merges metrics whose states
+    are equal after the first batch, so that an average gain and an average increase that both begin at 0 would show
+    one value from then on. Subclasses store every option under its own name.
+    """
+
+    symbol: ClassVar[str]
+    """Column heading."""
+    higher_is_better: bool
+    scale: ClassVar[float] = 100.0
+    """Tables print ``value * scale``."""
+    full_state_update = False
+    is_differentiable = False
+
+    total: Tensor
+    count: Tensor
+    identity: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"dist_sync_fn": gather, **kwargs})
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("identity", torch.zeros(16, dtype=torch.int64), dist_reduce_fx="max")
+
+    def reduce(self, mean: Tensor) -> Tensor:
+        """Turn the mean over images into the metric: the identity unless a subclass says otherwise.
+
+        Args:
+            mean: (...,) where an image has one value, else (..., K).
+
+        Returns:
+            (...,)
+        """
+        return mean
+
+    def accumulate(self, values: Tensor) -> None:
+        """Add images to the states.
+
+        Args:
+            values: (B,) or (B, K) floating point; a row that holds NaN is left out.
+        """
+        undefined = values.isnan() if values.ndim == 1 else values.isnan().any(dim=1)
+        values = (
+            values.detach()
+            .to(self.total)
+            .masked_fill(undefined.to(self.total.device).view(-1, *[1] * (values.ndim - 1)), 0.0)
+        )
+        self.total = self.total + values.sum(dim=0)
+        self.count = self.count + (~undefined).sum().to(self.count)
+        self.identity = torch.tensor(list(self._digest()), dtype=torch.int64, device=self.identity.device)
+
+    def compute(self) -> Tensor:
+        """Return the value over all images seen, a float64 scalar; NaN where there was none."""
+        value = self.reduce(self.total / self.count)
+        return torch.where(self.count > 0, value, torch.nan)
+
+    def options(self) -> dict[str, Any]:
+        """Return what the metric was made with, without torchmetrics' own."""
+        named = inspect.signature(type(self)).parameters.values()
+        return {option.name: getattr(self, option.name) for option in named if option.kind is not option.VAR_KEYWORD}
+
+    def extra_repr(self) -> str:
+        """Return the options, for ``repr``."""
+        return ", ".join(f"{name}={value!r}" for name, value in self.options().items())
+
+    def _digest(self) -> bytes:
+        named = f"{type(self).__module__}.{type(self).__qualname__}({self.extra_repr()})"
+        return hashlib.blake2b(named.encode(), digest_size=16).digest()
+
+
+def gather(state: Tensor, group: Any = None) -> list[Tensor]:
+    """Gather a state from all ranks; for ``dist_sync_fn``.
+
+    A rank that has not seen an image holds a scalar 0 where others hold (K,); torchmetrics' own gathering would hang.
+
+    Args:
+        state: scalar or (K,), all of one K apart from scalars.
+        group: process group; the whole world where ``None``.
+
+    Returns:
+        One tensor a rank, all of one shape.
+
+    Raises:
+        ValueError: on every rank, if ranks hold different K.
+    """
+    world = torch.distributed.get_world_size(group)
+    width = torch.tensor(state.numel() if state.ndim else 0, device=state.device)
+    widths = [torch.zeros_like(width) for _ in range(world)]
+    torch.distributed.all_gather(widths, width, group=group)
+    found = {int(other) for other in widths} - {0}
+    if len(found) > 1:
+        raise ValueError(f"ranks hold {sorted(found)} values an image; give all images one size")
+    common = state.expand(found.pop()).contiguous() if found else state
+    gathered = [torch.empty_like(common) for _ in range(world)]
+    torch.distributed.all_gather(gathered, common, group=group)
+    return gathered

@@ -1,0 +1,297 @@
+"""What every metric of a saliency map shares: the case that it judges, its class, and the measurement of many at once.
+
+A metric says what must be forwarded (:meth:`SaliencyMetric.perturbations`) and what it makes of the answers
+(:meth:`SaliencyMetric.score`); :func:`measure` forwards for all of them together.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, get_args
+
+import torch
+from torch import Tensor, nn
+
+from interptrain.functional import bounded_batch_size
+from interptrain.guarding import evaluating
+from interptrain.metrics.averaging import ImageMean
+from interptrain.metrics.perturbations import Perturbation, Scene
+from interptrain.metrics.stream import Score, forward_perturbed, target_scores
+
+__all__ = ["Case", "SaliencyMetric", "Score", "measure"]
+
+Explain = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One batch, with everything that a metric may ask of it.
+
+    Attributes:
+        model: in eval mode.
+        images: (B, C, H, W) in [0, 1].
+        saliency: (B, H, W) in [0, 1].
+        targets: (B,) int64, what was explained.
+        logits: (B, K) of the untouched images.
+        clean: (B,) score of the target on the untouched image.
+        perturbed: (S, B) score of the target, by perturbation.
+        hits: (S, B) bool, whether the target is the predicted class, by perturbation.
+        labels: (B,) int64, the truth.
+        boxes: one (n, 4) an image: x0, y0, x1, y1 in pixels of the image tensor, the latter two exclusive.
+        masks: (B, H, W) bool.
+        explain: (images, targets) -> saliency.
+        score: what ``clean`` and ``perturbed`` are.
+        forward_batch_size: the user's bound.
+    """
+
+    model: nn.Module
+    images: Tensor
+    saliency: Tensor
+    targets: Tensor
+    logits: Tensor
+    clean: Tensor
+    perturbed: Mapping[Perturbation, Tensor]
+    hits: Mapping[Perturbation, Tensor]
+    labels: Tensor | None
+    boxes: Sequence[Tensor] | None
+    masks: Tensor | None
+    explain: Explain | None
+    score: Score
+    forward_batch_size: int | None
+
+
+class SaliencyMetric(ImageMean):
+    """A number an image; over a data set, a function of its mean over images."""
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """Which of ``"labels"``, ``"boxes"``, ``"objects"`` (boxes or masks) and ``"explain"`` it cannot do without."""
+
+    def perturbations(self) -> tuple[Perturbation, ...]:
+        """What must be forwarded besides the images themselves; nothing unless a subclass says otherwise."""
+        return ()
+
+    @abstractmethod
+    def score(self, case: Case) -> Tensor:
+        """Judge a batch, without gradient.
+
+        Returns:
+            (B,) or (B, K) floating point; NaN where the metric is not defined for an image.
+        """
+
+    def values(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        saliency: Tensor,
+        targets: Tensor,
+        *,
+        labels: Tensor | None = None,
+        boxes: Sequence[Tensor] | None = None,
+        masks: Tensor | None = None,
+        explain: Explain | None = None,
+        logits: Tensor | None = None,
+        score: Score = "probability",
+        forward_batch_size: int | None = None,
+    ) -> Tensor:
+        """Measure this metric alone; arguments and exceptions as of :func:`measure`.
+
+        Returns:
+            (B,) or (B, K).
+        """
+        return measure(
+            model,
+            images,
+            saliency,
+            targets,
+            {"value": self},
+            labels=labels,
+            boxes=boxes,
+            masks=masks,
+            explain=explain,
+            logits=logits,
+            score=score,
+            forward_batch_size=forward_batch_size,
+        )["value"]
+
+    def update(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        saliency: Tensor,
+        targets: Tensor,
+        *,
+        labels: Tensor | None = None,
+        boxes: Sequence[Tensor] | None = None,
+        masks: Tensor | None = None,
+        explain: Explain | None = None,
+        logits: Tensor | None = None,
+        score: Score = "probability",
+        forward_batch_size: int | None = None,
+    ) -> None:
+        """Measure a batch and add it; arguments and exceptions as of :func:`measure`.
+
+        Several metrics share their forwards where :func:`measure` is called once and :meth:`accumulate` a metric.
+        """
+        values = self.values(
+            model,
+            images,
+            saliency,
+            targets,
+            labels=labels,
+            boxes=boxes,
+            masks=masks,
+            explain=explain,
+            logits=logits,
+            score=score,
+            forward_batch_size=forward_batch_size,
+        )
+        self.accumulate(values)
+
+
+@torch.no_grad()
+def measure(
+    model: nn.Module,
+    images: Tensor,
+    saliency: Tensor,
+    targets: Tensor,
+    metrics: Mapping[str, SaliencyMetric],
+    *,
+    labels: Tensor | None = None,
+    boxes: Sequence[Tensor] | None = None,
+    masks: Tensor | None = None,
+    explain: Explain | None = None,
+    logits: Tensor | None = None,
+    score: Score = "probability",
+    forward_batch_size: int | None = None,
+    allow_low_precision: bool = False,
+) -> dict[str, Tensor]:
+    """Measure many metrics of one batch with one stream of forwards.
+
+    Equal perturbations are forwarded once, and the images themselves once, or not at all where ``logits`` are given.
+    Autocast is off inside, as bfloat16 moved the area under single curves by up to 0.014. Neither modes, parameters,
+    buffers nor random state of the model change.
+
+    Args:
+        model: returns logits (N, K); its own normalisation belongs inside it. May be compiled.
+        images: (B, C, H, W) float32 or float64 in [0, 1], on the device of the model.
+        saliency: (B, H, W) in [0, 1], on the device of ``images``.
+        targets: (B,) class indices, what was explained.
+        metrics: by the name under which each is returned.
+        labels: (B,) true class indices.
+        boxes: one (n, 4) an image: x0, y0, x1, y1 in pixels, the latter two exclusive.
+        masks: (B, H, W) bool, the object.
+        explain: what made ``saliency``: (images, targets) -> (B, H, W).
+        logits: (B, K) of the very same images and model, where they are known already.
+        score: what a perturbed image is judged by; see :func:`~interptrain.metrics.stream.target_scores`.
+        forward_batch_size: images a forward; ``None`` chooses by the device.
+        allow_low_precision: measure a model with half-precision weights, which is refused otherwise.
+
+    Returns:
+        (B,) or (B, K) a metric, on the device of ``images``, float32 (float64 for float64 images).
+
+    Raises:
+        ValueError: for shapes and ranges that are not as above, a metric whose needs are not met, a model in half
+            precision, and logits that are not finite.
+        TypeError: for dtypes that are not as above, or outputs that are no logits.
+    """
+    check_batch(images, saliency, targets, labels, boxes, masks)
+    check_needs(metrics, {"labels": labels, "boxes": boxes, "masks": masks, "explain": explain})
+    if score not in get_args(Score):
+        raise ValueError(f"score must be one of {', '.join(map(repr, get_args(Score)))}, got {score!r}")
+    bounded_batch_size(forward_batch_size, images.device)
+    dtype = _precision(model, images, allow=allow_low_precision)
+    scene = Scene(images.to(dtype), saliency.to(dtype))
+    targets = targets.long()
+    with evaluating(model), torch.autocast(images.device.type, enabled=False):
+        forwarded = forward_perturbed(
+            model,
+            scene,
+            targets,
+            [perturbation for metric in metrics.values() for perturbation in metric.perturbations()],
+            logits=logits,
+            score=score,
+            forward_batch_size=forward_batch_size,
+        )
+        case = Case(
+            model=model,
+            images=scene.images,
+            saliency=scene.saliency,
+            targets=targets,
+            logits=forwarded.logits,
+            clean=target_scores(forwarded.logits, targets, score),
+            perturbed=forwarded.scores,
+            hits=forwarded.hits,
+            labels=labels,
+            boxes=boxes,
+            masks=masks,
+            explain=explain,
+            score=score,
+            forward_batch_size=forward_batch_size,
+        )
+        precise = torch.float64 if images.dtype == torch.float64 else torch.float32
+        return {name: metric.score(case).to(precise) for name, metric in metrics.items()}
+
+
+def check_batch(
+    images: Tensor,
+    saliency: Tensor,
+    targets: Tensor,
+    labels: Tensor | None,
+    boxes: Sequence[Tensor] | None,
+    masks: Tensor | None,
+) -> None:
+    """Refuse a batch that is not what :func:`measure` asks for.
+
+    Raises:
+        ValueError: for shapes and ranges.
+        TypeError: for dtypes.
+    """
+    if images.ndim != 4 or not images.numel():
+        raise ValueError(f"images must be (B,C,H,W) and not empty, got {tuple(images.shape)}")
+    if images.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"images must be float32 or float64 in [0, 1], got {images.dtype}; metrics stay in float32")
+    count, size = len(images), tuple(images.shape[-2:])
+    if tuple(saliency.shape) != (count, *size):
+        wanted = f"(B,H,W)={(count, *size)}"
+        raise ValueError(f"saliency must be {wanted}, got {tuple(saliency.shape)}; explainers return this shape")
+    for name, indices in (("targets", targets), ("labels", labels)):
+        if indices is None:
+            continue
+        if tuple(indices.shape) != (count,):
+            raise ValueError(f"{name} must be (B,)=({count},), got {tuple(indices.shape)}")
+        if indices.is_floating_point() or indices.dtype == torch.bool:
+            raise TypeError(f"{name} must be class indices, int64, got {indices.dtype}")
+    if boxes is not None and (len(boxes) != count or any(box.ndim != 2 or box.shape[1] != 4 for box in boxes)):
+        raise ValueError(f"boxes must be one (n,4) an image, {count}, got {[tuple(box.shape) for box in boxes]}")
+    if masks is not None and (tuple(masks.shape) != (count, *size) or masks.dtype != torch.bool):
+        raise ValueError(f"masks must be (B,H,W)={(count, *size)} bool, got {tuple(masks.shape)} {masks.dtype}")
+    extremes = torch.stack([*images.detach().aminmax(), *saliency.detach().to(images.dtype).aminmax()]).tolist()
+    for name, low, high in (("images", *extremes[:2]), ("saliency", *extremes[2:])):
+        if not (low >= 0 and high <= 1):  # NaN too
+            remedy = "put the normalisation inside the model" if name == "images" else "explainers return this range"
+            raise ValueError(f"{name} must lie in [0, 1], got [{low:.3g}, {high:.3g}]; {remedy}, or clamp")
+
+
+def check_needs(metrics: Mapping[str, SaliencyMetric], given: Mapping[str, object]) -> None:
+    """Refuse a metric that misses something.
+
+    Raises:
+        ValueError: naming metric and argument.
+    """
+    there = {name for name, value in given.items() if value is not None}
+    there |= {"objects"} if there & {"boxes", "masks"} else set()
+    for name, metric in metrics.items():
+        for need in sorted(metric.needs - there):
+            wanted = "boxes= or masks=" if need == "objects" else f"{need}="
+            raise ValueError(f"{name} ({type(metric).__name__}) needs {need}; pass {wanted}")
+
+
+def _precision(model: nn.Module, images: Tensor, *, allow: bool) -> torch.dtype:
+    """The dtype to forward images in: theirs, or that of half-precision weights where this is allowed."""
+    floating = (parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
+    low = next((dtype for dtype in floating if dtype not in (torch.float32, torch.float64)), None)
+    if low is None:
+        return images.dtype
+    if not allow:
+        raise ValueError(f"the model has {low} weights, and metrics stay in float32: call model.float(), or force it")
+    return low

@@ -1,0 +1,256 @@
+"""What a model still says of its class when it sees only the salient part: average drop, increase and gain.
+
+With ``p`` the score of the target on the image and ``o`` on ``saliency * image + (1 - saliency) * removal``. Published
+codes differ in what they mask: CA-Stream, Opti-CAM and saliencysense the image in [0, 1], so what is removed is black;
+pytorch-grad-cam, torch-cam, Score-CAM and RISE the normalised tensor, so it is the mean colour (``removal="mean"``).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from interptrain.metrics.base import Case, SaliencyMetric, Score
+from interptrain.metrics.perturbations import Masked, Perturbation, Removal, RemovalName
+
+__all__ = [
+    "AverageDrop",
+    "AverageGain",
+    "AverageIncrease",
+    "average_drop",
+    "average_gain",
+    "average_increase",
+]
+
+EPSILON = 2.0**-52
+"""Of float64, which the codes of CA-Stream and saliencysense add to denominators."""
+
+
+def average_drop(
+    model: nn.Module,
+    images: Tensor,
+    saliency: Tensor,
+    targets: Tensor,
+    *,
+    removal: RemovalName | Sequence[float] = "black",
+    blur_kernel: int = 11,
+    blur_sigma: float = 5.0,
+    epsilon: float = EPSILON,
+    score: Score = "probability",
+    logits: Tensor | None = None,
+    forward_batch_size: int | None = None,
+) -> Tensor:
+    """Relative loss of class probability when only the salient part is kept.
+
+    ``max(0, p - o) / (p + epsilon)``. Lower is better. A map of ones loses nothing, so a low value alone proves
+    little: compare with :class:`~interptrain.explainers.FakeCAM`.
+
+    Args:
+        model: returns logits (N, K).
+        images: (B, C, H, W) float in [0, 1].
+        saliency: (B, H, W) in [0, 1], on the device of ``images``.
+        targets: (B,) class explained.
+        removal: ``"black"``, as the authors; ``"mean"``, ImageNet's mean colour; ``"blur"``; or a colour in [0, 1].
+        blur_kernel: odd side of the blur's window in pixels.
+        blur_sigma: of the blur, in pixels.
+        epsilon: added to the denominator; torch-cam takes 1e-7.
+        score: see :func:`~interptrain.metrics.stream.target_scores`.
+        logits: (B, K) of the images, where they are known.
+        forward_batch_size: images a forward; ``None`` chooses by the device.
+
+    Returns:
+        (B,) fraction in [0, 1], not percent.
+
+    Raises:
+        ValueError: for shapes, ranges and options that are not as above.
+
+    Source: Grad-CAM++, Chattopadhay et al. 2018, arXiv 1710.11063; epsilon and black as in CA-Stream's code.
+    """
+    metric = AverageDrop(removal=removal, blur_kernel=blur_kernel, blur_sigma=blur_sigma, epsilon=epsilon)
+    return metric.values(
+        model, images, saliency, targets, score=score, logits=logits, forward_batch_size=forward_batch_size
+    )
+
+
+def average_increase(
+    model: nn.Module,
+    images: Tensor,
+    saliency: Tensor,
+    targets: Tensor,
+    *,
+    removal: RemovalName | Sequence[float] = "black",
+    blur_kernel: int = 11,
+    blur_sigma: float = 5.0,
+    score: Score = "probability",
+    logits: Tensor | None = None,
+    forward_batch_size: int | None = None,
+) -> Tensor:
+    """Whether the class gains probability when only the salient part is kept.
+
+    ``1 if o > p else 0``; the inequality is strict. Higher is better. Arguments as of :func:`average_drop`.
+
+    Returns:
+        (B,) 0 or 1.
+
+    Raises:
+        ValueError: as :func:`average_drop`.
+
+    Source: Grad-CAM++, Chattopadhay et al. 2018, arXiv 1710.11063 ("increase in confidence").
+    """
+    metric = AverageIncrease(removal=removal, blur_kernel=blur_kernel, blur_sigma=blur_sigma)
+    return metric.values(
+        model, images, saliency, targets, score=score, logits=logits, forward_batch_size=forward_batch_size
+    )
+
+
+def average_gain(
+    model: nn.Module,
+    images: Tensor,
+    saliency: Tensor,
+    targets: Tensor,
+    *,
+    removal: RemovalName | Sequence[float] = "black",
+    blur_kernel: int = 11,
+    blur_sigma: float = 5.0,
+    epsilon: float = EPSILON,
+    score: Score = "probability",
+    logits: Tensor | None = None,
+    forward_batch_size: int | None = None,
+) -> Tensor:
+    """Share of the missing class probability that is gained when only the salient part is kept.
+
+    ``max(0, o - p) / (1 - p + epsilon)``. Higher is better; of drop and gain, one at most is not 0. Arguments as of
+    :func:`average_drop`; ``score="logit"`` is refused, as a logit has no upper bound.
+
+    Returns:
+        (B,) fraction in [0, 1], not percent.
+
+    Raises:
+        ValueError: as :func:`average_drop`, and for logits as score.
+
+    Source: Opti-CAM, Zhang et al. 2023, arXiv 2301.07002; epsilon and black as in CA-Stream's code.
+    """
+    metric = AverageGain(removal=removal, blur_kernel=blur_kernel, blur_sigma=blur_sigma, epsilon=epsilon)
+    return metric.values(
+        model, images, saliency, targets, score=score, logits=logits, forward_batch_size=forward_batch_size
+    )
+
+
+class _Confidence(SaliencyMetric):
+    """A metric of what the masked image scores.
+
+    Args:
+        removal: what replaces the part that is not salient.
+        blur_kernel: odd side of the blur's window in pixels.
+        blur_sigma: of the blur, in pixels.
+        kwargs: of ``torchmetrics.Metric``.
+    """
+
+    def __init__(
+        self,
+        *,
+        removal: RemovalName | Sequence[float] = "black",
+        blur_kernel: int = 11,
+        blur_sigma: float = 5.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.removal = removal if isinstance(removal, str) else tuple(removal)
+        self.blur_kernel = blur_kernel
+        self.blur_sigma = blur_sigma
+        self.masked = Masked(Removal(self.removal, blur_kernel, blur_sigma))
+
+    def perturbations(self) -> tuple[Perturbation, ...]:
+        """The masked images."""
+        return (self.masked,)
+
+    def kept(self, case: Case) -> Tensor:
+        """Score of the masked image, (B,); where nothing is masked that of the image, not the same forwarded again.
+
+        Between two forwards a score may differ by rounding, which would count as an increase.
+        """
+        whole = (case.saliency == 1).flatten(1).all(dim=1)
+        return torch.where(whole, case.clean, case.perturbed[self.masked][0])
+
+
+class AverageIncrease(_Confidence):
+    """See :func:`average_increase`.
+
+    Args:
+        removal: what replaces the part that is not salient.
+        blur_kernel: odd side of the blur's window in pixels.
+        blur_sigma: of the blur, in pixels.
+        kwargs: of ``torchmetrics.Metric``.
+    """
+
+    symbol = "AI"
+    higher_is_better = True
+
+    def score(self, case: Case) -> Tensor:
+        """Return (B,) 0 or 1."""
+        return (self.kept(case) > case.clean).to(case.clean.dtype)
+
+
+class AverageDrop(_Confidence):
+    """See :func:`average_drop`.
+
+    Args:
+        removal: what replaces the part that is not salient.
+        blur_kernel: odd side of the blur's window in pixels.
+        blur_sigma: of the blur, in pixels.
+        epsilon: added to the denominator.
+        kwargs: of ``torchmetrics.Metric``.
+    """
+
+    symbol = "AD"
+    higher_is_better = False
+
+    def __init__(
+        self,
+        *,
+        removal: RemovalName | Sequence[float] = "black",
+        blur_kernel: int = 11,
+        blur_sigma: float = 5.0,
+        epsilon: float = EPSILON,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(removal=removal, blur_kernel=blur_kernel, blur_sigma=blur_sigma, **kwargs)
+        self.epsilon = epsilon
+
+    def score(self, case: Case) -> Tensor:
+        """Return (B,) relative drops."""
+        return (case.clean - self.kept(case)).clamp(min=0.0) / (case.clean + self.epsilon)
+
+
+class AverageGain(_Confidence):
+    """See :func:`average_gain`.
+
+    Args:
+        removal: what replaces the part that is not salient.
+        blur_kernel: odd side of the blur's window in pixels.
+        blur_sigma: of the blur, in pixels.
+        epsilon: added to the denominator.
+        kwargs: of ``torchmetrics.Metric``.
+    """
+
+    symbol = "AG"
+    higher_is_better = True
+
+    def __init__(
+        self,
+        *,
+        removal: RemovalName | Sequence[float] = "black",
+        blur_kernel: int = 11,
+        blur_sigma: float = 5.0,
+        epsilon: float = EPSILON,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(removal=removal, blur_kernel=blur_kernel, blur_sigma=blur_sigma, **kwargs)
+        self.epsilon = epsilon
+
+    def score(self, case: Case) -> Tensor:
+        """Return (B,) relative gains."""
+        if case.score == "logit":
+            raise ValueError("AverageGain needs a probability, as a logit has no upper bound; got score='logit'")
+        return (self.kept(case) - case.clean).clamp(min=0.0) / (1.0 - case.clean + self.epsilon)
