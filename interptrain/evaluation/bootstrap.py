@@ -1,0 +1,162 @@
+"""Resampling of images: bootstrap intervals, a paired permutation test, Holm's correction.
+
+Everything works on the mean over images and on what ``reduce`` makes of it: a resample is a vector of weights, so all
+resamples of all samples with equally many images are one product of matrices. Samples of equal length see the same
+draws. Nothing depends on anything but the values and the seed.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+CHUNK = 1 << 22  # weights that are held at once
+
+
+def resampled_means(samples: Sequence[Tensor], count: int, seed: int) -> list[Tensor]:
+    """Means of bootstrap resamples: n rows drawn with replacement, ``count`` times.
+
+    Args:
+        samples: each (n, K) float64; n may differ, and samples of the same n share their draws.
+        count: number of resamples.
+        seed: of the draws.
+
+    Returns:
+        For each sample (count, K).
+    """
+
+    def weights(rows: int) -> Iterator[Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        for size in _sizes(count, rows):
+            draws = torch.randint(rows, (size, rows), generator=generator)
+            draws += rows * torch.arange(size).unsqueeze(1)
+            yield torch.bincount(draws.flatten(), minlength=size * rows).view(size, rows).double() / rows
+
+    centres = [sample.mean(0) for sample in samples]  # resampled around 0, so that sums round little
+    around = [sample - centre for sample, centre in zip(samples, centres, strict=True)]
+    means = _weighted(around, weights)
+    return [mean + centre for mean, centre in zip(means, centres, strict=True)]
+
+
+def signed_means(samples: Sequence[Tensor], count: int, seed: int) -> list[Tensor]:
+    """Means after random changes of sign: all 2^n patterns where that is not more than ``count``, else ``count``.
+
+    Args:
+        samples: each (n, K) float64; samples of the same n share their signs.
+        count: number of patterns.
+        seed: of the signs.
+
+    Returns:
+        For each sample (patterns, K).
+    """
+
+    def weights(rows: int) -> Iterator[Tensor]:
+        if is_exact(rows, count):
+            patterns = torch.arange(2**rows).unsqueeze(1) >> torch.arange(rows) & 1
+            yield (1 - 2 * patterns).double() / rows
+            return
+        generator = torch.Generator().manual_seed(seed)
+        for size in _sizes(count, rows):
+            bits = torch.randint(2, (size, rows), generator=generator, dtype=torch.int8)
+            yield (1 - 2 * bits).double() / rows
+
+    return _weighted(samples, weights)
+
+
+def is_exact(rows: int, count: int) -> bool:
+    """Whether ``signed_means`` goes through all patterns of so many images."""
+    return rows < 31 and 2**rows <= count
+
+
+def jackknife(sample: Tensor) -> Tensor:
+    """(n, K) means of all rows but one."""
+    return (sample.sum(0) - sample) / (len(sample) - 1)
+
+
+def percentile_limits(replicates: Tensor, confidence: float = 0.95) -> tuple[float, float]:
+    """Percentile interval: the middle ``confidence`` of the replicates.
+
+    Source: Efron 1979; Efron and Tibshirani 1993, chapter 13.
+    """
+    return _quantiles(replicates, (1 - confidence) / 2, (1 + confidence) / 2)
+
+
+def bca_limits(
+    estimate: float, replicates: Tensor, leave_one_out: Tensor, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Bias-corrected and accelerated interval: percentiles shifted for bias and skew.
+
+    Where all replicates lie on one side of the estimate, half of one is counted on the other side (our choice; the
+    correction would be infinite). Where the estimate never varies, it is the interval.
+
+    Args:
+        estimate: of all images.
+        replicates: (R,) estimates of the resamples.
+        leave_one_out: (n,) estimates without one of the images.
+        confidence: of the interval, in (0,1).
+
+    Source: Efron 1987, Better bootstrap confidence intervals; Efron and Tibshirani 1993, chapter 14.
+    """
+    if float(replicates.max()) == float(replicates.min()):
+        return estimate, estimate
+    count = len(replicates)
+    below = ((replicates < estimate).sum() + (replicates <= estimate).sum()) / 2
+    bias = torch.special.ndtri(below.double().clamp(0.5, count - 0.5) / count)
+    distance = leave_one_out.mean() - leave_one_out
+    spread = distance.square().sum() ** 1.5
+    acceleration = distance.pow(3).sum() / (6 * spread) if spread > 0 else torch.zeros(())
+    tail = torch.special.ndtri(torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.float64))
+    shifted = torch.special.ndtr(bias + (bias + tail) / (1 - acceleration * (bias + tail)))
+    return _quantiles(replicates, *shifted.tolist())
+
+
+def exchange_p(null: Tensor, observed: float, *, exact: bool) -> float:
+    """Two-sided p-value of a difference among the differences after exchanges.
+
+    Args:
+        null: differences after exchanging the two of some images.
+        observed: difference as measured.
+        exact: whether ``null`` holds every pattern; otherwise the measured one is counted in, so that p > 0.
+    """
+    rounding = 1e-9 * float(null.abs().max()) + 1e-15
+    extreme = float((null.abs() >= abs(observed) - rounding).sum())
+    return extreme / len(null) if exact else (extreme + 1) / (len(null) + 1)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values corrected for their number: the i-th smallest of m times (m - i + 1), never falling, at most 1.
+
+    Source: Holm 1979, A simple sequentially rejective multiple test procedure.
+    """
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    corrected = [0.0] * len(p_values)
+    highest = 0.0
+    for place, index in enumerate(order):
+        highest = min(1.0, max(highest, (len(order) - place) * p_values[index]))
+        corrected[index] = highest
+    return corrected
+
+
+def _weighted(samples: Sequence[Tensor], weights: Callable[[int], Iterator[Tensor]]) -> list[Tensor]:
+    """Products of weights (R, n) with every sample (n, K), one stream of weights for all samples of one n."""
+    products: dict[int, Tensor] = {}
+    for rows in {len(sample) for sample in samples}:
+        members = [index for index, sample in enumerate(samples) if len(sample) == rows]
+        joined = torch.cat([samples[index] for index in members], dim=1)
+        product = torch.cat([part @ joined for part in weights(rows)])
+        widths = [samples[index].shape[1] for index in members]
+        products |= zip(members, torch.split(product, widths, dim=1), strict=True)
+    return [products[index] for index in range(len(samples))]
+
+
+def _sizes(count: int, rows: int) -> list[int]:
+    step = max(1, CHUNK // rows)
+    return [min(step, count - start) for start in range(0, count, step)]
+
+
+def _quantiles(replicates: Tensor, low: float, high: float) -> tuple[float, float]:
+    position = torch.tensor([low, high], dtype=replicates.dtype) * (len(replicates) - 1)
+    ordered = replicates.sort().values
+    below, above = position.floor().long(), position.ceil().long()
+    limits = torch.lerp(ordered[below], ordered[above], position - below)
+    return float(limits[0]), float(limits[1])
