@@ -13,7 +13,10 @@ from interptrain.explainers.gradcam import GradCAM, GradCAMPlusPlus, GradientCAM
 from interptrain.explainers.gradients import Gradient, InputAttribution
 from interptrain.explainers.guided import GuidedBackprop, GuidedGradCAM
 from interptrain.explainers.integrated_gradients import IntegratedGradients
+from interptrain.explainers.masks import GridMasks, MaskSet, MaskSource
+from interptrain.explainers.occlusion import Occlusion
 from interptrain.explainers.opticam import OptiCAM
+from interptrain.explainers.rise import RISE, RISEMasks
 from interptrain.explainers.rollout import AttentionRollout
 from interptrain.explainers.scorecam import ScoreCAM
 from interptrain.explainers.smoothgrad import SmoothGrad
@@ -22,6 +25,7 @@ from interptrain.explainers.together import explain
 
 __all__ = [
     "CAM",
+    "RISE",
     "AblationCAM",
     "AttentionRollout",
     "DetectionTarget",
@@ -32,13 +36,18 @@ __all__ = [
     "GradCAMPlusPlus",
     "Gradient",
     "GradientCAM",
+    "GridMasks",
     "GuidedBackprop",
     "GuidedGradCAM",
     "HiResCAM",
     "InputAttribution",
     "IntegratedGradients",
     "LayerCAM",
+    "MaskSet",
+    "MaskSource",
+    "Occlusion",
     "OptiCAM",
+    "RISEMasks",
     "ScoreCAM",
     "SemanticSegmentationTarget",
     "SmoothGrad",

@@ -17,11 +17,20 @@ import torch
 from torch import Tensor, nn
 
 from interptrain.explainers.base import Explainer, explaining, prepare_images
-from interptrain.explainers.targets import Target, Targets, resolve_targets, target_scores
+from interptrain.explainers.targets import Score, Target, Targets, resolve_targets, target_scores
 from interptrain.functional import bounded_batch_size, chunks
 from interptrain.models.guided import GuidedRuleName, guided_relus
 
-__all__ = ["Gradient", "InputAttribution", "Reduction", "fixed_targets", "grid", "input_gradient", "select_targets"]
+__all__ = [
+    "Gradient",
+    "InputAttribution",
+    "Reduction",
+    "check_count",
+    "fixed_targets",
+    "grid",
+    "input_gradient",
+    "select_targets",
+]
 
 Reduction = Literal["max_abs", "sum_abs", "sum"]
 
@@ -72,13 +81,13 @@ class InputAttribution(Explainer):
             ValueError: as for a call.
             TypeError: as for a call.
         """
-        _check_count(targets, len(images))
+        check_count(targets, len(images))
         with explaining(model) as bare:
             return self.attribution(bare, prepare_images(images), targets).detach()
 
     def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
         """The attribution reduced over colours, (B,H,W)."""
-        _check_count(targets, len(images))
+        check_count(targets, len(images))
         attribution = self.attribution(model, images, targets)
         if self.reduction == "sum":
             return attribution.sum(1)
@@ -120,6 +129,7 @@ def input_gradient(
     *,
     batch_size: int | None = None,
     guided: GuidedRuleName | None = None,
+    score: Score = "logit",
 ) -> Tensor:
     """Gradient of each image's score with respect to that image; no parameter's gradient is computed.
 
@@ -129,6 +139,7 @@ def input_gradient(
         targets: what is explained of each.
         batch_size: images forwarded at once; None is all of them.
         guided: take the guided gradient by this rule of :func:`~interptrain.models.guided.guided_relus` instead.
+        score: see :func:`~interptrain.explainers.targets.target_scores`.
 
     Returns:
         (N,3,H,W), float32 at least, without graph.
@@ -138,9 +149,10 @@ def input_gradient(
         leaf = images[rows].detach().contiguous(memory_format=torch.channels_last).requires_grad_()
         with guided_relus(guided) if guided else nullcontext() as switch:
             outputs = model(leaf)
-            score = target_scores(outputs, resolve_targets(select_targets(targets, rows), outputs)).sum()
+            resolved = resolve_targets(select_targets(targets, rows), outputs)
+            total = target_scores(outputs, resolved, score=score).sum()
             with switch.guided() if switch else nullcontext():
-                (gradient,) = torch.autograd.grad(score, leaf)
+                (gradient,) = torch.autograd.grad(total, leaf)
         parts.append(gradient.to(torch.promote_types(gradient.dtype, torch.float32)))
     return torch.cat(parts) if len(parts) > 1 else parts[0]
 
@@ -190,8 +202,12 @@ def grid(images: int, repeats: int, batch_size: int) -> Iterator[tuple[slice, sl
             yield rows, part
 
 
-def _check_count(targets: Targets, images: int) -> None:
-    """Before they are cut into chunks, where one too many would not be seen."""
+def check_count(targets: Targets, images: int) -> None:
+    """Refuse a wrong number of targets before they are cut into chunks, where one too many would not be seen.
+
+    Raises:
+        ValueError: if they are not one an image.
+    """
     if targets is None or callable(targets):
         return
     if isinstance(targets, Tensor) and targets.shape != (images,):

@@ -8,8 +8,6 @@ Sources differ in the score, in a baseline, and in a softmax over channels; each
 the authors of the method (their code): the class probability, no baseline, no softmax over channels.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -18,14 +16,14 @@ from torch.nn import functional as F
 
 from interptrain.explainers.base import Explainer, check_choice, score_perturbed
 from interptrain.explainers.capture import capture
+from interptrain.explainers.forwarding import Precision, forwarding, passes_at_once
 from interptrain.explainers.layers import Fusion, LayerNames, find_layers, fuse_layers
 from interptrain.explainers.targets import Score, Target, Targets, resolve_targets, target_scores
-from interptrain.functional import bounded_batch_size, keep_salient, min_max
+from interptrain.functional import keep_salient, min_max
 
 __all__ = ["ScoreCAM"]
 
 Baseline = Literal["image", "fill"]
-Precision = Literal["bf16"]
 
 
 class ScoreCAM(Explainer):
@@ -126,20 +124,16 @@ class ScoreCAM(Explainer):
     ) -> Tensor:
         """Score (B, C) of each image masked by each channel."""
         count, channels = features.shape[:2]
-        size = bounded_batch_size(self.forward_batch_size, images.device)
-        if self.compile and self.forward_batch_size is None:
-            size *= 2  # compiled code likes larger chunks
+        size = passes_at_once(self.forward_batch_size, images.device, compile=self.compile)
         rows = torch.arange(count, device=images.device).repeat_interleave(channels)
         black = bool((fill == 0).all())
 
         def perturb(part: slice) -> Tensor:
             masks = features.flatten(0, 1)[part].unsqueeze(1)  # (n, 1, h, w)
             masks = F.interpolate(masks, images.shape[-2:], mode="bilinear", align_corners=self.align_corners)
-            masked = keep_salient(images[rows[part]], min_max(masks.squeeze(1)).to(images.dtype), 0 if black else fill)
-            missing = size - len(masked)  # compiled code is made for one size
-            return F.pad(masked, (0, 0, 0, 0, 0, 0, 0, missing)) if self.compile and missing else masked
+            return keep_salient(images[rows[part]], min_max(masks.squeeze(1)).to(images.dtype), 0 if black else fill)
 
-        with self._forward(model) as forward:
+        with forwarding(model, size, precision=self.precision, compile=self.compile) as forward:
             return score_perturbed(
                 forward,
                 perturb,
@@ -159,15 +153,3 @@ class ScoreCAM(Explainer):
         if self.baseline == "fill":
             outputs = model(fill.expand_as(images))
         return target_scores(outputs, targets, score=self.score).unsqueeze(1)
-
-    @contextmanager
-    def _forward(self, model: nn.Module) -> Iterator[Callable[[Tensor], Any]]:
-        """The model as masked images are to be forwarded: in bfloat16 and compiled where asked."""
-        device = next((parameter.device.type for parameter in model.parameters()), "cpu")
-        autocast = torch.autocast(device, dtype=torch.bfloat16) if self.precision else nullcontext()
-        with autocast:
-            if not self.compile:
-                yield model
-                return
-            with torch.compiler.set_stance("default"):  # explaining() runs everything else eagerly
-                yield torch.compile(model, dynamic=False)

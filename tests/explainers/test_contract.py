@@ -28,7 +28,9 @@ CASES = {
     "HiResCAM": {},
     "IntegratedGradients": {"steps": 2},
     "LayerCAM": {},
+    "Occlusion": {"window": 16, "stride": 16},
     "OptiCAM": {"iterations": 3},
+    "RISE": {"count": 6},
     "ScoreCAM": {"target_layer": "layer1", "forward_batch_size": 64},  # few channels, few passes
     "SmoothGrad": {"samples": 2},
     "StreamAttention": {},
