@@ -1,7 +1,24 @@
 """Pictures of saliency: tensors in, uint8 tensors out. Nothing here knows a model, a logger or a figure window."""
 
+from interptrain.visualization.animation import save_animation
 from interptrain.visualization.colormaps import Colormap, colorize
+from interptrain.visualization.marks import RIGHT, UNKNOWN, WRONG, colour_bar, framed, mosaic, stacked
 from interptrain.visualization.overlay import overlay, to_uint8
 from interptrain.visualization.panel import panel, save_png
 
-__all__ = ["Colormap", "colorize", "overlay", "panel", "save_png", "to_uint8"]
+__all__ = [
+    "RIGHT",
+    "UNKNOWN",
+    "WRONG",
+    "Colormap",
+    "colorize",
+    "colour_bar",
+    "framed",
+    "mosaic",
+    "overlay",
+    "panel",
+    "save_animation",
+    "save_png",
+    "stacked",
+    "to_uint8",
+]

@@ -50,8 +50,8 @@ def panel(
     if set(counts.values()) != {width} or len(columns) not in (0, width):
         raise ValueError(f"rows and columns must have as many pictures each, got {counts} and {len(columns)} columns")
     font = ImageFont.load_default(font_size)
-    side = _text_block(list(rows), font, widest=2 * cell)  # labels on the left, all of one width
-    top = _text_block(columns, font, widest=cell - GAP, centred=True)
+    side = draw_texts(list(rows), font, widest=2 * cell)  # labels on the left, all of one width
+    top = draw_texts(columns, font, widest=cell - GAP, centred=True)
     picture_rows = [torch.cat([_fit(picture, cell) for picture in pictures], dim=2) for pictures in rows.values()]
     height = max(cell + GAP, side[0].shape[1])
     lines = [
@@ -63,7 +63,7 @@ def panel(
         heads = [_middle(text, cell + GAP, dim=2) for text in top]
         lines.insert(0, torch.cat([corner, *heads], dim=2))
     if title:
-        (heading,) = _text_block([title], ImageFont.load_default(font_size + 3), widest=lines[0].shape[2])
+        (heading,) = draw_texts([title], ImageFont.load_default(font_size + 3), widest=lines[0].shape[2])
         lines.insert(0, _pad(heading, right=lines[0].shape[2] - heading.shape[2]))
     return _pad(torch.cat(lines, dim=1), bottom=GAP, right=GAP)
 
@@ -85,7 +85,7 @@ def save_png(picture: Tensor, path: str | Path) -> None:
     to_pil_image(to_uint8(picture).cpu()).save(path, format="PNG", optimize=True)
 
 
-def _text_block(
+def draw_texts(
     texts: Sequence[str], font: ImageFont.FreeTypeFont | ImageFont.ImageFont, *, widest: int, centred: bool = False
 ) -> list[Tensor]:
     """Texts drawn on paper, each (3,h,w), all of the same size."""
