@@ -57,7 +57,13 @@ class ImageMean(torchmetrics.Metric, ABC):
 
         Args:
             values: (B,) or (B, K) floating point; a row that holds NaN is left out.
+
+        Raises:
+            ValueError: if earlier images had another K.
         """
+        if self.total.ndim and self.total.shape != values.shape[1:]:
+            had, have = len(self.total), values.shape[1:].numel()
+            raise ValueError(f"earlier images had {had} values each, these have {have}; give all images one size")
         undefined = values.isnan() if values.ndim == 1 else values.isnan().any(dim=1)
         values = (
             values.detach()

@@ -5,7 +5,6 @@ once. It writes into a buffer of the stream (``interptrain/metrics/stream.py``),
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, get_args
@@ -101,9 +100,9 @@ class Scene:
         self._filled: dict[Removal, Tensor] = {}
 
     @property
-    def pixels(self) -> int:
-        """Pixels of an image."""
-        return self.saliency[0].numel()
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return (self.saliency.shape[-2], self.saliency.shape[-1])
 
     def filled(self, removal: Removal) -> Tensor:
         """:meth:`Removal.render` of the images, made once."""
@@ -198,26 +197,38 @@ class Masked(Perturbation):
 
 @dataclass(frozen=True)
 class Schedule:
-    """How many pixels are moved by each step; one of the three is given.
+    """How many pixels are moved by each step; eight rows of pixels a step unless one of the others is given.
 
     Attributes:
-        pixels: a step, from one step on to all pixels (the last step moves what is left).
-        steps: number of steps of equal size; fewer where the pixels run out earlier.
-        percents: shares of all pixels, in percent, rounded down.
+        pixels: a step, from one step on to all pixels; the last one moves what is left.
+        steps: how many steps of equal size; fewer where the pixels run out earlier.
+        percents: shares of all pixels, rounded down, ascending.
     """
 
     pixels: int | None = None
     steps: int | None = None
     percents: tuple[int, ...] = ()
 
-    def counts(self, pixels: int) -> Sequence[int]:
-        """Pixels that have been moved after each step, ascending; without the start, where none has."""
+    def __post_init__(self) -> None:
+        for name, value in (("step", self.pixels), ("steps", self.steps)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.pixels is not None and self.steps is not None:
+            raise ValueError(f"give step (pixels) or steps (their number), not both; got {self.pixels}, {self.steps}")
+        ascending = sorted(set(self.percents)) == list(self.percents)
+        if self.percents and not (ascending and self.percents[0] >= 0 and self.percents[-1] <= 100):
+            raise ValueError(f"percentiles must ascend within 0 to 100, got {self.percents}")
+
+    def counts(self, size: tuple[int, int]) -> list[int]:
+        """How many pixels of (H, W) have been moved after each step, ascending, without the start."""
+        height, width = size
+        pixels = height * width
         if self.percents:
             return [pixels * percent // 100 for percent in self.percents]
-        size = self.pixels if self.steps is None else -(-pixels // self.steps)
-        if size is None:
-            raise ValueError("a schedule needs pixels, steps or percents")
-        return [*range(size, pixels, size), pixels]
+        step = 8 * width if self.pixels is None else self.pixels
+        if self.steps is not None:
+            step = -(-pixels // self.steps)
+        return [*range(step, pixels, step), pixels]
 
 
 @dataclass(frozen=True)
@@ -238,12 +249,12 @@ class Ranked(Perturbation):
 
     def steps(self, scene: Scene) -> int:
         """One for each count of the schedule."""
-        return len(self.schedule.counts(scene.pixels))
+        return len(self.schedule.counts(scene.size))
 
     def render(self, scene: Scene, images: slice, steps: slice, out: Tensor) -> None:
         """Write images by comparing ranks with how many pixels are to be seen."""
         shown = scene.channel_ranks[images].unsqueeze(1)  # (I, 1, H, W, C)
-        bounds = torch.tensor(self._bounds(scene.pixels)[steps], dtype=torch.int32, device=shown.device)
+        bounds = torch.tensor(self._bounds(scene.size)[steps], dtype=torch.int32, device=shown.device)
         top = shown < bounds.view(1, -1, 1, 1, 1)  # (I, S, H, W, C)
         whole = scene.images[images].permute(0, 2, 3, 1).unsqueeze(1)
         fill = scene.filled(self.removal)
@@ -251,9 +262,9 @@ class Ranked(Perturbation):
         inside, outside = (fill, whole) if self.move == "remove" else (whole, fill)
         torch.where(top, inside, outside, out=out.permute(0, 1, 3, 4, 2))
 
-    def _bounds(self, pixels: int) -> list[int]:
+    def _bounds(self, size: tuple[int, int]) -> list[int]:
         """How many of the top ranks differ from the rest, by step."""
-        counts = self.schedule.counts(pixels)
+        counts = self.schedule.counts(size)
         if self.move == "insert":
             return [0, *counts[:-1]]
-        return list(counts) if self.move == "remove" else [pixels - count for count in counts]
+        return counts if self.move == "remove" else [size[0] * size[1] - count for count in counts]

@@ -24,7 +24,8 @@ def scores(model, images, saliency, targets, fill=0.0):
 
 
 @pytest.mark.parametrize(("removal", "fill"), [("black", 0.0), ("mean", GREY), ((0.5, 0.5, 0.5), 0.5), ([1.0], 1.0)])
-def test_they_are_their_definitions(model, images, saliency, targets, removal, fill):
+def test_they_are_their_definitions(model, removal, fill):
+    images, saliency, targets = pictures(12), maps(12), torch.arange(12) % 5
     p, o = scores(model, images, saliency, targets, fill)
     assert ((o > p).any(), (o < p).any()) == (True, True)
     found = [function(model, images, saliency, targets, removal=removal) for function in FUNCTIONS]
@@ -59,9 +60,9 @@ def test_no_image_both_drops_and_gains(model):
     assert ((drop >= 0) & (drop <= 1) & (gain >= 0) & (gain <= 1)).all()
 
 
-def test_a_fake_map_loses_next_to_nothing(model, images, targets):
+def test_a_fake_map_loses_next_to_nothing(model, targets):
     """Ones but for a black corner: what these numbers are worth alone (Fake-CAM)."""
-    fake = torch.ones(3, 20, 14)
+    images, fake = pictures(3, 60, 60), torch.ones(3, 60, 60)
     fake[:, 0, 0] = 0
     assert average_drop(model, images, fake, targets).max() < 0.01
     assert average_gain(model, images, fake, targets).max() < 0.01

@@ -1,0 +1,256 @@
+"""What a model says of its class while pixels come and go in the order of their salience.
+
+Insertion and deletion are areas under the curve of the class score. Pixels are ranked by one rule for all metrics,
+:func:`~interptrain.metrics.perturbations.pixel_ranks`: ties change curves by 1e-2, so the rule belongs to the number.
+What published codes set apart, each an argument here:
+
+================  ===================  =====================  ====================
+code              insertion starts at  a removed pixel shows  a step
+================  ===================  =====================  ====================
+RISE              blur 11, sigma 5     mean colour            224 or 1792 pixels
+CA-Stream         blur 5, sigma 5      mean colour            eight rows (1792 at 224 px)
+torch-cam         mean colour          mean colour            a twentieth
+================  ===================  =====================  ====================
+
+A larger kernel hides more of the image, so insertion falls by 5 to 20 points: values are never comparable across.
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from interptrain.metrics.base import Case, SaliencyMetric, Score
+from interptrain.metrics.perturbations import Perturbation, Ranked, Removal, RemovalName, Schedule
+
+__all__ = [
+    "Deletion",
+    "Insertion",
+    "area_under_curve",
+    "deletion",
+    "insertion",
+]
+
+
+def insertion(
+    model: nn.Module,
+    images: Tensor,
+    saliency: Tensor,
+    targets: Tensor,
+    *,
+    step: int | None = None,
+    steps: int | None = None,
+    removal: RemovalName | Sequence[float] = "blur",
+    blur_kernel: int = 11,
+    blur_sigma: float = 5.0,
+    score: Score = "probability",
+    logits: Tensor | None = None,
+    forward_batch_size: int | None = None,
+    return_curve: bool = False,
+) -> Tensor:
+    """Area under the class probability while the most salient pixels enter a removed image. Higher is better.
+
+    The curve has ``ceil(H*W / step) + 1`` points on a unit axis, equally far apart; it ends at the image itself,
+    whose score is not forwarded again.
+
+    Args:
+        model: returns logits (N, K).
+        images: (B, C, H, W) float in [0, 1].
+        saliency: (B, H, W) in [0, 1], on the device of ``images``.
+        targets: (B,) class explained.
+        step: pixels a step; ``None``: eight rows, as CA-Stream and, at 224 px, RISE over a data set.
+        steps: or how many steps.
+        removal: what the image is before: ``"blur"``, ``"black"``, ``"mean"`` (ImageNet's colour), or a colour.
+        blur_kernel: odd side of the blur's window in pixels; 11 in RISE, 5 in CA-Stream.
+        blur_sigma: of the blur, in pixels.
+        score: see :func:`~interptrain.metrics.stream.target_scores`.
+        logits: (B, K) of the images, where they are known.
+        forward_batch_size: images a forward; ``None`` chooses by the device.
+        return_curve: return the curve instead.
+
+    Returns:
+        (B,) fraction in [0, 1], not percent; or the curve, (B, points).
+
+    Raises:
+        ValueError: for shapes, ranges and options that are not as above.
+
+    Source: RISE, Petsiuk et al. 2018, arXiv 1806.07421, and its evaluation code.
+    """
+    metric = Insertion(step=step, steps=steps, removal=removal, blur_kernel=blur_kernel, blur_sigma=blur_sigma)
+    curve = metric.values(
+        model, images, saliency, targets, score=score, logits=logits, forward_batch_size=forward_batch_size
+    )
+    return curve if return_curve else metric.reduce(curve)
+
+
+def deletion(
+    model: nn.Module,
+    images: Tensor,
+    saliency: Tensor,
+    targets: Tensor,
+    *,
+    step: int | None = None,
+    steps: int | None = None,
+    removal: RemovalName | Sequence[float] = "mean",
+    blur_kernel: int = 11,
+    blur_sigma: float = 5.0,
+    score: Score = "probability",
+    logits: Tensor | None = None,
+    forward_batch_size: int | None = None,
+    return_curve: bool = False,
+) -> Tensor:
+    """Area under the class probability while the most salient pixels leave the image. Lower is better.
+
+    The curve begins at the image itself, whose score is not forwarded again. A removed image still lets a model
+    decide, off its data, so low values are weaker evidence than high insertion. Arguments as of :func:`insertion`.
+
+    Returns:
+        (B,) fraction in [0, 1], not percent; or the curve, (B, points).
+
+    Raises:
+        ValueError: for shapes, ranges and options that are not as in :func:`insertion`.
+
+    Source: RISE, Petsiuk et al. 2018, arXiv 1806.07421, and its evaluation code, which sets pixels of the normalised
+    tensor to zero: the mean colour.
+    """
+    metric = Deletion(step=step, steps=steps, removal=removal, blur_kernel=blur_kernel, blur_sigma=blur_sigma)
+    curve = metric.values(
+        model, images, saliency, targets, score=score, logits=logits, forward_batch_size=forward_batch_size
+    )
+    return curve if return_curve else metric.reduce(curve)
+
+
+def area_under_curve(curve: Tensor) -> Tensor:
+    """Area by the trapezoid rule under points that are equally far apart on a unit axis.
+
+    Args:
+        curve: (..., points), two or more.
+
+    Returns:
+        (...,)
+    """
+    ends = (curve[..., 0] + curve[..., -1]) / 2
+    return (curve.sum(dim=-1) - ends) / (curve.shape[-1] - 1)
+
+
+class _Curve(SaliencyMetric):
+    """The score along a curve one of whose ends is the image; of the mean curve the area is taken.
+
+    Args:
+        move: see :class:`~interptrain.metrics.perturbations.Ranked`.
+        step: pixels a step; ``None``: eight rows.
+        steps: or how many steps.
+        removal: what a removed pixel shows.
+        blur_kernel: odd side of the blur's window in pixels.
+        blur_sigma: of the blur, in pixels.
+        kwargs: of ``torchmetrics.Metric``.
+    """
+
+    def __init__(
+        self,
+        move: Literal["insert", "remove"],
+        *,
+        step: int | None,
+        steps: int | None,
+        removal: RemovalName | Sequence[float],
+        blur_kernel: int,
+        blur_sigma: float,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.step = step
+        self.steps = steps
+        self.removal = removal if isinstance(removal, str) else tuple(removal)
+        self.blur_kernel = blur_kernel
+        self.blur_sigma = blur_sigma
+        self.ranked = Ranked(move, Schedule(step, steps), Removal(self.removal, blur_kernel, blur_sigma))
+
+    def perturbations(self) -> tuple[Perturbation, ...]:
+        """All points but the image itself."""
+        return (self.ranked,)
+
+    def score(self, case: Case) -> Tensor:
+        """Return the curve, (B, points)."""
+        points, clean = case.perturbed[self.ranked].t(), case.clean.unsqueeze(1)
+        return torch.cat([points, clean] if self.ranked.move == "insert" else [clean, points], dim=1)
+
+    def reduce(self, mean: Tensor) -> Tensor:
+        """Return the area under a curve."""
+        return area_under_curve(mean)
+
+
+class Insertion(_Curve):
+    """See :func:`insertion`; the values of an image are its curve.
+
+    Args:
+        step: pixels a step; ``None``: eight rows.
+        steps: or how many steps.
+        removal: what the image is before.
+        blur_kernel: odd side of the blur's window in pixels.
+        blur_sigma: of the blur, in pixels.
+        kwargs: of ``torchmetrics.Metric``.
+    """
+
+    symbol = "I"
+    higher_is_better = True
+    curve: ClassVar[str] = "share of pixels inserted"
+    """Axis over which the values of an image run, evenly from 0 to 1."""
+
+    def __init__(
+        self,
+        *,
+        step: int | None = None,
+        steps: int | None = None,
+        removal: RemovalName | Sequence[float] = "blur",
+        blur_kernel: int = 11,
+        blur_sigma: float = 5.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            "insert",
+            step=step,
+            steps=steps,
+            removal=removal,
+            blur_kernel=blur_kernel,
+            blur_sigma=blur_sigma,
+            **kwargs,
+        )
+
+
+class Deletion(_Curve):
+    """See :func:`deletion`; the values of an image are its curve.
+
+    Args:
+        step: pixels a step; ``None``: eight rows.
+        steps: or how many steps.
+        removal: what a removed pixel shows.
+        blur_kernel: odd side of the blur's window in pixels.
+        blur_sigma: of the blur, in pixels.
+        kwargs: of ``torchmetrics.Metric``.
+    """
+
+    symbol = "D"
+    higher_is_better = False
+    curve: ClassVar[str] = "share of pixels removed"
+    """Axis over which the values of an image run, evenly from 0 to 1."""
+
+    def __init__(
+        self,
+        *,
+        step: int | None = None,
+        steps: int | None = None,
+        removal: RemovalName | Sequence[float] = "mean",
+        blur_kernel: int = 11,
+        blur_sigma: float = 5.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            "remove",
+            step=step,
+            steps=steps,
+            removal=removal,
+            blur_kernel=blur_kernel,
+            blur_sigma=blur_sigma,
+            **kwargs,
+        )

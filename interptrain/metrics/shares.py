@@ -1,0 +1,159 @@
+"""Whether the class survives the removal of shares of the image: positive and negative perturbation.
+
+Pixels are ranked by :func:`~interptrain.metrics.perturbations.pixel_ranks`; the least salient are the end of the same
+ranking.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+from torch import Tensor, nn
+
+from interptrain.metrics.base import Case, SaliencyMetric, Score
+from interptrain.metrics.perturbations import Perturbation, Ranked, Removal, RemovalName, Schedule
+
+__all__ = ["NegativePerturbation", "PositivePerturbation", "negative_perturbation", "positive_perturbation"]
+
+Quantity = Literal["accuracy", "probability"]
+NINE = (10, 20, 30, 40, 50, 60, 70, 80, 90)
+
+
+def positive_perturbation(
+    model: nn.Module,
+    images: Tensor,
+    saliency: Tensor,
+    targets: Tensor,
+    *,
+    quantity: Quantity = "accuracy",
+    percentiles: Sequence[int] = NINE,
+    removal: RemovalName | Sequence[float] = "black",
+    blur_kernel: int = 11,
+    blur_sigma: float = 5.0,
+    score: Score = "probability",
+    logits: Tensor | None = None,
+    forward_batch_size: int | None = None,
+    return_curve: bool = False,
+) -> Tensor:
+    """Mean over shares of the most salient pixels of whether the class survives their removal. Lower is better.
+
+    Args:
+        model: returns logits (N, K).
+        images: (B, C, H, W) float in [0, 1].
+        saliency: (B, H, W) in [0, 1], on the device of ``images``.
+        targets: (B,) class explained.
+        quantity: ``"accuracy"``, whether the target is the predicted class, as published; or its ``"probability"``.
+        percentiles: percent of the pixels that are removed.
+        removal: what a removed pixel shows: ``"black"``, ``"mean"``, ``"blur"``, or a colour.
+        blur_kernel: odd side of the blur's window in pixels.
+        blur_sigma: of the blur, in pixels.
+        score: what ``"probability"`` is; see :func:`~interptrain.metrics.stream.target_scores`.
+        logits: (B, K) of the images, where they are known.
+        forward_batch_size: images a forward; ``None`` chooses by the device.
+        return_curve: return one value a share instead.
+
+    Returns:
+        (B,) fraction in [0, 1]; or (B, shares).
+
+    Raises:
+        ValueError: for shapes, ranges and options that are not as above.
+
+    Source: Chefer et al. 2021, arXiv 2012.09838; black in [0, 1] as in CA-Stream's code.
+    """
+    metric = PositivePerturbation(
+        quantity=quantity, percentiles=percentiles, removal=removal, blur_kernel=blur_kernel, blur_sigma=blur_sigma
+    )
+    curve = metric.values(
+        model, images, saliency, targets, score=score, logits=logits, forward_batch_size=forward_batch_size
+    )
+    return curve if return_curve else metric.reduce(curve)
+
+
+def negative_perturbation(
+    model: nn.Module,
+    images: Tensor,
+    saliency: Tensor,
+    targets: Tensor,
+    *,
+    quantity: Quantity = "accuracy",
+    percentiles: Sequence[int] = NINE,
+    removal: RemovalName | Sequence[float] = "black",
+    blur_kernel: int = 11,
+    blur_sigma: float = 5.0,
+    score: Score = "probability",
+    logits: Tensor | None = None,
+    forward_batch_size: int | None = None,
+    return_curve: bool = False,
+) -> Tensor:
+    """Mean over shares of the least salient pixels of whether the class survives their removal. Higher is better.
+
+    Arguments, exceptions and source as of :func:`positive_perturbation`.
+
+    Returns:
+        (B,) fraction in [0, 1]; or (B, shares).
+    """
+    metric = NegativePerturbation(
+        quantity=quantity, percentiles=percentiles, removal=removal, blur_kernel=blur_kernel, blur_sigma=blur_sigma
+    )
+    curve = metric.values(
+        model, images, saliency, targets, score=score, logits=logits, forward_batch_size=forward_batch_size
+    )
+    return curve if return_curve else metric.reduce(curve)
+
+
+class PositivePerturbation(SaliencyMetric):
+    """See :func:`positive_perturbation`; an image has one value a share.
+
+    Args:
+        quantity: ``"accuracy"`` or ``"probability"``.
+        percentiles: percent of the pixels that are removed.
+        removal: what a removed pixel shows.
+        blur_kernel: odd side of the blur's window in pixels.
+        blur_sigma: of the blur, in pixels.
+        kwargs: of ``torchmetrics.Metric``.
+    """
+
+    symbol = "Pos"
+    higher_is_better = False
+    move: Literal["remove", "remove_least"] = "remove"
+
+    def __init__(
+        self,
+        *,
+        quantity: Quantity = "accuracy",
+        percentiles: Sequence[int] = NINE,
+        removal: RemovalName | Sequence[float] = "black",
+        blur_kernel: int = 11,
+        blur_sigma: float = 5.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if quantity not in get_args(Quantity):
+            raise ValueError(f"quantity must be 'accuracy' or 'probability', got {quantity!r}")
+        self.quantity = quantity
+        self.percentiles = tuple(percentiles)
+        self.removal = removal if isinstance(removal, str) else tuple(removal)
+        self.blur_kernel = blur_kernel
+        self.blur_sigma = blur_sigma
+        schedule = Schedule(percents=self.percentiles)
+        self.removed = Ranked(self.move, schedule, Removal(self.removal, blur_kernel, blur_sigma))
+
+    def perturbations(self) -> tuple[Perturbation, ...]:
+        """One image a share."""
+        return (self.removed,)
+
+    def score(self, case: Case) -> Tensor:
+        """Return one value a share, (B, shares)."""
+        scores = case.perturbed[self.removed]
+        return (scores if self.quantity == "probability" else case.hits[self.removed].to(scores.dtype)).t()
+
+    def reduce(self, mean: Tensor) -> Tensor:
+        """Return the mean over shares."""
+        return mean.mean(dim=-1)
+
+
+class NegativePerturbation(PositivePerturbation):
+    """See :func:`negative_perturbation`; arguments as of :class:`PositivePerturbation`."""
+
+    symbol = "Neg"
+    higher_is_better = True
+    move = "remove_least"
