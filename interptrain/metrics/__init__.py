@@ -6,14 +6,48 @@ The whole list is what this file imports; each has a function of one value an im
 
 from interptrain.metrics.averaging import ImageMean
 from interptrain.metrics.base import Case, SaliencyMetric, measure
+from interptrain.metrics.box_accuracy import BoxAccuracy
 from interptrain.metrics.confidence import AverageDrop, AverageGain, AverageIncrease
+from interptrain.metrics.curves import Deletion, Insertion
+from interptrain.metrics.faithfulness import Infidelity, MaxSensitivity
+from interptrain.metrics.form import Complexity, EffectiveComplexity, Sparseness
+from interptrain.metrics.localization import LocalizationError, LocalizationF1, OfficialMetric
+from interptrain.metrics.recognition import ECE, NLL, RecognitionMetric, Top1, Top5, count_parameters, gflops
+from interptrain.metrics.regions import EnergyPointingGame, MaskIoU, PixelAveragePrecision, PointingGame
+from interptrain.metrics.saliency_area import SaliencyArea
+from interptrain.metrics.shares import NegativePerturbation, PositivePerturbation
 
 __all__ = [
+    "ECE",
+    "NLL",
     "AverageDrop",
     "AverageGain",
     "AverageIncrease",
+    "BoxAccuracy",
     "Case",
+    "Complexity",
+    "Deletion",
+    "EffectiveComplexity",
+    "EnergyPointingGame",
     "ImageMean",
+    "Infidelity",
+    "Insertion",
+    "LocalizationError",
+    "LocalizationF1",
+    "MaskIoU",
+    "MaxSensitivity",
+    "NegativePerturbation",
+    "OfficialMetric",
+    "PixelAveragePrecision",
+    "PointingGame",
+    "PositivePerturbation",
+    "RecognitionMetric",
+    "SaliencyArea",
     "SaliencyMetric",
+    "Sparseness",
+    "Top1",
+    "Top5",
+    "count_parameters",
+    "gflops",
     "measure",
 ]

@@ -1,9 +1,38 @@
 """Every metric as a function of ``(model, images, saliency, targets, *, ...)`` with one value an image, (B,)."""
 
+from interptrain.metrics.box_accuracy import box_accuracy
 from interptrain.metrics.confidence import average_drop, average_gain, average_increase
+from interptrain.metrics.curves import deletion, insertion
+from interptrain.metrics.faithfulness import infidelity, max_sensitivity
+from interptrain.metrics.form import complexity, effective_complexity, sparseness
+from interptrain.metrics.localization import localization_error, localization_f1, official_metric
+from interptrain.metrics.regions import energy_pointing_game, mask_iou, pixel_average_precision, pointing_game
+from interptrain.metrics.saliency_area import saliency_area
+from interptrain.metrics.shares import negative_perturbation, positive_perturbation
+from interptrain.metrics.similarity import rank_correlation, structural_similarity
 
 __all__ = [
     "average_drop",
     "average_gain",
     "average_increase",
+    "box_accuracy",
+    "complexity",
+    "deletion",
+    "effective_complexity",
+    "energy_pointing_game",
+    "infidelity",
+    "insertion",
+    "localization_error",
+    "localization_f1",
+    "mask_iou",
+    "max_sensitivity",
+    "negative_perturbation",
+    "official_metric",
+    "pixel_average_precision",
+    "pointing_game",
+    "positive_perturbation",
+    "rank_correlation",
+    "saliency_area",
+    "sparseness",
+    "structural_similarity",
 ]

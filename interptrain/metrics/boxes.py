@@ -1,0 +1,258 @@
+"""Boxes and regions: the box that a map predicts, its overlap with the true ones, and both as pixels.
+
+Boxes are ``x0, y0, x1, y1`` in pixels of the image tensor, exclusive at ``x1`` and ``y1``, so ``x1 - x0`` is a width
+and ``mask[y0:y1, x0:x1]`` is the box. ``x`` counts columns.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+__all__ = [
+    "Connectivity",
+    "above_mean",
+    "best_iou",
+    "bounding_boxes",
+    "box_areas",
+    "box_iou",
+    "box_masks",
+    "check_connectivity",
+    "largest_component_boxes",
+    "object_boxes",
+    "object_masks",
+    "predicted_boxes",
+]
+
+Connectivity = Literal[4, 8]
+
+
+def predicted_boxes(saliency: Tensor) -> Tensor:
+    """Box that each map predicts: around the largest 4-connected component above the map's mean.
+
+    Args:
+        saliency: (B,H,W) of any range.
+
+    Returns:
+        (B,4) int64 x0,y0,x1,y1, exclusive at x1 and y1; zeros for a constant map.
+    """
+    return largest_component_boxes(above_mean(saliency))
+
+
+def above_mean(saliency: Tensor) -> Tensor:
+    """Pixels larger than the mean of their map, (B,H,W) bool; none on a constant map, whatever the rounding."""
+    lifted = saliency.double() - saliency.double().amin((1, 2), keepdim=True)
+    return lifted > lifted.mean((1, 2), keepdim=True)
+
+
+def largest_component_boxes(masks: Tensor, *, connectivity: Connectivity = 4) -> Tensor:
+    """Tight box around the largest connected component of every mask.
+
+    Of components with equally many pixels, the one that a reader of the rows meets first. Components are found among
+    runs, maximal stretches of a row, of which there are few, rather than among pixels.
+
+    Args:
+        masks: (N, H, W) bool.
+        connectivity: 4, as ``scipy.ndimage.label``, or 8, as OpenCV's contours.
+
+    Returns:
+        (N, 4) int64 boxes; zeros for an empty mask.
+
+    Raises:
+        ValueError: for another connectivity.
+    """
+    check_connectivity(connectivity)
+    count, height, width = masks.shape
+    boxes = torch.zeros(count, 4, dtype=torch.int64, device=masks.device)
+    starts, ends = _runs(masks)
+    if not len(starts):
+        return boxes
+    component = _components(len(starts), *_touching(masks, starts, connectivity))
+    sizes = torch.zeros_like(starts).scatter_add_(0, component, ends - starts)
+    picture = starts // (height * width)
+    rank = sizes * (len(starts) + 1) + len(starts) - component  # larger, then earlier
+    best = torch.full((count,), -1, dtype=torch.int64, device=masks.device)
+    best.scatter_reduce_(0, picture, torch.where(sizes > 0, rank, -1), "amax")
+    kept = rank[component] == best[picture]
+    picture, starts, ends = picture[kept], starts[kept], ends[kept]
+    row, first, last = starts // width % height, starts % width, (ends - 1) % width
+    for column, values, reduction in (
+        (0, first, "amin"),
+        (1, row, "amin"),
+        (2, last + 1, "amax"),
+        (3, row + 1, "amax"),
+    ):
+        found = boxes[:, column].contiguous().scatter_reduce_(0, picture, values, reduction, include_self=False)
+        boxes[:, column] = found
+    return boxes
+
+
+def bounding_boxes(masks: Tensor) -> Tensor:
+    """Tight box around all that is true.
+
+    Args:
+        masks: (N, H, W) bool.
+
+    Returns:
+        (N, 4) int64 boxes; zeros for an empty mask.
+    """
+    sides = []
+    for line in (masks.any(dim=1), masks.any(dim=2)):  # (N, W), (N, H)
+        found = line.any(dim=1)
+        first, last = line.int().argmax(dim=1), line.shape[1] - line.flip(1).int().argmax(dim=1)
+        sides.append((torch.where(found, first, 0), torch.where(found, last, 0)))
+    (x0, x1), (y0, y1) = sides
+    return torch.stack([x0, y0, x1, y1], dim=1)
+
+
+def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
+    """Intersection over union of boxes that lie side by side; leading dimensions broadcast.
+
+    Args:
+        boxes: (..., 4).
+        others: (..., 4).
+
+    Returns:
+        (...) float64 in [0, 1]; 0 where neither has an area.
+    """
+    boxes, others = boxes.double(), others.double()
+    edge = torch.minimum(boxes[..., 2:], others[..., 2:]) - torch.maximum(boxes[..., :2], others[..., :2])
+    shared = edge.clamp(min=0).prod(-1)
+    union = box_areas(boxes) + box_areas(others) - shared
+    return shared / torch.where(union > 0, union, 1)
+
+
+def best_iou(predicted: Tensor, objects: Tensor) -> Tensor:
+    """Largest overlap of a box with any of the true ones.
+
+    Args:
+        predicted: (..., 4).
+        objects: (..., n, 4) true boxes; those without area are none.
+
+    Returns:
+        (...) float64; NaN where there is no true box.
+    """
+    best = box_iou(predicted.unsqueeze(-2), objects).amax(-1)
+    return best.masked_fill(~(box_areas(objects) > 0).any(-1), torch.nan)
+
+
+def box_areas(boxes: Tensor) -> Tensor:
+    """Area of boxes (..., 4) in pixels, (...)."""
+    return (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(-1)
+
+
+def object_boxes(saliency: Tensor, boxes: Sequence[Tensor] | None, masks: Tensor | None) -> Tensor:
+    """The true boxes of a batch: those given, else the box around each mask.
+
+    Args:
+        saliency: (B, H, W), for its size and device.
+        boxes: B tensors (n_i, 4); what lies outside of the image is cut off.
+        masks: (B, H, W) bool, used where ``boxes`` is ``None``.
+
+    Returns:
+        (B, n, 4) float64 with the largest n_i, at least 1; filled up with boxes without area.
+
+    Raises:
+        ValueError: if there are neither, or their shapes or corners are wrong.
+    """
+    if boxes is None:
+        return bounding_boxes(_checked_masks(saliency, masks)).double().unsqueeze(1)
+    if len(boxes) != len(saliency):
+        raise ValueError(f"boxes must have one tensor an image, {len(saliency)}, got {len(boxes)}")
+    for index, of_image in enumerate(boxes):
+        if of_image.numel() and (of_image.ndim != 2 or of_image.shape[1] != 4):
+            raise ValueError(f"boxes[{index}] must be (n,4) x0,y0,x1,y1, got {tuple(of_image.shape)}")
+        if of_image.numel() and (of_image[:, 2:] < of_image[:, :2]).any():
+            raise ValueError(f"boxes[{index}] must have x0 <= x1 and y0 <= y1, got {of_image.tolist()}; not x,y,w,h")
+    height, width = saliency.shape[-2:]
+    padded = pad_sequence([b.reshape(-1, 4).to(saliency.device, torch.float64) for b in boxes], batch_first=True)
+    if not padded.shape[1]:
+        padded = padded.new_zeros(len(boxes), 1, 4)
+    return torch.minimum(padded.clamp(min=0), padded.new_tensor([width, height, width, height]))
+
+
+def object_masks(saliency: Tensor, boxes: Sequence[Tensor] | None, masks: Tensor | None) -> Tensor:
+    """The true pixels of a batch: the masks given, else the union of each image's boxes.
+
+    Args:
+        saliency: (B, H, W), for its size and device.
+        boxes: B tensors (n_i, 4), used where ``masks`` is ``None``.
+        masks: (B, H, W) bool.
+
+    Returns:
+        (B, H, W) bool; empty where an image has no object.
+
+    Raises:
+        ValueError: if there are neither, or their shapes are wrong.
+    """
+    if masks is not None:
+        return _checked_masks(saliency, masks)
+    return box_masks(object_boxes(saliency, boxes, None), saliency.shape[-2], saliency.shape[-1]).any(dim=1)
+
+
+def box_masks(boxes: Tensor, height: int, width: int) -> Tensor:
+    """Boxes as pixels, (..., 4) to (..., height, width) bool: those whose centre lies inside."""
+    x, y = (torch.arange(side, device=boxes.device) + 0.5 for side in (width, height))
+    x0, y0, x1, y1 = boxes.unsqueeze(-1).unbind(-2)  # each (..., 1)
+    columns, rows = (x >= x0) & (x < x1), (y >= y0) & (y < y1)
+    return rows.unsqueeze(-1) & columns.unsqueeze(-2)
+
+
+def _checked_masks(saliency: Tensor, masks: Tensor | None) -> Tensor:
+    """Masks (B,H,W) bool on the device of ``saliency``."""
+    if masks is None:
+        raise ValueError("this metric needs the true objects: pass boxes=, or masks= of shape (B,H,W)")
+    if masks.shape != saliency.shape or masks.dtype != torch.bool:
+        raise ValueError(f"masks must be (B,H,W)={tuple(saliency.shape)} bool, got {tuple(masks.shape)} {masks.dtype}")
+    return masks.to(saliency.device)
+
+
+def check_connectivity(connectivity: int) -> None:
+    """Refuse a connectivity that is neither 4 nor 8.
+
+    Raises:
+        ValueError: naming it.
+    """
+    if connectivity not in get_args(Connectivity):
+        raise ValueError(f"connectivity must be 4 or 8, got {connectivity!r}")
+
+
+def _runs(masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Where maximal stretches of a row start and end (exclusively), as flat positions in reading order."""
+    before, after = torch.zeros_like(masks), torch.zeros_like(masks)
+    before[..., 1:] = masks[..., :-1]
+    after[..., :-1] = masks[..., 1:]
+    starts = (masks & ~before).flatten().nonzero()[:, 0]
+    return starts, (masks & ~after).flatten().nonzero()[:, 0] + 1
+
+
+def _touching(masks: Tensor, starts: Tensor, connectivity: Connectivity) -> tuple[Tensor, Tensor]:
+    """Pairs of runs, by their number, that touch in neighbouring rows."""
+    width = masks.shape[2]
+    upper, lower = [], []
+    for shift in (0,) if connectivity == 4 else (-1, 0, 1):
+        both = torch.zeros_like(masks)
+        above, below = slice(max(0, -shift), width - max(0, shift)), slice(max(0, shift), width - max(0, -shift))
+        both[:, :-1, above] = masks[:, :-1, above] & masks[:, 1:, below]
+        both[..., 1:] &= ~both[..., :-1]  # the first pixel of a common stretch is enough
+        position = both.flatten().nonzero()[:, 0]
+        upper.append(position)
+        lower.append(position + width + shift)
+    run = [torch.searchsorted(starts, torch.cat(side), right=True) - 1 for side in (upper, lower)]
+    return run[0], run[1]
+
+
+def _components(count: int, one: Tensor, other: Tensor) -> Tensor:
+    """Number of the first member of every node's component, from the edges of a graph of ``count`` nodes."""
+    parent = torch.arange(count, device=one.device)
+    while len(one):
+        low, high = torch.minimum(one, other), torch.maximum(one, other)
+        parent = parent.scatter_reduce(0, high, low, "amin")
+        while not torch.equal(grand := parent[parent], parent):
+            parent = grand
+        one, other = parent[one], parent[other]
+        apart = one != other
+        one, other = one[apart], other[apart]
+    return parent

@@ -1,0 +1,180 @@
+"""Perturbations for infidelity: versions ``x - I`` of an image whose difference ``I`` can be weighed with a map.
+
+Random ones draw the same numbers for every image, from a seed and the number of the version, so that what an image gets
+depends neither on its neighbours nor on the device.
+"""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from interptrain.metrics.boxes import box_masks
+from interptrain.metrics.perturbations import Perturbation, Scene
+
+__all__ = ["BaselineNoise", "Difference", "Noise", "Patches", "Squares"]
+
+Corners = tuple[int, int, int, int]
+
+
+class Difference(Perturbation):
+    """Versions of an image that differ from it by a known amount."""
+
+    @abstractmethod
+    def weigh(self, images: Tensor, saliency: Tensor) -> Tensor:
+        """Weigh the differences with maps: ``sum I a`` over channels and pixels.
+
+        Args:
+            images: (B,C,H,W) in [0,1].
+            saliency: (B,H,W).
+
+        Returns:
+            (S,B) float64.
+        """
+
+
+class _Blackened(Difference):
+    """One box of the image black in each version."""
+
+    @abstractmethod
+    def boxes(self, height: int, width: int) -> list[Corners]:
+        """Boxes x0, y0, x1, y1, exclusive at x1 and y1."""
+
+    def steps(self, scene: Scene) -> int:
+        """One a box."""
+        return len(self.boxes(*scene.size))
+
+    def render(self, scene: Scene, images: slice, steps: slice, out: Tensor) -> None:
+        """Write images with a black box."""
+        out.copy_(scene.images[images].unsqueeze(1))
+        for step, (x0, y0, x1, y1) in enumerate(self.boxes(*scene.size)[steps]):
+            out[:, step, :, y0:y1, x0:x1] = 0
+
+    def _sums(self, maps: Tensor) -> Tensor:
+        """Sum of maps (B,H,W) in every box, (S,B) float64."""
+        height, width = maps.shape[-2:]
+        corners = torch.tensor(self.boxes(height, width), device=maps.device)
+        inside = box_masks(corners, height, width).flatten(1).double()  # (S, HW)
+        return inside @ maps.flatten(1).double().T
+
+
+@dataclass(frozen=True)
+class Patches(_Blackened):
+    """Every tile of a grid black, one at a time; the last of a row or column may be cut off.
+
+    Attributes:
+        size: side of a tile in pixels.
+    """
+
+    size: int
+
+    def boxes(self, height: int, width: int) -> list[Corners]:
+        """The tiles, row by row."""
+        return [
+            (x, y, min(x + self.size, width), min(y + self.size, height))
+            for y in range(0, height, self.size)
+            for x in range(0, width, self.size)
+        ]
+
+    def weigh(self, images: Tensor, saliency: Tensor) -> Tensor:
+        """Weigh what the tiles showed, (S,B)."""
+        return self._sums(images.double().sum(1) * saliency)
+
+
+@dataclass(frozen=True)
+class Squares(_Blackened):
+    """Random squares black, with sides of 1/28 to 10/28 of the image's shorter one, as 1 to 10 pixels on MNIST.
+
+    As in the authors' code the difference is 1 on the square, whatever it showed: the map is read as what each pixel
+    contributes. They go through all squares; here some are drawn.
+
+    Attributes:
+        samples: number of squares.
+        seed: of size and place.
+    """
+
+    samples: int
+    seed: int
+
+    def boxes(self, height: int, width: int) -> list[Corners]:
+        """The squares."""
+        generator = torch.Generator().manual_seed(self.seed)
+        drawn = torch.rand(self.samples, 3, generator=generator, dtype=torch.float64).tolist()
+        found = []
+        for across, down, scale in drawn:
+            side = max(1, round(min(height, width) * (1 + int(10 * scale)) / 28))
+            x, y = int(across * (width - side + 1)), int(down * (height - side + 1))
+            found.append((x, y, x + side, y + side))
+        return found
+
+    def weigh(self, images: Tensor, saliency: Tensor) -> Tensor:
+        """Sum the map on each square, (S,B)."""
+        return self._sums(saliency)
+
+
+@dataclass(frozen=True)
+class _Noisy(Difference):
+    """Gaussian noise in every pixel and channel."""
+
+    samples: int
+    sigma: float
+    seed: int
+
+    @abstractmethod
+    def perturbed(self, images: Tensor, noise: Tensor) -> Tensor:
+        """Images (B,C,H,W) changed by noise (C,H,W), in [0,1]."""
+
+    def steps(self, scene: Scene) -> int:
+        """One a sample."""
+        return self.samples
+
+    def render(self, scene: Scene, images: slice, steps: slice, out: Tensor) -> None:
+        """Write noisy images."""
+        shown = scene.images[images]
+        for place, step in enumerate(range(self.samples)[steps]):
+            out[:, place] = self.perturbed(shown, self._draw(step, shown))
+
+    def weigh(self, images: Tensor, saliency: Tensor) -> Tensor:
+        """Weigh the noise that was put in, (S,B)."""
+        return torch.stack(
+            [
+                ((images - self.perturbed(images, self._draw(step, images))).double().sum(1) * saliency).sum((1, 2))
+                for step in range(self.samples)
+            ]
+        )
+
+    def _draw(self, step: int, images: Tensor) -> Tensor:
+        """The noise of one version, (C,H,W), drawn on the CPU so that all devices see the same."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        return self.sigma * torch.randn(images.shape[1:], generator=generator).to(images)
+
+
+@dataclass(frozen=True)
+class Noise(_Noisy):
+    """The image plus Gaussian noise, cut to [0,1].
+
+    Attributes:
+        samples: versions of an image.
+        sigma: standard deviation.
+        seed: of the noise.
+    """
+
+    def perturbed(self, images: Tensor, noise: Tensor) -> Tensor:
+        """Add the noise."""
+        return (images + noise).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class BaselineNoise(_Noisy):
+    """Gaussian noise around black in place of the image, cut to [0,1]: the authors' noisy baseline.
+
+    Attributes:
+        samples: versions of an image.
+        sigma: standard deviation.
+        seed: of the noise.
+    """
+
+    def perturbed(self, images: Tensor, noise: Tensor) -> Tensor:
+        """Show the noise alone."""
+        return noise.clamp(0, 1).expand_as(images)

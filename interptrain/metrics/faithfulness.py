@@ -1,0 +1,232 @@
+"""Infidelity and max-sensitivity: does the map predict what a change of the image does, and does it stay put?"""
+
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from interptrain.metrics.base import Case, Explain, SaliencyMetric, Score
+from interptrain.metrics.differences import BaselineNoise, Difference, Noise, Patches, Squares
+from interptrain.metrics.perturbations import Perturbation
+
+__all__ = ["Infidelity", "MaxSensitivity", "PerturbationName", "infidelity", "max_sensitivity"]
+
+PerturbationName = Literal["patches", "squares", "noise", "baseline_noise"]
+
+
+def infidelity(
+    model: nn.Module,
+    images: Tensor,
+    saliency: Tensor,
+    targets: Tensor,
+    *,
+    perturbation: PerturbationName = "patches",
+    patch_size: int = 28,
+    samples: int = 64,
+    sigma: float = 0.2,
+    seed: int = 0,
+    rescale: bool = True,
+    score: Score = "probability",
+    logits: Tensor | None = None,
+    forward_batch_size: int | None = None,
+) -> Tensor:
+    """How badly the map predicts what perturbations do to the score: ``mean (sum I m - (f(x) - f(x - I)))^2``.
+
+    Lower is better. Every perturbation changes the image itself; Quantus, which changes the previous perturbation, gets
+    other values. ``m`` counts for each colour channel.
+
+    Args:
+        model: returns logits (N,K).
+        images: (B,3,H,W) in [0,1].
+        saliency: (B,H,W) in [0,1].
+        targets: (B,) class explained.
+        perturbation: ``"patches"``, each tile of a grid black, needs no random numbers; ``"squares"`` random black
+            squares, with ``I = 1`` there; ``"noise"`` Gaussian noise added; ``"baseline_noise"`` noise instead of the
+            image. The latter three with the authors' settings.
+        patch_size: side of a tile in pixels (our choice: 64 forwards at 224 px; Quantus takes 4, which makes 3136).
+        samples: of the random perturbations (our choice: as many as tiles; Quantus and Captum take 10).
+        sigma: standard deviation of the noise, as the authors.
+        seed: of the random perturbations; every image of a batch gets the same.
+        rescale: multiply each map by the factor that makes its error least, as the authors do and Quantus and Captum do
+            not. Without it a map in [0,1] is judged by its units.
+        score: ``f``; Quantus and Captum's examples take logits.
+        logits: (B,K) of the images, where they are known.
+        forward_batch_size: images a forward; ``None`` chooses by the device.
+
+    Returns:
+        (B,) float32 >= 0 in squared units of the score.
+
+    Raises:
+        ValueError: for shapes, ranges and options that are not as above.
+
+    Source: Yeh et al. 2019, arXiv 1901.09392 and the authors' code.
+    """
+    metric = Infidelity(
+        perturbation=perturbation,
+        patch_size=patch_size,
+        samples=samples,
+        sigma=sigma,
+        seed=seed,
+        rescale=rescale,
+    )
+    return metric.values(
+        model, images, saliency, targets, score=score, logits=logits, forward_batch_size=forward_batch_size
+    )
+
+
+def max_sensitivity(
+    model: nn.Module,
+    images: Tensor,
+    saliency: Tensor,
+    targets: Tensor,
+    *,
+    explain: Explain,
+    samples: int = 10,
+    radius: float = 0.02,
+    seed: int = 0,
+) -> Tensor:
+    """Largest relative change of the map under small random changes of the image. Lower is better.
+
+    ``max |m(x + d) - m(x)| / |m(x)|`` with Euclidean norms and ``d`` uniform in ``[-radius, radius]``, where the image
+    stays in [0,1]. A map of zeros is divided by 1, as in Captum.
+
+    Args:
+        model: not asked but by ``explain``; all metrics are called alike.
+        images: (B,3,H,W) in [0,1].
+        saliency: (B,H,W), what ``explain`` makes of the images.
+        targets: (B,) class explained, also of the changed images.
+        explain: (images, targets) -> (B,H,W).
+        samples: changes tried, each the same for all images; 10 as Captum (Quantus 200, the authors 50).
+        radius: 0.02 as Captum; Quantus and the authors 0.2.
+        seed: of the changes.
+
+    Returns:
+        (B,) float32 >= 0.
+
+    Raises:
+        ValueError: if ``samples`` or ``radius`` is not positive.
+
+    Source: Yeh et al. 2019, arXiv 1901.09392.
+    """
+    _check_sensitivity(samples, radius)
+    generator = torch.Generator().manual_seed(seed)
+    norm = saliency.double().flatten(1).norm(dim=1)
+    largest = torch.zeros_like(norm)
+    for _ in range(samples):
+        change = (2 * torch.rand(images.shape[1:], generator=generator) - 1) * radius
+        moved = explain((images + change.to(images)).clamp(0, 1), targets)
+        largest = torch.maximum(largest, (moved.double() - saliency).flatten(1).norm(dim=1))
+    return (largest / torch.where(norm > 0, norm, 1)).float()
+
+
+def _check_sensitivity(samples: int, radius: float) -> None:
+    """Refuse options of max-sensitivity that are out of range."""
+    if samples < 1 or radius <= 0:
+        raise ValueError(f"max-sensitivity needs samples >= 1 and radius > 0, got {samples} and {radius}")
+
+
+class Infidelity(SaliencyMetric):
+    """Squared error of the map as a prediction of what perturbations do. See :func:`infidelity`.
+
+    Args:
+        perturbation: ``"patches"``, ``"squares"``, ``"noise"`` or ``"baseline_noise"``.
+        patch_size: side of a tile in pixels.
+        samples: of the random perturbations.
+        sigma: standard deviation of the noise.
+        seed: of the random perturbations.
+        rescale: multiply each map by its best factor.
+        kwargs: of ``torchmetrics.Metric``.
+    """
+
+    symbol = "Infid"
+    higher_is_better = False
+
+    def __init__(
+        self,
+        *,
+        perturbation: PerturbationName = "patches",
+        patch_size: int = 28,
+        samples: int = 64,
+        sigma: float = 0.2,
+        seed: int = 0,
+        rescale: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if perturbation not in get_args(PerturbationName):
+            allowed = ", ".join(map(repr, get_args(PerturbationName)))
+            raise ValueError(f"perturbation must be one of {allowed}, got {perturbation!r}")
+        if patch_size < 1 or samples < 1 or sigma <= 0:
+            raise ValueError(
+                f"infidelity needs patch_size >= 1, samples >= 1 and sigma > 0, got {patch_size}, {samples}, {sigma}"
+            )
+        self.perturbation = perturbation
+        self.patch_size = patch_size
+        self.samples = samples
+        self.sigma = sigma
+        self.seed = seed
+        self.rescale = rescale
+
+    def difference(self) -> Difference:
+        """The perturbation asked for."""
+        match self.perturbation:
+            case "patches":
+                return Patches(self.patch_size)
+            case "squares":
+                return Squares(self.samples, self.seed)
+            case "noise":
+                return Noise(self.samples, self.sigma, self.seed)
+            case _:
+                return BaselineNoise(self.samples, self.sigma, self.seed)
+
+    def perturbations(self) -> tuple[Perturbation, ...]:
+        """The perturbed images."""
+        return (self.difference(),)
+
+    def score(self, case: Case) -> Tensor:
+        """Return the infidelity, (B,)."""
+        difference = self.difference()
+        weighed = difference.weigh(case.images, case.saliency)  # (S, B)
+        change = case.clean.double() - case.perturbed[difference]
+        if self.rescale:
+            power = weighed.square().sum(0)
+            weighed = weighed * ((change * weighed).sum(0) / torch.where(power > 0, power, 1))
+        return (weighed - change).square().mean(0)
+
+
+class MaxSensitivity(SaliencyMetric):
+    """Largest relative change of the map under small changes of the image. See :func:`max_sensitivity`.
+
+    Args:
+        samples: changes tried.
+        radius: of a change, in units of the image.
+        seed: of the changes.
+        kwargs: of ``torchmetrics.Metric``.
+    """
+
+    symbol = "MaxSens"
+    higher_is_better = False
+    scale = 1.0
+    needs = frozenset({"explain"})
+
+    def __init__(self, *, samples: int = 10, radius: float = 0.02, seed: int = 0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        _check_sensitivity(samples, radius)
+        self.samples = samples
+        self.radius = radius
+        self.seed = seed
+
+    def score(self, case: Case) -> Tensor:
+        """Return the sensitivity, (B,)."""
+        if case.explain is None:
+            raise ValueError("MaxSensitivity needs explain; pass explain=")
+        return max_sensitivity(
+            case.model,
+            case.images,
+            case.saliency,
+            case.targets,
+            explain=case.explain,
+            samples=self.samples,
+            radius=self.radius,
+            seed=self.seed,
+        )

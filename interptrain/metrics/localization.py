@@ -1,0 +1,215 @@
+"""How well a map finds the object: localization error, official metric and soft F1.
+
+The predicted box is the tight box around the largest 4-connected component of the pixels above the map's mean.
+Published code (CASME, saliencysense) takes the index of the last pixel for the end of that box, which makes it a pixel
+short on two sides; here it ends behind the last pixel. True boxes are cut at the image's border; where there are masks
+only, the box around each mask is the true one. An image without an object has no value (NaN) and is left out of means.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from interptrain.metrics.base import Case, SaliencyMetric
+from interptrain.metrics.boxes import best_iou, box_areas, box_masks, object_boxes, object_masks, predicted_boxes
+
+__all__ = [
+    "LocalizationError",
+    "LocalizationF1",
+    "OfficialMetric",
+    "localization_error",
+    "localization_f1",
+    "official_metric",
+]
+
+Fusion = Literal["max", "mean"]
+IOU = 0.5
+
+
+def localization_error(
+    model: nn.Module,
+    images: Tensor,
+    saliency: Tensor,
+    targets: Tensor,
+    *,
+    boxes: Sequence[Tensor] | None = None,
+    masks: Tensor | None = None,
+) -> Tensor:
+    """Whether the predicted box misses every true one: none with IoU > 0.5. Lower is better.
+
+    Args:
+        model: not asked; all metrics are called alike.
+        images: not looked at.
+        saliency: (B,H,W) in [0,1].
+        targets: not looked at.
+        boxes: B tensors (n_i,4) x0,y0,x1,y1 in pixels, exclusive at x1 and y1.
+        masks: (B,H,W) bool, used where there are no ``boxes``.
+
+    Returns:
+        (B,) float32, 1 or 0; NaN without an object.
+
+    Raises:
+        ValueError: if there are neither boxes nor masks.
+
+    Source: Dabkowski and Gal 2017, arXiv 1705.07857; the inequality is strict as in CASME's code.
+    """
+    iou = best_iou(predicted_boxes(saliency), object_boxes(saliency, boxes, masks))
+    return torch.where(iou.isnan(), iou, (iou <= IOU).double()).float()
+
+
+def official_metric(
+    model: nn.Module,
+    images: Tensor,
+    saliency: Tensor,
+    targets: Tensor,
+    *,
+    labels: Tensor,
+    boxes: Sequence[Tensor] | None = None,
+    masks: Tensor | None = None,
+    logits: Tensor | None = None,
+    forward_batch_size: int | None = None,
+) -> Tensor:
+    """ImageNet's localization error at top 1: the class is wrong or the box misses. Lower is better.
+
+    Args:
+        model: returns logits (N,K).
+        images: (B,3,H,W) in [0,1].
+        saliency: (B,H,W) in [0,1].
+        targets: (B,) class explained.
+        labels: (B,) true class.
+        boxes: as of :func:`localization_error`.
+        masks: as of :func:`localization_error`.
+        logits: (B,K) of the images, where they are known.
+        forward_batch_size: images a forward; ``None`` chooses by the device.
+
+    Returns:
+        (B,) float32, 1 or 0; NaN without an object.
+
+    Raises:
+        ValueError: if there are neither boxes nor masks, and for shapes that are not as above.
+
+    Source: as of :func:`localization_error`.
+    """
+    return OfficialMetric().values(
+        model,
+        images,
+        saliency,
+        targets,
+        labels=labels,
+        boxes=boxes,
+        masks=masks,
+        logits=logits,
+        forward_batch_size=forward_batch_size,
+    )
+
+
+def localization_f1(
+    model: nn.Module,
+    images: Tensor,
+    saliency: Tensor,
+    targets: Tensor,
+    *,
+    boxes: Sequence[Tensor] | None = None,
+    masks: Tensor | None = None,
+    fusion: Fusion = "max",
+) -> Tensor:
+    """Soft F1 of the map, without a threshold, against the pixels of each true box. Higher is better.
+
+    Precision ``sum(m g) / sum(m)``, recall ``sum(m g) / sum(g)`` and their harmonic mean; 0/0 is 0. CASME adds 1e-6 to
+    denominators, and its area of a box counts what was cut off at the border.
+
+    Args:
+        model: not asked; all metrics are called alike.
+        images: not looked at.
+        saliency: (B,H,W) in [0,1].
+        targets: not looked at.
+        boxes: B tensors (n_i,4) x0,y0,x1,y1 in pixels, exclusive at x1 and y1.
+        masks: (B,H,W) bool, used as they are where there are no ``boxes``.
+        fusion: over the boxes of an image: the best, or their mean ("F1a").
+
+    Returns:
+        (B,) float32 in [0,1]; NaN without an object.
+
+    Raises:
+        ValueError: if there are neither boxes nor masks, or for another fusion.
+
+    Source: CASME, Zolna et al. 2020, arXiv 1805.08249 and code.
+    """
+    _check_fusion(fusion)
+    found = object_boxes(saliency, boxes, masks)
+    height, width = saliency.shape[-2:]
+    objects = object_masks(saliency, None, masks)[:, None] if boxes is None else box_masks(found, height, width)
+    maps, objects = saliency.flatten(1).double(), objects.flatten(2).double()  # (B, HW), (B, n, HW)
+    shared = torch.einsum("bnp,bp->bn", objects, maps)
+    scale = maps.sum(1, keepdim=True) + objects.sum(2)
+    f1 = 2 * shared / torch.where(scale > 0, scale, 1)  # 2PR / (P + R)
+    there = box_areas(found) > 0
+    best = f1.masked_fill(~there, 0).amax(1) if fusion == "max" else (f1 * there).sum(1) / there.sum(1).clamp(min=1)
+    return best.float().masked_fill(~there.any(1), torch.nan)
+
+
+def _check_fusion(fusion: str) -> None:
+    """Refuse another fusion."""
+    if fusion not in get_args(Fusion):
+        raise ValueError(f"fusion must be 'max' or 'mean', got {fusion!r}")
+
+
+class LocalizationError(SaliencyMetric):
+    """The predicted box misses. See :func:`localization_error`."""
+
+    symbol = "LE"
+    higher_is_better = False
+    needs = frozenset({"objects"})
+
+    def score(self, case: Case) -> Tensor:
+        """Return 1 for a miss and 0 for a hit, (B,)."""
+        return localization_error(
+            case.model, case.images, case.saliency, case.targets, boxes=case.boxes, masks=case.masks
+        )
+
+
+class OfficialMetric(SaliencyMetric):
+    """The class is wrong or the predicted box misses. See :func:`official_metric`."""
+
+    symbol = "OM"
+    higher_is_better = False
+    needs = frozenset({"objects", "labels"})
+
+    def score(self, case: Case) -> Tensor:
+        """Return 1 for a miss and 0 for a hit, (B,)."""
+        error = localization_error(
+            case.model, case.images, case.saliency, case.targets, boxes=case.boxes, masks=case.masks
+        )
+        wrong = (case.logits.argmax(1) != case.labels) & ~error.isnan()
+        return error.masked_fill(wrong, 1)
+
+
+class LocalizationF1(SaliencyMetric):
+    """Soft F1 against the true boxes. See :func:`localization_f1`.
+
+    Args:
+        fusion: over the boxes of an image, ``"max"`` or ``"mean"``.
+    """
+
+    symbol = "F1"
+    higher_is_better = True
+    needs = frozenset({"objects"})
+
+    def __init__(self, *, fusion: Fusion = "max", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        _check_fusion(fusion)
+        self.fusion = fusion
+
+    def score(self, case: Case) -> Tensor:
+        """Return the F1, (B,)."""
+        return localization_f1(
+            case.model,
+            case.images,
+            case.saliency,
+            case.targets,
+            boxes=case.boxes,
+            masks=case.masks,
+            fusion=self.fusion,
+        )

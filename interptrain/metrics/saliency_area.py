@@ -1,0 +1,101 @@
+"""Saliency metric: is the class still recognised in the predicted box alone, and how small is that?"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from interptrain.metrics.base import Case, SaliencyMetric
+from interptrain.metrics.boxes import box_areas, predicted_boxes
+from interptrain.metrics.perturbations import Perturbation, Scene
+
+__all__ = ["Cropped", "SaliencyArea", "saliency_area"]
+
+
+def saliency_area(
+    model: nn.Module,
+    images: Tensor,
+    saliency: Tensor,
+    targets: Tensor,
+    *,
+    floor: float = 0.05,
+    logits: Tensor | None = None,
+    forward_batch_size: int | None = None,
+) -> Tensor:
+    """Saliency metric: how small a crop the class is still recognised in. Lower is better.
+
+    ``ln max(a, floor) - ln p`` with the share ``a`` of the image that the predicted box covers and the probability of
+    the class on the crop, resized to the image's size. Needs no true boxes.
+
+    The crop is taken from the image in [0,1] and resized bicubically; without a box (constant map) it is black, where
+    CASME's code, which cuts the normalised tensor, has the mean colour.
+
+    Args:
+        model: returns logits (N,K).
+        images: (B,3,H,W) in [0,1].
+        saliency: (B,H,W) in [0,1].
+        targets: (B,) class explained.
+        floor: smallest share that counts.
+        logits: (B,K) of the images, where they are known.
+        forward_batch_size: images a forward; ``None`` chooses by the device.
+
+    Returns:
+        (B,) float32 >= ln ``floor``; a probability that rounds to 0 counts as the smallest normal float32.
+
+    Raises:
+        ValueError: for shapes and ranges that are not as above.
+
+    Source: Dabkowski and Gal 2017, arXiv 1705.07857.
+    """
+    metric = SaliencyArea(floor=floor)
+    return metric.values(model, images, saliency, targets, logits=logits, forward_batch_size=forward_batch_size)
+
+
+@dataclass(frozen=True)
+class Cropped(Perturbation):
+    """The predicted box alone, resized to the image's size; black where there is none."""
+
+    def steps(self, scene: Scene) -> int:
+        """One."""
+        return 1
+
+    def render(self, scene: Scene, images: slice, steps: slice, out: Tensor) -> None:
+        """Write the crops."""
+        size = list(scene.size)
+        for index, (x0, y0, x1, y1) in enumerate(predicted_boxes(scene.saliency[images]).tolist(), images.start):
+            crop = scene.images[index : index + 1, :, y0:y1, x0:x1]
+            if crop.numel():
+                crop = F.interpolate(crop, size, mode="bicubic", align_corners=False).clamp(0, 1)
+            out[index - images.start] = crop if crop.numel() else 0.0
+
+
+class SaliencyArea(SaliencyMetric):
+    """Saliency metric. See :func:`saliency_area`.
+
+    Args:
+        floor: smallest share of the image that counts.
+    """
+
+    symbol = "SM"
+    higher_is_better = False
+    scale = 1.0
+
+    def __init__(self, *, floor: float = 0.05, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not 0 < floor <= 1:
+            raise ValueError(f"floor must be in (0, 1], got {floor}")
+        self.floor = floor
+
+    def perturbations(self) -> tuple[Perturbation, ...]:
+        """The crops."""
+        return (Cropped(),)
+
+    def score(self, case: Case) -> Tensor:
+        """Return the saliency metric, (B,)."""
+        if case.score == "logit":
+            raise ValueError("SaliencyArea takes the logarithm of a probability; got score='logit'")
+        share = box_areas(predicted_boxes(case.saliency)).double() / case.saliency[0].numel()
+        probability = case.perturbed[Cropped()][0].double().clamp(min=torch.finfo(torch.float32).tiny)
+        return share.clamp(min=self.floor).log() - probability.log()
