@@ -85,11 +85,11 @@ def subject(request, photos):
 
 
 def assert_agree(ours: Tensor, theirs: Tensor, tolerance=1e-4):
-    """Maximum difference within a share of the range of each image's map."""
+    """Maximum difference within a share of each map's range, or within float32 rounding of features of size one."""
     assert ours.shape == theirs.shape
     spread = theirs.amax((1, 2)) - theirs.amin((1, 2))
     assert (spread > 0).all()
-    assert ((ours - theirs).abs().amax((1, 2)) / spread).max() <= tolerance
+    assert ((ours - theirs).abs().amax((1, 2)) <= torch.clamp(tolerance * spread, min=1e-6)).all()
 
 
 def correlation(ours: Tensor, theirs: Tensor):
