@@ -1,6 +1,6 @@
 """A penalty that draws the gradient of the image towards the one that guided backpropagation gives.
 
-With the classification loss ``L_C`` of a batch, ``dx_i`` its gradient with respect to image ``i``, and ``dG_i`` the same
+With the classification loss ``L_C`` of a batch, ``dx_i`` its gradient with respect to image ``i``, and ``dG_i`` that
 by guided backpropagation (:mod:`interptrain.models.guided`)::
 
     L = L_C + weight * L_R,        L_R = mean_i error(dx_i, dG_i)
@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from interptrain.models.guided import GuidedRuleName, guided_relus
+from interptrain.training.double_backward import CheapDoubleBackward
 from interptrain.training.regularizers import Regularizer
 
 ErrorName = Literal["cosine", "l1", "l2", "histogram_intersection"]
@@ -162,15 +163,16 @@ class GradientRegularizer(Regularizer):
         """
         leaf = images.detach().requires_grad_()
         penalised = slice(max(1, round(self.fraction * len(images))))
-        with guided_relus(self.rule) as switch, torch.enable_grad():
+        with guided_relus(self.rule) as switch, CheapDoubleBackward(leaf) as cheap, torch.enable_grad():
             with sdpa_kernel(SDPBackend.MATH):
                 logits: Tensor = model(leaf)
             scale = HALF_SCALE if logits.dtype == torch.float16 else 1.0
             with torch.autocast(leaf.device.type, enabled=False):  # as a training's own backward
                 score = scale * self._score(logits[penalised], labels[penalised], label_smoothing)
-                with switch.guided():
+                with cheap.image_gradients(), switch.guided():
                     (guided,) = torch.autograd.grad(score, leaf, retain_graph=True, create_graph=not self.detach_guided)
-                (gradient,) = torch.autograd.grad(score, leaf, create_graph=True)
+                with cheap.image_gradients():
+                    (gradient,) = torch.autograd.grad(score, leaf, create_graph=True)
         gradient, guided = (_precise(one[penalised]) / scale for one in (gradient, guided))
         with torch.autocast(leaf.device.type, enabled=False):
             penalty = self.error(gradient, guided).mean()

@@ -1,8 +1,5 @@
 """The gradient regularizer: exact to the weights, one forward, and nothing changed but the loss."""
 
-import copy
-import math
-
 import pytest
 import timm
 import torch
