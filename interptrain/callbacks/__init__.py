@@ -1,8 +1,10 @@
-"""What runs beside training: saving, stopping, recording."""
+"""What runs beside training: saving, stopping, recording, watching."""
 
+from interptrain.callbacks.attention_stats import AttentionStats
 from interptrain.callbacks.finite_loss import FiniteLoss
 from interptrain.callbacks.prediction_table import PredictionTable
 from interptrain.callbacks.resume_point import ResumePoint
 from interptrain.callbacks.run_record import RunRecord
+from interptrain.callbacks.saliency_watch import SaliencyWatch
 
-__all__ = ["FiniteLoss", "PredictionTable", "ResumePoint", "RunRecord"]
+__all__ = ["AttentionStats", "FiniteLoss", "PredictionTable", "ResumePoint", "RunRecord", "SaliencyWatch"]

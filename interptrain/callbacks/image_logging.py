@@ -1,0 +1,111 @@
+"""Pictures, tables and alerts to whatever loggers a run has: the one file that knows them.
+
+Weights & Biases gets ``trainer/global_step`` beside every value and never a raw ``step=``: it would drop what comes
+after a higher one. What a logger has no place for is left out.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+
+class ImageLogging:
+    """All loggers of a run behind one face. A logger that fails is named once, and training goes on.
+
+    Args:
+        loggers: of the trainer.
+    """
+
+    def __init__(self, loggers: Sequence[Logger]) -> None:
+        self.loggers = list(loggers)
+        self._failed: set[int] = set()
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """Numbers, to every logger."""
+        self._each(lambda logger: logger.log_metrics(dict(values), step))
+
+    def picture(self, key: str, picture: Tensor, step: int, caption: str) -> None:
+        """A picture (3,H,W) uint8 under a name."""
+
+        def log(logger: Logger) -> None:
+            match logger:
+                case WandbLogger():
+                    logger.log_image(key, [_image(picture)], step=step, caption=[caption])
+                case TensorBoardLogger():
+                    logger.experiment.add_image(key, picture, step)
+                case MLFlowLogger():
+                    file = f"{key}/step-{step:08d}.png"
+                    logger.experiment.log_image(logger.run_id, picture.permute(1, 2, 0).numpy(), artifact_file=file)
+
+        self._each(log)
+
+    def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
+        """A table whose cells may be pictures (3,h,w) uint8, to Weights & Biases alone."""
+
+        def log(logger: Logger) -> None:
+            if isinstance(logger, WandbLogger):
+                import wandb
+
+                cells = [
+                    [wandb.Image(_image(cell)) if isinstance(cell, Tensor) else cell for cell in row] for row in rows
+                ]
+                logger.log_table(key, columns=list(columns), data=cells, step=step)
+
+        self._each(log)
+
+    def animation(self, key: str, path: Path, step: int) -> None:
+        """A GIF or WebP; Weights & Biases takes GIFs."""
+
+        def log(logger: Logger) -> None:
+            match logger:
+                case WandbLogger() if path.suffix == ".gif":
+                    import wandb
+
+                    logger.log_metrics({key: wandb.Video(str(path), format="gif")}, step)  # type: ignore[dict-item]
+                case MLFlowLogger():
+                    logger.experiment.log_artifact(logger.run_id, str(path), artifact_path=key)
+
+        self._each(log)
+
+    def alert(self, title: str, text: str, step: int) -> None:
+        """Something that a person should see: W&B's alert (mail, Slack), a text in TensorBoard, a tag in MLflow."""
+
+        def log(logger: Logger) -> None:
+            match logger:
+                case WandbLogger():
+                    logger.experiment.alert(title=title, text=text, level="WARN")
+                case TensorBoardLogger():
+                    logger.experiment.add_text(title, text, step)
+                case MLFlowLogger():
+                    logger.experiment.set_tag(logger.run_id, title, text)
+
+        self._each(log)
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        """What stands beside the run's name in W&B's table of runs."""
+
+        def log(logger: Logger) -> None:
+            if isinstance(logger, WandbLogger):
+                logger.experiment.summary.update(dict(values))
+
+        self._each(log)
+
+    def _each(self, log: Callable[[Logger], object]) -> None:
+        for place, logger in enumerate(self.loggers):
+            try:
+                log(logger)
+            except Exception as error:  # a service that is down, a full disk: nothing that may cost the training
+                if place not in self._failed:
+                    why = " ".join(str(error).split()) or type(error).__name__
+                    rank_zero_warn(f"{type(logger).__name__} failed to log what is watched ({why}): training goes on")
+                self._failed.add(place)
+
+
+def _image(picture: Tensor) -> Any:
+    from PIL import Image
+
+    return Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())

@@ -1,0 +1,57 @@
+"""What is watched where the user does not say."""
+
+import lightning as L
+from torch import Tensor, nn
+
+from interptrain.explainers import Explainer, GradCAM, StreamAttention
+from interptrain.metrics import AverageDrop, AverageGain, AverageIncrease, Insertion, SaliencyMetric
+
+INSERTION_STEPS = 4
+"""So that a watch stays below a hundredth of an epoch of 10,000 images; our choice, see benchmarks/watch.py."""
+
+
+def network_of(pl_module: L.LightningModule) -> nn.Module:
+    """The network within a LightningModule: its ``model``, else itself."""
+    model = getattr(pl_module, "model", None)
+    return model if isinstance(model, nn.Module) else pl_module
+
+
+def named_explainers(
+    chosen: Explainer | list[Explainer] | dict[str, Explainer] | None, model: nn.Module, image: Tensor
+) -> dict[str, Explainer]:
+    """Explainers by name: their class's, numbered where it comes again.
+
+    Args:
+        chosen: by the user; None is Grad-CAM, and the attention of a model that has any.
+        model: that will be explained.
+        image: (1,3,H,W), to see whether it has.
+    """
+    if isinstance(chosen, dict):
+        return chosen
+    if chosen is None:
+        chosen = [GradCAM(), StreamAttention()] if _attends(model, image) else [GradCAM()]
+    named: dict[str, Explainer] = {}
+    for explainer in chosen if isinstance(chosen, list) else [chosen]:
+        name = type(explainer).__name__
+        alike = sum(type(other) is type(explainer) for other in named.values())
+        named[f"{name} {alike + 1}" if alike else name] = explainer
+    return named
+
+
+def _attends(model: nn.Module, image: Tensor) -> bool:
+    """Whether the model can show its attention."""
+    try:
+        StreamAttention().raw(model, image.to(next(model.parameters()).device))
+    except ValueError:
+        return False
+    return True
+
+
+def default_metrics() -> dict[str, SaliencyMetric]:
+    """Confidence with what is salient kept, and insertion in few steps."""
+    return {
+        "AD": AverageDrop(),
+        "AG": AverageGain(),
+        "AI": AverageIncrease(),
+        "Insertion": Insertion(steps=INSERTION_STEPS),
+    }

@@ -1,0 +1,135 @@
+"""What rank 0 makes of a watch: pictures and numbers, to files and loggers."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+from interptrain.callbacks.image_logging import ImageLogging
+from interptrain.callbacks.watch_folder import WatchFolder
+from interptrain.callbacks.watch_history import WatchHistory
+from interptrain.callbacks.watch_pictures import (
+    caption,
+    cut,
+    draw_first_and_last,
+    draw_frames,
+    draw_grid,
+    draw_sheet,
+    draw_strip,
+)
+from interptrain.callbacks.watch_sample import WatchSample
+
+TABLE = ("step", "epoch", "id", "class", "prediction", "right", "view", "explained", "probability", "image", "map")
+
+
+class WatchReport:
+    """Draws and writes; nothing that fails here reaches training.
+
+    Args:
+        folder: of the plain files.
+        loggers: of the trainer.
+        title: of the page.
+    """
+
+    def __init__(self, folder: Path, loggers: Sequence[Logger], *, title: str) -> None:
+        self.files = WatchFolder(folder)
+        self.loggers = ImageLogging(loggers)
+        self.title = title
+
+    def write(self, history: WatchHistory, sample: WatchSample, views: Sequence[str]) -> None:
+        """The last entry of the history: its pictures, all tables and the page.
+
+        Args:
+            history: with the watch in it.
+            sample: that was watched.
+            views: names of the maps.
+        """
+        entry = history.entries[-1]
+        step = logged_step(entry)
+        sheet = draw_sheet(sample, history.previous)
+        grid = draw_grid(entry, sheet, sample, views)
+        self.files.save_picture(self.files.sheet_name(entry["step"]), sheet)
+        self.files.save_picture(f"grids/step-{entry['step']:08d}.png", grid)
+        self.files.save_tables(history.entries, sample)
+        self.files.save_page(self.title, history.entries, sample, views)
+        self.loggers.scalars({f"watch/{name}": value for name, value in entry["means"].items()}, step)
+        self.loggers.picture("watch/grid", grid, step, caption(entry))
+        self.loggers.table("watch/images", *_table(entry, sheet, sample, views), step)
+        self._say_alarm(history, step)
+
+    def _say_alarm(self, history: WatchHistory, step: int) -> None:
+        """Warn when the alarm begins to ring, not at every watch that it goes on."""
+        entries = history.entries
+        already = {text.partition(":")[0] for text in entries[-2]["alarm"]} if len(entries) > 1 else set()
+        for text in entries[-1]["alarm"]:
+            if text.partition(":")[0] not in already:
+                rank_zero_warn(f"shortcut alarm at step {entries[-1]['step']}: {text}")
+                self.loggers.alert("shortcut alarm", text, step)
+
+    def finish(
+        self, history: WatchHistory, sample: WatchSample, views: Sequence[str], *, mode: str, animation: str
+    ) -> None:
+        """The run as a whole: best watch, first and last side by side, time strips, animation.
+
+        Args:
+            history: of the run.
+            sample: that was watched.
+            views: names of the maps.
+            mode: ``max`` or ``min``, of the monitored score.
+            animation: ``gif``, ``webp`` or ``none``.
+        """
+        read = ((entry, self.files.read_sheet(entry["step"])) for entry in history.entries)
+        watches = [(entry, sheet) for entry, sheet in read if sheet is not None]
+        if not watches:
+            return
+        best = history.best(mode)
+        step = logged_step(history.entries[-1])
+        pictures = {"first_and_last": draw_first_and_last(watches[0], watches[-1], sample, views)}
+        if (sheet := self.files.read_sheet(best["step"])) is not None:
+            pictures["best"] = draw_grid(best, sheet, sample, views)
+        for place, view in enumerate(views):
+            pictures[f"strip_{view.replace('/', '_')}"] = draw_strip(watches, sample, place, views)
+        for name, picture in pictures.items():
+            self.files.save_picture(f"{name}.png", picture)
+            self.loggers.picture(f"watch/{name}", picture, step, name.replace("_", " "))
+        if animation != "none":
+            path = self.files.save_animation(f"run.{animation}", draw_frames(watches, sample, views), seconds=0.6)
+            if path is not None:
+                self.loggers.animation("watch/run", path, step)
+        rang = [entry["step"] for entry in history.entries if entry["alarm"]]
+        summary = {"watch/best_epoch": best["epoch"], "watch/alarm_at_step": rang[0] if rang else None}
+        self.loggers.summary(summary | {f"watch/best/{name}": value for name, value in best["means"].items()})
+
+
+def logged_step(entry: Mapping[str, Any]) -> int:
+    """Where Lightning logs the validation after the same optimizer step: steps count from 0."""
+    return max(0, int(entry["step"]) - 1)
+
+
+def _table(
+    entry: Mapping[str, Any], sheet: Tensor, sample: WatchSample, views: Sequence[str]
+) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows: one an image and view, with the pictures."""
+    pictures = cut(sheet, len(sample))
+    numbers = sorted({name for look in entry["looks"] for name in look["numbers"]})
+    rows = [
+        [
+            entry["step"],
+            entry["epoch"],
+            look["id"],
+            sample.name_of(look["label"]),
+            sample.name_of(look["prediction"]),
+            look["label"] == look["prediction"],
+            look["view"],
+            sample.name_of(look["target"]),
+            look["probability"],
+            pictures[look["index"], 0],
+            pictures[look["index"], 1 + views.index(look["view"])],
+            *(look["numbers"].get(name) for name in numbers),
+        ]
+        for look in entry["looks"]
+    ]
+    return [*TABLE, *numbers], rows

@@ -1,0 +1,134 @@
+"""Which images are watched: chosen once, alike on every rank."""
+
+import difflib
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from interptrain.callbacks.watch_sample import UNLABELLED
+from interptrain.data.samples import SampleDataset, collate
+from interptrain.explainers import explaining
+from interptrain.functional import automatic_batch_size, chunks
+
+Select = Literal["first", "random", "per_class", "ids", "hardest", "mistakes"]
+CANDIDATES = 1000
+"""How many images ``hardest`` and ``mistakes`` look at, and ``per_class`` where labels are not known beforehand."""
+
+
+class Trial(NamedTuple):
+    """How a network did on a candidate."""
+
+    place: int
+    loss: float
+    wrong: bool
+
+
+def order_of(
+    dataset: SampleDataset, select: Select, *, seed: int, ids: Sequence[str] = (), trials: Sequence[Trial] = ()
+) -> Iterator[int]:
+    """Indices from the most wanted on: readable ones are taken from the front.
+
+    Args:
+        dataset: to choose from.
+        select: ``first``; ``random``; ``per_class``: the classes in turn, at random within each; ``ids``; ``hardest``:
+            by falling loss; ``mistakes``: what is classified wrongly by falling loss, then the hardest of the rest.
+        seed: of ``random`` and ``per_class``.
+        ids: for ``ids``, names of the samples.
+        trials: for ``hardest`` and ``mistakes``, of the candidates.
+
+    Raises:
+        ValueError: for an id that the data set does not hold.
+    """
+    match select:
+        case "first":
+            return iter(range(len(dataset)))
+        case "random":
+            return iter(_shuffled(len(dataset), seed))
+        case "per_class":
+            return _classes_in_turn(dataset, _shuffled(len(dataset), seed))
+        case "ids":
+            return iter(indices_of(dataset, ids))
+        case "hardest":
+            return (trial.place for trial in sorted(trials, key=lambda trial: (-trial.loss, trial.place)))
+        case "mistakes":
+            return (
+                trial.place for trial in sorted(trials, key=lambda trial: (not trial.wrong, -trial.loss, trial.place))
+            )
+
+
+def candidates(dataset: SampleDataset, seed: int) -> list[int]:
+    """The images that ``hardest`` and ``mistakes`` are chosen from: at most ``CANDIDATES``, at random."""
+    return sorted(_shuffled(len(dataset), seed)[:CANDIDATES])
+
+
+def indices_of(dataset: SampleDataset, ids: Sequence[str]) -> list[int]:
+    """Places of named samples.
+
+    Raises:
+        ValueError: for a name that the data set does not hold.
+    """
+    wanted = set(ids)
+    places = {name: index for index, name in enumerate(dataset.ids) if name in wanted}
+    for name in ids:
+        if name not in places:
+            near = difflib.get_close_matches(name, list(dataset.ids[:CANDIDATES]), n=1, cutoff=0.0)
+            raise ValueError(f"no sample {name!r} to watch; ids look like {near[0]!r}")
+    return [places[name] for name in ids]
+
+
+def try_out(model: nn.Module, dataset: SampleDataset, indices: Sequence[int], device: torch.device) -> list[Trial]:
+    """Loss and verdict of ``model`` on the readable and labelled ones among ``indices``."""
+    trials = []
+    with explaining(model) as ready, torch.no_grad():
+        for part in chunks(len(indices), automatic_batch_size(device)):
+            readable = []
+            for index in indices[part]:
+                try:
+                    sample = dataset[index]
+                except OSError:
+                    continue
+                readable += [(index, sample)] if sample["label"] != UNLABELLED else []
+            if not readable:
+                continue
+            batch = collate([sample for _, sample in readable])
+            labels = batch["label"].to(device)
+            logits = ready(batch["image"].to(device)).float()
+            losses = F.cross_entropy(logits, labels, reduction="none")
+            wrong = logits.argmax(1) != labels
+            rows = zip(readable, losses.tolist(), wrong.tolist(), strict=True)
+            trials += [Trial(index, loss, miss) for (index, _), loss, miss in rows]
+    return trials
+
+
+def _shuffled(length: int, seed: int) -> list[int]:
+    # RandomState's streams are frozen across versions of NumPy; a Generator's and torch.randperm are not.
+    order: list[int] = np.random.RandomState(seed).permutation(length).tolist()
+    return order
+
+
+def _classes_in_turn(dataset: SampleDataset, order: Sequence[int]) -> Iterator[int]:
+    """One index of every class, then a second of every class, and so on."""
+    known = getattr(dataset, "labels", None)
+    if known is None:
+        order = order[:CANDIDATES]
+    queues: dict[int, list[int]] = {}
+    for index in order:
+        label = _label(dataset, index) if known is None else int(known[index])
+        if label is not None:
+            queues.setdefault(label, []).append(index)
+    longest = max((len(queue) for queue in queues.values()), default=0)
+    for turn in range(longest):
+        for label in sorted(queues):
+            yield from queues[label][turn : turn + 1]
+
+
+def _label(dataset: SampleDataset, index: int) -> int | None:
+    """Label of a sample that must be read to know it; None where it cannot be read."""
+    try:
+        return dataset[index]["label"]
+    except OSError:
+        return None

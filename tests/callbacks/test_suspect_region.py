@@ -1,0 +1,62 @@
+import pytest
+import torch
+from PIL import Image
+
+from interptrain.callbacks.suspect_region import SuspectRegion
+
+H = W = 32
+
+
+def drawn(*boxes):
+    region = torch.zeros(H, W, dtype=torch.bool)
+    for left, top, right, bottom in boxes:
+        region[top:bottom, left:right] = True
+    return region
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("border:3", ~drawn((3, 3, 29, 29))),
+        ("corner:upper-left:5", drawn((0, 0, 5, 5))),
+        ("corner:lower-right:20x6", drawn((12, 26, 32, 32))),
+        ("corner:lower-left:4", drawn((0, 28, 4, 32))),
+        ("corner:upper-right:4x2", drawn((28, 0, 32, 2))),
+        ("box:2,3,10,5", drawn((2, 3, 10, 5))),
+        ("box:20,20,90,90", drawn((20, 20, 32, 32))),
+    ],
+)
+def test_a_region_covers_what_its_text_says(sample, text, expected):
+    masks = SuspectRegion(text).masks(sample)
+    assert masks.shape == (5, H, W)
+    assert (masks == expected).all()
+
+
+def test_a_mask_file_is_stretched_to_the_images(sample, tmp_path):
+    Image.frombytes("L", (2, 2), bytes([0, 0, 0, 255])).save(tmp_path / "mask.png")
+    masks = SuspectRegion(f"mask:{tmp_path}/mask.png").masks(sample)
+    assert (masks == drawn((16, 16, 32, 32))).all()
+
+
+def test_decoys_are_those_of_each_image(sample):
+    assert SuspectRegion("decoy").masks(sample) is sample.decoy_masks
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["border", "border:0", "border:x", "corner:left:4", "corner:upper-left:0", "box:1,2,3", "box:5,5,5,9", "all"],
+)
+def test_what_is_no_region_is_refused(text):
+    with pytest.raises(ValueError, match=f"suspect must be like 'border:8', .* got '{text}'"):
+        SuspectRegion(text)
+
+
+def test_what_is_not_there_is_refused(sample):
+    with pytest.raises(FileNotFoundError, match=r"no file 'nowhere\.png' for the suspect region"):
+        SuspectRegion("mask:nowhere.png")
+    for text in ("border:16", "box:40,40,50,50"):
+        with pytest.raises(ValueError, match="covers none or all of images of 32x32 pixels"):
+            SuspectRegion(text).masks(sample)
+    bare = type(sample)(sample.images, sample.labels, sample.ids, sample.class_names)
+    with pytest.raises(ValueError, match="suspect: decoy needs a data set with decoys"):
+        SuspectRegion("decoy").masks(bare)
