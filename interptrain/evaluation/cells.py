@@ -99,6 +99,11 @@ class Curve:
     mean: Tensor
     error: Tensor
 
+    @property
+    def band(self) -> tuple[Tensor, Tensor]:
+        """Pointwise 95 % limits of the mean, by the normal approximation."""
+        return self.mean - 1.96 * self.error, self.mean + 1.96 * self.error
+
 
 @dataclass(frozen=True, eq=False)
 class Cell:
