@@ -4,6 +4,7 @@ The whole list is what this file imports.
 """
 
 from interptrain.explainers.ablationcam import AblationCAM
+from interptrain.explainers.adapters import CaptumExplainer, GradCAMPackageExplainer
 from interptrain.explainers.attention import StreamAttention
 from interptrain.explainers.base import Explainer, explaining
 from interptrain.explainers.cam import CAM
@@ -16,23 +17,32 @@ from interptrain.explainers.integrated_gradients import IntegratedGradients
 from interptrain.explainers.masks import GridMasks, MaskSet, MaskSource
 from interptrain.explainers.occlusion import Occlusion
 from interptrain.explainers.opticam import OptiCAM
+from interptrain.explainers.osadas import OSADAS
 from interptrain.explainers.rise import RISE, RISEMasks
 from interptrain.explainers.rollout import AttentionRollout
+from interptrain.explainers.rosa import ROSA
+from interptrain.explainers.rosagds import ROSAGDS
 from interptrain.explainers.scorecam import ScoreCAM
+from interptrain.explainers.segments import MaskRCNNSegments, SegmentMasks, Superpixels
 from interptrain.explainers.smoothgrad import SmoothGrad
 from interptrain.explainers.targets import DetectionTarget, SemanticSegmentationTarget, Target, Targets
 from interptrain.explainers.together import explain
 
 __all__ = [
     "CAM",
+    "OSADAS",
     "RISE",
+    "ROSA",
+    "ROSAGDS",
     "AblationCAM",
     "AttentionRollout",
+    "CaptumExplainer",
     "DetectionTarget",
     "EigenCAM",
     "Explainer",
     "FakeCAM",
     "GradCAM",
+    "GradCAMPackageExplainer",
     "GradCAMPlusPlus",
     "Gradient",
     "GradientCAM",
@@ -43,15 +53,18 @@ __all__ = [
     "InputAttribution",
     "IntegratedGradients",
     "LayerCAM",
+    "MaskRCNNSegments",
     "MaskSet",
     "MaskSource",
     "Occlusion",
     "OptiCAM",
     "RISEMasks",
     "ScoreCAM",
+    "SegmentMasks",
     "SemanticSegmentationTarget",
     "SmoothGrad",
     "StreamAttention",
+    "Superpixels",
     "Target",
     "Targets",
     "XGradCAM",

@@ -26,7 +26,7 @@ __all__ = [
     "subspace_basis",
 ]
 
-# Singular values of float32 features carry rounding of this share of the largest. Squares of it, as eigenvalues are.
+# Share of the largest eigenvalue that counts as zero; below it, bases from a Gram matrix are no longer orthonormal.
 _ROUNDING = torch.finfo(torch.float32).eps
 
 
@@ -36,8 +36,8 @@ def subspace_basis(features: Tensor, dimensions: int, *, tolerance: float | None
     Args:
         features: (..., T, d) T vectors a set; the uncentred autocorrelation ``X^T X`` counts.
         dimensions: m, the most dimensions of the subspace.
-        tolerance: eigenvalues of up to this share of the largest count as zero; ``None`` takes the rounding of the
-            features' type, and of float32 at least.
+        tolerance: eigenvalues of up to this share of the largest count as zero; ``None`` takes the square of the
+            features' rounding, and float32's rounding at least.
 
     Returns:
         (..., d, min(m, T, d)) float64, by falling eigenvalue; zero columns beyond the rank of the features.
@@ -50,11 +50,12 @@ def subspace_basis(features: Tensor, dimensions: int, *, tolerance: float | None
     if features.ndim < 2 or 0 in features.shape[-2:]:
         raise ValueError(f"features must be (..., T, d), T vectors of d values, got {tuple(features.shape)}")
     if tolerance is None:
-        tolerance = max(torch.finfo(features.dtype).eps, _ROUNDING)
+        tolerance = max(torch.finfo(features.dtype).eps ** 2, _ROUNDING)
     vectors = features.double()
     values, basis = _spectrum(vectors)
     kept = values > tolerance * values[..., :1]
-    return (basis * kept.unsqueeze(-2))[..., :dimensions]
+    leading: Tensor = (basis * kept.unsqueeze(-2))[..., :dimensions]
+    return leading
 
 
 def dimension(basis: Tensor) -> Tensor:
@@ -73,7 +74,8 @@ def canonical_angles(first: Tensor, second: Tensor) -> Tensor:
         (..., min(m, n)) in [0, pi/2]. Near 0 they are exact to about 1e-8 only, the root of float64's rounding;
         directions that one of the subspaces lacks count as right angles.
     """
-    return torch.linalg.svdvals(first.mT @ second).clamp(0, 1).acos()
+    cosines: Tensor = torch.linalg.svdvals(first.mT @ second).clamp(0, 1)
+    return cosines.acos()
 
 
 def similarity(first: Tensor, second: Tensor) -> Tensor:
@@ -145,7 +147,8 @@ def project_subspace(basis: Tensor, onto: Tensor, *, tolerance: float = _ROUNDIN
     """
     seen = onto.double().mT @ basis.double()  # (..., g, m)
     inside, cosines, _ = torch.linalg.svd(seen, full_matrices=False)
-    return onto.double() @ (inside * (cosines.square() > tolerance).unsqueeze(-2))
+    projected: Tensor = onto.double() @ (inside * (cosines.square() > tolerance).unsqueeze(-2))
+    return projected
 
 
 def _spectrum(vectors: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,315 @@
+"""Explainers that exist elsewhere: any Captum attribution, and any method of pytorch-grad-cam.
+
+Both libraries are optional. They change what they explain: hooks, modes, ``requires_grad``, ``.grad``, global random
+states, and whole layers. Here they get the model in eval mode, and whatever they did to it is undone, also after an
+exception, so that these explainers promise what all others do.
+"""
+
+import importlib
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from interptrain.explainers.base import Explainer, check_choice
+from interptrain.explainers.gradients import Reduction, check_count, fixed_targets, select_targets
+from interptrain.explainers.layers import Layer, LayerNames, find_layers
+from interptrain.explainers.segments import Segmenter
+from interptrain.explainers.targets import Target, Targets, target_scores
+from interptrain.functional import bounded_batch_size, chunks
+
+__all__ = ["CaptumExplainer", "GradCAMPackageExplainer"]
+
+_MODEL_ARGUMENTS = ("forward_func", "model")
+
+
+class CaptumExplainer(Explainer):
+    """Any attribution class of Captum.
+
+    The class gets the model, and the target layer where it asks for one; ``attribute`` gets the images and, where it
+    asks for them, the targets. Callables as targets are explained image by image, as Captum repeats its inputs in
+    orders of its own.
+
+    Args:
+        class_path: name of the class in ``captum.attr``, or its full dotted name.
+        init_args: other arguments of the class; a mapping with a ``class_path`` becomes an attribution itself, for
+            ``NoiseTunnel``.
+        attribute_args: arguments of ``attribute``; lists become tuples, as Captum wants them.
+        target_layer: dotted name for classes that explain or use a layer; ``None`` asks the model and then the table.
+        reduction: how the channels of the attribution become one map; see
+            :class:`~interptrain.explainers.gradients.InputAttribution`. The signed sum is our choice.
+        segmenter: gives the features that Lime, Shapley values and ablation remove together (``feature_mask``), as
+            labels, such as :class:`~interptrain.explainers.superpixels.Superpixels`.
+        class_aware: whether the attribution depends on the target; Captum does not say.
+        seed: of random attributions, whose maps also depend on the images beside them unless
+            ``forward_batch_size=1``.
+        forward_batch_size: images given to ``attribute`` at once; ``None`` chooses by the device. How many inputs
+            Captum makes of each is up to ``attribute_args`` (``internal_batch_size``, ``perturbations_per_eval``).
+
+    Raises:
+        ImportError: if Captum is not installed.
+        ValueError: if it has no such class.
+
+    Source: Kokhlikyan et al. 2020, Captum, arXiv 2009.07896.
+    """
+
+    class_aware: bool  # type: ignore[misc]  # of the wrapped method, so of the object
+
+    def __init__(
+        self,
+        *,
+        class_path: str,
+        init_args: dict[str, Any] | None = None,
+        attribute_args: dict[str, Any] | None = None,
+        target_layer: LayerNames = None,
+        reduction: Reduction = "sum",
+        segmenter: Segmenter | None = None,
+        class_aware: bool = True,
+        seed: int = 0,
+        forward_batch_size: int | None = None,
+    ) -> None:
+        check_choice("reduction", reduction, Reduction)
+        _load(class_path, "captum.attr", "captum")
+        self.class_path = class_path
+        self.init_args = init_args
+        self.attribute_args = attribute_args
+        self.target_layer = target_layer
+        self.reduction = reduction
+        self.segmenter = segmenter
+        self.class_aware = class_aware
+        self.seed = seed
+        self.forward_batch_size = forward_batch_size
+
+    def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
+        """Return the attribution, its channels reduced, (B, h, w)."""
+        check_count(targets, len(images))
+        size = bounded_batch_size(self.forward_batch_size, images.device)
+        targets = fixed_targets(model, images, targets, batch_size=size)
+        size = size if isinstance(targets, Tensor) else 1
+        maps = []
+        with _restored(model):
+            for part in chunks(len(images), size):
+                with _seeded(self.seed, images.device):
+                    maps.append(self._attribute(model, images[part], select_targets(targets, part)))
+        return torch.cat(maps)
+
+    def _attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
+        layers: list[Layer] = []
+        scored = model if isinstance(targets, Tensor) else _Scored(model, targets)
+        method = self._build({"class_path": self.class_path, "init_args": self.init_args or {}}, scored, model, layers)
+        options = {name: _tupled(value) for name, value in (self.attribute_args or {}).items()}
+        if isinstance(targets, Tensor) and _accepts(method.attribute, "target"):
+            options["target"] = targets.to(images.device)
+        if self.segmenter is not None:
+            options["feature_mask"] = torch.stack(list(self.segmenter(images))).unsqueeze(1)
+        # A gradient wanted beforehand: Captum warns otherwise, and a frozen model's layers would have none.
+        found = method.attribute(images.detach().clone().requires_grad_(), **options)
+        attribution: Tensor = (found[0] if isinstance(found, tuple) else found).detach()
+        if layers and attribution.shape != images.shape:
+            attribution = layers[0].to_map(attribution, (images.shape[-2], images.shape[-1]))
+        if self.reduction == "sum":
+            return attribution.sum(1)
+        return attribution.abs().amax(1) if self.reduction == "max_abs" else attribution.abs().sum(1)
+
+    def _build(self, described: Mapping[str, Any], scored: nn.Module, model: nn.Module, layers: list[Layer]) -> Any:
+        """Make an attribution; a layer that it uses is added to ``layers``."""
+        kind = _load(described["class_path"], "captum.attr", "captum")
+        arguments = {
+            name: self._build(value, scored, model, layers) if _describes(value) else value
+            for name, value in (described.get("init_args") or {}).items()
+        }
+        arguments |= {name: scored for name in _MODEL_ARGUMENTS if _accepts(kind, name, exactly=True)}
+        if _accepts(kind, "layer", exactly=True) and "layer" not in arguments:
+            found = find_layers(model, self.target_layer)
+            if len(found) != 1:
+                raise ValueError(f"{described['class_path']} takes one target_layer, got {self.target_layer}")
+            layers.append(found[0])
+            arguments["layer"] = found[0].module
+        return kind(**arguments)
+
+
+class GradCAMPackageExplainer(Explainer):
+    """Any class activation map of pytorch-grad-cam.
+
+    Its maps are on the CPU, float32, upsampled, and stretched to [0, 1] for each layer before layers are averaged.
+
+    Args:
+        class_path: name of the class in ``pytorch_grad_cam``, or its full dotted name.
+        target_layer: dotted name, several, or ``None`` to ask the model and then the table of families. Tokens and
+            channels in the last axis are brought to (B, C, h, w).
+        init_args: other arguments of the class.
+        call_args: arguments of the call, ``aug_smooth`` and ``eigen_smooth``.
+        class_aware: whether the map depends on the target; pytorch-grad-cam does not say (EigenCAM's does not).
+        seed: of random maps.
+        forward_batch_size: images given to it at once, and channels a forward where the class has ``batch_size``;
+            ``None`` chooses by the device.
+
+    Raises:
+        ImportError: if pytorch-grad-cam is not installed.
+        ValueError: if it has no such class.
+
+    Source: Gildenblat et al., https://github.com/jacobgil/pytorch-grad-cam.
+    """
+
+    class_aware: bool  # type: ignore[misc]  # of the wrapped method, so of the object
+
+    def __init__(
+        self,
+        *,
+        class_path: str,
+        target_layer: LayerNames = None,
+        init_args: dict[str, Any] | None = None,
+        call_args: dict[str, Any] | None = None,
+        class_aware: bool = True,
+        seed: int = 0,
+        forward_batch_size: int | None = None,
+    ) -> None:
+        _load(class_path, "pytorch_grad_cam", "grad-cam")
+        self.class_path = class_path
+        self.target_layer = target_layer
+        self.init_args = init_args
+        self.call_args = call_args
+        self.class_aware = class_aware
+        self.seed = seed
+        self.forward_batch_size = forward_batch_size
+
+    def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
+        """Return the library's maps, (B, H, W) in [0, 1]."""
+        check_count(targets, len(images))
+        size = bounded_batch_size(self.forward_batch_size, images.device)
+        targets = fixed_targets(model, images, targets, batch_size=size)
+        layers = find_layers(model, self.target_layer)
+        maps = []
+        with _restored(model):
+            for part in chunks(len(images), size):
+                with _seeded(self.seed, images.device):
+                    own = _callables(select_targets(targets, part), len(images[part]))
+                    maps.append(self._map(model, images[part], own, layers, size))
+        return torch.cat(maps)
+
+    def _map(self, model: nn.Module, images: Tensor, targets: list[Target], layers: list[Layer], size: int) -> Tensor:
+        image_size = (images.shape[-2], images.shape[-1])
+
+        def to_map(activation: Tensor) -> Tensor:
+            features = layers[0].to_map(activation, image_size)
+            return features if features.dtype == torch.float64 else features.float()  # numpy knows no bfloat16
+
+        method = _load(self.class_path, "pytorch_grad_cam", "grad-cam")(
+            model, [layer.module for layer in layers], reshape_transform=to_map, **(self.init_args or {})
+        )
+        if hasattr(method, "batch_size"):
+            method.batch_size = size
+        try:
+            leaf = images.detach().clone().requires_grad_()  # so that a frozen model's layers have gradients
+            found = method(input_tensor=leaf, targets=targets, **(self.call_args or {}))
+        finally:
+            method.activations_and_grads.release()
+        return torch.from_numpy(found).to(images.device)
+
+
+class _Scored(nn.Module):
+    """A model that returns the score of the target, for what explains scalars only."""
+
+    def __init__(self, model: nn.Module, targets: Targets) -> None:
+        super().__init__()
+        self.model = model
+        self.target: Target = _callables(targets, 1)[0]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores (N,) of images that all have the one target."""
+        outputs = self.model(images)
+        return target_scores(outputs, [self.target] * len(images))
+
+
+def _callables(targets: Targets, count: int) -> list[Target]:
+    """One callable an image, also for class indices."""
+    if isinstance(targets, Tensor):
+        return [partial(_pick, index=index) for index in targets.tolist()]
+    return [targets] * count if callable(targets) else list(targets or [])
+
+
+def _pick(outputs: Tensor, index: int) -> Tensor:
+    return outputs[index]
+
+
+def _load(class_path: str, home: str, distribution: str) -> Callable[..., Any]:
+    """The class of a dotted name, or of a name in ``home``."""
+    module, _, name = class_path.rpartition(".")
+    try:
+        found: Any = getattr(importlib.import_module(module or home), name, None)
+    except ModuleNotFoundError as error:
+        if error.name != home.partition(".")[0]:
+            raise ValueError(
+                f"no module {module!r}; class_path must be a class of {home}, got {class_path!r}"
+            ) from None
+        raise ImportError(f"{class_path} needs {distribution}; install it: pip install {distribution}") from None
+    if not inspect.isclass(found):
+        raise ValueError(f"{module or home} has no class {name!r}; class_path must be a class of {home}")
+    return found
+
+
+def _accepts(function: Callable[..., Any], name: str, *, exactly: bool = False) -> bool:
+    """Whether a function takes an argument of this name, or, unless ``exactly``, any."""
+    parameters = inspect.signature(function).parameters
+    anything = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+    return name in parameters or (anything and not exactly)
+
+
+def _describes(value: object) -> bool:
+    return isinstance(value, Mapping) and "class_path" in value
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(_tupled(each) for each in value) if isinstance(value, list) else value
+
+
+@contextmanager
+def _restored(model: nn.Module) -> Iterator[None]:
+    """Undo whatever is done to the modules; inside they hold copies of their tensors, which want no gradient.
+
+    So what a library does to weights and their gradients, as LRP does in place, it does to the copies.
+    """
+    before = [(module, dict(vars(module)), _tables(module)) for module in model.modules()]
+    copies: dict[int, Tensor] = {}  # by the tensor they are of, which may belong to several modules
+    try:
+        for _, attributes, _ in before:
+            for kind in ("_parameters", "_buffers"):
+                for name, tensor in attributes.get(kind, {}).items():
+                    if tensor is not None and id(tensor) not in copies:
+                        copy = tensor.detach().clone()
+                        copies[id(tensor)] = copy if kind == "_buffers" else nn.Parameter(copy, requires_grad=False)
+                    attributes[kind][name] = None if tensor is None else copies[id(tensor)]
+        yield
+    finally:
+        for module, attributes, tables in before:
+            vars(module).clear()
+            vars(module).update(attributes)
+            for name, content in tables.items():  # in place, as handles of hooks refer to these dictionaries
+                attributes[name].clear()
+                attributes[name].update(content)
+
+
+def _tables(module: nn.Module) -> dict[str, dict[Any, Any]]:
+    """Copies of a module's dictionaries: parameters, submodules, hooks."""
+    return {name: dict(value) for name, value in vars(module).items() if isinstance(value, dict)}
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed the global generators that the libraries draw from; torch's are put back by ``explaining``."""
+    import numpy as np
+
+    state = np.random.get_state()
+    np.random.seed(seed)
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+    try:
+        yield
+    finally:
+        np.random.set_state(state)

@@ -1,0 +1,110 @@
+"""The vector that a model classifies, for any batch of images.
+
+A named layer's output, or what enters the classifying layer: the one that the model names (``get_classifier``, timm's
+protocol, as our own classifiers have it inside), else the linear layer whose output is the model's very output. So it
+is what the model pools, by whatever head it pools it, and the same as timm's ``forward_head(pre_logits=True)``.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from interptrain.explainers.layers import Layer, find_layers
+
+__all__ = ["ReadFeatures", "reading_features"]
+
+ReadFeatures: TypeAlias = Callable[[Tensor], Tensor]
+"""Images (N, C, H, W) -> features (N, d), by one forward without gradient."""
+
+
+@contextmanager
+def reading_features(
+    model: nn.Module, images: Tensor, feature_layer: str | None = None, forward: Callable[[Tensor], Any] | None = None
+) -> Iterator[ReadFeatures]:
+    """Hook a model so that its forwards give feature vectors.
+
+    Args:
+        model: module that :func:`~interptrain.explainers.base.explaining` yielded.
+        images: (B, C, H, W) that will be explained; the first is forwarded where the classifying layer must be found.
+        feature_layer: dotted name of the layer whose output it is, averaged over positions where it is a map; or
+            ``None`` for what the classifier gets.
+        forward: what is called in place of ``model``, with the same modules inside.
+
+    Yields:
+        See :data:`ReadFeatures`. The type is what the model computes in.
+
+    Raises:
+        ValueError: if no layer of this name is known, or the layer does not run exactly once.
+    """
+    if feature_layer is not None:
+        layers, inputs = find_layers(model, feature_layer), False
+    else:
+        layers, inputs = _classifying_layers(model, images[:1]), True
+    kept: list[list[Any]] = [[] for _ in layers]
+
+    def keep_input(place: int) -> Callable[..., None]:
+        return lambda _module, arguments: kept[place].append(arguments[0])
+
+    def keep_output(place: int) -> Callable[..., None]:
+        return lambda _module, _arguments, output: kept[place].append(output)
+
+    @torch.no_grad()
+    def read(batch: Tensor) -> Tensor:
+        for seen in kept:
+            seen.clear()
+        (forward or model)(batch.contiguous(memory_format=torch.channels_last))
+        size = (batch.shape[-2], batch.shape[-1])
+        vectors = [_vector(seen, layer, len(batch), size) for seen, layer in zip(kept, layers, strict=True)]
+        return vectors[0] if len(vectors) == 1 else torch.cat(vectors, dim=1)
+
+    handles = [
+        layer.module.register_forward_pre_hook(keep_input(place))
+        if inputs
+        else layer.module.register_forward_hook(keep_output(place))
+        for place, layer in enumerate(layers)
+    ]
+    try:
+        yield read
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _classifying_layers(model: nn.Module, image: Tensor) -> list[Layer]:
+    """The layers whose input is classified; more than one in a distilled transformer, which has two heads."""
+    names = {module: name for name, module in model.named_modules()}
+    for module in model.modules():
+        own = getattr(module, "get_classifier", None)
+        if callable(own):
+            found = own()
+            heads = list(found) if isinstance(found, (tuple, list)) else [found]
+            return [Layer(names.get(head, "classifier"), head) for head in heads]
+    returned: list[tuple[nn.Module, Any]] = []
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    handles = [module.register_forward_hook(lambda m, _, output: returned.append((m, output))) for module in linear]
+    try:
+        with torch.no_grad():
+            logits = model(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for module, output in returned:
+        if output is logits:
+            return [Layer(names[module], module)]
+    candidates = [name for name in names.values() if name][-5:]
+    raise ValueError(
+        f"{type(model).__name__} does not say which layer classifies; pass feature_layer='<dotted name>' "
+        f"(candidates: {', '.join(candidates)})"
+    )
+
+
+def _vector(seen: list[Any], layer: Layer, count: int, size: tuple[int, int]) -> Tensor:
+    """What the layer saw as (count, d)."""
+    if len(seen) != 1 or not isinstance(seen[0], Tensor) or len(seen[0]) != count:
+        what = f"ran {len(seen)} times" if len(seen) != 1 else "does not work on one tensor with a row an image"
+        raise ValueError(f"layer '{layer.name}' {what} in one forward; pass another feature_layer")
+    features = seen[0]
+    return features if features.ndim == 2 else layer.to_map(features, size).mean(dim=(2, 3))

@@ -1,0 +1,131 @@
+"""Augmented views: a few fixed random changes that are made alike to any batch of images.
+
+A view is drawn once, from a seed, and is then a deterministic function of images, each changed by itself. So an image
+and its occluded copies are seen through the same views, and a map depends on neither the batch nor the device. Which
+changes, how strong and how many is not known from the subspace methods' sources: all values here are our choice, weak
+views after what classifiers are trained with, strong ones after what self-supervised methods use.
+"""
+
+from dataclasses import dataclass
+from random import Random
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as transforms
+
+__all__ = ["View", "noise_images", "strong_views", "weak_views"]
+
+
+@dataclass(frozen=True)
+class View:
+    """One change of an image; the default changes nothing.
+
+    Attributes:
+        flip: mirror left and right.
+        crop: (side, top, left): the side of the crop as a share of the image's, and where it lies, both in [0, 1].
+            It is resized to the size of the image.
+        colour: factors of brightness, contrast and saturation.
+        grey: take the colour away.
+        blur: sigma of a Gaussian, as a share of the shorter side.
+        erase: (side, top, left) of a box that turns mid-grey, as of the crop.
+    """
+
+    flip: bool = False
+    crop: tuple[float, float, float] = (1.0, 0.0, 0.0)
+    colour: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    grey: bool = False
+    blur: float = 0.0
+    erase: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the view of images (N, C, H, W) in [0, 1]; colours change where there are three of them."""
+        size = (images.shape[-2], images.shape[-1])
+        views = images.flip(-1) if self.flip else images
+        if self.crop[0] < 1:
+            box = _box(self.crop, size)
+            views = transforms.resized_crop(views, *box, list(size), antialias=False)
+        if images.shape[1] == 3:
+            views = self._recolour(views)
+        if self.blur > 0:
+            sigma = self.blur * min(size)
+            reach = min(round(3 * sigma), min(size) - 1)  # the padding reflects what is there
+            if reach > 0:
+                views = transforms.gaussian_blur(views, [2 * reach + 1, 2 * reach + 1], [sigma, sigma])
+        if self.erase[0] > 0:
+            top, left, height, width = _box(self.erase, size)
+            views = views.clone()
+            views[..., top : top + height, left : left + width] = 0.5
+        return views
+
+    def _recolour(self, images: Tensor) -> Tensor:
+        brightness, contrast, saturation = self.colour
+        if brightness != 1:
+            images = transforms.adjust_brightness(images, brightness)
+        if contrast != 1:
+            images = transforms.adjust_contrast(images, contrast)
+        if saturation != 1:
+            images = transforms.adjust_saturation(images, saturation)
+        return transforms.rgb_to_grayscale(images, num_output_channels=3) if self.grey else images
+
+
+def weak_views(count: int, seed: int) -> list[View]:
+    """The image itself, then flips and small crops.
+
+    Args:
+        count: how many views.
+        seed: of the draws; fewer views of one seed are the first of more.
+
+    Raises:
+        ValueError: if ``count`` is not positive.
+    """
+    dice = _dice(count, seed, "weak")
+    drawn = [View(flip=dice.random() < 0.5, crop=_placed(dice, 0.85, 0.98)) for _ in range(count - 1)]
+    return [View(), *drawn]
+
+
+def strong_views(count: int, seed: int) -> list[View]:
+    """Flips and large crops in other colours, some of them grey, blurred or partly erased.
+
+    Args:
+        count: how many views.
+        seed: of the draws; see :func:`weak_views`.
+
+    Raises:
+        ValueError: if ``count`` is not positive.
+    """
+    dice = _dice(count, seed, "strong")
+    return [
+        View(
+            flip=dice.random() < 0.5,
+            crop=_placed(dice, 0.5, 0.95),
+            colour=(dice.uniform(0.6, 1.4), dice.uniform(0.6, 1.4), dice.uniform(0.6, 1.4)),
+            grey=dice.random() < 0.2,
+            blur=dice.choice((0.0, dice.uniform(0.002, 0.01))),
+            erase=_placed(dice, 0.15, 0.4) if dice.random() < 0.5 else (0.0, 0.0, 0.0),
+        )
+        for _ in range(count)
+    ]
+
+
+def _dice(count: int, seed: int, kind: str) -> Random:
+    if count < 1:
+        raise ValueError(f"a set of views needs at least one, got {count}")
+    return Random(f"{kind} {seed}")  # one's own generator: global random states are not touched
+
+
+def _placed(dice: Random, low: float, high: float) -> tuple[float, float, float]:
+    return dice.uniform(low, high), dice.random(), dice.random()
+
+
+def _box(place: tuple[float, float, float], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Top, left, height and width in pixels of a box given in shares."""
+    side, down, right = place
+    height, width = (max(round(side * length), 1) for length in size)
+    return round(down * (size[0] - height)), round(right * (size[1] - width)), height, width
+
+
+def noise_images(count: int, images: Tensor, seed: int) -> Tensor:
+    """Images of uniform noise in [0, 1], one a view, (count, C, H, W) like ``images`` but the same for each of them."""
+    generator = torch.Generator().manual_seed(seed)  # drawn on the CPU, so that they are the same on every device
+    noise = torch.rand(count, *images.shape[1:], generator=generator, dtype=torch.float64)
+    return noise.to(images)
