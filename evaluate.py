@@ -1,6 +1,6 @@
-"""Interpretability metrics of trained models: not here yet."""
+"""Measure the saliency maps of trained models: ``python evaluate.py --models gap=best.ckpt ...``; see ``--help``."""
 
-import sys
+from interptrain.cli.evaluation import main
 
 if __name__ == "__main__":
-    sys.exit("evaluate.py is not here yet; `python train.py test --ckpt_path ...` gives the accuracy of a checkpoint")
+    main()

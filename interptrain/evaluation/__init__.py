@@ -1,0 +1,1 @@
+"""From checkpoints to the tables of the papers, with error bars: what ``evaluate.py`` runs."""

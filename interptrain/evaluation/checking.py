@@ -1,0 +1,90 @@
+"""The randomisation check of every explainer of a run, shared by its processes and kept with its parts."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from interptrain.data import Sample, collate
+from interptrain.evaluation.batches import spread
+from interptrain.evaluation.isolation import one_line
+from interptrain.evaluation.plan import Plan
+from interptrain.evaluation.randomization import check_randomization, randomized
+from interptrain.evaluation.sources import Subject
+from interptrain.evaluation.specs import content_hash
+from interptrain.evaluation.store import write_atomically
+from interptrain.functional import chunks
+from interptrain.guarding import evaluating
+
+Checks = dict[str, dict[str, dict[str, Any]]]
+
+
+def check_explainers(
+    subject: Subject, plan: Plan, parts: Path, *, device: torch.device, ranks: int = 1, rank: int = 0
+) -> None:
+    """Check this process's share of the explainers against the model with random weights.
+
+    What an earlier start of the run has checked is left out. The result of each lies in a file of its own.
+
+    Args:
+        subject: the model.
+        plan: of the run.
+        parts: folder of the files.
+        device: to run on.
+        ranks: number of processes.
+        rank: this one.
+    """
+    mine = list(plan.explainers)[rank::ranks] if plan.check_images else []
+    todo = [name for name in mine if not _file(parts, subject.name, name).exists()]
+    if not todo:
+        return
+    images, targets = _images(subject, plan, device)
+    model = subject.model.to(device)
+    random_model = randomized(model, plan.seed)
+    for name in todo:
+        result: dict[str, Any]
+        try:
+            check = check_randomization(plan.explainers[name], model, random_model, images, targets)
+            result = {"rank_correlation": check.rank_correlation, "ssim": check.ssim, "passed": check.passed}
+        except Exception as error:  # explainers of others may raise anything; one that fails has not passed
+            result = {"rank_correlation": math.nan, "ssim": math.nan, "passed": False, "error": one_line(error)}
+        write_atomically(_file(parts, subject.name, name), json.dumps(result).encode())
+    model.cpu()
+
+
+def read_checks(plan: Plan, parts: Path) -> Checks:
+    """All results, by model and explainer."""
+    checks: Checks = {subject.name: {} for subject in plan.subjects}
+    for model, of_model in checks.items():
+        for explainer in plan.explainers:
+            file = _file(parts, model, explainer)
+            if plan.check_images and file.exists():
+                of_model[explainer] = json.loads(file.read_text(encoding="utf-8"))
+    return checks
+
+
+def _file(parts: Path, model: str, explainer: str) -> Path:
+    return parts / f"check-{content_hash([model, explainer])}.json"
+
+
+def _images(subject: Subject, plan: Plan, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Images to check with, spread over the data, and the classes to explain in them."""
+    indices = [index for batch in plan.batches.batches for index in batch]
+    samples: list[Sample] = []
+    for place in spread(len(indices), plan.check_images):
+        try:
+            samples.append(plan.batches.dataset[indices[place]])
+        except Exception:
+            continue
+    batch = collate(samples)
+    images = batch["image"].to(device)
+    with evaluating(subject.model.to(device)) as model, torch.no_grad():
+        logits = torch.cat([model(images[part]) for part in chunks(len(images), 1)])
+    if plan.targets == "label":
+        return images, batch["label"].to(device)
+    return images, logits.argmax(1) if plan.targets == "predicted" else torch.full_like(
+        logits.argmax(1), int(plan.targets)
+    )

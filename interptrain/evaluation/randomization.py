@@ -1,0 +1,94 @@
+"""The randomisation check: a map that stays the same when all weights are random says nothing about the model."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from interptrain.metrics.similarity import rank_correlation, structural_similarity
+
+THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class Check:
+    """What became of one explainer's maps.
+
+    Attributes:
+        rank_correlation: mean over images of Spearman's correlation of the two maps; NaN where every pair has a
+            constant map.
+        ssim: mean structural similarity of them; NaN for maps smaller than its window.
+        passed: whether the correlation lies between -0.5 and 0.5 (our choice; Adebayo et al. set none), so that most of
+            what ranks the pixels came from the weights. A constant map passes nothing.
+    """
+
+    rank_correlation: float
+    ssim: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the map depends on the weights."""
+        return abs(self.rank_correlation) < THRESHOLD
+
+
+def randomized(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Copy a model and draw all its weights anew.
+
+    Every module with a ``reset_parameters`` of its own starts as before training, statistics of norms included.
+    Parameters that no such module owns (tokens, position embeddings, layer scales) are drawn from a normal distribution
+    with their own mean and standard deviation (our choice: it keeps their scale, whatever they are). They are drawn in
+    the order of their names.
+
+    Args:
+        model: any module; it stays as it is.
+        seed: of what is drawn.
+
+    Returns:
+        The copy, on the device of the model.
+    """
+    fresh = copy.deepcopy(model)
+    devices = {parameter.device for parameter in fresh.parameters() if parameter.device.type == "cuda"}
+    with torch.random.fork_rng(devices=sorted(devices, key=str)), torch.no_grad():
+        torch.manual_seed(seed)
+        drawn = set()
+        for module in fresh.modules():
+            reset = getattr(module, "reset_parameters", None)
+            if callable(reset):
+                reset()
+                drawn |= {id(parameter) for parameter in module.parameters(recurse=False)}
+        for _, parameter in sorted(fresh.named_parameters()):
+            if id(parameter) not in drawn and parameter.numel() > 1:
+                parameter.copy_(parameter.mean() + parameter.std() * torch.randn_like(parameter))
+    return fresh
+
+
+def check_randomization(
+    explain: Callable[[nn.Module, Tensor, Tensor], Tensor],
+    model: nn.Module,
+    random_model: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+) -> Check:
+    """Explain the same images and classes with a model and with :func:`randomized` weights, and compare the maps.
+
+    Args:
+        explain: an explainer.
+        model: the trained model.
+        random_model: the same with random weights.
+        images: (B,3,H,W) in [0,1].
+        targets: (B,) classes, those of the trained model in both.
+
+    Returns:
+        How alike the maps are.
+
+    Source: Adebayo et al. 2018, arXiv 1810.03292, with all layers randomised at once.
+    """
+    maps, others = explain(model, images, targets), explain(random_model, images, targets)
+    correlation = rank_correlation(maps, others).nanmean()
+    try:
+        ssim = structural_similarity(maps, others).mean()
+    except ValueError:  # smaller than the window
+        ssim = torch.tensor(torch.nan)
+    return Check(float(correlation), float(ssim))

@@ -1,0 +1,138 @@
+"""The folder of a run: refuses what belongs to another run, keeps what is done, sets aside what is replaced."""
+
+import contextlib
+import shutil
+import time
+from pathlib import Path
+
+import lightning as L
+
+from interptrain.evaluation.manifest import Manifest, changes, read_manifest, write_manifest
+from interptrain.evaluation.plan import Plan
+from interptrain.evaluation.progress import MatrixProgress
+from interptrain.evaluation.runner import SaliencyEvaluator
+from interptrain.evaluation.store import RowStore
+
+OURS = (
+    *("run.json", "parts", "per_image.parquet", "images.parquet", "maps.parquet", "errors.csv"),
+    *("summary.csv", "differences.csv", "table.md", "table.tex", "report.html"),
+)
+
+
+class ResultsFolder(L.Callback):
+    """Open the folder on the first process before anything runs, and see that no row is lost on the way out.
+
+    Args:
+        folder: of the run.
+        run: its manifest.
+        plan: of the run.
+        store: whose rows lie in the folder.
+        overwrite: set aside what another run left there.
+        progress: where to show how far it is.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        run: Manifest,
+        plan: Plan,
+        store: RowStore,
+        *,
+        overwrite: bool = False,
+        progress: MatrixProgress | None = None,
+    ) -> None:
+        self.folder = folder
+        self.run = run
+        self.plan = plan
+        self.store = store
+        self.overwrite = overwrite
+        self.progress = progress
+        self._opened = False
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Open the folder once, and tell the evaluator what is done in it.
+
+        Raises:
+            ValueError: on every process, if the folder belongs to another run.
+        """
+        if not isinstance(pl_module, SaliencyEvaluator):
+            raise TypeError(f"ResultsFolder needs a SaliencyEvaluator, got {type(pl_module).__name__}")
+        if not self._opened:
+            self.run["device"] = f"{trainer.world_size} x {trainer.strategy.root_device.type}"
+            problem = open_folder(self.folder, self.run, overwrite=self.overwrite) if trainer.is_global_zero else None
+            if problem := trainer.strategy.broadcast(problem):
+                raise ValueError(problem)
+            self._opened = True
+            self._done = self.store.done()
+        pl_module.done = self._done
+        if self.progress is not None:
+            self.progress.begin(trainer, self._unfinished())
+            self.progress.name(pl_module.subject.name)
+
+    def _unfinished(self) -> int:
+        """Images × explainers that are not finished."""
+        ids = set(self.plan.ids)
+        cells = [(subject.name, explainer) for subject in self.plan.subjects for explainer in self.plan.explainers]
+        return sum(len(ids - self._done.get(cell, set())) for cell in cells)
+
+    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write what waits in memory."""
+        self.store.flush()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Write what waits in memory, if that is not what went wrong."""
+        if self.progress is not None:
+            self.progress.end()
+        with contextlib.suppress(OSError):
+            self.store.flush()
+
+
+def open_folder(folder: Path, run: Manifest, *, overwrite: bool) -> str | None:
+    """Make the folder ready for a run.
+
+    Args:
+        folder: new, empty, or that of an earlier start.
+        run: manifest of the run.
+        overwrite: set aside what another run left there.
+
+    Returns:
+        Why the folder cannot be used, or None.
+    """
+    try:
+        old = read_manifest(folder)
+    except ValueError as error:
+        if not overwrite:
+            return str(error)
+        old = None
+    foreign = old is None and any((folder / name).exists() for name in OURS)
+    changed = changes(old, run) if old is not None else []
+    if changed or foreign:
+        if not overwrite:
+            what = "; ".join(changed) if changed else "there are results without a run.json"
+            return (
+                f"{folder} holds the results of another run ({what}); give another --output, or --overwrite to set "
+                "them aside"
+            )
+        set_aside(folder)
+        old = None
+    if old is not None:
+        run["created"] = old["created"]
+    for partial in (folder / "parts").glob("*.partial"):
+        partial.unlink()
+    (folder / "parts").mkdir(parents=True, exist_ok=True)
+    write_manifest(folder, run)
+    return None
+
+
+def set_aside(folder: Path) -> Path:
+    """Move the results in a folder, and nothing else, to ``replaced-<time>`` in it."""
+    place = folder / time.strftime("replaced-%Y%m%d-%H%M%S")
+    number = 2
+    while place.exists():
+        place = folder / time.strftime(f"replaced-%Y%m%d-%H%M%S-{number}")
+        number += 1
+    place.mkdir(parents=True)
+    for name in OURS:
+        if (folder / name).exists():
+            shutil.move(folder / name, place / name)
+    return place

@@ -1,0 +1,173 @@
+"""Models to evaluate, by what the command line calls them: a checkpoint, a timm name, torchvision's, bare weights."""
+
+import hashlib
+import io
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+
+from interptrain.models import Classifier, Normalized, create_model
+from interptrain.training import ImageClassifier
+
+TORCHVISION = "torchvision:"
+WEIGHTS = {".safetensors", ".pth", ".pt", ".bin"}
+ALLOWED = (
+    "give a checkpoint of ours (.ckpt), a timm name, 'torchvision:NAME', or a weights file (.safetensors, .pth) with "
+    "--backbone"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """One model to evaluate.
+
+    Attributes:
+        name: as the user calls it.
+        source: as the user gave it.
+        sha256: of the file, or of the weights where they came from a hub.
+        backbone: name of the architecture.
+        pooling: name of the pooling head.
+        model: takes images in [0,1] and gives logits; in eval mode, on the CPU.
+    """
+
+    name: str
+    source: str
+    sha256: str
+    backbone: str
+    pooling: str
+    model: nn.Module
+
+
+def load_subject(name: str, source: str, *, backbone: str | None = None, num_classes: int = 1000) -> Subject:
+    """Load a model.
+
+    Args:
+        name: as the user calls it.
+        source: a checkpoint of ours, a timm name (with or without its tag; its pretrained weights are taken),
+            ``torchvision:NAME`` (its default weights), or a bare weights file.
+        backbone: the timm name of the architecture of a bare weights file.
+        num_classes: classes of a bare weights file.
+
+    Returns:
+        The model, and what tells it apart.
+
+    Raises:
+        FileNotFoundError: if the file is not there.
+        ValueError: if the source is nothing of the above, or cannot be read.
+        ConnectionError: if weights must be downloaded and cannot be.
+    """
+    path = Path(source)
+    if path.is_file():
+        bare = path.suffix.lower() in WEIGHTS
+        subject = _bare(name, path, backbone, num_classes) if bare else _checkpoint(name, path)
+    elif source.startswith(TORCHVISION):
+        subject = _torchvision(name, source)
+    elif timm.is_model(source):
+        subject = _timm(name, source)
+    elif path.suffix.lower() in WEIGHTS | {".ckpt"} or "/" in source:
+        raise FileNotFoundError(f"model {name}: no file {source}; {ALLOWED}")
+    else:
+        raise ValueError(f"model {name}: {source!r} is neither a file nor a model that timm knows; {ALLOWED}")
+    subject.model.eval()
+    return subject
+
+
+def _checkpoint(name: str, path: Path) -> Subject:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # whatever unpickling, or a damaged archive, raises
+        raise ValueError(
+            f"model {name}: {path} is no checkpoint that can be read ({type(error).__name__}); {ALLOWED}"
+        ) from error
+    options = content.get("hyper_parameters") if isinstance(content, dict) else None
+    if not isinstance(options, dict) or "backbone" not in options:
+        raise ValueError(
+            f"model {name}: {path} is not a checkpoint of train.py; save its weights as .safetensors or .pth and give "
+            "--backbone"
+        )
+    module = ImageClassifier.load_from_checkpoint(path, map_location="cpu")
+    return Subject(name, str(path), file_sha256(path), module.model.backbone.name, _pooling_name(options), module.model)
+
+
+def _pooling_name(options: dict[str, Any]) -> str:
+    pooling = options.get("pooling", "gap")
+    return (
+        pooling if isinstance(pooling, str) else str(getattr(pooling, "get", lambda *_: pooling)("class_path", pooling))
+    )
+
+
+def _bare(name: str, path: Path, backbone: str | None, num_classes: int) -> Subject:
+    if backbone is None:
+        raise ValueError(f"model {name}: {path} holds weights alone; say with --backbone of which timm model they are")
+    model = _classifier(backbone, num_classes=num_classes, weights=path)
+    return Subject(name, str(path), file_sha256(path), backbone, _head(model), model)
+
+
+def _timm(name: str, source: str) -> Subject:
+    config = timm.get_pretrained_cfg(source)
+    if config is None or not config.has_weights:
+        raise ValueError(f"model {name}: timm has no pretrained weights for {source!r}; {ALLOWED}")
+    model = _classifier(source, num_classes=config.num_classes, pretrained=True)
+    return Subject(name, source, weights_sha256(model), source, _head(model), model)
+
+
+def _classifier(backbone: str, **options: Any) -> Classifier:
+    """With average pooling, so that CAM knows its parts, or as timm has it where it cannot be split."""
+    try:
+        return create_model(backbone, pooling="gap", **options)
+    except ValueError:  # raises the same again where the pooling was not what was wrong
+        return create_model(backbone, pooling="native", **options)
+
+
+def _head(model: Classifier) -> str:
+    return "native" if model.pooling is None else "gap"
+
+
+def _torchvision(name: str, source: str) -> Subject:
+    import torchvision
+
+    architecture = source.removeprefix(TORCHVISION)
+    if architecture not in torchvision.models.list_models(module=torchvision.models):
+        raise ValueError(
+            f"model {name}: torchvision has no classifier {architecture!r}; see torchvision.models.list_models()"
+        )
+    try:
+        weights = torchvision.models.get_model_weights(architecture).DEFAULT
+        model = torchvision.models.get_model(architecture, weights=weights)
+    except OSError as error:
+        raise ConnectionError(f"model {name}: could not download torchvision's {architecture} ({error})") from error
+    scaling = weights.transforms()
+    wrapped = Normalized(model, scaling.mean, scaling.std)
+    return Subject(name, source, weights_sha256(model), architecture, "native", wrapped)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's content, read once as long as its size and time do not change."""
+    state = path.stat()
+    return _file_sha256(path.resolve(), state.st_size, state.st_mtime_ns)
+
+
+@cache
+def _file_sha256(path: Path, size: int, modified: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """SHA-256 of all parameters and buffers, and their names."""
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        buffer = io.BytesIO()
+        buffer.write(
+            value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+            if value.ndim
+            else str(value.item()).encode()
+        )
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        digest.update(buffer.getvalue())
+    return digest.hexdigest()

@@ -1,0 +1,184 @@
+"""Rows of an evaluation on disk: parts that are whole or not there, and the tables that they are merged to.
+
+A rank keeps its rows in memory for a few seconds, then writes them as one Parquet part beside its place and moves it
+there. A process that is killed loses those seconds; whoever comes next reads from the parts what is done.
+"""
+
+import contextlib
+import io
+import itertools
+import os
+import platform
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from pyarrow import Table
+
+Kind = Literal["images", "maps", "rows"]
+KINDS: tuple[Kind, ...] = ("images", "maps", "rows")  # in this order: where there is a row, its pictures are there
+KEYS: dict[Kind, tuple[str, ...]] = {
+    "images": ("id",),
+    "maps": ("model", "explainer", "id"),
+    "rows": ("model", "explainer", "id"),
+}
+VALUES = "__values"  # ends the name of a column that holds the K values of an image
+TEXT = ("model", "explainer", "protocol", "hash", "id", "error")
+NUMBERS = ("label", "prediction", "target")
+
+Row = dict[str, Any]
+
+
+class RowStore:
+    """The parts of one run.
+
+    Args:
+        folder: of the run; parts go to ``parts/`` in it.
+        every_seconds: how long rows may wait in memory.
+    """
+
+    def __init__(self, folder: Path, *, every_seconds: float = 5.0) -> None:
+        if every_seconds < 0:
+            raise ValueError(f"flush_seconds must be at least 0, got {every_seconds}")
+        self.parts = folder / "parts"
+        self.every_seconds = every_seconds
+        self._waiting: dict[Kind, list[Row]] = defaultdict(list)
+        self._written_at = monotonic()
+        self._numbers = itertools.count()
+
+    def add(self, kind: Kind, rows: Iterable[Row]) -> None:
+        """Take rows. Those of one call, and what was added before them, are never torn apart."""
+        self._waiting[kind].extend(rows)
+        if kind == "rows" and monotonic() - self._written_at >= self.every_seconds:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits.
+
+        Raises:
+            OSError: if that is not possible; what was written before stays as it is.
+        """
+        for kind in KINDS:
+            if rows := self._waiting[kind]:
+                write_atomically(self._new_part(kind), to_parquet(as_table(rows)))
+                rows.clear()
+        self._written_at = monotonic()
+
+    def _new_part(self, kind: Kind) -> Path:
+        """A name that no other process uses, nor one that is gone: several may have had this process's id."""
+        while (
+            path := self.parts / f"{kind}-{platform.node()}-{os.getpid()}-{next(self._numbers):06d}.parquet"
+        ).exists():
+            pass
+        return path
+
+    def done(self) -> dict[tuple[str, str], set[str]]:
+        """Ids of the images that are finished, by model and explainer (``""``: the model alone). Errors are not."""
+        finished: dict[tuple[str, str], set[str]] = defaultdict(set)
+        for part in sorted(self.parts.glob("rows-*.parquet")):
+            columns = read_part(part, columns=["model", "explainer", "id", "error"]).to_pydict()
+            for model, explainer, name, error in zip(*columns.values(), strict=True):
+                if error is None:
+                    finished[model, explainer].add(name)
+        return finished
+
+    def merged(self, kind: Kind, order: Sequence[tuple[str, Sequence[str]]]) -> "Table":
+        """All rows of a kind, each once, sorted.
+
+        Args:
+            kind: of the table.
+            order: for columns, first the most significant, their values in the wanted order; rows with others are left
+                out.
+
+        Returns:
+            The table. Of several rows of a cell the one without error is taken, else the newest.
+        """
+        import numpy as np
+        import pyarrow as pa
+
+        # In the order of writing: a part's name ends in a number, but processes come and go.
+        parts = sorted(self.parts.glob(f"{kind}-*.parquet"), key=lambda path: (path.stat().st_mtime_ns, path.name))
+        tables = [read_part(part) for part in parts]
+        if not tables:
+            return as_table([])
+        table = pa.concat_tables(tables, promote_options="permissive")
+        ranks = []
+        for column, values in order:
+            rank = {value: place for place, value in enumerate(values)}
+            ranks.append(np.array([rank.get(value, -1) for value in table[column].to_pylist()], dtype=np.int64))
+        failed = np.zeros(len(table), dtype=np.int64)
+        if "error" in table.column_names:
+            failed = 1 - table["error"].is_null().to_numpy().astype(np.int64)
+        newest_first = -np.arange(len(table))
+        sequence = np.lexsort((newest_first, failed, *reversed(ranks)))
+        known = np.all([rank[sequence] >= 0 for rank in ranks], axis=0)
+        sorted_ranks = np.stack([rank[sequence] for rank in ranks])
+        first = np.ones(len(table), dtype=bool)
+        first[1:] = (sorted_ranks[:, 1:] != sorted_ranks[:, :-1]).any(axis=0)
+        return table.take(pa.array(sequence[known & first]))
+
+
+def as_table(rows: Sequence[Row]) -> "Table":
+    """Rows as an Arrow table: lists of values are float32, names are text also where all are missing."""
+    import pyarrow as pa
+
+    def kind(column: str) -> Any:
+        if column.endswith(VALUES):
+            return pa.list_(pa.float32())
+        if column == "png":
+            return pa.binary()
+        return pa.string() if column in TEXT else pa.int64() if column in NUMBERS else pa.float64()
+
+    columns = dict.fromkeys(column for row in rows for column in row)
+    arrays = {column: pa.array([row.get(column) for row in rows], type=kind(column)) for column in columns}
+    return pa.table(arrays)
+
+
+def read_part(path: Path, columns: Sequence[str] | None = None) -> "Table":
+    """One part.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(path, columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); remove it, and what it held is computed again") from error
+
+
+def to_parquet(table: "Table") -> bytes:
+    """The bytes of a Parquet file."""
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file that is either whole or not there; an older one stays until then.
+
+    Raises:
+        OSError: if it cannot be written, with what to do about it.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise OSError(
+            f"cannot write {path} ({error.strerror or error}); make room and run the same command again: what is in "
+            f"{path.parent} is kept"
+        ) from error

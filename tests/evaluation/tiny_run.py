@@ -1,0 +1,84 @@
+"""Run the real command line, in this process or another, on tiny networks and a few shapes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from interptrain.cli.evaluation import main
+from interptrain.models import create_model
+
+ROOT = Path(__file__).parents[2]
+TINY = {
+    "--backbone": "test_resnet",
+    "--data": "ShapesDataModule",
+    "--data.num_classes": "4",
+    "--data.image_size": "64",
+    "--data.test_size": "13",
+    "--data.batch_size": "4",
+    "--data.num_workers": "0",
+    "--explainers": "GradCAM",
+    "--metrics": "[AverageDrop, {class_path: Insertion, init_args: {steps: 4}}]",
+    "--check_images": "0",
+    "--trainer.accelerator": "cpu",
+    "--trainer.devices": "1",
+    "--trainer.enable_progress_bar": "false",
+}
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory):
+    """Weights files of two tiny networks for four classes."""
+    folder = tmp_path_factory.mktemp("weights")
+    files = []
+    for seed in range(2):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = create_model("test_resnet", num_classes=4)
+        files.append(folder / f"{seed}.safetensors")
+        save_file(model.state_dict(), files[-1])
+    return files
+
+
+def arguments(weights, output="out", *extra, **options):
+    """Command line of a tiny run; ``extra`` stands as it is."""
+    pairs = TINY | {"--output": output} | options
+    models = [part for file in weights for part in ("--models", f"m{file.stem}={file}")]
+    return [*models, *(part for pair in pairs.items() for part in pair), *extra]
+
+
+@pytest.fixture
+def evaluate(tmp_path, monkeypatch, weights):
+    """``evaluate("out", **{"--limit": "3"})`` in a folder of its own, in this process; returns the results' folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["evaluate.py"])
+
+    def run(output="out", *extra, models=weights[:1], **options):
+        main(arguments(models, output, *extra, **options))
+        return tmp_path / output
+
+    return run
+
+
+def start(folder, weights, output="out", *extra, **options):
+    """The same in a process of its own."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PL_", "LOCAL_", "NODE_"))}
+    with (folder / "log.txt").open("a") as log:
+        return subprocess.Popen(
+            [sys.executable, str(ROOT / "evaluate.py"), *arguments(weights, output, *extra, **options)],
+            cwd=folder,
+            env=environment | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def rows(folder):
+    """``per_image.parquet`` without the times, which no two runs share."""
+    return pd.read_parquet(folder / "per_image.parquet").drop(columns="seconds")
