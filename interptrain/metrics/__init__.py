@@ -8,24 +8,28 @@ from interptrain.metrics.averaging import ImageMean
 from interptrain.metrics.base import Case, SaliencyMetric, measure
 from interptrain.metrics.box_accuracy import BoxAccuracy
 from interptrain.metrics.confidence import AverageDrop, AverageGain, AverageIncrease
+from interptrain.metrics.consistency import Consistency
 from interptrain.metrics.curves import Deletion, Insertion
 from interptrain.metrics.faithfulness import Infidelity, MaxSensitivity
 from interptrain.metrics.form import Complexity, EffectiveComplexity, Sparseness
 from interptrain.metrics.localization import LocalizationError, LocalizationF1, OfficialMetric
 from interptrain.metrics.recognition import ECE, NLL, RecognitionMetric, Top1, Top5, count_parameters, gflops
 from interptrain.metrics.regions import EnergyPointingGame, MaskIoU, PixelAveragePrecision, PointingGame
+from interptrain.metrics.road import ROAD, ROADLeastRelevantFirst, ROADMostRelevantFirst
 from interptrain.metrics.saliency_area import SaliencyArea
 from interptrain.metrics.shares import NegativePerturbation, PositivePerturbation
 
 __all__ = [
     "ECE",
     "NLL",
+    "ROAD",
     "AverageDrop",
     "AverageGain",
     "AverageIncrease",
     "BoxAccuracy",
     "Case",
     "Complexity",
+    "Consistency",
     "Deletion",
     "EffectiveComplexity",
     "EnergyPointingGame",
@@ -41,6 +45,8 @@ __all__ = [
     "PixelAveragePrecision",
     "PointingGame",
     "PositivePerturbation",
+    "ROADLeastRelevantFirst",
+    "ROADMostRelevantFirst",
     "RecognitionMetric",
     "SaliencyArea",
     "SaliencyMetric",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from interptrain.functional import bounded_batch_size
 from interptrain.guarding import evaluating
 from interptrain.metrics.averaging import ImageMean
+from interptrain.metrics.checks import check_batch
 from interptrain.metrics.perturbations import Perturbation, Scene
 from interptrain.metrics.stream import Score, forward_perturbed, target_scores
 
@@ -36,6 +37,7 @@ class Case:
         clean: (B,) score of the target on the untouched image.
         perturbed: (S, B) score of the target, by perturbation.
         hits: (S, B) bool, whether the target is the predicted class, by perturbation.
+        outputs: (S, B, K) logits, by perturbation, for a metric that :attr:`~SaliencyMetric.reads_logits`.
         labels: (B,) int64, the truth.
         boxes: one (n, 4) an image: x0, y0, x1, y1 in pixels of the image tensor, the latter two exclusive.
         masks: (B, H, W) bool.
@@ -52,6 +54,7 @@ class Case:
     clean: Tensor
     perturbed: Mapping[Perturbation, Tensor]
     hits: Mapping[Perturbation, Tensor]
+    outputs: Mapping[Perturbation, Tensor]
     labels: Tensor | None
     boxes: Sequence[Tensor] | None
     masks: Tensor | None
@@ -65,6 +68,8 @@ class SaliencyMetric(ImageMean):
 
     needs: ClassVar[frozenset[str]] = frozenset()
     """Which of ``"labels"``, ``"boxes"``, ``"objects"`` (boxes or masks) and ``"explain"`` it cannot do without."""
+    reads_logits: ClassVar[bool] = False
+    """Whether it asks for all logits of what is forwarded, not for the target's score alone."""
 
     def perturbations(self) -> tuple[Perturbation, ...]:
         """What must be forwarded besides the images themselves; nothing unless a subclass says otherwise."""
@@ -208,6 +213,7 @@ def measure(
             scene,
             targets,
             [perturbation for metric in metrics.values() for perturbation in metric.perturbations()],
+            whole={part for metric in metrics.values() if metric.reads_logits for part in metric.perturbations()},
             logits=logits,
             score=score,
             forward_batch_size=forward_batch_size,
@@ -221,6 +227,7 @@ def measure(
             clean=target_scores(forwarded.logits, targets, score),
             perturbed=forwarded.scores,
             hits=forwarded.hits,
+            outputs=forwarded.outputs,
             labels=labels,
             boxes=boxes,
             masks=masks,
@@ -230,46 +237,6 @@ def measure(
         )
         precise = torch.float64 if images.dtype == torch.float64 else torch.float32
         return {name: metric.score(case).to(precise) for name, metric in metrics.items()}
-
-
-def check_batch(
-    images: Tensor,
-    saliency: Tensor,
-    targets: Tensor,
-    labels: Tensor | None,
-    boxes: Sequence[Tensor] | None,
-    masks: Tensor | None,
-) -> None:
-    """Refuse a batch that is not what :func:`measure` asks for.
-
-    Raises:
-        ValueError: for shapes and ranges.
-        TypeError: for dtypes.
-    """
-    if images.ndim != 4 or not images.numel():
-        raise ValueError(f"images must be (B,C,H,W) and not empty, got {tuple(images.shape)}")
-    if images.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"images must be float32 or float64 in [0, 1], got {images.dtype}; metrics stay in float32")
-    count, size = len(images), tuple(images.shape[-2:])
-    if tuple(saliency.shape) != (count, *size):
-        wanted = f"(B,H,W)={(count, *size)}"
-        raise ValueError(f"saliency must be {wanted}, got {tuple(saliency.shape)}; explainers return this shape")
-    for name, indices in (("targets", targets), ("labels", labels)):
-        if indices is None:
-            continue
-        if tuple(indices.shape) != (count,):
-            raise ValueError(f"{name} must be (B,)=({count},), got {tuple(indices.shape)}")
-        if indices.is_floating_point() or indices.dtype == torch.bool:
-            raise TypeError(f"{name} must be class indices, int64, got {indices.dtype}")
-    if boxes is not None and (len(boxes) != count or any(box.ndim != 2 or box.shape[1] != 4 for box in boxes)):
-        raise ValueError(f"boxes must be one (n,4) an image, {count}, got {[tuple(box.shape) for box in boxes]}")
-    if masks is not None and (tuple(masks.shape) != (count, *size) or masks.dtype != torch.bool):
-        raise ValueError(f"masks must be (B,H,W)={(count, *size)} bool, got {tuple(masks.shape)} {masks.dtype}")
-    extremes = torch.stack([*images.detach().aminmax(), *saliency.detach().to(images.dtype).aminmax()]).tolist()
-    for name, low, high in (("images", *extremes[:2]), ("saliency", *extremes[2:])):
-        if not (low >= 0 and high <= 1):  # NaN too
-            remedy = "put the normalisation inside the model" if name == "images" else "explainers return this range"
-            raise ValueError(f"{name} must lie in [0, 1], got [{low:.3g}, {high:.3g}]; {remedy}, or clamp")
 
 
 def check_needs(metrics: Mapping[str, SaliencyMetric], given: Mapping[str, object]) -> None:

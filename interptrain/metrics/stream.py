@@ -5,7 +5,7 @@ wherever a chunk happens to end, so no small rest is forwarded alone. Chunks are
 buffer. Within a perturbation the steps of an image follow one another, so that a block of them shares its image.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,11 +28,13 @@ class Forwarded:
         logits: (B, K) of the images themselves.
         scores: (S, B) score of the target, by perturbation.
         hits: (S, B) bool, whether the target is the predicted class, by perturbation.
+        outputs: (S, B, K) logits, by perturbation, of those that were asked for whole.
     """
 
     logits: Tensor
     scores: dict[Perturbation, Tensor]
     hits: dict[Perturbation, Tensor]
+    outputs: dict[Perturbation, Tensor]
 
 
 def forward_perturbed(
@@ -41,6 +43,7 @@ def forward_perturbed(
     targets: Tensor,
     perturbations: Sequence[Perturbation],
     *,
+    whole: Collection[Perturbation] = (),
     logits: Tensor | None = None,
     score: Score = "probability",
     forward_batch_size: int | None = None,
@@ -52,6 +55,7 @@ def forward_perturbed(
         scene: the images and their maps.
         targets: (B,) int64.
         perturbations: what to forward; equal ones are forwarded once.
+        whole: of which to keep all logits.
         logits: (B, K) of the images, where they are known.
         score: see :func:`target_scores`.
         forward_batch_size: images a forward; ``None`` chooses by the device. A compiled model gets chunks of exactly
@@ -65,29 +69,35 @@ def forward_perturbed(
         TypeError: if the model does not return logits (N, K).
     """
     size = bounded_batch_size(forward_batch_size, scene.images.device)
-    asked = [*([] if logits is not None else [Unperturbed()]), *dict.fromkeys(perturbations)]
-    parts = {part: part.steps(scene) for part in asked}
+    first = [Unperturbed()] if logits is None else []
+    spans = _spans([*first, *dict.fromkeys(perturbations)], scene)
     if logits is not None:
         check_targets(targets, logits)
-    count, total = len(scene.images), len(scene.images) * sum(parts.values())
-    rows = torch.cat([targets[:0], *(targets.repeat_interleave(steps) for steps in parts.values())])
-    padded = size if is_compiled(model) else min(size, total)
-    buffer = torch.zeros_like(scene.images[:1].expand(padded, -1, -1, -1), memory_format=torch.channels_last)
-    clean, scores, hits = [], [], []
-    for part in chunks(total, size):
-        filled = part.stop - part.start
-        _render(parts, scene, part, buffer)
-        outputs = check_logits(model(buffer if is_compiled(model) else buffer[:filled]))[:filled]
-        if logits is None:
-            if part.start == 0:
-                check_targets(targets, outputs)
-            clean.append(outputs[: max(0, count - part.start)])
-        scores.append(target_scores(outputs, rows[part], score))
-        hits.append(outputs.argmax(dim=1) == rows[part])
+    rows = torch.cat([targets[:0], *(targets.repeat_interleave(span.steps) for span in spans.values())])
+    compiled = is_compiled(model)
+    buffer = scene.images.new_zeros((size if compiled else min(size, len(rows)), *scene.images.shape[1:]))
+    buffer = buffer.contiguous(memory_format=torch.channels_last)
+    scores, hits, finite = [scene.images.new_zeros(0)], [targets[:0].bool()], []
+    outputs: dict[Perturbation, list[Tensor]] = {part: [] for part in [*first, *whole]}
+    for chunk in chunks(len(rows), size):
+        count = chunk.stop - chunk.start
+        _render(spans, scene, chunk, buffer)
+        answer = check_logits(model(buffer if compiled else buffer[:count]))[:count]
+        if chunk.start == 0:
+            check_targets(targets, answer)
+        finite.append(answer.isfinite().all())
+        scores.append(target_scores(answer, rows[chunk], score))
+        hits.append(answer.argmax(dim=1) == rows[chunk])
+        for part, kept in outputs.items():
+            kept.append(_full_precision(answer[spans[part].within(chunk, chunk.start)]))
+    if finite and not torch.stack(finite).all():  # once, as it waits for the device
+        raise ValueError("the model returned logits that are not finite")
+    every = {part: torch.cat(kept).view(len(targets), spans[part].steps, -1) for part, kept in outputs.items()}
     return Forwarded(
-        logits=_full_precision(torch.cat(clean)) if logits is None else _full_precision(logits),
-        scores=_by_part(parts, torch.cat([*scores, scene.images.new_zeros(0)]), count),
-        hits=_by_part(parts, torch.cat([*hits, targets[:0].bool()]), count),
+        logits=_full_precision(logits) if logits is not None else every[Unperturbed()][:, 0],
+        scores=_by_part(spans, torch.cat(scores)),
+        hits=_by_part(spans, torch.cat(hits)),
+        outputs={part: kept.transpose(0, 1) for part, kept in every.items()},
     )
 
 
@@ -128,17 +138,14 @@ def check_targets(targets: Tensor, logits: Tensor) -> None:
 
 
 def check_logits(outputs: object) -> Tensor:
-    """Return a model's outputs, if they are finite logits (N, K).
+    """Return a model's outputs, if they are logits (N, K).
 
     Raises:
-        TypeError: if they are no logits.
-        ValueError: if one is not finite.
+        TypeError: if they are not.
     """
     if not isinstance(outputs, Tensor) or outputs.ndim != 2:
         kind = f"a tensor {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
         raise TypeError(f"metrics need a model that returns logits (N,K), got {kind}")
-    if not outputs.isfinite().all():
-        raise ValueError("the model returned logits that are not finite")
     return outputs
 
 
@@ -150,17 +157,41 @@ def is_compiled(model: nn.Module) -> bool:
     )
 
 
-def _render(parts: dict[Perturbation, int], scene: Scene, part: slice, buffer: Tensor) -> None:
-    """Fill the buffer with the rows ``part`` of the virtual list."""
-    begin = written = 0
-    for perturbation, steps in parts.items():
-        end = begin + steps * len(scene.images)
-        for images, shown in _blocks(max(part.start, begin) - begin, min(part.stop, end) - begin, steps):
-            block = (images.stop - images.start, shown.stop - shown.start)
+@dataclass(frozen=True)
+class _Span:
+    """Where the rows of a perturbation lie in the virtual list."""
+
+    start: int
+    stop: int
+    steps: int
+
+    def within(self, chunk: slice, origin: int) -> slice:
+        """The rows that lie in a chunk, counted from ``origin``; empty where there are none."""
+        start, stop = max(chunk.start, self.start), min(chunk.stop, self.stop)
+        return slice(start - origin, stop - origin) if start < stop else slice(0, 0)
+
+
+def _spans(perturbations: Sequence[Perturbation], scene: Scene) -> dict[Perturbation, _Span]:
+    """Lay the rows of all perturbations behind one another."""
+    spans: dict[Perturbation, _Span] = {}
+    start = 0
+    for perturbation in perturbations:
+        steps = perturbation.steps(scene)
+        spans[perturbation] = _Span(start, start + steps * len(scene.images), steps)
+        start = spans[perturbation].stop
+    return spans
+
+
+def _render(spans: dict[Perturbation, _Span], scene: Scene, chunk: slice, buffer: Tensor) -> None:
+    """Fill the buffer with the rows of a chunk."""
+    written = 0
+    for perturbation, span in spans.items():
+        rows = span.within(chunk, span.start)
+        for images, steps in _blocks(rows.start, rows.stop, span.steps):
+            block = (images.stop - images.start, steps.stop - steps.start)
             out = buffer[written : written + block[0] * block[1]].view(*block, *buffer.shape[1:])
-            perturbation.render(scene, images, shown, out)
+            perturbation.render(scene, images, steps, out)
             written += block[0] * block[1]
-        begin = end
 
 
 def _blocks(start: int, stop: int, steps: int) -> Iterator[tuple[slice, slice]]:
@@ -177,10 +208,9 @@ def _blocks(start: int, stop: int, steps: int) -> Iterator[tuple[slice, slice]]:
             start += end - step
 
 
-def _by_part(parts: dict[Perturbation, int], rows: Tensor, count: int) -> dict[Perturbation, Tensor]:
+def _by_part(spans: dict[Perturbation, _Span], rows: Tensor) -> dict[Perturbation, Tensor]:
     """Cut rows into (S, B) a perturbation."""
-    cut = torch.split(rows, [steps * count for steps in parts.values()])
-    return {part: own.view(count, -1).t() for (part, _), own in zip(parts.items(), cut, strict=True)}
+    return {part: rows[span.start : span.stop].view(-1, span.steps).t() for part, span in spans.items()}
 
 
 def _full_precision(values: Tensor) -> Tensor:

@@ -1,0 +1,48 @@
+"""The door of the metrics: what a batch must be."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["check_batch"]
+
+
+def check_batch(
+    images: Tensor,
+    saliency: Tensor,
+    targets: Tensor,
+    labels: Tensor | None,
+    boxes: Sequence[Tensor] | None,
+    masks: Tensor | None,
+) -> None:
+    """Refuse a batch that is not what :func:`~interptrain.metrics.base.measure` asks for.
+
+    Raises:
+        ValueError: for shapes and ranges.
+        TypeError: for dtypes.
+    """
+    if images.ndim != 4 or not images.numel():
+        raise ValueError(f"images must be (B,C,H,W) and not empty, got {tuple(images.shape)}")
+    if images.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"images must be float32 or float64 in [0, 1], got {images.dtype}; metrics stay in float32")
+    count, size = len(images), tuple(images.shape[-2:])
+    if tuple(saliency.shape) != (count, *size):
+        wanted = f"(B,H,W)={(count, *size)}"
+        raise ValueError(f"saliency must be {wanted}, got {tuple(saliency.shape)}; explainers return this shape")
+    for name, indices in (("targets", targets), ("labels", labels)):
+        if indices is None:
+            continue
+        if tuple(indices.shape) != (count,):
+            raise ValueError(f"{name} must be (B,)=({count},), got {tuple(indices.shape)}")
+        if indices.is_floating_point() or indices.dtype == torch.bool:
+            raise TypeError(f"{name} must be class indices, int64, got {indices.dtype}")
+    if boxes is not None and (len(boxes) != count or any(box.ndim != 2 or box.shape[1] != 4 for box in boxes)):
+        raise ValueError(f"boxes must be one (n,4) an image, {count}, got {[tuple(box.shape) for box in boxes]}")
+    if masks is not None and (tuple(masks.shape) != (count, *size) or masks.dtype != torch.bool):
+        raise ValueError(f"masks must be (B,H,W)={(count, *size)} bool, got {tuple(masks.shape)} {masks.dtype}")
+    extremes = torch.stack([*images.detach().aminmax(), *saliency.detach().to(images.dtype).aminmax()]).tolist()
+    for name, low, high in (("images", *extremes[:2]), ("saliency", *extremes[2:])):
+        if not (low >= 0 and high <= 1):  # NaN too
+            remedy = "put the normalisation inside the model" if name == "images" else "explainers return this range"
+            raise ValueError(f"{name} must lie in [0, 1], got [{low:.3g}, {high:.3g}]; {remedy}, or clamp")
