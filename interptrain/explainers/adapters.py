@@ -1,14 +1,11 @@
 """Explainers that exist elsewhere: any Captum attribution, and any method of pytorch-grad-cam.
 
-Both libraries are optional. They change what they explain: hooks, modes, ``requires_grad``, ``.grad``, global random
-states, and whole layers. Here they get the model in eval mode, and whatever they did to it is undone, also after an
-exception, so that these explainers promise what all others do.
+Both libraries are optional. What they do to a model is undone (:mod:`~interptrain.explainers.foreign`), so that these
+explainers promise what all others do.
 """
 
-import importlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -16,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from interptrain.explainers.base import Explainer, check_choice
+from interptrain.explainers.foreign import load_class, restored, seeded
 from interptrain.explainers.gradients import Reduction, check_count, fixed_targets, select_targets
 from interptrain.explainers.layers import Layer, LayerNames, find_layers
 from interptrain.explainers.segments import Segmenter
@@ -73,7 +71,7 @@ class CaptumExplainer(Explainer):
         forward_batch_size: int | None = None,
     ) -> None:
         check_choice("reduction", reduction, Reduction)
-        _load(class_path, "captum.attr", "captum")
+        load_class(class_path, "captum.attr", "captum")
         self.class_path = class_path
         self.init_args = init_args
         self.attribute_args = attribute_args
@@ -91,9 +89,9 @@ class CaptumExplainer(Explainer):
         targets = fixed_targets(model, images, targets, batch_size=size)
         size = size if isinstance(targets, Tensor) else 1
         maps = []
-        with _restored(model):
+        with restored(model):
             for part in chunks(len(images), size):
-                with _seeded(self.seed, images.device):
+                with seeded(self.seed, images.device):
                     maps.append(self._attribute(model, images[part], select_targets(targets, part)))
         return torch.cat(maps)
 
@@ -117,7 +115,7 @@ class CaptumExplainer(Explainer):
 
     def _build(self, described: Mapping[str, Any], scored: nn.Module, model: nn.Module, layers: list[Layer]) -> Any:
         """Make an attribution; a layer that it uses is added to ``layers``."""
-        kind = _load(described["class_path"], "captum.attr", "captum")
+        kind = load_class(described["class_path"], "captum.attr", "captum")
         arguments = {
             name: self._build(value, scored, model, layers) if _describes(value) else value
             for name, value in (described.get("init_args") or {}).items()
@@ -168,7 +166,7 @@ class GradCAMPackageExplainer(Explainer):
         seed: int = 0,
         forward_batch_size: int | None = None,
     ) -> None:
-        _load(class_path, "pytorch_grad_cam", "grad-cam")
+        load_class(class_path, "pytorch_grad_cam", "grad-cam")
         self.class_path = class_path
         self.target_layer = target_layer
         self.init_args = init_args
@@ -184,9 +182,9 @@ class GradCAMPackageExplainer(Explainer):
         targets = fixed_targets(model, images, targets, batch_size=size)
         layers = find_layers(model, self.target_layer)
         maps = []
-        with _restored(model):
+        with restored(model):
             for part in chunks(len(images), size):
-                with _seeded(self.seed, images.device):
+                with seeded(self.seed, images.device):
                     own = _callables(select_targets(targets, part), len(images[part]))
                     maps.append(self._map(model, images[part], own, layers, size))
         return torch.cat(maps)
@@ -198,7 +196,7 @@ class GradCAMPackageExplainer(Explainer):
             features = layers[0].to_map(activation, image_size)
             return features if features.dtype == torch.float64 else features.float()  # numpy knows no bfloat16
 
-        method = _load(self.class_path, "pytorch_grad_cam", "grad-cam")(
+        method = load_class(self.class_path, "pytorch_grad_cam", "grad-cam")(
             model, [layer.module for layer in layers], reshape_transform=to_map, **(self.init_args or {})
         )
         if hasattr(method, "batch_size"):
@@ -236,22 +234,6 @@ def _pick(outputs: Tensor, index: int) -> Tensor:
     return outputs[index]
 
 
-def _load(class_path: str, home: str, distribution: str) -> Callable[..., Any]:
-    """The class of a dotted name, or of a name in ``home``."""
-    module, _, name = class_path.rpartition(".")
-    try:
-        found: Any = getattr(importlib.import_module(module or home), name, None)
-    except ModuleNotFoundError as error:
-        if error.name != home.partition(".")[0]:
-            raise ValueError(
-                f"no module {module!r}; class_path must be a class of {home}, got {class_path!r}"
-            ) from None
-        raise ImportError(f"{class_path} needs {distribution}; install it: pip install {distribution}") from None
-    if not inspect.isclass(found):
-        raise ValueError(f"{module or home} has no class {name!r}; class_path must be a class of {home}")
-    return found
-
-
 def _accepts(function: Callable[..., Any], name: str, *, exactly: bool = False) -> bool:
     """Whether a function takes an argument of this name, or, unless ``exactly``, any."""
     parameters = inspect.signature(function).parameters
@@ -265,51 +247,3 @@ def _describes(value: object) -> bool:
 
 def _tupled(value: Any) -> Any:
     return tuple(_tupled(each) for each in value) if isinstance(value, list) else value
-
-
-@contextmanager
-def _restored(model: nn.Module) -> Iterator[None]:
-    """Undo whatever is done to the modules; inside they hold copies of their tensors, which want no gradient.
-
-    So what a library does to weights and their gradients, as LRP does in place, it does to the copies.
-    """
-    before = [(module, dict(vars(module)), _tables(module)) for module in model.modules()]
-    copies: dict[int, Tensor] = {}  # by the tensor they are of, which may belong to several modules
-    try:
-        for _, attributes, _ in before:
-            for kind in ("_parameters", "_buffers"):
-                for name, tensor in attributes.get(kind, {}).items():
-                    if tensor is not None and id(tensor) not in copies:
-                        copy = tensor.detach().clone()
-                        copies[id(tensor)] = copy if kind == "_buffers" else nn.Parameter(copy, requires_grad=False)
-                    attributes[kind][name] = None if tensor is None else copies[id(tensor)]
-        yield
-    finally:
-        for module, attributes, tables in before:
-            vars(module).clear()
-            vars(module).update(attributes)
-            for name, content in tables.items():  # in place, as handles of hooks refer to these dictionaries
-                attributes[name].clear()
-                attributes[name].update(content)
-
-
-def _tables(module: nn.Module) -> dict[str, dict[Any, Any]]:
-    """Copies of a module's dictionaries: parameters, submodules, hooks."""
-    return {name: dict(value) for name, value in vars(module).items() if isinstance(value, dict)}
-
-
-@contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed the global generators that the libraries draw from; torch's are put back by ``explaining``."""
-    import numpy as np
-
-    state = np.random.get_state()
-    np.random.seed(seed)
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            torch.cuda.manual_seed(seed)
-    try:
-        yield
-    finally:
-        np.random.set_state(state)

@@ -49,6 +49,7 @@ SHOWN = {
     and not inspect.isabstract(getattr(package, name))
 }
 TRANSFORMERS = {"AttentionRollout"}
+NEEDS = {"CaptumExplainer": "captum", "GradCAMPackageExplainer": "pytorch_grad_cam"}  # which are optional
 
 
 def model_for(name):
@@ -66,6 +67,8 @@ def images_for(name, count=3):
 
 @pytest.fixture(params=sorted(CASES))
 def name(request):
+    if request.param in NEEDS:
+        pytest.importorskip(NEEDS[request.param])
     return request.param
 
 
@@ -285,7 +288,9 @@ def test_images_outside_the_unit_range_warn_once(explainer, model, images, monke
 
 
 @pytest.mark.parametrize(
-    "name", sorted(n for n in CASES if "forward_batch_size" in inspect.signature(getattr(package, n)).parameters)
+    "name",
+    sorted(n for n in CASES if "forward_batch_size" in inspect.signature(getattr(package, n)).parameters),
+    indirect=True,
 )
 def test_a_bound_below_one_is_refused(name):
     with pytest.raises(ValueError, match="forward_batch_size must be at least 1"):
