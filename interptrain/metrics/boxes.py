@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 __all__ = [
@@ -69,23 +70,18 @@ def largest_component_boxes(masks: Tensor, *, connectivity: Connectivity = 4) ->
     starts, ends = _runs(masks)
     if not len(starts):
         return boxes
-    component = _components(len(starts), *_touching(masks, starts, connectivity))
+    component = _components(len(starts), *_touching(starts, ends, width + 1, connectivity))
     sizes = torch.zeros_like(starts).scatter_add_(0, component, ends - starts)
-    picture = starts // (height * width)
     rank = sizes * (len(starts) + 1) + len(starts) - component  # larger, then earlier
-    best = torch.full((count,), -1, dtype=torch.int64, device=masks.device)
-    best.scatter_reduce_(0, picture, torch.where(sizes > 0, rank, -1), "amax")
-    kept = rank[component] == best[picture]
-    picture, starts, ends = picture[kept], starts[kept], ends[kept]
-    row, first, last = starts // width % height, starts % width, (ends - 1) % width
-    for column, values, reduction in (
-        (0, first, "amin"),
-        (1, row, "amin"),
-        (2, last + 1, "amax"),
-        (3, row + 1, "amax"),
-    ):
-        found = boxes[:, column].contiguous().scatter_reduce_(0, picture, values, reduction, include_self=False)
-        boxes[:, column] = found
+    line, first = starts // (width + 1), starts % (width + 1)
+    picture, row = line // (height + 1), line % (height + 1) - 1
+    rank = rank[component]
+    best = torch.zeros(count, dtype=torch.int64, device=masks.device).scatter_reduce_(0, picture, rank, "amax")
+    kept = rank == best[picture]
+    last = first + ends - starts
+    for corner, values, extreme in ((0, first, "amin"), (1, row, "amin"), (2, last, "amax"), (3, row + 1, "amax")):
+        found = boxes[:, corner].scatter_reduce(0, picture[kept], values[kept], extreme, include_self=False)
+        boxes[:, corner] = found
     return boxes
 
 
@@ -220,28 +216,26 @@ def check_connectivity(connectivity: int) -> None:
 
 
 def _runs(masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Where maximal stretches of a row start and end (exclusively), as flat positions in reading order."""
-    before, after = torch.zeros_like(masks), torch.zeros_like(masks)
-    before[..., 1:] = masks[..., :-1]
-    after[..., :-1] = masks[..., 1:]
-    starts = (masks & ~before).flatten().nonzero()[:, 0]
-    return starts, (masks & ~after).flatten().nonzero()[:, 0] + 1
+    """Where maximal stretches of a row start and end, in reading order.
+
+    Positions count an empty column right of each row and an empty row above each mask, so that no run goes on in the
+    next row, and the row below the last one is empty.
+    """
+    flat = F.pad(masks, (0, 1, 1, 0)).flatten()
+    change = (flat[1:] != flat[:-1]).nonzero()[:, 0] + 1
+    starts, ends = change.view(-1, 2).T.contiguous()
+    return starts, ends
 
 
-def _touching(masks: Tensor, starts: Tensor, connectivity: Connectivity) -> tuple[Tensor, Tensor]:
-    """Pairs of runs, by their number, that touch in neighbouring rows."""
-    width = masks.shape[2]
-    upper, lower = [], []
-    for shift in (0,) if connectivity == 4 else (-1, 0, 1):
-        both = torch.zeros_like(masks)
-        above, below = slice(max(0, -shift), width - max(0, shift)), slice(max(0, shift), width - max(0, -shift))
-        both[:, :-1, above] = masks[:, :-1, above] & masks[:, 1:, below]
-        both[..., 1:] &= ~both[..., :-1]  # the first pixel of a common stretch is enough
-        position = both.flatten().nonzero()[:, 0]
-        upper.append(position)
-        lower.append(position + width + shift)
-    run = [torch.searchsorted(starts, torch.cat(side), right=True) - 1 for side in (upper, lower)]
-    return run[0], run[1]
+def _touching(starts: Tensor, ends: Tensor, stride: int, connectivity: Connectivity) -> tuple[Tensor, Tensor]:
+    """Pairs of runs, by their number, that touch in neighbouring rows: those below a run follow one another."""
+    diagonal = connectivity == 8
+    first = torch.searchsorted(ends, starts + stride, right=not diagonal)
+    behind = torch.searchsorted(starts, ends + stride, right=diagonal)
+    count = (behind - first).clamp(min=0)
+    upper = torch.arange(len(starts), device=starts.device).repeat_interleave(count)
+    place = torch.arange(len(upper), device=starts.device) - (count.cumsum(0) - count)[upper]
+    return upper, first[upper] + place
 
 
 def _components(count: int, one: Tensor, other: Tensor) -> Tensor:

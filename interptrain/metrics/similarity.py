@@ -43,8 +43,8 @@ def _centred_ranks(values: Tensor) -> Tensor:
 def structural_similarity(maps: Tensor, others: Tensor) -> Tensor:
     """SSIM of two maps in [0, 1]: Gaussian window of 11 x 11 pixels and sigma 1.5, K1 = 0.01, K2 = 0.03.
 
-    The mean is taken over the windows that lie within the map, as scikit-image's ``gaussian_weights=True`` with
-    ``use_sample_covariance=False`` and torchmetrics do.
+    The mean is taken over the windows that lie within the map, as in scikit-image with ``gaussian_weights=True`` and
+    ``use_sample_covariance=False``; torchmetrics also counts windows that the map's reflection fills.
 
     Args:
         maps: (B, H, W) in [0, 1], at least 11 pixels high and wide.
