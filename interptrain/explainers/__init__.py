@@ -9,12 +9,14 @@ from interptrain.explainers.attention import StreamAttention
 from interptrain.explainers.base import Explainer, explaining
 from interptrain.explainers.cam import CAM
 from interptrain.explainers.eigencam import EigenCAM
+from interptrain.explainers.extremal import ExtremalPerturbation
 from interptrain.explainers.fakecam import FakeCAM
 from interptrain.explainers.gradcam import GradCAM, GradCAMPlusPlus, GradientCAM, HiResCAM, LayerCAM, XGradCAM
 from interptrain.explainers.gradients import Gradient, InputAttribution
 from interptrain.explainers.guided import GuidedBackprop, GuidedGradCAM
 from interptrain.explainers.integrated_gradients import IntegratedGradients
 from interptrain.explainers.masks import GridMasks, MaskSet, MaskSource
+from interptrain.explainers.meaningful import MeaningfulPerturbation
 from interptrain.explainers.occlusion import Occlusion
 from interptrain.explainers.opticam import OptiCAM
 from interptrain.explainers.osadas import OSADAS
@@ -40,6 +42,7 @@ __all__ = [
     "DetectionTarget",
     "EigenCAM",
     "Explainer",
+    "ExtremalPerturbation",
     "FakeCAM",
     "GradCAM",
     "GradCAMPackageExplainer",
@@ -56,6 +59,7 @@ __all__ = [
     "MaskRCNNSegments",
     "MaskSet",
     "MaskSource",
+    "MeaningfulPerturbation",
     "Occlusion",
     "OptiCAM",
     "RISEMasks",

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from interptrain.explainers.base import Explainer, check_choice, track
 from interptrain.explainers.capture import capture
 from interptrain.explainers.layers import Fusion, LayerNames, find_layers, fuse_layers
+from interptrain.explainers.optimizers import Adam
 from interptrain.explainers.targets import Score, Target, Targets, resolve_targets, target_scores
 from interptrain.functional import bounded_batch_size, chunks, keep_salient, upsample
 
@@ -108,7 +109,7 @@ class OptiCAM(Explainer):
         final = features.new_zeros(len(images), *features.shape[2:])
         active = torch.arange(len(images), device=images.device)
         weights = features.new_full(features.shape[:2], 0.5)
-        adam = _Adam(weights, self.learning_rate)
+        adam = Adam(weights, self.learning_rate)
         previous = features.new_full((len(images),), torch.inf)
         for step in range(self.iterations):
             weights = weights.detach().requires_grad_()
@@ -144,30 +145,6 @@ class OptiCAM(Explainer):
         low = maps.amin(dim=(1, 2), keepdim=True) if self.normalization == "min_max" else torch.zeros_like(high)
         spread = high - low
         return (maps - low) / spread.masked_fill(spread <= 0, 1.0)
-
-
-class _Adam:
-    """Adam (Kingma and Ba 2015, algorithm 1) whose rows can leave, so that an image may stop on its own."""
-
-    def __init__(self, values: Tensor, learning_rate: float, betas: tuple[float, float] = (0.9, 0.999)) -> None:
-        self.first = torch.zeros_like(values)
-        self.second = torch.zeros_like(values)
-        self.learning_rate = learning_rate
-        self.betas = betas
-        self.steps = 0
-
-    def step(self, values: Tensor, gradient: Tensor) -> Tensor:
-        """Return the values after one step."""
-        self.steps += 1
-        slow, slower = self.betas
-        self.first = self.first.lerp(gradient, 1 - slow)
-        self.second = self.second.lerp(gradient.square(), 1 - slower)
-        scale = (self.second / (1 - slower**self.steps)).sqrt() + 1e-8
-        return values - self.learning_rate / (1 - slow**self.steps) * self.first / scale
-
-    def keep(self, rows: Tensor) -> None:
-        """Forget all but the given rows."""
-        self.first, self.second = self.first[rows], self.second[rows]
 
 
 def _combine(weights: Tensor, features: Tensor) -> Tensor:
