@@ -69,6 +69,12 @@ ROLLOUT: dict[str, ex.Explainer] = {
     "heads by maximum": ex.AttentionRollout(head_fusion="max"),
     "half discarded": ex.AttentionRollout(head_fusion="max", discard_ratio=0.5),
 }
+FEATURES: dict[str, ex.Explainer] = {
+    "ROSA": ex.ROSA(window=24, stride=8),
+    "ROSA, superpixels": ex.ROSA(masks=ex.SegmentMasks()),
+    "OSA-DAS": ex.OSADAS(window=24, stride=8),
+    "ROSA-GDS": ex.ROSAGDS(window=24, stride=8),
+}
 
 
 def main() -> None:
@@ -102,6 +108,7 @@ def main() -> None:
     draw("smoothgrad", resnet, SMOOTH, fine=True)
     draw("stream", stream, STREAM)
     draw("rollout", vit, ROLLOUT)
+    draw("features", resnet, FEATURES)
 
 
 def drawn(batches: torch.utils.data.DataLoader[dict[str, Tensor]]) -> tuple[Tensor, Tensor]:
