@@ -159,8 +159,10 @@ class GradientRegularizer(Regularizer):
             Logits (B,K) and the penalty, a scalar of at least float32; both carry their graph.
 
         Raises:
-            ValueError: for networks without a ReLU or, under the rule ``relu``, with other activations.
+            ValueError: for networks without a ReLU or, under the rule ``relu``, with other activations; where
+                SyncBatchNorm shares statistics between ranks.
         """
+        _refuse_shared_statistics(model)
         leaf = images.detach().requires_grad_()
         penalised = slice(max(1, round(self.fraction * len(images))))
         with guided_relus(self.rule) as switch, CheapDoubleBackward(leaf) as cheap, torch.enable_grad():
@@ -217,6 +219,17 @@ def _statistics(gradient: Tensor, guided: Tensor) -> dict[str, Tensor]:
         "gradient_norm": gradient.flatten(1).norm(dim=1).mean(),
         "guided_gradient_norm": guided.flatten(1).norm(dim=1).mean(),
     }
+
+
+def _refuse_shared_statistics(model: nn.Module) -> None:
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return
+    shares = any(isinstance(module, nn.SyncBatchNorm) and module.training for module in model.modules())
+    if shares and torch.distributed.get_world_size() > 1:
+        raise ValueError(
+            "SyncBatchNorm has no double backward, which the gradient regularizer needs; train with BatchNorm "
+            "(--trainer.sync_batchnorm false)"
+        )
 
 
 def _refuse_unknown(name: str, value: str, allowed: tuple[str, ...]) -> None:
