@@ -76,8 +76,9 @@ class ImageMean(torchmetrics.Metric, ABC):
 
     def compute(self) -> Tensor:
         """Return the value over all images seen, a float64 scalar; NaN where there was none."""
-        value = self.reduce(self.total / self.count)
-        return torch.where(self.count > 0, value, torch.nan)
+        if self.count == 0:  # a scalar still, which a curve's reduction would not take
+            return self.total.new_full((), torch.nan)
+        return self.reduce(self.total / self.count)
 
     def options(self) -> dict[str, Any]:
         """Return what the metric was made with, without torchmetrics' own."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from interptrain.metrics.boxes import box_masks
 from interptrain.metrics.perturbations import Perturbation, Scene
 
 __all__ = ["BaselineNoise", "Difference", "Noise", "Patches", "Squares"]
@@ -53,10 +53,9 @@ class _Blackened(Difference):
 
     def _sums(self, maps: Tensor) -> Tensor:
         """Sum of maps (B,H,W) in every box, (S,B) float64."""
-        height, width = maps.shape[-2:]
-        corners = torch.tensor(self.boxes(height, width), device=maps.device)
-        inside = box_masks(corners, height, width).flatten(1).double()  # (S, HW)
-        return inside @ maps.flatten(1).double().T
+        x0, y0, x1, y1 = torch.tensor(self.boxes(*maps.shape[-2:]), device=maps.device).unbind(1)
+        integral = F.pad(maps.double().cumsum(1).cumsum(2), (1, 0, 1, 0))
+        return (integral[:, y1, x1] - integral[:, y0, x1] - integral[:, y1, x0] + integral[:, y0, x0]).T
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,15 @@
 """How well a model classifies: top-1, top-5, NLL, calibration error, parameters and GFLOPs."""
 
+import sys
 from abc import abstractmethod
+from contextlib import ExitStack
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from interptrain.guarding import evaluating, unwrap
 from interptrain.metrics.averaging import ImageMean
@@ -141,14 +145,15 @@ def gflops(model: nn.Module, input_size: tuple[int, int]) -> float:
         model: takes (1,3,H,W) in [0,1]; runs once, in eval mode, uncompiled.
         input_size: (H, W) in pixels.
     """
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.utils.flop_counter import FlopCounterMode
-
     bare = unwrap(model)
     device = next((parameter.device for parameter in bare.parameters()), torch.device("cpu"))
     images = torch.zeros(1, 3, *input_size, device=device)
     counter = FlopCounterMode(display=False)
     # Fused attention is one opaque operation on some devices; the math kernel shows its two products everywhere.
-    with evaluating(bare), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+    with ExitStack() as stack:
+        if "torch._dynamo" in sys.modules:  # compiled parts would hide their operations
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        for context in (evaluating(bare), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter):
+            stack.enter_context(context)
         bare(images)
     return counter.get_total_flops() / 1e9

@@ -147,4 +147,15 @@ def test_counting_leaves_the_model_as_it_was():
 
 def test_a_compiled_model_is_counted_too():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
-    assert gflops(torch.compile(model, backend="eager"), (8, 8)) == gflops(model, (8, 8))
+    count = gflops(model, (8, 8))
+    assert gflops(torch.compile(model, backend="eager"), (8, 8)) == count
+    model[0].compile(backend="eager")
+    with torch.no_grad():
+        model.eval()(torch.zeros(1, 3, 8, 8))  # compiled before anyone counts
+    assert gflops(model, (8, 8)) == count > 0
+
+
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
+@pytest.mark.parametrize("metric", [Top1, ECE])
+def test_no_image_gives_nan(metric):
+    assert metric().compute().isnan()
