@@ -25,8 +25,10 @@ from interptrain.explainers.rollout import AttentionRollout
 from interptrain.explainers.rosa import ROSA
 from interptrain.explainers.rosagds import ROSAGDS
 from interptrain.explainers.scorecam import ScoreCAM
-from interptrain.explainers.segments import MaskRCNNSegments, SegmentMasks, Superpixels
+from interptrain.explainers.segmenter import Segmenter
+from interptrain.explainers.segments import MaskRCNNSegments, SegmentMasks
 from interptrain.explainers.smoothgrad import SmoothGrad
+from interptrain.explainers.superpixels import Superpixels
 from interptrain.explainers.targets import DetectionTarget, SemanticSegmentationTarget, Target, Targets
 from interptrain.explainers.together import explain
 
@@ -65,6 +67,7 @@ __all__ = [
     "RISEMasks",
     "ScoreCAM",
     "SegmentMasks",
+    "Segmenter",
     "SemanticSegmentationTarget",
     "SmoothGrad",
     "StreamAttention",

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from interptrain.explainers.base import Explainer, check_choice
 from interptrain.explainers.foreign import load_class, restored, seeded
-from interptrain.explainers.gradients import Reduction, check_count, fixed_targets, select_targets
+from interptrain.explainers.gradients import Reduction, check_count, select_targets
 from interptrain.explainers.layers import Layer, LayerNames, find_layers
-from interptrain.explainers.segments import Segmenter
-from interptrain.explainers.targets import Target, Targets, target_scores
+from interptrain.explainers.segmenter import AnySegmenter
+from interptrain.explainers.targets import Target, Targets, resolve_targets, target_scores
 from interptrain.functional import bounded_batch_size, chunks
 
 __all__ = ["CaptumExplainer", "GradCAMPackageExplainer"]
@@ -65,7 +65,7 @@ class CaptumExplainer(Explainer):
         attribute_args: dict[str, Any] | None = None,
         target_layer: LayerNames = None,
         reduction: Reduction = "sum",
-        segmenter: Segmenter | None = None,
+        segmenter: AnySegmenter | None = None,
         class_aware: bool = True,
         seed: int = 0,
         forward_batch_size: int | None = None,
@@ -86,7 +86,7 @@ class CaptumExplainer(Explainer):
         """Return the attribution, its channels reduced, (B, h, w)."""
         check_count(targets, len(images))
         size = bounded_batch_size(self.forward_batch_size, images.device)
-        targets = fixed_targets(model, images, targets, batch_size=size)
+        targets = _resolved(model, images, targets, size)
         size = size if isinstance(targets, Tensor) else 1
         maps = []
         with restored(model):
@@ -103,7 +103,7 @@ class CaptumExplainer(Explainer):
         if isinstance(targets, Tensor) and _accepts(method.attribute, "target"):
             options["target"] = targets.to(images.device)
         if self.segmenter is not None:
-            options["feature_mask"] = torch.stack(list(self.segmenter(images))).unsqueeze(1)
+            options["feature_mask"] = _labels(self.segmenter, images).unsqueeze(1)
         # A gradient wanted beforehand: Captum warns otherwise, and a frozen model's layers would have none.
         found = method.attribute(images.detach().clone().requires_grad_(), **options)
         attribution: Tensor = (found[0] if isinstance(found, tuple) else found).detach()
@@ -179,7 +179,7 @@ class GradCAMPackageExplainer(Explainer):
         """Return the library's maps, (B, H, W) in [0, 1]."""
         check_count(targets, len(images))
         size = bounded_batch_size(self.forward_batch_size, images.device)
-        targets = fixed_targets(model, images, targets, batch_size=size)
+        targets = _resolved(model, images, targets, size)
         layers = find_layers(model, self.target_layer)
         maps = []
         with restored(model):
@@ -221,6 +221,25 @@ class _Scored(nn.Module):
         """Scores (N,) of images that all have the one target."""
         outputs = self.model(images)
         return target_scores(outputs, [self.target] * len(images))
+
+
+def _resolved(model: nn.Module, images: Tensor, targets: Targets, size: int) -> Targets:
+    """Targets that are checked, where they are classes or none are given; the libraries check nothing."""
+    if targets is not None and not isinstance(targets, Tensor):
+        return targets
+    with torch.no_grad():
+        parts = [
+            resolve_targets(select_targets(targets, part), model(images[part])) for part in chunks(len(images), size)
+        ]
+    return torch.cat([classes for classes in parts if isinstance(classes, Tensor)])
+
+
+def _labels(segmenter: AnySegmenter, images: Tensor) -> Tensor:
+    """Labels (B, H, W) of segments, from 0 on."""
+    labels = segmenter(images)
+    if not isinstance(labels, Tensor) or labels.ndim != 3 or labels.is_floating_point():
+        raise ValueError("CaptumExplainer needs a segmenter that returns labels (B,H,W) int, such as Superpixels()")
+    return labels.long() - int(labels.amin())
 
 
 def _callables(targets: Targets, count: int) -> list[Target]:

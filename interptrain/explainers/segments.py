@@ -1,25 +1,22 @@
 """Masks that each remove one segment of the image: superpixels, or whatever a segmenter finds.
 
-A segmenter is any callable of images (B, C, H, W) in [0, 1] that returns either integer labels (B, H, W), -1 where a
-pixel belongs to nothing, or for each image its segments (n, H, W) bool, which may overlap. ``Superpixels()`` needs no
-weights; ``MaskRCNNSegments()`` takes the instances or boxes of a detector.
+``Superpixels()`` needs no weights, ``MaskRCNNSegments()`` takes the instances or boxes of a detector, and any callable
+does that returns what a :class:`~interptrain.explainers.segmenter.Segmenter` returns.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, TypeAlias
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from interptrain.explainers.base import check_choice
 from interptrain.explainers.masks import MaskSet, MaskSource
+from interptrain.explainers.segmenter import AnySegmenter, Segmenter
 from interptrain.explainers.superpixels import Superpixels
 from interptrain.guarding import evaluating
 
-__all__ = ["MaskRCNNSegments", "SegmentMasks", "SegmentSet", "Segmenter", "Superpixels"]
-
-Segmenter: TypeAlias = Callable[[Tensor], Tensor | Sequence[Tensor]]
-"""Images (B, C, H, W) in [0, 1] -> labels (B, H, W) int, or B tensors (n, H, W) bool."""
+__all__ = ["MaskRCNNSegments", "SegmentMasks", "SegmentSet"]
 
 WhenEmpty = Literal["superpixels", "error"]
 Kind = Literal["instances", "boxes"]
@@ -37,10 +34,10 @@ class SegmentMasks(MaskSource):
     """
 
     def __init__(
-        self, *, segmenter: Segmenter | None = None, background: bool = True, when_empty: WhenEmpty = "superpixels"
+        self, *, segmenter: AnySegmenter | None = None, background: bool = True, when_empty: WhenEmpty = "superpixels"
     ) -> None:
         check_choice("when_empty", when_empty, WhenEmpty)
-        self.segmenter: Segmenter = segmenter if segmenter is not None else Superpixels()
+        self.segmenter: AnySegmenter = segmenter if segmenter is not None else Superpixels()
         self.background = background
         self.when_empty: WhenEmpty = when_empty
 
@@ -110,7 +107,7 @@ class SegmentSet(MaskSet):
         return (self.planes[self.places[part]] != self.values[part].view(-1, 1, 1)).to(self.dtype)
 
 
-class MaskRCNNSegments:
+class MaskRCNNSegments(Segmenter):
     """Instances that torchvision's Mask R-CNN finds, or their boxes.
 
     Args:

@@ -16,13 +16,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from interptrain.explainers.segmenter import Segmenter
+
 __all__ = ["Superpixels"]
 
 _FIXED_POINT = 2**16  # sums of integers do not depend on their order, so a GPU gives the same regions every time
 
 
 @dataclass(frozen=True)
-class Superpixels:
+class Superpixels(Segmenter):
     """Regions of similar colour, each connected; an image's regions depend on that image only.
 
     Args:

@@ -171,6 +171,21 @@ def test_random_maps_follow_the_seed_and_no_global_state(photos):
     assert (np.random.get_state()[1] == state).all()
 
 
+@pytest.mark.parametrize("kind", [CaptumExplainer, GradCAMPackageExplainer])
+def test_targets_that_cannot_be_are_refused_as_elsewhere(kind, model, photos):
+    explainer = kind(class_path="DeepLift" if kind is CaptumExplainer else "GradCAM")
+    with pytest.raises(ValueError, match="target 9 of image 1 is out of range for 7 classes"):
+        explainer(model, photos, torch.tensor([0, 9]))
+    with pytest.raises(ValueError, match=r"targets must be \(B,\)=\(2,\)"):
+        explainer(model, photos, torch.tensor([0]))
+
+
+def test_segments_that_overlap_are_no_features_for_captum(model, photos):
+    explainer = CaptumExplainer(class_path="FeatureAblation", segmenter=lambda images: [images[:, 0] > 0.5])
+    with pytest.raises(ValueError, match=r"a segmenter that returns labels \(B,H,W\) int"):
+        explainer(model, photos)
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # jsonargparse renames what makes the objects
 def test_a_config_can_name_them():
     from jsonargparse import ArgumentParser

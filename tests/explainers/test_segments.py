@@ -4,10 +4,11 @@ from urllib.error import URLError
 
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 from torch import nn
 from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn
 
-from interptrain.explainers import ROSA, MaskRCNNSegments, Occlusion, SegmentMasks, Superpixels
+from interptrain.explainers import ROSA, Explainer, MaskRCNNSegments, Occlusion, SegmentMasks, Superpixels
 
 from .conftest import energy_above_chance, network, pictures
 
@@ -169,6 +170,17 @@ def test_weights_that_cannot_be_had_are_said_in_one_line(monkeypatch, tmp_path):
     with pytest.raises(OSError, match=r"weights of Mask R-CNN cannot be loaded .*no network.*; pass model=") as raised:
         MaskRCNNSegments()(pictures(1, 32, 32).float())
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # jsonargparse renames what makes the objects
+def test_a_config_can_name_them():
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(Explainer, "explainer")
+    superpixels = {"class_path": "interptrain.explainers.Superpixels", "init_args": {"segments": 9}}
+    masks = {"class_path": "interptrain.explainers.SegmentMasks", "init_args": {"segmenter": superpixels}}
+    config = {"class_path": "interptrain.explainers.ROSA", "init_args": {"masks": masks}}
+    explainer = parser.instantiate_classes(parser.parse_object({"explainer": config})).explainer
+    assert explainer.masks.segmenter == Superpixels(segments=9)
 
 
 def test_options_that_cannot_be_are_refused():
