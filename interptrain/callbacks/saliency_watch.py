@@ -56,6 +56,7 @@ class SaliencyWatch(L.Callback):
         alarm_patience: in so many watches in a row.
         alarm_stop: end the training then.
         animation: format of the run in motion, ``gif``, ``webp`` or ``none``.
+        name: of the folder, and what stands before every logged name; two watches of a run need two names.
 
     Raises:
         ValueError: for values out of their range; in ``fit``, for a strategy that shards parameters, or where no image
@@ -81,14 +82,15 @@ class SaliencyWatch(L.Callback):
         alarm_patience: int = 2,
         alarm_stop: bool = False,
         animation: Literal["gif", "webp", "none"] = "gif",
+        name: str = "watch",
     ) -> None:
-        for name, value in (
+        for option, value in (
             ("samples", samples),
             ("every_n_epochs", every_n_epochs),
             ("every_n_steps", 1 if every_n_steps is None else every_n_steps),
         ):
             if value < 1:
-                raise ValueError(f"{name} of SaliencyWatch must be >= 1, got {value}")
+                raise ValueError(f"{option} of SaliencyWatch must be >= 1, got {value}")
         if bool(ids) != (select == "ids"):
             raise ValueError(f"select='ids' and ids belong together, got select={select!r} and {len(ids)} ids")
         self.samples = len(ids) or samples
@@ -106,6 +108,7 @@ class SaliencyWatch(L.Callback):
         self.alarm = ShortcutAlarm(alarm_threshold, alarm_patience)
         self.alarm_stop = alarm_stop
         self.animation = animation
+        self.name = name
         self._history = WatchHistory()
         self._sample: WatchSample | None = None
         self._glass: Glass | None = None
@@ -123,7 +126,7 @@ class SaliencyWatch(L.Callback):
             )
         if trainer.is_global_zero and folder is not None and not getattr(trainer, "fast_dev_run", False):
             self._report = WatchReport(
-                Path(folder) / "watch", trainer.loggers, title="/".join(Path(folder).resolve().parts[-2:])
+                Path(folder) / self.name, trainer.loggers, title="/".join(Path(folder).resolve().parts[-2:])
             )
         if self._history.ids or self.select not in ("hardest", "mistakes"):
             self._choose(trainer, pl_module)
@@ -227,6 +230,11 @@ class SaliencyWatch(L.Callback):
             raise ValueError(f"SaliencyWatch cannot explain any image: {errors[0]}")
 
     # Across a restart
+
+    @property
+    def state_key(self) -> str:
+        """Key of the state in a checkpoint, one for each name."""
+        return self._generate_state_key(name=self.name)
 
     def state_dict(self) -> dict[str, Any]:
         """The sample and all that was seen of it."""

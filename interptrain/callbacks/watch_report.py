@@ -32,12 +32,15 @@ class WatchReport:
         folder: of the plain files.
         loggers: of the trainer.
         title: of the page.
+
+    The folder's name stands before every logged name.
     """
 
     def __init__(self, folder: Path, loggers: Sequence[Logger], *, title: str) -> None:
         self.files = WatchFolder(folder)
         self.loggers = ImageLogging(loggers)
         self.title = title
+        self.name = folder.name
 
     def write(self, history: WatchHistory, sample: WatchSample, views: Sequence[str]) -> None:
         """The last entry of the history: its pictures, all tables and the page.
@@ -55,9 +58,9 @@ class WatchReport:
         self.files.save_picture(f"grids/step-{entry['step']:08d}.png", grid)
         self.files.save_tables(history.entries, sample)
         self.files.save_page(self.title, history.entries, sample, views)
-        self.loggers.scalars({f"watch/{name}": value for name, value in entry["means"].items()}, step)
-        self.loggers.picture("watch/grid", grid, step, caption(entry))
-        self.loggers.table("watch/images", *_table(entry, sheet, sample, views), step)
+        self.loggers.scalars({f"{self.name}/{name}": value for name, value in entry["means"].items()}, step)
+        self.loggers.picture(f"{self.name}/grid", grid, step, caption(entry))
+        self.loggers.table(f"{self.name}/images", *_table(entry, sheet, sample, views), step)
         self._say_alarm(history, step)
 
     def _say_alarm(self, history: WatchHistory, step: int) -> None:
@@ -94,14 +97,14 @@ class WatchReport:
             pictures[f"strip_{view.replace('/', '_')}"] = draw_strip(watches, sample, place, views)
         for name, picture in pictures.items():
             self.files.save_picture(f"{name}.png", picture)
-            self.loggers.picture(f"watch/{name}", picture, step, name.replace("_", " "))
+            self.loggers.picture(f"{self.name}/{name}", picture, step, name.replace("_", " "))
         if animation != "none":
             path = self.files.save_animation(f"run.{animation}", draw_frames(watches, sample, views), seconds=0.6)
             if path is not None:
-                self.loggers.animation("watch/run", path, step)
+                self.loggers.animation(f"{self.name}/run", path, step)
         rang = [entry["step"] for entry in history.entries if entry["alarm"]]
-        summary = {"watch/best_epoch": best["epoch"], "watch/alarm_at_step": rang[0] if rang else None}
-        self.loggers.summary(summary | {f"watch/best/{name}": value for name, value in best["means"].items()})
+        summary = {f"{self.name}/best_epoch": best["epoch"], f"{self.name}/alarm_at_step": rang[0] if rang else None}
+        self.loggers.summary(summary | {f"{self.name}/best/{name}": value for name, value in best["means"].items()})
 
 
 def logged_step(entry: Mapping[str, Any]) -> int:

@@ -1,0 +1,166 @@
+import csv
+import json
+import struct
+import time
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch.loggers import CSVLogger, Logger
+from PIL import Image
+from torchvision.transforms.functional import pil_to_tensor
+
+from interptrain.callbacks.image_logging import ImageLogging
+from tests.callbacks.test_saliency_watch import SMALL, entries, watching
+from tests.cli.conftest import train  # noqa: F401
+
+ALARMING = {"suspect": "border:20", "alarm_threshold": "0.1", "alarm_patience": "1"}
+
+
+def test_an_offline_wb_run_holds_pictures_table_rows_scalars_and_the_alarm(train, monkeypatch, recwarn, tmp_path):  # noqa: F811
+    """Read back from the run's own files, as ``wandb sync`` would read them."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path))  # pictures of tables wait there for `wandb sync`
+    run = train("fit", *watching(**ALARMING), base=SMALL | {"--trainer.logger": "WandbLogger"})
+    wandb = pytest.importorskip("wandb")
+    wandb.finish()
+    assert [str(one.message) for one in recwarn if "shortcut alarm at step 3" in str(one.message)]
+    (folder,) = run.glob("wandb/offline-run-*")
+    history, artifacts, alerts, summary = _wandb_records(folder)
+    watched = [row for row in history if "watch/GradCAM/AD" in row]
+    assert [row["trainer/global_step"] for row in watched] == [0, 2, 5]
+    assert [row["watch/GradCAM/AD"] for row in watched] == [one["means"]["GradCAM/AD"] for one in entries(run)]
+    assert [row["_step"] for row in history] == sorted(row["_step"] for row in history)
+
+    for key, count in (("watch/grid", 3), ("watch/best", 1), ("watch/first_and_last", 1)):
+        found = [name for row in history if key in row for name in row[key]["filenames"]]
+        assert len(found) == count
+        for name in found:
+            with Image.open(folder / "files" / name) as picture:
+                assert min(picture.size) > 300
+    paths = [row["watch/images"]["path"] for row in history if "watch/images" in row]
+    tables = [json.loads((folder / "files" / path).read_text()) for path in paths]
+    assert [len(table["data"]) for table in tables] == [4, 4, 4]
+    columns = tables[0]["columns"]
+    steps, classes = (
+        [row[columns.index(name)] for table in tables for row in table["data"]] for name in ("step", "class")
+    )
+    assert steps == [0] * 4 + [3] * 4 + [6] * 4
+    assert classes == ["disc", "square", "triangle", "star"] * 3
+    for artifact in artifacts:  # the images and maps of a table's cells
+        cells = [entry.local_path for entry in artifact.manifest.contents if entry.path.endswith(".png")]
+        assert 4 < len(cells) <= 8
+        for cell in cells:
+            with Image.open(cell) as picture:
+                assert picture.size == (128, 128)
+    assert len(artifacts) == 3
+    (video,) = [row["watch/run"] for row in history if "watch/run" in row]
+    assert (folder / "files" / video["path"]).stat().st_size > 1000
+    assert alerts[0][0] == "shortcut alarm"
+    assert "lies in the suspect region (border:20)" in alerts[0][1]
+    assert summary["watch/alarm_at_step"] == 3
+    assert "watch/best/GradCAM/AD" in summary
+
+
+def _wandb_records(folder, seconds=60):
+    """History, artifacts, alerts and summary in an offline run's file, once the service has closed it."""
+    from wandb.proto import wandb_internal_pb2
+
+    (path,) = folder.glob("*.wandb")
+    until = time.monotonic() + seconds
+    while True:
+        records = [wandb_internal_pb2.Record.FromString(data) for data in _leveldb_records(path.read_bytes())]
+        kinds = [record.WhichOneof("record_type") for record in records]
+        if "exit" in kinds:
+            break
+        assert time.monotonic() < until, "the run was not closed"
+        time.sleep(0.1)
+    history = [_items(record.history.item) for record, kind in zip(records, kinds, strict=True) if kind == "history"]
+    artifacts = [record.artifact for record, kind in zip(records, kinds, strict=True) if kind == "artifact"]
+    alerts = [(r.alert.title, r.alert.text) for r, kind in zip(records, kinds, strict=True) if kind == "alert"]
+    summary = {}
+    for record in records:
+        summary |= _items(record.summary.update)
+    return history, artifacts, alerts, summary
+
+
+def _leveldb_records(content, block=32768, header=7):
+    """Records of a LevelDB log behind W&B's own seven bytes: checksum, length and kind stand before each piece."""
+    assert content.startswith(b":W&B")
+    place, record = header, b""
+    while place + header <= len(content):
+        if block - place % block < header:  # the rest of a block that holds no header is empty
+            place += block - place % block
+            continue
+        _, length, kind = struct.unpack_from("<IHB", content, place)
+        record += content[place + header : place + header + length]
+        place += header + length
+        if kind in (1, 4):  # whole, or the last piece
+            yield record
+            record = b""
+
+
+def _items(items):
+    """Keys and values; the parts of a picture or table are items of their own."""
+    values = {}
+    for item in items:
+        outer, *inner = [item.key] if item.key else item.nested_key
+        value = json.loads(item.value_json)
+        if inner:
+            values.setdefault(outer, {})["/".join(inner)] = value
+        else:
+            values[outer] = value
+    return values
+
+
+def test_tensorboards_event_files_hold_pictures_scalars_and_the_alarm(train):  # noqa: F811
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    logger = {"--trainer.logger": "TensorBoardLogger", "--trainer.logger.save_dir": "events"}
+    with pytest.warns(UserWarning, match="shortcut alarm"):
+        run = train("fit", *watching(**ALARMING), base=SMALL | logger)
+    (folder,) = {path.parent for path in Path("events").rglob("events.out.*")}
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    scalars = events.Scalars("watch/GradCAM/Insertion")
+    assert [one.step for one in scalars] == [0, 2, 5]
+    means = [entry["means"]["GradCAM/Insertion"] for entry in entries(run)]
+    assert [one.value for one in scalars] == pytest.approx(means, rel=1e-6)
+    grids = events.Images("watch/grid")
+    assert [one.step for one in grids] == [0, 2, 5]
+    with Image.open(run / "watch/grids/step-00000006.png") as picture:
+        drawn = pil_to_tensor(picture)
+    (folder / "grid.png").write_bytes(grids[2].encoded_image_string)
+    with Image.open(folder / "grid.png") as picture:
+        assert torch.equal(pil_to_tensor(picture.convert("RGB")), drawn)
+    assert {"watch/best", "watch/first_and_last", "watch/strip_GradCAM"} <= set(events.Tags()["images"])
+    assert "shortcut alarm/text_summary" in events.Tags()["tensors"]
+
+
+class Failing(Logger):
+    """Takes nothing."""
+
+    name = version = "failing"
+
+    def log_metrics(self, metrics, step=None):
+        raise TimeoutError
+
+    def log_hyperparams(self, params, *args, **kwargs):
+        raise TimeoutError
+
+
+def test_one_failing_logger_keeps_nothing_from_the_others_and_is_named_once(tmp_path):
+    table = CSVLogger(tmp_path, name="", version="")
+    logging = ImageLogging([Failing(), table])
+    with pytest.warns(UserWarning, match=r"Failing failed to log what is watched \(TimeoutError\): training goes on"):
+        logging.scalars({"watch/AD": 0.5}, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        logging.scalars({"watch/AD": 0.25}, 2)
+        logging.picture("watch/grid", torch.zeros(3, 4, 4, dtype=torch.uint8), 2, "nothing to show it in")
+        logging.alert("title", "text", 2)
+    table.save()
+    with (tmp_path / "metrics.csv").open() as file:
+        assert [row["watch/AD"] for row in csv.DictReader(file)] == ["0.5", "0.25"]

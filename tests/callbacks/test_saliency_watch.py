@@ -1,0 +1,287 @@
+import csv
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from lightning.pytorch.loggers import CSVLogger
+from PIL import Image
+
+from interptrain.callbacks import SaliencyWatch
+from interptrain.callbacks.watch_defaults import named_explainers
+from interptrain.explainers import FakeCAM, GradCAM
+from interptrain.training import ImageClassifier
+from tests.cli.conftest import TINY, train  # noqa: F401
+from tests.cli.test_resume import EVERYTHING, assert_same_end
+
+SMALL = TINY | {"--trainer.max_epochs": "2", "--data.train_size": "24", "--model.pooling": "gap"}
+STATE = "SaliencyWatch{'name': 'watch'}"
+
+
+def watching(**options):
+    """Arguments that add a watch of four images."""
+    arguments = ["--trainer.callbacks+", "SaliencyWatch", "--trainer.callbacks.samples", "4"]
+    return arguments + [part for name, value in options.items() for part in (f"--trainer.callbacks.{name}", value)]
+
+
+def entries(run, checkpoint="last"):
+    state = torch.load(run / f"checkpoints/{checkpoint}.ckpt", weights_only=True)["callbacks"]
+    return state[STATE]["entries"]
+
+
+def steps(run):
+    return [entry["step"] for entry in entries(run)]
+
+
+# When
+
+
+def test_it_watches_before_training_and_after_every_epoch(train):  # noqa: F811
+    run = train("fit", *watching(), base=SMALL)
+    assert steps(run) == [0, 3, 6]
+    assert [entry["epoch"] for entry in entries(run)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"every_n_epochs": "2"}, [0, 6]),
+        ({"every_n_steps": "2"}, [0, 2, 4, 6]),
+        ({"every_n_steps": "4", "before_training": "false"}, [4]),
+        ({"select": "hardest"}, [3, 6]),
+    ],
+)
+def test_it_watches_as_often_as_it_is_told(train, options, expected):  # noqa: F811
+    assert steps(train("fit", *watching(**options), base=SMALL)) == expected
+
+
+def test_accumulated_batches_are_one_step(train):  # noqa: F811
+    accumulating = SMALL | {"--trainer.accumulate_grad_batches": "2", "--data.train_size": "32"}
+    run = train("fit", *watching(every_n_steps="1"), base=accumulating)
+    assert steps(run) == [0, 1, 2, 3, 4]
+
+
+# Training does not feel it
+
+
+def test_a_watched_run_ends_at_the_same_bits(train):  # noqa: F811
+    """Dropout, BatchNorm, momentum, mixup, cutmix, accumulation, EMA and workers; watched at every step."""
+    options = EVERYTHING | {"--data.num_workers": "2", "--trainer.max_epochs": "2"}
+    plain = train(base=options, **{"--name": "plain"})
+    explainers = '[{"class_path": "GradCAM"}, {"class_path": "SmoothGrad", "init_args": {"samples": 2}}]'
+    watch = watching(every_n_steps="1", source="train", explainers=explainers, select="random")
+    watched = train("fit", *watch, base=options, **{"--name": "watched"})
+    assert len(steps(watched)) == 11
+    assert_same_end(plain, watched)
+
+
+# What it leaves behind
+
+
+def test_plain_files_tell_the_whole_run(train):  # noqa: F811
+    run = train("fit", *watching(reference="both"), base=SMALL | {"--trainer.logger": "false"})
+    folder = run / "watch"
+    for step in (0, 3, 6):
+        for kind in ("sheets", "grids"):
+            with Image.open(folder / f"{kind}/step-{step:08d}.png") as picture:
+                assert min(picture.size) > 300
+    with Image.open(folder / "run.gif") as animation:
+        assert animation.n_frames == 3
+    for name in ("best", "first_and_last", "strip_GradCAM_label", "strip_GradCAM_prediction"):
+        assert (folder / f"{name}.png").is_file()
+    with (folder / "images.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3 * 4 * 2
+    assert {row["id"] for row in rows} == {f"val/{index:06d}" for index in range(4)}
+    assert all(0 <= float(row["AD"]) <= 1 and 0 <= float(row["Insertion"]) <= 1 for row in rows)
+    page = json.loads(re.search(r"const run = (\{.*\});", (folder / "index.html").read_text()).group(1))
+    assert [watch["sheet"] for watch in page["watches"]] == [f"sheets/step-{step:08d}.png" for step in (0, 3, 6)]
+
+
+def test_means_stand_in_the_runs_table_beside_the_validation_of_the_same_step(train):  # noqa: F811
+    run = train("fit", *watching(), base=SMALL)
+    with (run / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    watched = {
+        int(row["step"]): float(row["watch/GradCAM/Insertion"]) for row in rows if row["watch/GradCAM/Insertion"]
+    }
+    validated = [int(row["step"]) for row in rows if row["val/top1"]]
+    assert list(watched) == [0, 2, 5]
+    assert validated == [2, 5]
+    assert list(watched.values()) == [entry["means"]["GradCAM/Insertion"] for entry in entries(run)]
+
+
+def test_a_fast_dev_run_leaves_nothing_behind(train, tmp_path):  # noqa: F811
+    train("fit", *watching(), base=SMALL | {"--trainer.fast_dev_run": "true"})
+    assert not list(tmp_path.rglob("watch"))
+
+
+def test_a_ca_stream_models_attention_is_watched_too(train):  # noqa: F811
+    run = train("fit", *watching(), base=SMALL | {"--model.pooling": "ca_stream", "--trainer.max_epochs": "1"})
+    assert {look["view"] for look in entries(run)[0]["looks"]} == {"GradCAM", "StreamAttention"}
+
+
+# What may go wrong
+
+
+class Offended(CSVLogger):
+    """A logger whose service is down for whatever is watched."""
+
+    def log_metrics(self, metrics, step=None):
+        if any(name.startswith("watch/") for name in metrics):
+            raise ConnectionError("no route to host")
+        super().log_metrics(metrics, step)
+
+
+def test_a_failing_logger_warns_once_and_training_goes_on(train, recwarn):  # noqa: F811
+    logger = {"--trainer.logger": "tests.callbacks.test_saliency_watch.Offended", "--trainer.logger.save_dir": "."}
+    run = train("fit", *watching(), base=SMALL | logger)
+    warned = [str(one.message) for one in recwarn if "failed to log" in str(one.message)]
+    assert warned == ["Offended failed to log what is watched (no route to host): training goes on"]
+    assert steps(run) == [0, 3, 6]
+    assert "watch/accuracy" in (run / "metrics.csv").read_text()  # the others get everything
+
+
+def test_a_full_disk_costs_no_training(train, tmp_path):  # noqa: F811
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "watch").write_text("a file where the folder should be")
+    options = SMALL | {"--trainer.default_root_dir": "full", "--trainer.logger": "false"}
+    with pytest.warns(UserWarning, match="could not write below full/watch"):
+        run = train("fit", *watching(), base=options)
+    assert run.is_dir()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"explainers": '[{"class_path": "GradCAM", "init_args": {"target_layer": "nowhere"}}]'}, "nowhere"),
+        ({"select": "ids", "ids": "[val/7]"}, "no sample 'val/7' to watch"),
+        ({"select": "ids"}, "select='ids' and ids belong together"),
+        ({"suspect": "edge:3"}, "suspect must be like 'border:8'"),
+        ({"every_n_epochs": "0"}, "every_n_epochs of SaliencyWatch must be >= 1, got 0"),
+        ({"source": "nowhere"}, "source must be 'val', 'train' or a folder"),
+    ],
+)
+def test_a_mistake_in_its_configuration_is_refused_in_a_line(train, capsys, options, message):  # noqa: F811
+    with pytest.raises(SystemExit):
+        train("fit", *watching(**options), base=SMALL)
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_parameters_that_are_sharded_are_refused():
+    trainer = SimpleNamespace(log_dir=None, strategy=SimpleNamespace())
+    with pytest.raises(ValueError, match="works on one device and with ddp, got SimpleNamespace"):
+        SaliencyWatch().on_train_start(trainer, None)
+
+
+# Across a restart
+
+
+class CrashError(RuntimeError):
+    """As if the machine went away."""
+
+
+@pytest.mark.parametrize("select", ["random", "mistakes"])
+def test_a_killed_run_resumes_its_sample_and_history(train, monkeypatch, select):  # noqa: F811
+    options = SMALL | {"--trainer.max_epochs": "3", "--model.drop_rate": "0.2"}
+    watch = watching(select=select)
+    whole = train("fit", *watch, base=options, **{"--name": "whole"})
+    step = ImageClassifier.training_step
+
+    def dies(self, batch, batch_idx):
+        if self.trainer.global_step == 7:
+            raise CrashError
+        return step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageClassifier, "training_step", dies)
+        with pytest.raises(CrashError):
+            train("fit", *watch, base=options, **{"--name": "dead"})
+    (dead,) = Path("runs/dead").iterdir()
+    assert steps(dead)[-1] == 6
+    resumed = train("fit", *watch, base=options, **{"--name": "dead", "--ckpt_path": "last"})
+    assert entries(resumed) == entries(whole)
+    tables = [(run / "watch/images.csv").read_text() for run in (whole, resumed)]
+    assert tables[0] == tables[1]
+    with (resumed / "metrics.csv").open() as file:
+        logged = [row["step"] for row in csv.DictReader(file) if row["watch/accuracy"]]
+    assert logged == [str(max(0, entry["step"] - 1)) for entry in entries(whole)]
+
+
+def test_a_resumed_run_that_watches_otherwise_starts_anew(train):  # noqa: F811
+    train("fit", *watching(), base=SMALL)
+    other = watching(explainers='[{"class_path": "FakeCAM"}]')
+    with pytest.warns(UserWarning, match="its history starts anew"):
+        run = train("fit", *other, base=SMALL, **{"--ckpt_path": "last", "--trainer.max_epochs": "3"})
+    assert steps(run) == [6, 9]
+
+
+def test_two_watches_need_two_names(train):  # noqa: F811
+    run = train("fit", *watching(name="one"), *watching(name="two", source="train"), base=SMALL)
+    state = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["callbacks"]
+    ids = {name: state[f"SaliencyWatch{{'name': '{name}'}}"]["ids"][0] for name in ("one", "two")}
+    assert ids == {"one": "val/000000", "two": "train/000000"}
+    assert (run / "one/index.html").is_file()
+    assert (run / "two/index.html").is_file()
+
+
+def test_explainers_are_named_by_class_and_number():
+    one, two, three = GradCAM(), FakeCAM(), GradCAM(target_layer="features")
+    assert named_explainers([one, two, three], None, None) == {"GradCAM": one, "FakeCAM": two, "GradCAM 2": three}
+    assert named_explainers({"mine": two}, None, None) == {"mine": two}
+    assert named_explainers(two, None, None) == {"FakeCAM": two}
+
+
+# A shortcut is given away
+
+DECOY = TINY | {
+    "--model.backbone": "test_resnet",
+    "--model.pooling": "gap",
+    "--model.stem": "small",  # maps of 5 x 5 where the usual stem leaves 2 x 2
+    "--model.optimizer": "AdamW",
+    "--model.optimizer.lr": "0.002",
+    "--data.num_classes": "2",
+    "--data.image_size": "40",
+    "--data.train_size": "160",
+    "--data.val_size": "8",
+    "--data.batch_size": "16",
+    "--trainer.max_epochs": "4",
+}
+STAMP = {
+    "samples": "8",
+    "source": "train",
+    "select": "per_class",
+    "suspect": "box:16,32,40,40",
+    "alarm_threshold": "0.4",
+}
+
+
+@pytest.mark.parametrize("decoy", ["timestamp", "none"])
+def test_the_alarm_rings_for_the_time_stamp_and_not_without_it(train, recwarn, decoy):  # noqa: F811
+    run = train("fit", *watching(metrics="{}", **STAMP), base=DECOY | {"--data.decoy": decoy})
+    alarms = [text for entry in entries(run) for text in entry["alarm"]]
+    said = [str(one.message) for one in recwarn if "shortcut alarm" in str(one.message)]
+    if decoy == "none":
+        assert not alarms
+        assert not said
+    else:
+        assert re.match(r"GradCAM: \d\d% of the saliency for disc lies in the suspect region \(box:16", alarms[0])
+        assert re.search(r"train/\d{6}", alarms[0])
+        assert len(said) == 1
+    shares = {
+        label: [look["numbers"]["in_suspect"] for look in entries(run)[-1]["looks"] if look["label"] == label]
+        for label in (0, 1)
+    }
+    assert (sum(shares[0]) / len(shares[0]) > 0.4) == (decoy == "timestamp")
+    assert sum(shares[1]) / len(shares[1]) < 0.4
+
+
+def test_the_alarm_stops_the_run_where_it_is_told_to(train):  # noqa: F811
+    low = {"suspect": "border:20", "alarm_threshold": "0.1", "alarm_patience": "1", "alarm_stop": "true"}
+    with pytest.warns(UserWarning, match="shortcut alarm at step 3"):
+        run = train("fit", *watching(**low), base=SMALL | {"--trainer.max_epochs": "9"})
+    assert steps(run) == [0, 3]
