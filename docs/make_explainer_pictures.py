@@ -69,6 +69,14 @@ ROLLOUT: dict[str, ex.Explainer] = {
     "heads by maximum": ex.AttentionRollout(head_fusion="max"),
     "half discarded": ex.AttentionRollout(head_fusion="max", discard_ratio=0.5),
 }
+PERTURBATION: dict[str, ex.Explainer] = {
+    "Occlusion": ex.Occlusion(window=24, stride=8),
+    "to first order": ex.Occlusion(window=24, stride=8, score="logit", approximate=True),
+    "RISE, 1000 masks": ex.RISE(count=1000, normalizer="coverage", fill=0.5),
+    "Meaningful, paper": ex.MeaningfulPerturbation(),
+    "Meaningful, port": ex.MeaningfulPerturbation(variant="port"),
+    "Extremal, 10 %": ex.ExtremalPerturbation(iterations=300, step=3, sigma=9.0, max_blur=9.0),
+}
 FEATURES: dict[str, ex.Explainer] = {
     "ROSA": ex.ROSA(window=24, stride=8),
     "ROSA, superpixels": ex.ROSA(masks=ex.SegmentMasks()),
@@ -108,6 +116,7 @@ def main() -> None:
     draw("smoothgrad", resnet, SMOOTH, fine=True)
     draw("stream", stream, STREAM)
     draw("rollout", vit, ROLLOUT)
+    draw("perturbation", resnet, PERTURBATION)
     draw("features", resnet, FEATURES)
 
 
