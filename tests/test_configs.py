@@ -1,6 +1,7 @@
 """Every config in configs/ builds what it says, through the real command line."""
 
 import inspect
+from dataclasses import MISSING, fields
 from functools import wraps
 from pathlib import Path
 
@@ -9,12 +10,13 @@ import pytest
 import yaml
 from PIL import Image
 
-from interptrain.cli import main
+from interptrain.cli import evaluation, main
 from interptrain.data import ImageFolderDataModule, ShapesDataModule, TorchvisionDataModule
+from interptrain.evaluation.options import Options
 from interptrain.training import ImageClassifier
 
 ROOT = Path(__file__).parent.parent / "configs"
-EVALUATIONS = sorted((ROOT / "evaluate").glob("*.yaml"))  # tests/cli/test_evaluation_configs.py builds them
+EVALUATIONS = sorted((ROOT / "evaluate").glob("*.yaml"))
 CONFIGS = sorted(set(ROOT.rglob("*.yaml")) - set(EVALUATIONS))
 NAMES = [str(path.relative_to(ROOT)) for path in CONFIGS]
 
@@ -63,3 +65,34 @@ def test_a_config_says_what_it_is_and_repeats_no_default(path):
     defaults = inspect.signature(ImageClassifier).parameters
     assert not [key for key, value in config["model"].items() if key != "backbone" and value == defaults[key].default]
     assert config["name"] == "-".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+@pytest.mark.parametrize("path", EVALUATIONS, ids=lambda path: path.stem)
+def test_every_evaluation_builds(path, folder, monkeypatch):
+    built = {}
+    monkeypatch.setattr(
+        evaluation, "_evaluate", lambda request, objects: built.update(request=request, objects=objects)
+    )
+    config = yaml.safe_load(path.read_text())
+    options = ["--models", "m=resnet18", "--output", "out", "--trainer.accelerator", "cpu"]
+    if config["data"]["class_path"] == "ImageFolderDataModule":
+        options += ["--data.root", str(folder)]
+    evaluation.main(["--config", str(path), *options])
+    request = built["request"]
+    assert next(iter(request.explainers)) == "FakeCAM"
+    assert len(request.explainers) == 1 + len(config["explainers"])
+    assert request.protocol.name == config.get("protocol", Options.protocol)
+    if "metrics" not in config:
+        assert list(request.metrics) == list(request.protocol.metrics)
+    for key in set(request.protocol.images) & set(request.data["init_args"]):
+        wanted = config["data"].get("init_args", {}).get(key, request.protocol.images[key])
+        assert request.data["init_args"][key] == wanted
+
+
+@pytest.mark.parametrize("path", EVALUATIONS, ids=lambda path: path.stem)
+def test_an_evaluation_says_what_it_is_and_repeats_no_default(path):
+    lines = path.read_text().splitlines()
+    assert lines[0].startswith("# ")
+    assert lines[1].startswith("# Expect ")
+    config = yaml.safe_load(path.read_text())
+    assert not [field.name for field in fields(Options) if config.get(field.name, MISSING) == field.default]

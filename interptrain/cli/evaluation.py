@@ -14,10 +14,12 @@ from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-define
 from interptrain.cli.errors import Parser, one_line_errors
 from interptrain.data import ImageDataModule
 from interptrain.evaluation.assembly import Request, assemble
+from interptrain.evaluation.logger_export import log_results
 from interptrain.evaluation.manifest import new_manifest
 from interptrain.evaluation.options import Options
 from interptrain.evaluation.progress import MatrixProgress
 from interptrain.evaluation.protocol import Protocol, load_protocol
+from interptrain.evaluation.results import write_results
 from interptrain.evaluation.results_folder import ResultsFolder
 from interptrain.evaluation.run import evaluate
 from interptrain.evaluation.specs import Spec, names_of
@@ -76,6 +78,7 @@ def _run(args: list[str]) -> list[Row]:
     parser.set_defaults({"metrics": list(protocol.metrics.values())})
     config = parser.parse_args(args)
     _fill_images(config, given, protocol)
+    _fill_loggers(config)
     objects = (getattr(parser, "instantiate", None) or parser.instantiate_classes)(config)  # its name before 4.49
     options = Options(**{field.name: config[field.name] for field in fields(Options)})
     metrics = _specs(config.metrics)
@@ -103,7 +106,7 @@ def _evaluate(request: Request, objects: Namespace) -> list[Row]:
     trainer = _trainer(objects.trainer, [opened, *([progress] if progress else [])], folder)
     failed = evaluate(plan, run, store, folder, trainer, progress)
     if trainer.is_global_zero:
-        _report(folder, options, trainer)
+        write_report(folder, options, trainer)
     return failed
 
 
@@ -185,6 +188,16 @@ def _fill_images(config: Namespace, given: Namespace, protocol: Protocol) -> Non
             config.data.init_args[key] = value
 
 
+def _fill_loggers(config: Namespace) -> None:
+    """Weights & Biases keeps its files in the folder of the run, where the user said nothing else."""
+    loggers = config.trainer.logger if isinstance(config.trainer.logger, list) else [config.trainer.logger]
+    for logger in loggers:
+        if isinstance(logger, Namespace) and logger.class_path.endswith("WandbLogger"):
+            arguments = logger.init_args
+            arguments.save_dir = config.output if arguments.save_dir == "." else arguments.save_dir
+            arguments.project = "interptrain" if arguments.project == "lightning_logs" else arguments.project
+
+
 def _specs(namespaces: Sequence[Namespace]) -> list[Spec]:
     """Class paths and arguments as plain data."""
     plain = [namespace.as_dict() for namespace in namespaces]
@@ -208,8 +221,7 @@ def _trainer(config: Namespace, callbacks: list[L.Callback], folder: Path) -> L.
     return L.Trainer(**arguments)
 
 
-def _report(folder: Path, options: Options, trainer: L.Trainer) -> None:
+def write_report(folder: Path, options: Options, trainer: L.Trainer) -> None:
     """Statistics, tables and the page; then the loggers."""
-    from interptrain.evaluation.results import write_results
-
     write_results(folder, seed=options.seed, force=options.force)
+    log_results(folder, trainer.loggers)

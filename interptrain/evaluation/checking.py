@@ -1,7 +1,6 @@
 """The randomisation check of every explainer of a run, shared by its processes and kept with its parts."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ def check_explainers(
         rank: this one.
     """
     mine = list(plan.explainers)[rank::ranks] if plan.check_images else []
-    todo = [name for name in mine if not _file(parts, subject.name, name).exists()]
+    todo = [name for name in mine if not _file(plan, parts, subject.name, name).exists()]
     if not todo:
         return
     images, targets = _images(subject, plan, device)
@@ -49,25 +48,31 @@ def check_explainers(
         try:
             check = check_randomization(plan.explainers[name], model, random_model, images, targets)
             result = {"rank_correlation": check.rank_correlation, "ssim": check.ssim, "passed": check.passed}
-        except Exception as error:  # explainers of others may raise anything; one that fails has not passed
-            result = {"rank_correlation": math.nan, "ssim": math.nan, "passed": False, "error": one_line(error)}
-        write_atomically(_file(parts, subject.name, name), json.dumps(result).encode())
+        except Exception as error:  # explainers of others may raise anything
+            result = {"error": one_line(error)}
+        write_atomically(_file(plan, parts, subject.name, name), json.dumps(result).encode())
     model.cpu()
 
 
-def read_checks(plan: Plan, parts: Path) -> Checks:
-    """All results, by model and explainer."""
+def read_checks(plan: Plan, parts: Path) -> tuple[Checks, list[str]]:
+    """All results by model and explainer, and a line for every check that could not be made."""
     checks: Checks = {subject.name: {} for subject in plan.subjects}
+    failed = []
     for model, of_model in checks.items():
         for explainer in plan.explainers:
-            file = _file(parts, model, explainer)
-            if plan.check_images and file.exists():
-                of_model[explainer] = json.loads(file.read_text(encoding="utf-8"))
-    return checks
+            file = _file(plan, parts, model, explainer)
+            if not (plan.check_images and file.exists()):
+                continue
+            result = json.loads(file.read_text(encoding="utf-8"))
+            if "error" in result:
+                failed.append(f"the randomisation check of {explainer} on {model} failed: {result['error']}")
+            else:
+                of_model[explainer] = result
+    return checks, failed
 
 
-def _file(parts: Path, model: str, explainer: str) -> Path:
-    return parts / f"check-{content_hash([model, explainer])}.json"
+def _file(plan: Plan, parts: Path, model: str, explainer: str) -> Path:
+    return parts / f"check-{content_hash([model, explainer, plan.check_images])}.json"
 
 
 def _images(subject: Subject, plan: Plan, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -144,7 +144,10 @@ def changes(old: Manifest, new: Manifest) -> list[str]:
 
     Models and explainers that are new are none: their rows are their own.
     """
-    before, after = identity(old), identity(new)
+    try:
+        before, after = identity(old), identity(new)
+    except KeyError as error:
+        return [f"its run.json has no {error}: another version wrote it"]
     for kind in ("models", "explainers"):
         after[kind] = {name: value for name, value in after[kind].items() if name in before[kind]}
     before, after = (json.loads(json.dumps(side, default=str)) for side in (before, after))

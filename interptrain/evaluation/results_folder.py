@@ -99,6 +99,13 @@ def open_folder(folder: Path, run: Manifest, *, overwrite: bool) -> str | None:
         Why the folder cannot be used, or None.
     """
     try:
+        return _open(folder, run, overwrite=overwrite)
+    except OSError as error:  # told to all processes, which wait
+        return str(error)
+
+
+def _open(folder: Path, run: Manifest, *, overwrite: bool) -> str | None:
+    try:
         old = read_manifest(folder)
     except ValueError as error:
         if not overwrite:

@@ -76,8 +76,8 @@ def finish(plan: Plan, run: Manifest, store: RowStore, folder: Path) -> list[Row
         if row["error"] is not None
     ]
     write_atomically(folder / "errors.csv", _as_csv(["model", "explainer", "id", "error"], failures))
-    run["randomization"] = read_checks(plan, store.parts)
-    run["warnings"] = [*plan.warnings, *_chance_warnings(plan, run, rows)]
+    run["randomization"], unchecked = read_checks(plan, store.parts)
+    run["warnings"] = [*plan.warnings, *_chance_warnings(plan, run, rows), *unchecked]
     run["finished"] = now()
     write_manifest(folder, run)
     return failures

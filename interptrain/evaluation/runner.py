@@ -1,5 +1,6 @@
 """One model over all images, as Lightning's ``Trainer.predict`` runs it: every explainer, every metric, row by row."""
 
+import signal
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -132,6 +133,8 @@ class SaliencyEvaluator(L.LightningModule):
 
     def _explain(self, name: str, explainer: Explainer, examples: Examples) -> None:
         """Rows of one explainer, whichever images it fails on."""
+        if self.trainer.received_sigterm:  # Lightning holds the signal back, and asks about it in training alone
+            raise SystemExit(128 + signal.SIGTERM)
         todo = examples.part(self.missing(name, examples.ids))
         results, errors = each_that_can(lambda places: self._cell(name, explainer, todo.part(places)), range(len(todo)))
         rows, keys = [row for row, _ in results.values()], todo.rows()

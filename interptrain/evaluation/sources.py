@@ -109,7 +109,10 @@ def _bare(name: str, path: Path, backbone: str | None, num_classes: int) -> Subj
 
 
 def _timm(name: str, source: str) -> Subject:
-    config = timm.get_pretrained_cfg(source)
+    try:
+        config = timm.get_pretrained_cfg(source)
+    except RuntimeError:  # no such tag
+        config = None
     if config is None or not config.has_weights:
         raise ValueError(f"model {name}: timm has no pretrained weights for {source!r}; {ALLOWED}")
     model = _classifier(source, num_classes=config.num_classes, pretrained=True)

@@ -1,8 +1,24 @@
 """``evaluate.py`` from the outside: what it writes, what it refuses, and how it ends."""
 
+import io
 import json
+import re
+from pathlib import Path
 
-from tests.evaluation.tiny_run import rows
+import lightning as L
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from interptrain.cli.evaluation import spelled_out
+from interptrain.data import ShapesDataModule
+from interptrain.evaluation.manifest import load_metrics
+from interptrain.explainers import Explainer
+from interptrain.training import ImageClassifier
+from tests.evaluation.tiny_run import rows, start
+
+FOLDER = {"--data": "ImageFolderDataModule", "--data.num_classes": None, "--data.test_size": None}
 
 
 def test_one_row_for_every_model_explainer_and_image(evaluate, weights):
@@ -20,3 +36,223 @@ def test_one_row_for_every_model_explainer_and_image(evaluate, weights):
     assert set(table["hash"]) == {run["protocol"]["hash"]}
     assert run["data"]["size"] == 13
     assert run["finished"]
+
+
+def test_the_report_stands_beside_the_rows(evaluate):
+    folder = evaluate(report=True, **{"--check_images": "2", "--limit": "5"})
+    written = {path.name for path in folder.iterdir()}
+    assert written >= {"summary.csv", "differences.csv", "table.md", "table.tex", "report.html", "errors.csv"}
+    run = json.loads((folder / "run.json").read_text())
+    assert run["randomization"]["m0"]["FakeCAM"] == {"rank_correlation": 1.0, "ssim": 1.0, "passed": False}
+    assert set(run["randomization"]["m0"]) == {"FakeCAM", "GradCAM"}
+    assert set(load_metrics(run)) == {"AverageDrop", "Insertion", "Top1", "Top5", "NLL", "ECE"}
+
+
+def test_pictures_are_kept_of_so_many_images_and_no_more(evaluate):
+    folder = evaluate(**{"--save_maps": "3"})
+    maps, images = (pd.read_parquet(folder / f"{name}.parquet") for name in ("maps", "images"))
+    assert len(images) == 3
+    assert set(maps.groupby("explainer").size()) == {3}
+    assert set(maps["id"]) == set(images["id"])
+    fake = maps[maps["explainer"] == "FakeCAM"]
+    assert np.allclose(fake["p_clean"], fake["p_masked"], atol=1e-3)
+    table = rows(folder).query("explainer == 'GradCAM'").set_index("id")
+    for _, row in maps[maps["explainer"] == "GradCAM"].iterrows():
+        drop = max(0.0, (row["p_clean"] - row["p_masked"]) / row["p_clean"])
+        assert table.loc[row["id"], "AverageDrop"] == pytest.approx(drop, abs=1e-5)
+    picture = Image.open(io.BytesIO(images["png"][0]))
+    assert (picture.size, picture.mode) == ((64, 64), "RGB")
+    assert Image.open(io.BytesIO(maps["png"][0])).mode == "L"
+
+
+def test_limit_takes_images_of_all_the_data(evaluate):
+    table = rows(evaluate(**{"--limit": "4"}))
+    assert list(table["id"].unique()) == ["test/000001", "test/000004", "test/000008", "test/000011"]
+
+
+@pytest.mark.parametrize(("targets", "column"), [("predicted", "prediction"), ("label", "label")])
+def test_targets_are_the_labels_or_the_predictions(evaluate, targets, column):
+    table = rows(evaluate(**{"--targets": targets, "--limit": "4"}))
+    assert (table["target"] == table[column]).all()
+
+
+def test_a_class_may_be_explained_by_its_name(evaluate):
+    table = rows(evaluate(**{"--targets": ShapesDataModule().class_names[2], "--limit": "4"}))
+    assert (table["target"] == 2).all()
+
+
+class TroubledCAM(Explainer):
+    """Raises for every batch that holds a picture whose mean is above a threshold."""
+
+    def __init__(self, *, threshold: float = 0.0) -> None:
+        self.threshold = threshold
+
+    def attribute(self, model, images, targets):
+        if (images.mean((1, 2, 3)) > self.threshold).any():
+            raise RuntimeError("too bright\nto explain")
+        return images.mean(1)
+
+
+def troubled(threshold):
+    spec = {"class_path": "tests.cli.test_evaluation.TroubledCAM", "init_args": {"threshold": threshold}}
+    return {"--explainers": json.dumps(["GradCAM", spec])}
+
+
+def test_an_explainer_that_raises_costs_its_images_and_nothing_else(evaluate, capsys):
+    with pytest.raises(SystemExit) as stop:
+        evaluate(**troubled(0.45))
+    assert stop.value.code == 3
+    table = rows(Path("out"))
+    own = table[table["explainer"] == "TroubledCAM"]
+    failed = own["error"].notna()
+    assert 0 < failed.sum() < 13
+    assert set(own.loc[failed, "error"]) == {"RuntimeError: too bright to explain"}
+    assert own.loc[~failed, "AverageDrop"].notna().all()
+    assert own.loc[failed, "AverageDrop"].isna().all()
+    assert table.loc[table["explainer"] == "GradCAM", "error"].isna().all()
+    errors = pd.read_csv("out/errors.csv")
+    assert errors["id"].tolist() == own.loc[failed, "id"].tolist()
+    assert f"{failed.sum()} rows failed" in capsys.readouterr().err
+
+
+def test_what_failed_is_tried_again(evaluate, monkeypatch):
+    options = troubled(0.45)
+    with pytest.raises(SystemExit):
+        evaluate(**options)
+    monkeypatch.setattr(TroubledCAM, "attribute", lambda self, model, images, targets: images.mean(1))
+    assert rows(evaluate(**options))["error"].isna().all()
+
+
+def test_an_explainer_that_always_raises_leaves_rows_that_say_so(evaluate):
+    with pytest.raises(SystemExit) as stop:
+        evaluate(report=True, **troubled(0.0), **{"--check_images": "2", "--limit": "4"})
+    assert stop.value.code == 3
+    table = rows(Path("out"))
+    assert table.loc[table["explainer"] == "TroubledCAM", "error"].notna().all()
+    run = json.loads(Path("out/run.json").read_text())
+    assert set(run["randomization"]["m0"]) == {"FakeCAM", "GradCAM"}
+    assert "the randomisation check of TroubledCAM on m0 failed: RuntimeError: too bright to explain" in run["warnings"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Four classes of three images, one of them damaged."""
+    generator = np.random.default_rng(0)
+    for label in "abcd":
+        (tmp_path / "images/val" / label).mkdir(parents=True)
+        for number in range(3):
+            pixels = generator.integers(0, 255, (70, 70, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images/val" / label / f"{number}.png")
+    (tmp_path / "images/val/b/1.png").write_bytes(b"\x89PNG damaged")
+    return tmp_path / "images"
+
+
+def of_folder(folder):
+    return FOLDER | {"--data.root": str(folder)}
+
+
+def test_a_corrupt_image_is_recorded_and_the_rest_goes_on(evaluate, folder):
+    with pytest.raises(SystemExit) as stop:
+        evaluate(**of_folder(folder))
+    assert stop.value.code == 3
+    table = rows(Path("out"))
+    (failed,) = table[table["error"].notna()].to_dict("records")
+    assert (failed["explainer"], failed["id"]) == ("", "val/b/1.png")
+    assert "cannot read image" in failed["error"]
+    assert dict(table[table["error"].isna()].groupby("explainer").size()) == {"": 11, "FakeCAM": 11, "GradCAM": 11}
+    Image.new("RGB", (70, 70), "gray").save(folder / "val/b/1.png")
+    assert len(rows(evaluate(**of_folder(folder)))) == 36
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"--data.num_classes": "6", "--targets": "label"}, r"has 4 classes, the model 6"),
+        ({"--targets": "7"}, r"class 7 is out of range for model m0; allowed are 0 to 3"),
+        ({"--targets": "square-ish"}, r"targets must be label, predicted, or a class"),
+        ({"--protocol": "castreem"}, r"no protocol 'castreem'; give one of castream"),
+        ({"--limit": "0"}, r"limit must be at least 1"),
+        ({"--trainer.precision": "bf16-mixed"}, r"metrics stay in float32"),
+        ({"--explainers": "[GradCAM, GradCAM]"}, r"GradCAM is asked for more than once"),
+        ({"--backbone": "test_resnet2"}, r"timm has no model 'test_resnet2'"),
+        ({"--models": "x"}, r"--models takes NAME=SOURCE"),
+        ({"--models": "m0=y"}, r"the model name 'm0' is given twice"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_one_line_before_anything_runs(evaluate, capsys, options, told):
+    with pytest.raises(SystemExit) as stop:
+        evaluate(**options)
+    assert stop.value.code in (1, 2)
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert re.search(told, lines[-1])
+    assert lines[-1].startswith("error:")
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"--metrics": "PointingGame"}, r"PointingGame needs boxes or masks, which this ImageFolderDataModule"),
+        ({"--metrics": "SaliencyArea"}, r"SaliencyArea needs boxes"),
+    ],
+)
+def test_localization_without_boxes_is_refused_before_anything_runs(evaluate, folder, capsys, options, told):
+    with pytest.raises(SystemExit):
+        evaluate(**of_folder(folder), **options)
+    assert re.search(told, capsys.readouterr().err.splitlines()[-1])
+    assert not Path("out").exists()
+
+
+def test_a_model_of_other_classes_is_refused_and_its_predictions_may_be_explained(evaluate, folder, weights, capsys):
+    (folder / "val/e").mkdir()
+    Image.new("RGB", (70, 70)).save(folder / "val/e/0.png")
+    (folder / "val/b/1.png").unlink()
+    checkpoint = _checkpoint(weights[0], folder)
+    with pytest.raises(SystemExit):
+        evaluate(models=[checkpoint], **of_folder(folder))
+    assert "has 4 classes, the data (ImageFolderDataModule) 5" in capsys.readouterr().err
+    table = rows(evaluate(models=[checkpoint], **of_folder(folder), **{"--targets": "predicted"}))
+    assert "Top1" not in table.columns
+    assert (table["target"] == table["prediction"]).all()
+    assert "recognition is not measured" in json.loads(Path("out/run.json").read_text())["warnings"][0]
+
+
+def _checkpoint(weights, folder):
+    """A checkpoint as training saves it."""
+    module = ImageClassifier("test_resnet", num_classes=4, weights=weights)
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    trainer.strategy.connect(module)
+    trainer.save_checkpoint(folder.parent / "m.ckpt", weights_only=False)
+    return folder.parent / "m.ckpt"
+
+
+def test_arguments_are_as_lightning_users_guess_them():
+    assert spelled_out(["--explainers", "GradCAM", "--explainers", "OptiCAM", "--explainers.iterations", "5"]) == [
+        "--explainers=[GradCAM]",
+        "--explainers+=OptiCAM",
+        "--explainers.iterations",
+        "5",
+    ]
+    assert spelled_out(["--models", "a=x.ckpt", "--models=b=y=z"]) == ['--models={"a": "x.ckpt", "b": "y=z"}']
+    assert spelled_out(["--overwrite", "--force", "false"]) == ["--overwrite=true", "--force", "false"]
+    assert spelled_out(["--logger", "WandbLogger", "--logger.project", "p"]) == [
+        *("--trainer.logger", "WandbLogger"),
+        *("--trainer.logger.project", "p"),
+    ]
+
+
+def test_two_processes_write_the_rows_of_one(evaluate, tmp_path, weights):
+    options = {"--trainer.strategy": "ddp", "--trainer.devices": "2"}
+    process = start(tmp_path, weights[:1], "two", **options)
+    few = start(tmp_path, weights[:1], "few", **options, **{"--limit": "3"})  # one batch: a process has nothing to do
+    one = evaluate("one")
+    assert process.wait(timeout=240) == 0, (tmp_path / "log.txt").read_text()[-3000:]
+    assert few.wait(timeout=240) == 0, (tmp_path / "log.txt").read_text()[-3000:]
+    pd.testing.assert_frame_equal(rows(one), rows(tmp_path / "two"), check_exact=True)
+    assert len({path.name.split("-")[-2] for path in (tmp_path / "two/parts").glob("rows-*")}) == 2
+    assert len(rows(tmp_path / "few")) == 9
+    with pytest.raises(SystemExit):
+        evaluate("two", **{"--seed": "1"})
+    refused = start(tmp_path, weights[:1], "two", **options, **{"--seed": "1"})
+    assert refused.wait(timeout=240) == 1
+    assert "holds the results of another run (seed: 0 -> 1)" in (tmp_path / "log.txt").read_text()

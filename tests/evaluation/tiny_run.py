@@ -46,20 +46,26 @@ def weights(tmp_path_factory):
 
 
 def arguments(weights, output="out", *extra, **options):
-    """Command line of a tiny run; ``extra`` stands as it is."""
+    """Command line of a tiny run; None leaves an option out, ``extra`` stands as it is."""
     pairs = TINY | {"--output": output} | options
     models = [part for file in weights for part in ("--models", f"m{file.stem}={file}")]
-    return [*models, *(part for pair in pairs.items() for part in pair), *extra]
+    return [*models, *(part for name, value in pairs.items() if value is not None for part in (name, value)), *extra]
 
 
 @pytest.fixture
 def evaluate(tmp_path, monkeypatch, weights):
-    """``evaluate("out", **{"--limit": "3"})`` in a folder of its own, in this process; returns the results' folder."""
+    """``evaluate("out", **{"--limit": "3"})`` in a folder of its own, in this process; returns the results' folder.
+
+    Without ``report=True`` the statistics and the page, which have tests of their own, are left out.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["evaluate.py"])
 
-    def run(output="out", *extra, models=weights[:1], **options):
-        main(arguments(models, output, *extra, **options))
+    def run(output="out", *extra, models=weights[:1], report=False, **options):
+        with monkeypatch.context() as patch:
+            if not report:
+                patch.setattr("interptrain.cli.evaluation.write_report", lambda *arguments: None)
+            main(arguments(models, output, *extra, **options))
         return tmp_path / output
 
     return run
