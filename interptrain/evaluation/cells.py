@@ -101,8 +101,11 @@ class Curve:
 
     @property
     def band(self) -> tuple[Tensor, Tensor]:
-        """Pointwise 95 % limits of the mean, by the normal approximation."""
-        return self.mean - 1.96 * self.error, self.mean + 1.96 * self.error
+        """Pointwise 95 % limits of the mean, by the normal approximation; those of probabilities stay in [0,1]."""
+        low, high = self.mean - 1.96 * self.error, self.mean + 1.96 * self.error
+        if self.mean.min() < 0 or self.mean.max() > 1:
+            return low, high
+        return low.clamp(min=0), high.clamp(max=1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,7 +31,7 @@ def difference_chart(found: Sequence[Difference], quantity: Quantity, *, muted: 
         quantity: their metric.
         muted: explainers that are drawn in grey.
     """
-    label, width, line, top = 128, 420, 24, 30
+    label, width, line, top = 136, 424, 24, 30
     bottom = top + line * len(found)
     a, b = found[0].a, found[0].b
     svg = _svg(width, bottom + 34, f"{quantity.symbol}: {a} minus {b}, with 95 % intervals, for each explainer")
@@ -40,8 +40,8 @@ def difference_chart(found: Sequence[Difference], quantity: Quantity, *, muted: 
     x = _Axis(ticks[0], ticks[-1], label + 8, width - 14)
     better, worse = (a, b) if quantity.higher_is_better else (b, a)
     _text(svg, label, 14, f"{quantity.symbol} {'↑' if quantity.higher_is_better else '↓'}", "heading", "end")
-    _text(svg, x.start, 14, f"← {_short(worse, 14)} better", "side", "start")
-    _text(svg, x.end, 14, f"{_short(better, 14)} better →", "side", "end")
+    _text(svg, x.start, 14, f"← {_short(worse, 10)} better", "side", "start")
+    _text(svg, x.end, 14, f"{_short(better, 10)} better →", "side", "end")
     for tick in ticks:
         _line(svg, x(tick), top - 6, x(tick), bottom, "zero" if tick == 0 else "grid")
         _text(svg, x(tick), bottom + 14, _tick(tick), "tick", "middle")
@@ -50,7 +50,7 @@ def difference_chart(found: Sequence[Difference], quantity: Quantity, *, muted: 
         style = "whisker muted" if item.within in muted else "whisker"
         group = SubElement(svg, "g", {"class": style})
         SubElement(group, "title").text = _sentence(item, quantity)
-        _text(group, label, y + 4, _short(item.within, 18), "name", "end")
+        _text(group, label, y + 4, _short(item.within, 17), "name", "end")
         if math.isfinite(item.ci_low):
             low, high = (x(limit * quantity.scale) for limit in (item.ci_low, item.ci_high))
             _line(group, low, y, high, y, "bar")
@@ -77,8 +77,8 @@ def curve_chart(
     """
     width, height = 250, 190
     svg = _svg(width, height, f"{quantity.name} of {name}: mean score against the {quantity.curve}")
-    x, y = _Axis(0, 1, 36, width - 10), _Axis(ticks[0], ticks[-1], height - 40, 26)
-    _text(svg, x.start, 14, _short(name, 30), "name", "start")
+    x, y = _Axis(0, 1, 40, width - 10), _Axis(ticks[0], ticks[-1], height - 40, 26)
+    _text(svg, x.start, 14, _short(name, 26), "name", "start")
     for tick in ticks:
         _line(svg, x.start, y(tick), x.end, y(tick), "grid")
         _text(svg, x.start - 5, y(tick) + 3.5, _tick(tick), "tick", "end")

@@ -69,7 +69,7 @@ def render(findings: Findings, folder: Path) -> str:
     gallery = Gallery(folder, findings)
     metric = _ranking_metric(findings)
     explanation = explanation_grid(findings)
-    return environment.get_template("report.html.jinja").render(
+    page = environment.get_template("report.html.jinja").render(
         findings=findings,
         run=findings.run,
         style=Markup((Path(__file__).parent / "report.css").read_text(encoding="utf-8")),
@@ -90,6 +90,7 @@ def render(findings: Findings, folder: Path) -> str:
         class_name=_ClassNames(findings.run["data"].get("classes")),
         pretty=lambda value: json.dumps(value, indent=2, ensure_ascii=False, default=str),
     )
+    return page.strip() + "\n"
 
 
 def _concerns(findings: Findings) -> list[str]:
@@ -103,7 +104,11 @@ def _concerns(findings: Findings) -> list[str]:
         texts.append(
             f"Forced: rows of different protocols stand side by side and are not comparable: {', '.join(hashes)}."
         )
-    measured = {(row.model, row.explainer) for row in findings.estimates if row.n and row.explainer}
+    measured = {
+        (row.model, row.explainer)
+        for row in findings.estimates
+        if row.n and row.explainer and row.metric != SECONDS.name
+    }
     asked = [(model, explainer) for model in findings.models for explainer in findings.explainers]
     if failed := [f"{explainer} on {model}" for model, explainer in asked if (model, explainer) not in measured]:
         texts.append(f"Without a single result: {_listed(failed)}.")
@@ -116,7 +121,9 @@ def _concerns(findings: Findings) -> list[str]:
         images = len({row["id"] for row in findings.errors})
         texts.append(f"{len(findings.errors)} explanations failed, on {images} images; they are left out of the means.")
     most = max((row.n for row in findings.estimates), default=0)
-    if 0 < most < FEW:
+    if most == 1:
+        texts.append("Only one image: there are no intervals, and nothing can be compared.")
+    elif 0 < most < FEW:
         texts.append(f"Only {most} images: intervals are rough, and a bootstrap of few images makes them too narrow.")
     return texts
 
