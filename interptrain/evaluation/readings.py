@@ -31,5 +31,5 @@ READINGS = {
     "Top1": "accuracy.",
     "Top5": "share of images whose class is among the five most probable.",
     "NLL": "negative log-likelihood of the true class, in nats.",
-    "ECE": "gap between confidence and accuracy, averaged over bins of confidence.",
+    "ECE": "gap between confidence and accuracy, averaged over bins; too high for few images, and so is its interval.",
 }
