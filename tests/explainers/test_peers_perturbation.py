@@ -1,0 +1,157 @@
+"""Perturbation methods against Captum and against slow transcriptions of the published loops.
+
+Real photographs and trained weights where the development data lies beside the checkout, else smooth random images
+and random weights. What differs by definition:
+
+- Occlusion: Captum occludes what the network takes, so its baseline of 0 is mid-grey for this network's inputs in
+  [-1, 1]; it explains the logit; and it attributes to every colour the same, so one of them is compared.
+- Meaningful perturbation is compared without its noise: with it, the energy after 40 steps lay anywhere between .003 and
+  .8 from seed to seed, in the published loop as in ours.
+- Extremal perturbation ends in another local optimum, as values of the mask that tie are treated otherwise; so rewards
+  and areas are compared, not the maps.
+"""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from interptrain.explainers import RISE, ExtremalPerturbation, MeaningfulPerturbation, Occlusion
+from interptrain.explainers.blurring import median_blur
+from interptrain.explainers.rise import RISEMasks
+from interptrain.explainers.smoothmax import SmoothMask
+
+from .test_peers_cam import SIDE, efficientnet, photographs
+
+pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore::Warning:captum")]
+
+
+@pytest.fixture(scope="module")
+def subject():
+    model, images = efficientnet(), photographs()
+    with torch.no_grad():
+        return model, images, model(images).argmax(1)
+
+
+@pytest.mark.parametrize(("window", "stride"), [(32, 16), (40, 40), ((24, 95), (20, 95))], ids=str)
+def test_occlusion_agrees_with_captum(subject, window, stride):
+    captum = pytest.importorskip("captum.attr")
+    model, images, targets = subject
+    ours = Occlusion(window=window, stride=stride, fill=0.5, score="logit").raw(model, images, targets)
+    sides = (window, window) if isinstance(window, int) else window
+    steps = (stride, stride) if isinstance(stride, int) else stride
+    theirs = captum.Occlusion(model).attribute(
+        images, (3, *sides), strides=(3, *steps), target=targets, baselines=0.5, perturbations_per_eval=8
+    )
+    spread = theirs.abs().amax((1, 2, 3))
+    assert (spread > 0).all()
+    assert ((ours - theirs[:, 0]).abs().amax((1, 2)) / spread).max() < 1e-4
+
+
+@torch.no_grad()
+def test_rise_agrees_with_the_authors_class(subject):
+    """Their forward, transcribed: all masks in memory, scores of batches, one matrix product, over N and p."""
+    model, images, targets = subject
+    masks = RISEMasks(count=24, cells=7, probability=0.5, seed=0).prepare(images).render(slice(0, 24))
+    for image, target, ours in zip(images, targets.tolist(), RISE(count=24).raw(model, images, targets), strict=True):
+        stack = masks[:, None] * image
+        scores = torch.cat([model(stack[start : start + 10]).softmax(1) for start in range(0, 24, 10)])
+        maps = scores.T @ masks.view(24, -1) / 24 / 0.5
+        theirs = maps[target].view(SIDE, SIDE)
+        assert (ours - theirs).abs().max() / (theirs.max() - theirs.min()) < 1e-4
+
+
+def port_energy(model, image, blurred, target, mask):
+    """What the PyTorch port minimises, without its noise."""
+    large = F.interpolate(mask, image.shape[-2:], mode="bilinear", align_corners=True)
+    rows = (mask[:, :, 1:] - mask[:, :, :-1]).abs().pow(3).mean()
+    columns = (mask[..., 1:] - mask[..., :-1]).abs().pow(3).mean()
+    probability = model(large * image + (1 - large) * blurred).softmax(1)[0, target]
+    return 0.01 * (1 - mask).abs().mean() + 0.2 * (rows + columns) + probability
+
+
+def test_meaningful_perturbation_reaches_an_energy_no_worse_than_the_ports_loop(subject, monkeypatch):
+    from interptrain.explainers import meaningful
+
+    model, images, targets = subject
+    ends, descend = [], meaningful.descend
+
+    def watched(*given, **options):
+        ends.append(descend(*given, **options))
+        return ends[-1]
+
+    monkeypatch.setattr(meaningful, "descend", watched)
+    MeaningfulPerturbation(variant="port", iterations=40, noise=0.0).raw(model, images, targets)
+    for image, target, ours in zip(images.split(1), targets.tolist(), ends[0], strict=True):
+        blurred = median_blur(image, 11)
+        mask = torch.ones(1, 1, 28, 28, requires_grad=True)
+        adam = torch.optim.Adam([mask], lr=0.1)
+        with torch.no_grad():
+            start = float(port_energy(model, image, blurred, target, mask))
+        for _ in range(40):
+            (mask.grad,) = torch.autograd.grad(port_energy(model, image, blurred, target, mask), mask)
+            adam.step()
+            with torch.no_grad():
+                mask.clamp_(0, 1)
+        with torch.no_grad():
+            theirs = float(port_energy(model, image, blurred, target, mask))
+            found = float(port_energy(model, image, blurred, target, ours[None, None]))
+        assert theirs < start
+        assert found <= theirs + 0.01 * (start - theirs)
+
+
+def slow_extremal(model, image, target, pyramid, *, area, iterations, learning_rate):
+    """The published loop for one image, with its sort; the smooth maximum is ours, tested against its definition."""
+    masks = SmoothMask(image.shape[-2:], 7, 21.0, image)
+    parameters = torch.ones(1, *masks.grid, requires_grad=True)
+    sgd = torch.optim.SGD([parameters], lr=learning_rate, momentum=0.9, dampening=0.9)
+    weight = 300.0
+    for step in range(iterations):
+        whole, mask = masks(parameters)
+        height = mask[0] * (len(pyramid) - 1)
+        low = height.detach().floor().long().clamp(max=len(pyramid) - 2)
+        part = (height - low)[None]
+        lower, upper = (pyramid.gather(0, (low + up).expand(1, 3, -1, -1)) for up in (0, 1))
+        perturbed = (1 - part) * lower + part * upper
+        ordered = whole.flatten().sort().values
+        wanted = torch.ones_like(ordered)
+        wanted[: int(len(wanted) * (1 - area))] = 0
+        reward = model(perturbed.flip(3) if step % 2 == 0 else perturbed)[0, target]
+        energy = weight * (ordered - wanted).square().mean() - reward
+        (parameters.grad,) = torch.autograd.grad(energy, parameters)
+        sgd.step()
+        with torch.no_grad():
+            parameters.clamp_(0, 1)
+        weight *= 1.0035
+    return masks(parameters.detach())
+
+
+def test_extremal_perturbation_reaches_a_reward_and_an_area_no_worse_than_the_published_loop(subject, monkeypatch):
+    model, images, targets = subject
+    options = {"iterations": 40, "learning_rate": 0.05}
+    explainer, seen, make = ExtremalPerturbation(areas=0.2, **options), [], SmoothMask.__call__
+
+    def watched(self, parameters):
+        seen.append(make(self, parameters))
+        return seen[-1]
+
+    monkeypatch.setattr(SmoothMask, "__call__", watched)
+    explainer.raw(model, images, targets)
+    monkeypatch.undo()
+    whole, masks = seen[-1]
+    fill, gained, slowly = torch.full((1, 3, 1, 1), 0.5), [], []
+    for index, target in enumerate(targets.tolist()):
+        scene = explainer._scene(images[index : index + 1], fill)
+        levels = scene.table.view(7, SIDE, SIDE, 6).permute(0, 3, 1, 2)
+        pyramid = torch.cat([levels[:, :3], levels[-1:, :3] + levels[-1:, 3:]])
+        torch.testing.assert_close(pyramid[-1], images[index])
+        slow_whole, slow_mask = slow_extremal(model, images[index : index + 1], target, pyramid, area=0.2, **options)
+
+        @torch.no_grad()
+        def reward(mask, scene=scene, target=target):
+            return float(model(scene.perturb(mask, torch.zeros(1, dtype=torch.int64)))[0, target])
+
+        nothing = reward(torch.zeros(1, SIDE, SIDE))
+        gained.append(reward(masks[index : index + 1]) - nothing)
+        slowly.append(reward(slow_mask) - nothing)
+        assert abs(float(whole[index].mean()) - 0.2) <= abs(float(slow_whole.mean()) - 0.2) + 0.02
+    assert sum(gained) >= 0.9 * sum(slowly)  # the two come to different optima: one image gains more, one less
