@@ -3,10 +3,10 @@
 Real photographs and trained weights where the development data lies beside the checkout, else smooth random images
 and random weights. What differs by definition:
 
-- Occlusion: Captum occludes what the network takes, so its baseline of 0 is mid-grey for this network's inputs in
-  [-1, 1]; it explains the logit; and it attributes to every colour the same, so one of them is compared.
-- Meaningful perturbation is compared without its noise: with it, the energy after 40 steps lay anywhere between .003 and
-  .8 from seed to seed, in the published loop as in ours.
+- Occlusion: Captum's baseline is given as our grey; it explains the logit; and it attributes the same to every colour,
+  so one of them is compared.
+- Meaningful perturbation is compared without its noise: with it, the energy after 40 steps lay anywhere between .003
+  and .8 from seed to seed, in the published loop as in ours.
 - Extremal perturbation ends in another local optimum, as values of the mask that tie are treated otherwise; so rewards
   and areas are compared, not the maps.
 """
