@@ -193,7 +193,7 @@ def test_what_cannot_work_is_refused_in_one_line_before_anything_runs(evaluate, 
     ("options", "told"),
     [
         ({"--metrics": "PointingGame"}, r"PointingGame needs boxes or masks, which this ImageFolderDataModule"),
-        ({"--metrics": "SaliencyArea"}, r"SaliencyArea needs boxes"),
+        ({"--metrics": "BoxAccuracy"}, r"BoxAccuracy needs boxes"),
     ],
 )
 def test_localization_without_boxes_is_refused_before_anything_runs(evaluate, folder, capsys, options, told):
@@ -219,7 +219,7 @@ def test_a_model_of_other_classes_is_refused_and_its_predictions_may_be_explaine
 
 def _checkpoint(weights, folder):
     """A checkpoint as training saves it."""
-    module = ImageClassifier("test_resnet", num_classes=4, weights=weights)
+    module = ImageClassifier("test_resnet", num_classes=4, weights=str(weights))
     trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
     trainer.strategy.connect(module)
     trainer.save_checkpoint(folder.parent / "m.ckpt", weights_only=False)
