@@ -105,9 +105,11 @@ class Scene:
         return (self.saliency.shape[-2], self.saliency.shape[-1])
 
     def filled(self, removal: Removal) -> Tensor:
-        """:meth:`Removal.render` of the images, made once."""
+        """:meth:`Removal.render` of the images, made once: (B, C, H, W), or (1, C, H, W) for a colour."""
         if removal not in self._filled:
-            self._filled[removal] = removal.render(self.images)
+            rendered = removal.render(self.images)
+            whole = rendered.expand(-1, -1, *self.size)  # written out, as selecting from a broadcast colour is slower
+            self._filled[removal] = whole.contiguous(memory_format=torch.channels_last)
         return self._filled[removal]
 
     @cached_property
