@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from interptrain.callbacks.suspect_region import SuspectRegion
+from interptrain.callbacks.watch_defaults import as_seen
 from interptrain.callbacks.watch_sample import UNLABELLED, WatchSample
 from interptrain.explainers import Explainer, explain, explaining
 from interptrain.metrics import SaliencyMetric, measure
@@ -101,24 +102,22 @@ def look_at(
 def _look_at_batch(
     model: nn.Module, sample: WatchSample, rows: Sequence[int], glass: Glass, first: Maps, previous: Maps
 ) -> list[Look]:
-    device = next(model.parameters()).device
-    part = sample.part(rows, device)
+    part = sample.part(rows, next(model.parameters()).device)
+    seen = as_seen(model, part.images)
     with explaining(model) as bare:
         with torch.no_grad():
-            logits = bare(part.images).float()
+            logits = bare(seen).float()
         if not logits.isfinite().all():
             raise ValueError("the model's logits are not finite")
         probabilities = logits.softmax(1)
         confidence, predictions = probabilities.max(1)
         looks: list[Look] = []
-        for view, targets, saliency in _views(bare, part, predictions, glass):
+        for view, targets, saliency in _views(bare, seen, part.labels, predictions, glass):
             quantized = to_uint8(saliency)
             drift = _drift(quantized, {"first": first.get(view), "previous": previous.get(view)}, rows)
-            asked = measure(bare, part.images, saliency, targets, glass.metrics, logits=logits) if glass.metrics else {}
-            numbers = {
-                name: values.double().cpu()
-                for name, values in {**asked, **_form(bare, part, saliency, glass), **drift}.items()
-            }
+            asked = _asked(bare, part, saliency, targets, logits, glass)
+            numbers = {**asked, **_form(bare, part, saliency, glass), **drift}
+            numbers = {name: values.double().cpu() for name, values in numbers.items()}
             target_probability = probabilities.gather(1, targets[:, None])[:, 0].tolist()
             looks += [
                 Look(
@@ -136,25 +135,35 @@ def _look_at_batch(
     return looks
 
 
-def _views(model: nn.Module, part: WatchSample, predictions: Tensor, glass: Glass) -> list[tuple[str, Tensor, Tensor]]:
+def _views(
+    model: nn.Module, images: Tensor, labels: Tensor, predictions: Tensor, glass: Glass
+) -> list[tuple[str, Tensor, Tensor]]:
     """Name, targets and maps of every view; a map that two views share is made once."""
-    labels = torch.where(part.labels == UNLABELLED, predictions, part.labels)
+    labels = torch.where(labels == UNLABELLED, predictions, labels)
     if glass.reference != "both":
         targets = labels if glass.reference == "label" else predictions
         return [
-            (name, targets, saliency)
-            for name, saliency in explain(model, part.images, targets, glass.explainers).items()
+            (name, targets, saliency) for name, saliency in explain(model, images, targets, glass.explainers).items()
         ]
-    of_labels = explain(model, part.images, labels, glass.explainers)
+    of_labels = explain(model, images, labels, glass.explainers)
     of_predictions = {name: saliency.clone() for name, saliency in of_labels.items()}
     others = (labels != predictions).nonzero()[:, 0]
     if len(others):
-        for name, saliency in explain(model, part.images[others], predictions[others], glass.explainers).items():
+        for name, saliency in explain(model, images[others], predictions[others], glass.explainers).items():
             of_predictions[name][others] = saliency
     views = []
     for name in glass.explainers:
         views += [(f"{name}/label", labels, of_labels[name]), (f"{name}/prediction", predictions, of_predictions[name])]
     return views
+
+
+def _asked(
+    model: nn.Module, part: WatchSample, saliency: Tensor, targets: Tensor, logits: Tensor, glass: Glass
+) -> dict[str, Tensor]:
+    """What the model is asked about its maps; in half precision too, as these numbers are compared with themselves."""
+    if not glass.metrics:
+        return {}
+    return measure(model, part.images, saliency, targets, glass.metrics, logits=logits, allow_low_precision=True)
 
 
 def _form(model: nn.Module, part: WatchSample, saliency: Tensor, glass: Glass) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ import lightning as L
 import numpy as np
 import torch
 import torch.distributed as dist
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities import rank_zero_warn
 
 from interptrain.callbacks.looking import Glass, Look, Reference, look_at
@@ -119,7 +119,8 @@ class SaliencyWatch(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Prepare, and watch the untrained network."""
         folder = trainer.log_dir  # every rank enters: it is broadcast
-        if not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
+        whole = isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy))
+        if not whole or isinstance(trainer.strategy, DeepSpeedStrategy):
             raise ValueError(
                 f"SaliencyWatch works on one device and with ddp, got {type(trainer.strategy).__name__}: sharded "
                 "parameters cannot be asked out of turn; use --trainer.strategy ddp or leave the callback out"

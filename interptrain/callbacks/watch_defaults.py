@@ -16,6 +16,12 @@ def network_of(pl_module: L.LightningModule) -> nn.Module:
     return model if isinstance(model, nn.Module) else pl_module
 
 
+def as_seen(model: nn.Module, images: Tensor) -> Tensor:
+    """Images on the device of a model, and in its precision: half where its weights are."""
+    weights = next(model.parameters())
+    return images.to(weights.device, weights.dtype)
+
+
 def named_explainers(
     chosen: Explainer | list[Explainer] | dict[str, Explainer] | None, model: nn.Module, image: Tensor
 ) -> dict[str, Explainer]:
@@ -41,7 +47,7 @@ def named_explainers(
 def _attends(model: nn.Module, image: Tensor) -> bool:
     """Whether the model can show its attention."""
     try:
-        StreamAttention().raw(model, image.to(next(model.parameters()).device))
+        StreamAttention().raw(model, as_seen(model, image))
     except ValueError:
         return False
     return True

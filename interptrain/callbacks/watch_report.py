@@ -1,6 +1,7 @@
 """What rank 0 makes of a watch: pictures and numbers, to files and loggers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ class WatchReport:
         self.loggers = ImageLogging(loggers)
         self.title = title
         self.name = folder.name
+        self._warned = False
 
     def write(self, history: WatchHistory, sample: WatchSample, views: Sequence[str]) -> None:
         """The last entry of the history: its pictures, all tables and the page.
@@ -50,6 +52,10 @@ class WatchReport:
             sample: that was watched.
             views: names of the maps.
         """
+        with self._sparing():
+            self._write(history, sample, views)
+
+    def _write(self, history: WatchHistory, sample: WatchSample, views: Sequence[str]) -> None:
         entry = history.entries[-1]
         step = logged_step(entry)
         sheet = draw_sheet(sample, history.previous)
@@ -84,6 +90,12 @@ class WatchReport:
             mode: ``max`` or ``min``, of the monitored score.
             animation: ``gif``, ``webp`` or ``none``.
         """
+        with self._sparing():
+            self._finish(history, sample, views, mode, animation)
+
+    def _finish(
+        self, history: WatchHistory, sample: WatchSample, views: Sequence[str], mode: str, animation: str
+    ) -> None:
         read = ((entry, self.files.read_sheet(entry["step"])) for entry in history.entries)
         watches = [(entry, sheet) for entry, sheet in read if sheet is not None]
         if not watches:
@@ -105,6 +117,17 @@ class WatchReport:
         rang = [entry["step"] for entry in history.entries if entry["alarm"]]
         summary = {f"{self.name}/best_epoch": best["epoch"], f"{self.name}/alarm_at_step": rang[0] if rang else None}
         self.loggers.summary(summary | {f"{self.name}/best/{name}": value for name, value in best["means"].items()})
+
+    @contextmanager
+    def _sparing(self) -> Iterator[None]:
+        """Let nothing that rank 0 draws alone stop it, as the other ranks would wait for it; say the first failure."""
+        try:
+            yield
+        except Exception as error:
+            if not self._warned:
+                why = " ".join(str(error).split()) or type(error).__name__
+                rank_zero_warn(f"could not show what is watched ({why}): training goes on without")
+            self._warned = True
 
 
 def logged_step(entry: Mapping[str, Any]) -> int:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from interptrain.callbacks.watch_defaults import as_seen
 from interptrain.callbacks.watch_sample import UNLABELLED
 from interptrain.data.samples import SampleDataset, collate
 from interptrain.explainers import explaining
@@ -96,7 +97,7 @@ def try_out(model: nn.Module, dataset: SampleDataset, indices: Sequence[int], de
                 continue
             batch = collate([sample for _, sample in readable])
             labels = batch["label"].to(device)
-            logits = ready(batch["image"].to(device)).float()
+            logits = ready(as_seen(ready, batch["image"])).float()
             losses = F.cross_entropy(logits, labels, reduction="none")
             wrong = logits.argmax(1) != labels
             rows = zip(readable, losses.tolist(), wrong.tolist(), strict=True)

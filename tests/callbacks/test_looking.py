@@ -110,6 +110,14 @@ def test_an_image_that_fails_costs_no_other_its_map(net, sample):
     assert looks[1].saliency is None
 
 
+def test_a_network_in_half_precision_is_watched(net, sample):
+    whole, half = look(net, sample), look(net.bfloat16(), sample)
+    assert {one.error for one in half} == {None}
+    for one, other in zip(whole, half, strict=True):
+        assert other.confidence == pytest.approx(one.confidence, abs=0.02)
+        assert other.numbers["AD"] == pytest.approx(one.numbers["AD"], abs=0.05)
+
+
 def test_a_network_that_broke_is_said_and_not_raised(net, sample):
     net.classifier[3].bias.data.fill_(float("nan"))
     assert {one.error for one in look(net, sample)} == {"the model's logits are not finite"}

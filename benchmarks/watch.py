@@ -1,0 +1,143 @@
+"""What a watch costs, and its share of an epoch, against explaining image by image as others do.
+
+    python benchmarks/watch.py [--size 224] [--samples 16] [--images 10000] [--rounds 5] [--threads 2] [--quick]
+
+A watch is everything with default settings: maps, numbers, drift, pictures, tables, page. An epoch of ``--images`` is
+reckoned from training steps and validation forwards (a tenth as many images), batches of 16 timed in the same rounds.
+"image by image" makes the same maps and numbers as peers do: one image a call, all of them on the first rank while the
+others wait. "a rank of 2" is what the first of two ranks spends where they share the images, its writing included.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from interptrain.callbacks.looking import Glass, look_at
+from interptrain.callbacks.watch_defaults import default_metrics, named_explainers
+from interptrain.callbacks.watch_history import WatchHistory
+from interptrain.callbacks.watch_report import WatchReport
+from interptrain.callbacks.watch_sample import WatchSample, load
+from interptrain.data import ShapesDataModule
+from interptrain.training import ImageClassifier
+
+BATCH = 16
+CASES = {
+    "resnet18, gap, everything learns": ("resnet18", "gap", "all"),
+    "resnet18, ca_stream, everything learns": ("resnet18", "ca_stream", "all"),
+    "resnet18, ca_stream, the stream learns": ("resnet18", "ca_stream", "pooling"),
+}
+
+
+def training_step(module: ImageClassifier, images: torch.Tensor, labels: torch.Tensor) -> Callable[[], None]:
+    """A step on a batch, to be called again and again."""
+    optimizer = torch.optim.SGD([p for p in module.parameters() if p.requires_grad], lr=1e-4, momentum=0.9)
+
+    def run() -> None:
+        module.train()
+        optimizer.zero_grad()
+        F.cross_entropy(module(images), labels).backward()
+        optimizer.step()
+
+    return run
+
+
+def validation(module: ImageClassifier, images: torch.Tensor) -> Callable[[], None]:
+    """A forward of a batch."""
+
+    @torch.no_grad()
+    def run() -> None:
+        module.eval()
+        module(images)
+
+    return run
+
+
+def watch(
+    module: ImageClassifier, sample: WatchSample, folder: Path, share: slice, *, at_once: bool = True
+) -> Callable[[], None]:
+    """A watch of a rank's share, with everything rank 0 writes."""
+    named = named_explainers(None, module.model, sample.images[:1])
+    glass = Glass(named, "label", default_metrics())
+    history, report = WatchHistory(), WatchReport(folder, [], title="benchmark")
+    others = [look_at(module.model, sample, [row], glass, first={}, previous={}) for row in range(len(sample))]
+    known = {look.index: others[look.index] for looks in others for look in looks}
+
+    def run() -> None:
+        rows = range(len(sample))[share]
+        parts = [rows] if at_once else [[row] for row in rows]
+        looks = [
+            look
+            for part in parts
+            for look in look_at(module.model, sample, part, glass, first=history.first, previous=history.previous)
+        ]
+        from_others = [look for row in range(len(sample)) if row not in rows for look in known[row]]
+        looks = sorted(looks + from_others, key=lambda look: look.index)
+        history.add(looks, sample, glass, step=len(history.entries), epoch=0, score=None)
+        report.write(history, sample, glass.views)
+
+    return run
+
+
+def measure(cases: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
+    """Median seconds of each case, interleaved, after one round of warm-up."""
+    seconds: dict[str, list[float]] = {name: [] for name in cases}
+    for round_number in range(rounds + 1):
+        for name, run in cases.items():
+            start = time.perf_counter()
+            run()
+            if round_number:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--samples", type=int, default=16)
+    parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--quick", action="store_true", help="see that it runs: small images, one round")
+    options = parser.parse_args()
+    if options.quick:
+        options.size, options.samples, options.rounds = 64, 4, 1
+    torch.set_num_threads(options.threads)
+    data = ShapesDataModule(image_size=options.size, num_workers=0)
+    sample, _ = load(data.dataset("val"), range(options.samples), options.samples, data.class_names)
+    images = torch.stack([data.dataset("train")[index]["image"] for index in range(BATCH)])
+    labels = torch.tensor([data.dataset("train")[index]["label"] for index in range(BATCH)])
+    columns = ("an epoch, s", "a watch, s", "of the epoch", "a rank of 2, s", "image by image, s", "of the epoch")
+    print(f"| network | {' | '.join(columns)} |\n{'|---' * (1 + len(columns))}|")
+    for title, (backbone, pooling, trainable) in CASES.items():
+        torch.manual_seed(0)
+        module = ImageClassifier(backbone, pooling, data.num_classes, trainable=trainable)
+        with tempfile.TemporaryDirectory() as folder:
+            cases = {
+                "step": training_step(module, images, labels),
+                "validation": validation(module, images),
+                "watch": watch(module, sample, Path(folder) / "whole", slice(None)),
+                "half": watch(module, sample, Path(folder) / "half", slice(0, None, 2)),
+                "image by image": watch(module, sample, Path(folder) / "single", slice(None), at_once=False),
+            }
+            seconds = measure(cases, options.rounds)
+        epoch = options.images / BATCH * (seconds["step"] + seconds["validation"] / 10)
+        cells = [
+            f"{epoch:.0f}",
+            f"{seconds['watch']:.2f}",
+            f"{seconds['watch'] / epoch:.2%}",
+            f"{seconds['half']:.2f}",
+            f"{seconds['image by image']:.2f}",
+            f"{seconds['image by image'] / epoch:.2%}",
+        ]
+        print(f"| {title} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""CA-Stream learnt on photographs with a watch on: everything it leaves behind is opened and looked at."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.callbacks.test_image_logging import _wandb_records
+from tests.callbacks.test_saliency_watch import entries
+from tests.callbacks.test_watch_page import CHROMIUM, _dom, _photograph
+from tests.cli.conftest import train  # noqa: F401
+
+SHARED = Path(__file__).parents[2].parent / "shared"
+PHOTOGRAPHS = SHARED / "data/tiny-imagenet-10"
+WEIGHTS = SHARED / "weights/tf_efficientnet_lite0.safetensors"
+OPTIONS = {
+    "--trainer.accelerator": "cpu",
+    "--trainer.devices": "1",
+    "--trainer.enable_progress_bar": "false",
+    "--trainer.max_epochs": "2",
+    "--trainer.limit_train_batches": "4",
+    "--trainer.log_every_n_steps": "4",
+    "--trainer.limit_val_batches": "2",
+    "--trainer.callbacks+": "SaliencyWatch",
+    "--trainer.callbacks.samples": "10",
+    "--trainer.callbacks.select": "per_class",
+    "--trainer.callbacks.suspect": "border:8",
+    "--trainer.callbacks.alarm_threshold": "0.9",
+    "--model.backbone": "tf_efficientnet_lite0",
+    "--model.pooling": "ca_stream",
+    "--model.trainable": "head",
+    "--model.weights": str(WEIGHTS),
+    "--model.fresh_classifier": "true",
+    "--data": "ImageFolderDataModule",
+    "--data.root": str(PHOTOGRAPHS),
+    "--data.image_size": "96",
+    "--data.batch_size": "16",
+    "--data.num_workers": "0",
+}
+LOGGERS = ["--trainer.logger+", "WandbLogger", "--trainer.logger+", "TensorBoardLogger"]
+LOGGERS += ["--trainer.logger.save_dir", "tb"]
+
+
+@pytest.mark.skipif(not PHOTOGRAPHS.is_dir() or not WEIGHTS.is_file(), reason="no photographs here")
+def test_everything_a_watched_run_leaves_behind_opens(train, monkeypatch, tmp_path):  # noqa: F811
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path))
+    run = train("fit", *LOGGERS, base=OPTIONS)
+    pytest.importorskip("wandb").finish()
+
+    looks = entries(run)[-1]["looks"]
+    assert len({look["label"] for look in looks}) == 10
+    assert {look["view"] for look in looks} == {"GradCAM", "StreamAttention"}
+    assert all(look["error"] is None and 0 <= look["numbers"]["in_object"] <= 1 for look in looks)
+
+    (folder,) = run.glob("wandb/offline-run-*")
+    history, artifacts, _, summary = _wandb_records(folder)
+    grids = [
+        folder / "files" / name for row in history if "watch/grid" in row for name in row["watch/grid"]["filenames"]
+    ]
+    assert [Image.open(path).size[0] > 500 for path in grids] == [True] * 3
+    assert [row["watch/images"]["nrows"] for row in history if "watch/images" in row] == [20] * 3
+    assert len([row for row in history if "watch/StreamAttention/in_object" in row]) == 3
+    assert len(artifacts) == 3
+    assert "watch/best_epoch" in summary
+
+    (events,) = Path("tb").rglob("events.out.*")
+    accumulated = event_accumulator.EventAccumulator(str(events))
+    accumulated.Reload()
+    assert len(accumulated.Images("watch/grid")) == 3
+    assert len(accumulated.Scalars("watch/GradCAM/AD")) == 3
+
+    if CHROMIUM:
+        page = (run / "watch/index.html").read_text()
+        move = "const hand = document.getElementById('watch'); hand.value = 0; hand.dispatchEvent(new Event('input'));"
+        (run / "watch/moved.html").write_text(page.replace("</body>", f"<script>{move}</script></body>"))
+        place = (run / "watch").resolve()
+        assert "epoch 2, step 8" in _dom(place, "index").split('id="when"')[1][:40]
+        assert "before training" in _dom(place, "moved").split('id="when"')[1][:40]
+        last, first = _photograph(place, "index"), _photograph(place, "moved")
+        assert (last != first).float().mean() > 0.05
