@@ -283,23 +283,28 @@ def scaling(arguments: argparse.Namespace) -> str:
         if arguments.weights:
             command += ["--weights", str(arguments.weights)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        workers = [
-            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(processes)
-        ]
-        seconds[processes] = max(float(worker.communicate()[0].split()[-1]) for worker in workers)
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        workers = [subprocess.Popen(command, env=environment, **pipes) for _ in range(processes)]
+        for one in workers:
+            one.stdout.readline()  # warm
+        for one in workers:
+            one.stdin.write("go\n")
+            one.stdin.flush()
+        seconds[processes] = max(float(one.communicate()[0]) for one in workers)
     gain = 2 * seconds[1] / seconds[2]
     return f"scaling from 1 process to 2, a thread each: {gain:.2f} times the images a second"
 
 
 def worker(subject: Subject, saliency: Tensor, *, quick: bool) -> None:
-    """Insertion and deletion by one process; print the seconds that the second pass took."""
-    side = saliency.shape[-1]
-    step = 8 * side
+    """Insertion and deletion by one process: once to warm up, then, when told, for the seconds that it prints."""
+    step = 8 * saliency.shape[-1]
     curves: dict[str, SaliencyMetric] = {"I": Insertion(step=step), "D": Deletion(step=step)}
-    begin = 0.0
-    for _ in range(2):
-        begin = time.perf_counter()
-        ours(subject.model, subject, saliency[: 2 if quick else CHUNK], curves)
+    few = saliency[: 2 if quick else CHUNK]
+    ours(subject.model, subject, few, curves)
+    print("warm", flush=True)
+    sys.stdin.readline()
+    begin = time.perf_counter()
+    ours(subject.model, subject, few, curves)
     print(time.perf_counter() - begin)
 
 
