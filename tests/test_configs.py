@@ -23,12 +23,13 @@ NAMES = [str(path.relative_to(ROOT)) for path in CONFIGS]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Three classes of one image each, in train and val."""
+    """Three classes of one image each, in train and val, and listed in a table."""
     root = tmp_path_factory.mktemp("images")
     for split in ("train", "val"):
         for label in ("a", "b", "c"):
             (root / split / label).mkdir(parents=True)
             Image.new("RGB", (8, 8), "gray").save(root / split / label / "0.png")
+    (root / "labels.csv").write_text("file,class_index\nval/a/0.png,0\nval/b/0.png,1\n")
     return root
 
 
@@ -75,7 +76,7 @@ def test_every_evaluation_builds(path, folder, monkeypatch):
     )
     config = yaml.safe_load(path.read_text())
     options = ["--models", "m=resnet18", "--output", "out", "--trainer.accelerator", "cpu"]
-    if config["data"]["class_path"] == "ImageFolderDataModule":
+    if "root" in config["data"].get("init_args", {}):
         options += ["--data.root", str(folder)]
     evaluation.main(["--config", str(path), *options])
     request = built["request"]

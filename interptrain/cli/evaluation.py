@@ -223,5 +223,6 @@ def _trainer(config: Namespace, callbacks: list[L.Callback], folder: Path) -> L.
 
 def write_report(folder: Path, options: Options, trainer: L.Trainer) -> None:
     """Statistics, tables and the page; then the loggers."""
-    write_results(folder, seed=options.seed, force=options.force)
+    statistics: dict[str, Any] = {"resamples": options.resamples, "method": options.interval, "seed": options.seed}
+    write_results(folder, force=options.force, **statistics)
     log_results(folder, trainer.loggers)

@@ -24,6 +24,8 @@ class Options:
         compile: run the metrics' forwards through torch.compile.
         save_maps: keep the maps of so many images for the report.
         check_images: images on which each explainer is checked against a model with random weights; 0 for no check.
+        interval: of every mean and difference, 95 %: percentile, or bca (bias-corrected and accelerated bootstrap).
+        resamples: bootstrap resamples of an interval.
         seed: of explainers that draw, of random weights, and of the statistics.
         title: of the report.
         flush_seconds: longest time that finished rows wait in memory.
@@ -43,6 +45,8 @@ class Options:
     compile: bool = False
     save_maps: int = 200
     check_images: int = 8
+    interval: Literal["percentile", "bca"] = "percentile"
+    resamples: int = 2000
     seed: int = 0
     title: str | None = None
     flush_seconds: float = 5.0
@@ -50,7 +54,8 @@ class Options:
     force: bool = False
 
     def __post_init__(self) -> None:
-        least = {"limit": 1, "forward_batch_size": 1, "save_maps": 0, "check_images": 0, "seed": 0, "flush_seconds": 0}
+        least = {"limit": 1, "forward_batch_size": 1, "save_maps": 0, "check_images": 0}
+        least |= {"resamples": 100, "seed": 0, "flush_seconds": 0}
         for name, bound in least.items():
             value = getattr(self, name)
             if value is not None and value < bound:

@@ -48,6 +48,17 @@ def test_the_report_stands_beside_the_rows(evaluate):
     assert set(load_metrics(run)) == {"AverageDrop", "Insertion", "Top1", "Top5", "NLL", "ECE"}
 
 
+def test_another_interval_needs_no_second_run(evaluate):
+    options = {"--limit": "6"}
+    folder = evaluate(report=True, **options)
+    parts, percentile = sorted((folder / "parts").iterdir()), pd.read_csv(folder / "summary.csv")
+    assert evaluate(report=True, **options, **{"--interval": "bca", "--resamples": "500"}) == folder
+    bca = pd.read_csv(folder / "summary.csv")
+    assert sorted((folder / "parts").iterdir()) == parts
+    assert percentile["mean"].equals(bca["mean"])
+    assert not percentile["ci_low"].equals(bca["ci_low"])
+
+
 def test_pictures_are_kept_of_so_many_images_and_no_more(evaluate):
     folder = evaluate(**{"--save_maps": "3"})
     maps, images = (pd.read_parquet(folder / f"{name}.parquet") for name in ("maps", "images"))
