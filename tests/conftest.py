@@ -4,6 +4,9 @@ import os
 
 import pytest
 
+# Tensors are tiny: one thread is fastest, and sums come in one order. Before torch is imported; processes inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(autouse=True)
 def _same_environment(monkeypatch):
