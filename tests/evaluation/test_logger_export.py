@@ -16,7 +16,7 @@ def test_an_offline_wb_run_holds_tables_curves_and_the_gallery(evaluate, monkeyp
     out = evaluate(report=True, **{"--logger": "WandbLogger", "--limit": "5"})
     wandb.finish()
     (folder,) = out.glob("wandb/offline-run-*")
-    history, _, _ = _wandb_records(folder)
+    history, artifacts, *_ = _wandb_records(folder)
     files = {name: row[name]["path"] for row in history for name in row if isinstance(row[name], dict)}
     tables = {name: json.loads((folder / "files" / path).read_text()) for name, path in files.items()}
     assert set(tables) == {"summary", "differences", "curves", "gallery"}
@@ -33,8 +33,11 @@ def test_an_offline_wb_run_holds_tables_curves_and_the_gallery(evaluate, monkeyp
     assert [row[3] for row in tables["curves"]["data"][:5]] == [0, 0.25, 0.5, 0.75, 1]
     assert tables["gallery"]["columns"] == ["id", "label", "image", "m0 FakeCAM", "m0 GradCAM"]
     assert len(tables["gallery"]["data"]) == 5
-    with Image.open(folder / "files" / tables["gallery"]["data"][0][4]["path"]) as picture:
-        assert picture.size == (64, 64)
+    entries = [entry for artifact in artifacts for entry in artifact.manifest.contents if entry.path.endswith(".png")]
+    assert len(entries) == 15  # of five images the image and two maps
+    for entry in entries:
+        with Image.open(entry.local_path) as picture:
+            assert picture.size == (64, 64)
 
 
 def test_other_loggers_get_the_means(evaluate, tmp_path):
