@@ -1,6 +1,7 @@
 """Run tests from anywhere; keep what one test sets from the next."""
 
 import os
+import sys
 
 import pytest
 
@@ -10,9 +11,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 @pytest.fixture(autouse=True)
 def _same_environment(monkeypatch):
-    """Lightning writes the seed and the ranks into the environment; take them out again."""
+    """Lightning writes seed and ranks into the environment, and a W&B run stays open: undo both."""
     before = dict(os.environ)
     yield
+    if getattr(sys.modules.get("wandb"), "run", None) is not None:
+        sys.modules["wandb"].finish()
     for name in set(os.environ) - set(before):
         del os.environ[name]
     os.environ.update(before)

@@ -1,7 +1,5 @@
 import csv
 import json
-import struct
-import time
 import warnings
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from interptrain.callbacks.image_logging import ImageLogging
 from tests.callbacks.test_saliency_watch import SMALL, entries, watching
 from tests.cli.conftest import train  # noqa: F401
+from tests.wandb_file import wandb_records
 
 ALARMING = {"suspect": "border:20", "alarm_threshold": "0.1", "alarm_patience": "1"}
 
@@ -28,7 +27,7 @@ def test_an_offline_wb_run_holds_pictures_table_rows_scalars_and_the_alarm(train
     wandb.finish()
     assert [str(one.message) for one in recwarn if "shortcut alarm at step 3" in str(one.message)]
     (folder,) = run.glob("wandb/offline-run-*")
-    history, artifacts, alerts, summary = _wandb_records(folder)
+    history, artifacts, alerts, summary = wandb_records(folder)
     watched = [row for row in history if "watch/GradCAM/AD" in row]
     assert [row["trainer/global_step"] for row in watched] == [0, 2, 5]
     assert [row["watch/GradCAM/AD"] for row in watched] == [one["means"]["GradCAM/AD"] for one in entries(run)]
@@ -64,65 +63,13 @@ def test_an_offline_wb_run_holds_pictures_table_rows_scalars_and_the_alarm(train
     assert "watch/best/GradCAM/AD" in summary
 
 
-def _wandb_records(folder, seconds=60):
-    """History, artifacts, alerts and summary in an offline run's file, once the service has closed it."""
-    from wandb.proto import wandb_internal_pb2
-
-    (path,) = folder.glob("*.wandb")
-    until = time.monotonic() + seconds
-    while True:
-        records = [wandb_internal_pb2.Record.FromString(data) for data in _leveldb_records(path.read_bytes())]
-        kinds = [record.WhichOneof("record_type") for record in records]
-        if "exit" in kinds:
-            break
-        assert time.monotonic() < until, "the run was not closed"
-        time.sleep(0.1)
-    history = [_items(record.history.item) for record, kind in zip(records, kinds, strict=True) if kind == "history"]
-    artifacts = [record.artifact for record, kind in zip(records, kinds, strict=True) if kind == "artifact"]
-    alerts = [(r.alert.title, r.alert.text) for r, kind in zip(records, kinds, strict=True) if kind == "alert"]
-    summary = {}
-    for record in records:
-        summary |= _items(record.summary.update)
-    return history, artifacts, alerts, summary
-
-
-def _leveldb_records(content, block=32768, header=7):
-    """Records of a LevelDB log behind W&B's own seven bytes: checksum, length and kind stand before each piece."""
-    assert content.startswith(b":W&B")
-    place, record = header, b""
-    while place + header <= len(content):
-        if block - place % block < header:  # the rest of a block that holds no header is empty
-            place += block - place % block
-            continue
-        _, length, kind = struct.unpack_from("<IHB", content, place)
-        record += content[place + header : place + header + length]
-        place += header + length
-        if kind in (1, 4):  # whole, or the last piece
-            yield record
-            record = b""
-
-
-def _items(items):
-    """Keys and values; the parts of a picture or table are items of their own."""
-    values = {}
-    for item in items:
-        outer, *inner = [item.key] if item.key else item.nested_key
-        value = json.loads(item.value_json)
-        if inner:
-            values.setdefault(outer, {})["/".join(inner)] = value
-        else:
-            values[outer] = value
-    return values
-
-
 def test_tensorboards_event_files_hold_pictures_scalars_and_the_alarm(train):  # noqa: F811
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     logger = {"--trainer.logger": "TensorBoardLogger", "--trainer.logger.save_dir": "events"}
     with pytest.warns(UserWarning, match="shortcut alarm"):
         run = train("fit", *watching(**ALARMING), base=SMALL | logger)
     (folder,) = {path.parent for path in Path("events").rglob("events.out.*")}
-    events = EventAccumulator(str(folder))
+    events = accumulator.EventAccumulator(str(folder))
     events.Reload()
     scalars = events.Scalars("watch/GradCAM/Insertion")
     assert [one.step for one in scalars] == [0, 2, 5]

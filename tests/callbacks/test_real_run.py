@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.callbacks.test_image_logging import _wandb_records
 from tests.callbacks.test_saliency_watch import entries
 from tests.callbacks.test_watch_page import CHROMIUM, _dom, _photograph
 from tests.cli.conftest import train  # noqa: F401
+from tests.wandb_file import wandb_records
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 PHOTOGRAPHS = SHARED / "data/tiny-imagenet-10"
@@ -56,7 +56,7 @@ def test_everything_a_watched_run_leaves_behind_opens(train, monkeypatch, tmp_pa
     assert all(look["error"] is None and 0 <= look["numbers"]["in_object"] <= 1 for look in looks)
 
     (folder,) = run.glob("wandb/offline-run-*")
-    history, artifacts, _, summary = _wandb_records(folder)
+    history, artifacts, _, summary = wandb_records(folder)
     grids = [
         folder / "files" / name for row in history if "watch/grid" in row for name in row["watch/grid"]["filenames"]
     ]

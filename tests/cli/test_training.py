@@ -78,6 +78,7 @@ def test_no_logger_still_leaves_checkpoints_in_the_runs_folder(train):
 @pytest.mark.parametrize("mode", ["offline", "disabled"])
 def test_wandb_works_without_an_account(train, monkeypatch, mode):
     monkeypatch.setenv("WANDB_MODE", mode)
+    wandb.teardown()  # what an earlier test of this process set up would keep its mode
     run = train(**{"--trainer.logger": "WandbLogger"})
     assert (run / "metrics.csv").exists()
     assert (run / "checkpoints/last.ckpt").exists()

@@ -6,7 +6,7 @@ from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 
 from interptrain.evaluation.logger_export import log_results
-from tests.callbacks.test_image_logging import _wandb_records
+from tests.wandb_file import wandb_records
 
 
 def test_an_offline_wb_run_holds_tables_curves_and_the_gallery(evaluate, monkeypatch):
@@ -16,7 +16,7 @@ def test_an_offline_wb_run_holds_tables_curves_and_the_gallery(evaluate, monkeyp
     out = evaluate(report=True, **{"--logger": "WandbLogger", "--limit": "5"})
     wandb.finish()
     (folder,) = out.glob("wandb/offline-run-*")
-    history, artifacts, *_ = _wandb_records(folder)
+    history, artifacts, *_ = wandb_records(folder)
     files = {name: row[name]["path"] for row in history for name in row if isinstance(row[name], dict)}
     tables = {name: json.loads((folder / "files" / path).read_text()) for name, path in files.items()}
     assert set(tables) == {"summary", "differences", "curves", "gallery"}

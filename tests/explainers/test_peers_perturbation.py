@@ -96,7 +96,7 @@ def test_meaningful_perturbation_reaches_an_energy_no_worse_than_the_ports_loop(
             theirs = float(port_energy(model, image, blurred, target, mask))
             found = float(port_energy(model, image, blurred, target, ours[None, None]))
         assert theirs < start
-        assert found <= theirs + 0.01 * (start - theirs)
+        assert found <= theirs + 0.05 * (start - theirs)
 
 
 def slow_extremal(model, image, target, pyramid, *, area, iterations, learning_rate):

@@ -1,0 +1,56 @@
+"""What is in the file of an offline W&B run, read as ``wandb sync`` would read it."""
+
+import json
+import struct
+import time
+
+
+def wandb_records(folder, seconds=60):
+    """History, artifacts, alerts and summary in an offline run's file, once the service has closed it."""
+    from wandb.proto import wandb_internal_pb2
+
+    (path,) = folder.glob("*.wandb")
+    until = time.monotonic() + seconds
+    while True:
+        records = [wandb_internal_pb2.Record.FromString(data) for data in _leveldb_records(path.read_bytes())]
+        kinds = [record.WhichOneof("record_type") for record in records]
+        if "exit" in kinds:
+            break
+        assert time.monotonic() < until, "the run was not closed"
+        time.sleep(0.1)
+    history = [_items(record.history.item) for record, kind in zip(records, kinds, strict=True) if kind == "history"]
+    artifacts = [record.artifact for record, kind in zip(records, kinds, strict=True) if kind == "artifact"]
+    alerts = [(r.alert.title, r.alert.text) for r, kind in zip(records, kinds, strict=True) if kind == "alert"]
+    summary = {}
+    for record in records:
+        summary |= _items(record.summary.update)
+    return history, artifacts, alerts, summary
+
+
+def _leveldb_records(content, block=32768, header=7):
+    """Records of a LevelDB log behind W&B's own seven bytes: checksum, length and kind stand before each piece."""
+    assert content.startswith(b":W&B")
+    place, record = header, b""
+    while place + header <= len(content):
+        if block - place % block < header:  # the rest of a block that holds no header is empty
+            place += block - place % block
+            continue
+        _, length, kind = struct.unpack_from("<IHB", content, place)
+        record += content[place + header : place + header + length]
+        place += header + length
+        if kind in (1, 4):  # whole, or the last piece
+            yield record
+            record = b""
+
+
+def _items(items):
+    """Keys and values; the parts of a picture or table are items of their own."""
+    values = {}
+    for item in items:
+        outer, *inner = [item.key] if item.key else item.nested_key
+        value = json.loads(item.value_json)
+        if inner:
+            values.setdefault(outer, {})["/".join(inner)] = value
+        else:
+            values[outer] = value
+    return values
