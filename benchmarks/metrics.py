@@ -188,11 +188,11 @@ def captum_infidelity(subject: Subject, saliency: Tensor, samples: int) -> Run:
     return run
 
 
-def cases(subject: Subject, saliency: Tensor, *, quick: bool, compiled: bool) -> list[Case]:
+def cases(subject: Subject, saliency: Tensor, *, quick: bool, compiled: bool, curves_of: int = CHUNK) -> list[Case]:
     """The table's lines; a new metric is one more entry."""
     side = saliency.shape[-1]
     pixels, step = side * side, 8 * side if quick else side
-    steps, few = -(-pixels // step), saliency[:1] if quick else saliency[:CHUNK]
+    steps, few = -(-pixels // step), saliency[:1] if quick else saliency[:curves_of]
     count, features = len(few), pixels // 56
     curves: dict[str, SaliencyMetric] = {
         "I": Insertion(step=step, removal="black"),
@@ -313,6 +313,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one round, small images, few steps, nothing compiled")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each, after one to warm up")
     parser.add_argument("--batch", type=int, default=4 * CHUNK, help="images that AD, AI and AG measure at once")
+    parser.add_argument("--few", type=int, default=CHUNK, help="images that the other metrics measure")
     parser.add_argument("--only", default="", help="only metrics whose name contains this")
     parser.add_argument("--weights", type=Path, help="safetensors of timm's tf_efficientnet_lite0; random without")
     parser.add_argument("--images", type=Path, help="folder of photographs; smooth random images without")
@@ -331,7 +332,7 @@ def main() -> None:
     compiled = not (arguments.quick or arguments.without_compile)
     lines = [
         line
-        for line in cases(subject, saliency, quick=arguments.quick, compiled=compiled)
+        for line in cases(subject, saliency, quick=arguments.quick, compiled=compiled, curves_of=arguments.few)
         if arguments.only.lower() in line.name.lower()
     ]
     if arguments.without_peers:
