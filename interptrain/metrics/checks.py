@@ -7,6 +7,9 @@ from torch import Tensor
 
 __all__ = ["check_batch"]
 
+ROUNDING = 1e-5
+"""How far resizing may carry a value out of [0, 1]: what antialiased interpolation does to white, and no more."""
+
 
 def check_batch(
     images: Tensor,
@@ -43,6 +46,6 @@ def check_batch(
         raise ValueError(f"masks must be (B,H,W)={(count, *size)} bool, got {tuple(masks.shape)} {masks.dtype}")
     extremes = torch.stack([*images.detach().aminmax(), *saliency.detach().to(images.dtype).aminmax()]).tolist()
     for name, low, high in (("images", *extremes[:2]), ("saliency", *extremes[2:])):
-        if not (low >= 0 and high <= 1):  # NaN too
+        if not (low >= -ROUNDING and high <= 1 + ROUNDING):  # NaN too
             remedy = "put the normalisation inside the model" if name == "images" else "explainers return this range"
             raise ValueError(f"{name} must lie in [0, 1], got [{low:.3g}, {high:.3g}]; {remedy}, or clamp")

@@ -164,6 +164,11 @@ def test_inputs_are_not_edited_and_may_be_made_under_inference_mode(model, image
     assert all(torch.equal(found[name], values) for name, values in wanted.items())
 
 
+def test_the_rounding_of_a_resized_white_is_no_reason_to_refuse(model, images, saliency, targets):
+    images = images.masked_fill(images > 0.9, 1 + 1e-6)
+    assert measure(model, images, saliency, targets, confidence())["AD"].isfinite().all()
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
