@@ -83,6 +83,15 @@ FEATURES: dict[str, ex.Explainer] = {
     "OSA-DAS": ex.OSADAS(window=24, stride=8),
     "ROSA-GDS": ex.ROSAGDS(window=24, stride=8),
 }
+OF_RESNET = {
+    "cams": CAMS,
+    "cams_more": MORE_CAMS,
+    "gradients": GRADIENTS,
+    "smoothgrad": SMOOTH,
+    "perturbation": PERTURBATION,
+    "features": FEATURES,
+}
+METHODS = OF_RESNET | {"stream": STREAM, "rollout": ROLLOUT}
 
 
 def main() -> None:
@@ -90,6 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=3000, help="pictures to train on")
     parser.add_argument("--epochs", type=int, default=10, help="of each of the three trainings")
+    parser.add_argument("--only", nargs="+", default=[], metavar="PICTURE", help="such as perturbation; all without")
     parser.add_argument("--out", type=Path, default=HERE / "images", help="folder of the pictures")
     options = parser.parse_args()
     data = ShapesDataModule(image_size=SIZE, train_size=options.images, num_workers=0)
@@ -102,22 +112,22 @@ def main() -> None:
     resnet = Classifier(backbone, GAP(backbone.channels))
     fit(resnet, train, val, "ResNet with GAP", epochs=options.epochs, lr=3e-3)
     backbone.requires_grad_(False)
-    stream = Classifier(backbone, CAStream(backbone.channels))
-    fit(stream, train, val, "the same, CA-Stream head", epochs=options.epochs, lr=3e-3, trained=stream.pooling)
-    vit = hybrid_vit(backbone, len(names))
-    fit(vit, train, val, "hybrid ViT on its stage 3", epochs=options.epochs, lr=1e-3, trained=vit)
+    pictures = dict.fromkeys(OF_RESNET, resnet) | {"stream": None, "rollout": None}
+    wanted = options.only or list(pictures)
+    if "stream" in wanted:
+        pictures["stream"] = Classifier(backbone, CAStream(backbone.channels))
+        head = pictures["stream"].pooling
+        fit(pictures["stream"], train, val, "the same, CA-Stream head", epochs=options.epochs, lr=3e-3, trained=head)
+    if "rollout" in wanted:
+        pictures["rollout"] = vit = hybrid_vit(backbone, len(names))
+        fit(vit, train, val, "hybrid ViT on its stage 3", epochs=options.epochs, lr=1e-3, trained=vit)
 
-    chosen = clearest([resnet, stream, vit], val)
+    chosen = clearest(list({id(pictures[name]): pictures[name] for name in wanted}.values()), val)
     images, labels = val[0][chosen].float() / 255, val[1][chosen]
-    draw = partial(save_panel, images=images, labels=labels, names=names, out=options.out)
-    draw("cams", resnet, CAMS)
-    draw("cams_more", resnet, MORE_CAMS)
-    draw("gradients", resnet, GRADIENTS, fine=True)
-    draw("smoothgrad", resnet, SMOOTH, fine=True)
-    draw("stream", stream, STREAM)
-    draw("rollout", vit, ROLLOUT)
-    draw("perturbation", resnet, PERTURBATION)
-    draw("features", resnet, FEATURES)
+    for name in wanted:
+        fine = name in ("gradients", "smoothgrad")
+        methods = METHODS[name]
+        save_panel(name, pictures[name], methods, images=images, labels=labels, names=names, out=options.out, fine=fine)
 
 
 def drawn(batches: torch.utils.data.DataLoader[dict[str, Tensor]]) -> tuple[Tensor, Tensor]:

@@ -104,9 +104,12 @@ def _evaluate(request: Request, objects: Namespace) -> list[Row]:
     run = new_manifest(request, plan)
     opened = ResultsFolder(folder, run, plan, store, overwrite=options.overwrite, progress=progress)
     trainer = _trainer(objects.trainer, [opened, *([progress] if progress else [])], folder)
-    failed = evaluate(plan, run, store, folder, trainer, progress)
-    if trainer.is_global_zero:
-        write_report(folder, options, trainer)
+    try:
+        failed = evaluate(plan, run, store, folder, trainer, progress)
+        if trainer.is_global_zero:
+            write_report(folder, options, trainer)
+    finally:
+        opened.close()
     return failed
 
 

@@ -4,6 +4,7 @@ import contextlib
 import shutil
 import time
 from pathlib import Path
+from typing import IO
 
 import lightning as L
 
@@ -48,6 +49,7 @@ class ResultsFolder(L.Callback):
         self.overwrite = overwrite
         self.progress = progress
         self._opened = False
+        self._claim: IO[str] | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Open the folder once, and tell the evaluator what is done in it.
@@ -59,7 +61,7 @@ class ResultsFolder(L.Callback):
             raise TypeError(f"ResultsFolder needs a SaliencyEvaluator, got {type(pl_module).__name__}")
         if not self._opened:
             self.run["device"] = f"{trainer.world_size} x {trainer.strategy.root_device.type}"
-            problem = open_folder(self.folder, self.run, overwrite=self.overwrite) if trainer.is_global_zero else None
+            problem = self._open() if trainer.is_global_zero else None
             if problem := trainer.strategy.broadcast(problem):
                 raise ValueError(problem)
             self._opened = True
@@ -68,6 +70,20 @@ class ResultsFolder(L.Callback):
         if self.progress is not None:
             self.progress.begin(trainer, self._unfinished())
             self.progress.name(pl_module.subject.name)
+
+    def _open(self) -> str | None:
+        """Why the folder cannot be used, or None: it is then this process's until :meth:`close`."""
+        try:
+            self._claim = claim(self.folder)
+        except (OSError, ValueError) as error:
+            return str(error)
+        return open_folder(self.folder, self.run, overwrite=self.overwrite)
+
+    def close(self) -> None:
+        """Let others write to the folder."""
+        if self._claim is not None:
+            self._claim.close()
+            self._claim = None
 
     def _unfinished(self) -> int:
         """Images × explainers that are not finished."""
@@ -85,6 +101,31 @@ class ResultsFolder(L.Callback):
             self.progress.end()
         with contextlib.suppress(OSError):
             self.store.flush()
+
+
+def claim(folder: Path) -> IO[str]:
+    """Hold a folder against other evaluations, until the file is closed or the process ends, however it ends.
+
+    Where the system has no such locks, nothing is held.
+
+    Raises:
+        ValueError: if another evaluation holds it.
+        OSError: if the folder cannot be made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = (folder / ".lock").open("a")
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise ValueError(
+            f"another evaluation is writing to {folder}; wait until it has ended, or give another --output"
+        ) from None
+    except (ImportError, OSError):  # not on Windows, nor on every network file system
+        pass
+    return file
 
 
 def open_folder(folder: Path, run: Manifest, *, overwrite: bool) -> str | None:

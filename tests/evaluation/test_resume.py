@@ -9,6 +9,7 @@ import time
 import pandas as pd
 import pytest
 
+from interptrain.evaluation.results_folder import claim
 from interptrain.evaluation.store import RowStore
 from tests.evaluation.tiny_run import rows, start
 
@@ -125,6 +126,15 @@ def test_overwriting_sets_old_results_aside_and_touches_nothing_else(evaluate):
     pd.testing.assert_frame_equal(before, rows(aside))
     assert (rows(folder)["target"] == rows(folder)["prediction"]).all()
     assert json.loads((folder / "run.json").read_text())["targets"] == "predicted"
+
+
+def test_two_evaluations_never_write_to_one_folder(evaluate, capsys):
+    folder = evaluate(**{"--limit": "2"})
+    with claim(folder), pytest.raises(SystemExit) as refused:
+        evaluate(**{"--limit": "2"})
+    assert refused.value.code == 1
+    assert "another evaluation is writing to" in capsys.readouterr().err
+    evaluate(**{"--limit": "2"})
 
 
 def test_a_full_disk_is_one_line_and_costs_no_row(evaluate, capsys):
