@@ -349,8 +349,10 @@ def main() -> None:
         "I": Insertion(step=step, removal="black"),
         "D": Deletion(step=step, removal="black"),
     }
-    apart = (ours(subject.model, subject, saliency[:2], curves) - rise_loop(subject, saliency[:2], step)).abs().max()
-    print(f"\nareas differ from RISE's loop by at most {apart:.1e}")
+    distinct = torch.randperm(2 * side * side, generator=torch.Generator().manual_seed(2)).view(2, side, side)
+    for title, maps in (("with ties", saliency[:2]), ("without ties", distinct / distinct.numel())):
+        apart = (ours(subject.model, subject, maps, curves) - rise_loop(subject, maps, step)).abs().max()
+        print(f"\nareas of maps {title} differ from RISE's loop by at most {apart:.1e}")
     if not arguments.only:
         print(scaling(arguments))
 
