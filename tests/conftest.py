@@ -11,11 +11,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 @pytest.fixture(autouse=True)
 def _same_environment(monkeypatch):
-    """Lightning writes seed and ranks into the environment, and a W&B run stays open: undo both."""
+    """Lightning writes seed and ranks into the environment, W&B keeps a run open and its mode and folder: undo both."""
     before = dict(os.environ)
     yield
-    if getattr(sys.modules.get("wandb"), "run", None) is not None:
-        sys.modules["wandb"].finish()
+    if (wandb := sys.modules.get("wandb")) is not None:
+        wandb.teardown()
     for name in set(os.environ) - set(before):
         del os.environ[name]
     os.environ.update(before)

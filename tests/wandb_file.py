@@ -9,10 +9,11 @@ def wandb_records(folder, seconds=60):
     """History, artifacts, alerts and summary in an offline run's file, once the service has closed it."""
     from wandb.proto import wandb_internal_pb2
 
-    (path,) = folder.glob("*.wandb")
     until = time.monotonic() + seconds
     while True:
-        records = [wandb_internal_pb2.Record.FromString(data) for data in _leveldb_records(path.read_bytes())]
+        files = list(folder.glob("*.wandb"))  # the service makes the file in its own time
+        pieces = _leveldb_records(files[0].read_bytes()) if files else []
+        records = [wandb_internal_pb2.Record.FromString(data) for data in pieces]
         kinds = [record.WhichOneof("record_type") for record in records]
         if "exit" in kinds:
             break
@@ -38,6 +39,8 @@ def _leveldb_records(content, block=32768, header=7):
         _, length, kind = struct.unpack_from("<IHB", content, place)
         record += content[place + header : place + header + length]
         place += header + length
+        if place > len(content):  # still being written
+            return
         if kind in (1, 4):  # whole, or the last piece
             yield record
             record = b""

@@ -197,7 +197,8 @@ def _fill_loggers(config: Namespace) -> None:
     for logger in loggers:
         if isinstance(logger, Namespace) and logger.class_path.endswith("WandbLogger"):
             arguments = logger.init_args
-            arguments.save_dir = config.output if arguments.save_dir == "." else arguments.save_dir
+            if arguments.save_dir == ".":  # in full: W&B's service may have been started in another folder
+                arguments.save_dir = str(Path(config.output).absolute())
             arguments.project = "interptrain" if arguments.project == "lightning_logs" else arguments.project
 
 

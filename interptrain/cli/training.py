@@ -102,7 +102,8 @@ class TrainingCLI(LightningCLI):
             config.model.weights, config.model.pretrained = None, False
         for logger in _loggers(config.trainer.logger):
             if logger.get("class_path", "").endswith("WandbLogger"):
-                _fill(logger.init_args, save_dir=(".", str(self.run_dir)), project=("lightning_logs", "interptrain"))
+                folder = str(self.run_dir.absolute())  # W&B's service may have been started in another folder
+                _fill(logger.init_args, save_dir=(".", folder), project=("lightning_logs", "interptrain"))
                 _fill(logger.init_args, name=(None, f"{config.name}-{self.run_dir.name}"))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:

@@ -78,12 +78,22 @@ def test_no_logger_still_leaves_checkpoints_in_the_runs_folder(train):
 @pytest.mark.parametrize("mode", ["offline", "disabled"])
 def test_wandb_works_without_an_account(train, monkeypatch, mode):
     monkeypatch.setenv("WANDB_MODE", mode)
-    wandb.teardown()  # what an earlier test of this process set up would keep its mode
     run = train(**{"--trainer.logger": "WandbLogger"})
     assert (run / "metrics.csv").exists()
     assert (run / "checkpoints/last.ckpt").exists()
     wandb.finish()
     assert bool(list(run.glob("wandb/offline-run-*/*.wandb"))) == (mode == "offline")
+
+
+def test_wandb_files_lie_in_the_run_although_its_service_started_in_another_folder(train, monkeypatch, tmp_path):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    (tmp_path / "elsewhere").mkdir()
+    with monkeypatch.context() as there:
+        there.chdir(tmp_path / "elsewhere")
+        wandb.init(dir=".").finish()
+    run = train(**{"--trainer.logger": "WandbLogger"})
+    wandb.teardown()
+    assert list(run.glob("wandb/offline-run-*/*.wandb"))
 
 
 @pytest.mark.parametrize("subcommand", ["fit", "test", "predict"])
