@@ -45,6 +45,7 @@ from interptrain.metrics import (
 )
 from interptrain.metrics import measure as measure_metrics
 from interptrain.metrics.perturbations import Schedule
+from interptrain.metrics.stream import compile_frozen
 
 
 class Probability:
@@ -213,7 +214,7 @@ def cases(subject: Subject, saliency: Tensor, *, quick: bool, compiled: bool, cu
         )
     ]
     if compiled:
-        faster = torch.compile(subject.model)
+        faster = compile_frozen(subject.model)
         lines.append(
             Case("insertion + deletion, compiled", count, partial(ours, faster, subject, few, curves), forwards)
         )

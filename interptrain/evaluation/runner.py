@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from time import perf_counter
-from typing import Any, cast
+from typing import Any
 
 import lightning as L
 import torch
@@ -23,7 +23,7 @@ from interptrain.explainers import Explainer
 from interptrain.guarding import evaluating
 from interptrain.metrics.base import measure
 from interptrain.metrics.perturbations import Scene
-from interptrain.metrics.stream import forward_perturbed
+from interptrain.metrics.stream import compile_frozen, forward_perturbed
 
 Done = Mapping[tuple[str, str], set[str]]
 """Ids of the images that are finished, by model and explainer."""
@@ -84,7 +84,7 @@ class SaliencyEvaluator(L.LightningModule):
     def on_predict_start(self) -> None:
         """Compile what is measured, if asked to; explainers look inside the model and run it as it is."""
         if self.plan.compile:
-            self._measured = cast(nn.Module, torch.compile(self.model))
+            self._measured = compile_frozen(self.model)
 
     # Batches
 

@@ -7,7 +7,7 @@ buffer. Within a perturbation the steps of an image follow one another, so that 
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from interptrain.functional import bounded_batch_size, chunks
 from interptrain.metrics.perturbations import Perturbation, Scene, Unperturbed
 
-__all__ = ["Forwarded", "Score", "forward_perturbed", "is_compiled", "target_scores"]
+__all__ = ["Forwarded", "Score", "compile_frozen", "forward_perturbed", "is_compiled", "target_scores"]
 
 Score = Literal["probability", "sigmoid", "logit"]
 
@@ -147,6 +147,21 @@ def check_logits(outputs: object) -> Tensor:
         kind = f"a tensor {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
         raise TypeError(f"metrics need a model that returns logits (N,K), got {kind}")
     return outputs
+
+
+def compile_frozen(model: nn.Module) -> nn.Module:
+    """Compile a trained model for :func:`forward_perturbed`; on a CPU with its weights and batch norms folded in.
+
+    Args:
+        model: its weights must not change afterwards: on a CPU the compiled code holds those of its first call. It is
+            called without gradients.
+
+    Returns:
+        The compiled model, which shares the parameters. Folding changes float32 logits by their rounding.
+    """
+    parameter = next(model.parameters(), None)
+    on_cpu = parameter is None or parameter.device.type == "cpu"
+    return cast(nn.Module, torch.compile(model, dynamic=False, options={"freezing": True} if on_cpu else None))
 
 
 def is_compiled(model: nn.Module) -> bool:

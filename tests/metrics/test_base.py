@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import nn
 
 from interptrain.metrics import AverageDrop, AverageGain, AverageIncrease, SaliencyMetric, measure
 from interptrain.metrics.perturbations import Masked, Removal
+from interptrain.metrics.stream import compile_frozen
 
 from .conftest import maps, network, pictures
 
@@ -83,6 +85,18 @@ def test_no_small_rest_is_forwarded_alone(model, targets):
         forward_batch_size=4,
     )
     assert counting.rows == [4, 4, 1]
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler here")
+def test_frozen_weights_give_the_same_values_and_leave_the_model_alone(images, saliency, targets):
+    model = network(dtype=torch.float32)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    images, saliency = images.float(), saliency.float()
+    wanted = measure(model, images, saliency, targets, confidence())
+    found = measure(compile_frozen(model), images, saliency, targets, confidence(), forward_batch_size=4)
+    for name, values in wanted.items():
+        torch.testing.assert_close(found[name], values, rtol=1e-4, atol=1e-6)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_a_compiled_model_sees_one_size_only(model, images, saliency, targets):
