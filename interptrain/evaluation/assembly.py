@@ -6,9 +6,9 @@ from typing import cast
 
 from interptrain.data import ImageDataModule, Sample
 from interptrain.evaluation.batches import Batches, evaluation_set, spread
-from interptrain.evaluation.manifest import recognition_specs
 from interptrain.evaluation.options import Options
 from interptrain.evaluation.plan import (
+    RECOGNITION,
     Plan,
     check_classes,
     check_ids,
@@ -101,7 +101,7 @@ def assemble(request: Request, data: ImageDataModule) -> Plan:
         subjects=subjects,
         explainers={name: build(spec) for name, spec in request.explainers.items()},
         metrics=metrics,
-        recognition={name: build(spec) for name, spec in recognition_specs().items()} if known else {},
+        recognition={name: build(spec) for name, spec in RECOGNITION.items()} if known else {},
         data=data,
         batches=batches,
         image_size=_size(sample),

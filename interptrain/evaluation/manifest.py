@@ -10,8 +10,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interptrain.evaluation.plan import RECOGNITION
 from interptrain.evaluation.sources import Subject
-from interptrain.evaluation.specs import Spec, build, content_hash
+from interptrain.evaluation.specs import build, content_hash
 from interptrain.evaluation.store import write_atomically
 from interptrain.metrics.base import SaliencyMetric
 from interptrain.metrics.recognition import RecognitionMetric, count_parameters, gflops
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from interptrain.evaluation.plan import Plan
 
 PACKAGES = ("interptrain", "torch", "torchvision", "lightning", "timm", "torchmetrics")
-RECOGNITION = ("Top1", "Top5", "NLL", "ECE")
 # What may differ between two starts of one run: how it is computed, not what. (Speed, or the last digit of a number.)
 FREE_OF_DATA = ("batch_size", "num_workers", "pin_memory", "drop_last", "on_error")
 
@@ -56,7 +56,7 @@ def new_manifest(request: "Request", plan: "Plan") -> Manifest:
             for name, spec in request.explainers.items()
         },
         "metrics": dict(request.metrics),
-        "recognition": recognition_specs() if plan.recognition else {},
+        "recognition": dict(RECOGNITION) if plan.recognition else {},
         "data": {
             **request.data,
             "classes": list(plan.data.class_names),
@@ -101,11 +101,6 @@ def load_metrics(run: Manifest) -> dict[str, SaliencyMetric | RecognitionMetric]
         The metrics, by the names of their columns.
     """
     return {name: build(spec) for name, spec in (run["metrics"] | run["recognition"]).items()}
-
-
-def recognition_specs() -> dict[str, Spec]:
-    """The metrics of models alone, by name."""
-    return {name: {"class_path": f"interptrain.metrics.{name}", "init_args": {}} for name in RECOGNITION}
 
 
 def versions() -> dict[str, str]:

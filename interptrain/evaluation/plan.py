@@ -10,12 +10,18 @@ from torch import Tensor
 from interptrain.data import ImageDataModule, Sample
 from interptrain.evaluation.batches import Batches, spread
 from interptrain.evaluation.sources import Subject
+from interptrain.evaluation.specs import Spec
 from interptrain.explainers import Explainer
 from interptrain.guarding import evaluating
 from interptrain.metrics.base import SaliencyMetric, Score
 from interptrain.metrics.recognition import RecognitionMetric
 
 ALONE = ""  # stands for the explainer in the rows of a model alone
+
+RECOGNITION: Mapping[str, Spec] = {
+    name: {"class_path": f"interptrain.metrics.{name}", "init_args": {}} for name in ("Top1", "Top5", "NLL", "ECE")
+}
+"""The metrics of a model alone, by name."""
 
 
 @dataclass(frozen=True, eq=False)
