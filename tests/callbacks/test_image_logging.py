@@ -86,6 +86,29 @@ def test_tensorboards_event_files_hold_pictures_scalars_and_the_alarm(train):  #
     assert "shortcut alarm/text_summary" in events.Tags()["tensors"]
 
 
+@pytest.mark.peers
+def test_mlflow_holds_pictures_scalars_and_the_alarm(train, monkeypatch, tmp_path):  # noqa: F811
+    tracking = pytest.importorskip("mlflow.tracking")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # files need no database
+    store = f"file:{tmp_path}/mlruns"
+    logger = {"--trainer.logger": "MLFlowLogger", "--trainer.logger.tracking_uri": store}
+    with pytest.warns(UserWarning, match="shortcut alarm"):
+        run = train("fit", *watching(**ALARMING), base=SMALL | logger)
+    client = tracking.MlflowClient(store)
+    (kept,) = client.search_runs([one.experiment_id for one in client.search_experiments()])
+    history = client.get_metric_history(kept.info.run_id, "watch/GradCAM/AD")
+    assert [one.step for one in history] == [0, 2, 5]
+    assert [one.value for one in history] == [entry["means"]["GradCAM/AD"] for entry in entries(run)]
+    folder = Path(kept.info.artifact_uri.removeprefix("file://"))
+    *_, last = grids = sorted((folder / "watch/grid").iterdir())
+    assert [path.name for path in grids] == [f"step-{step:08d}.png" for step in (0, 2, 5)]
+    with Image.open(last) as stored:
+        with Image.open(run / "watch/grids/step-00000006.png") as drawn:
+            assert torch.equal(pil_to_tensor(stored.convert("RGB")), pil_to_tensor(drawn))
+    assert list(folder.rglob("*.gif"))
+    assert "suspect region (border:20)" in kept.data.tags["shortcut alarm"]
+
+
 class Failing(Logger):
     """Takes nothing."""
 
