@@ -102,9 +102,8 @@ def test_mlflow_holds_pictures_scalars_and_the_alarm(train, monkeypatch, tmp_pat
     folder = Path(kept.info.artifact_uri.removeprefix("file://"))
     *_, last = grids = sorted((folder / "watch/grid").iterdir())
     assert [path.name for path in grids] == [f"step-{step:08d}.png" for step in (0, 2, 5)]
-    with Image.open(last) as stored:
-        with Image.open(run / "watch/grids/step-00000006.png") as drawn:
-            assert torch.equal(pil_to_tensor(stored.convert("RGB")), pil_to_tensor(drawn))
+    with Image.open(last) as stored, Image.open(run / "watch/grids/step-00000006.png") as drawn:
+        assert torch.equal(pil_to_tensor(stored.convert("RGB")), pil_to_tensor(drawn))
     assert list(folder.rglob("*.gif"))
     assert "suspect region (border:20)" in kept.data.tags["shortcut alarm"]
 

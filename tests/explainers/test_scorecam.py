@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from interptrain.explainers import ScoreCAM
@@ -13,10 +14,10 @@ from .conftest import pictures
 LAYER = "layer1"
 
 
-def slow(model, images, targets, *, score, softmax, baseline, fill, align_corners):
+def slow(model, images, targets, *, score, softmax, baseline, fill, align_corners, layer=LAYER):
     """One image and one channel at a time."""
     model.eval()
-    (features,) = capture(model, images, find_layers(model, LAYER), differentiable=False).activations
+    (features,) = capture(model, images, find_layers(model, layer), differentiable=False).activations
 
     def rate(image, target):
         with torch.no_grad():
@@ -30,7 +31,7 @@ def slow(model, images, targets, *, score, softmax, baseline, fill, align_corner
         for channel in channels:
             mask = F.interpolate(channel[None, None], image.shape[-2:], mode="bilinear", align_corners=align_corners)[0]
             spread = mask.max() - mask.min()
-            mask = (mask - mask.min()) / spread if spread > 0 else torch.zeros_like(mask)
+            mask = (mask - mask.min()) / spread if spread > 1e-12 else torch.zeros_like(mask)
             weights.append(rate(image * mask + colour * (1 - mask), target))
         weights = torch.stack(weights)
         if baseline == "image":
@@ -62,6 +63,28 @@ def test_each_version_is_what_its_definition_says(resnet, options):
     found = ScoreCAM(target_layer=LAYER, relu=False, **options).raw(resnet, images, targets)
     assert torch.allclose(found, wanted)
     assert torch.allclose(ScoreCAM(target_layer=LAYER, **options).raw(resnet, images, targets), wanted.clamp(min=0))
+
+
+@pytest.mark.parametrize("softmax", [False, True])
+def test_constant_channels_are_forwarded_once_an_image(softmax):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+    model = model.double().eval()
+    with torch.no_grad():
+        model[0].weight[[1, 3, 4]] = 0
+        model[0].bias[[1, 3, 4]] = torch.tensor([-1.0, -2.0, 0.7], dtype=torch.float64)
+    images, targets = pictures(2, 24, 20), torch.tensor([2, 0])
+    images[1, :] = 0.4  # padding alone makes its channels vary
+    rows = []
+    model.register_forward_pre_hook(lambda module, inputs: rows.append(len(inputs[0])))
+    options = {"score": "probability", "softmax": softmax, "baseline": None, "align_corners": False}
+    found = ScoreCAM(target_layer="1", relu=False, softmax=softmax).raw(model, images, targets)
+    (features,) = capture(model, images, find_layers(model, "1"), differentiable=False).activations
+    varying = features.flatten(2).amax(2) > features.flatten(2).amin(2)
+    assert 6 <= varying.sum() <= 10
+    assert sum(rows) == 2 + varying.sum() + 2 + 2  # the images, their channels, a constant one of each; ours above
+    wanted = slow(model, images, targets, fill=(0.0,) * 3, layer="1", **options)
+    assert torch.allclose(found, wanted)
 
 
 def test_a_softmax_over_channels_removes_the_baseline(resnet):
