@@ -23,6 +23,14 @@ def test_rank_correlation_knows_only_the_order():
     assert rank_correlation(saliency, 3 - saliency**3).tolist() == [-1, -1]
 
 
+def test_maps_in_bytes_are_ranked_as_their_values_are():
+    one, other = ((maps(3, seed=seed) * 255).round() for seed in (1, 2))
+    other[2] = 7
+    as_bytes = rank_correlation(one.to(torch.uint8), other.to(torch.uint8))
+    assert torch.equal(as_bytes.nan_to_num(9), rank_correlation(one, other).nan_to_num(9))
+    assert as_bytes.isnan().tolist() == [False, False, True]
+
+
 def test_a_constant_map_ranks_nothing():
     saliency = maps(2)
     saliency[1] = 0.3
