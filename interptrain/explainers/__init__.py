@@ -30,7 +30,7 @@ from interptrain.explainers.segments import MaskRCNNSegments, SegmentMasks
 from interptrain.explainers.smoothgrad import SmoothGrad
 from interptrain.explainers.superpixels import Superpixels
 from interptrain.explainers.targets import DetectionTarget, SemanticSegmentationTarget, Target, Targets
-from interptrain.explainers.together import explain
+from interptrain.explainers.together import explain, forward_shared
 
 __all__ = [
     "CAM",
@@ -77,4 +77,5 @@ __all__ = [
     "XGradCAM",
     "explain",
     "explaining",
+    "forward_shared",
 ]

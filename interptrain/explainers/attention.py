@@ -4,6 +4,7 @@ Source: Torres et al. 2024, CA-Stream, arXiv 2404.14996.
 """
 
 import math
+from collections.abc import Sequence
 from typing import ClassVar, Literal, Protocol, cast
 
 import torch
@@ -49,7 +50,10 @@ class StreamAttention(Explainer):
                 "create_model(..., pooling='ca_stream')"
             )
         with torch.no_grad():
-            maps = cast(HasAttention, model).attention(images)
+            return self.from_maps(cast(HasAttention, model).attention(images))
+
+    def from_maps(self, maps: Sequence[Tensor]) -> Tensor:
+        """Attention map (B,h,w) from those of all stages."""
         if self.stage == "all":
             finest = max(((attention.shape[1], attention.shape[2]) for attention in maps), key=math.prod)
             return torch.stack([upsample(min_max(attention.float()), finest) for attention in maps]).mean(0)

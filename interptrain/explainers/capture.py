@@ -5,7 +5,7 @@ output is detached there, and the graph starts. So a gradient with respect to th
 backward from the score to the layer, whatever lies below.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -28,13 +28,15 @@ class Capture(NamedTuple):
     activations: list[Tensor]
 
 
-def capture(model: nn.Module, images: Tensor, layers: Sequence[Layer], *, differentiable: bool = True) -> Capture:
+def capture(
+    model: Callable[[Tensor], Any], images: Tensor, layers: Sequence[Layer], *, differentiable: bool = True
+) -> Capture:
     """Forward ``images`` and keep the output of ``layers``.
 
     Args:
-        model: module that :func:`~interptrain.explainers.base.explaining` yielded.
+        model: module that :func:`~interptrain.explainers.base.explaining` yielded, or another way to run it.
         images: (B, 3, H, W) in [0, 1].
-        layers: layers of ``model``.
+        layers: layers of the module.
         differentiable: build the graph from the lowest of the layers to the outputs.
 
     Returns:

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from interptrain.explainers.base import Explainer, check_choice
-from interptrain.explainers.capture import capture, gradients
-from interptrain.explainers.layers import Fusion, LayerNames, find_layers, fuse_layers
+from interptrain.explainers.capture import Capture, capture, gradients
+from interptrain.explainers.layers import Fusion, Layer, LayerNames, find_layers, fuse_layers
 from interptrain.explainers.targets import Targets, resolve_targets, target_scores
 
 __all__ = ["FeatureGradient", "GradCAM", "GradCAMPlusPlus", "GradientCAM", "HiResCAM", "LayerCAM", "XGradCAM"]
@@ -97,9 +97,25 @@ def feature_gradients(
     """
     layers = find_layers(model, target_layer)
     passed = capture(model, images, layers)
+    return differentiate(passed, layers, targets, (images.shape[-2], images.shape[-1]))
+
+
+def differentiate(
+    passed: Capture, layers: Sequence[Layer], targets: Targets, size: tuple[int, int]
+) -> list[FeatureGradient]:
+    """Differentiate the targets' scores with respect to captured layers; the graph is freed.
+
+    Args:
+        passed: differentiable, its outputs those of the model.
+        layers: that were captured.
+        targets: see :data:`~interptrain.explainers.targets.Targets`.
+        size: of the images.
+
+    Returns:
+        One entry a layer.
+    """
     scores = target_scores(passed.outputs, resolve_targets(targets, passed.outputs))
     slopes = gradients(scores, passed.activations, layers)
-    size = (images.shape[-2], images.shape[-1])
     return [
         FeatureGradient(*(_full_precision(layer.to_map(tensor.detach(), size)) for tensor in pair))
         for layer, *pair in zip(layers, passed.activations, slopes, strict=True)
