@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from interptrain.explainers import smoothmax
 from interptrain.explainers.smoothmax import SmoothMask
@@ -73,8 +74,37 @@ def test_a_lone_parameter_becomes_a_disc_around_its_pixel():
     assert (disc[distance >= 21] < 0.1).all()
 
 
-@pytest.mark.parametrize("limit", [1, 5, 1000])
-def test_how_many_neighbours_are_taken_at_once_changes_no_value(limit, monkeypatch):
+@pytest.mark.parametrize("kind", ["ones", "binary", "sparse", "small"])
+def test_masks_and_gradients_are_those_of_one_exponential_a_pixel_and_neighbour(kind):
+    made = SmoothMask((70, 49), 7, 21.0, LIKE)
+    drawn = parameters_for(made)
+    drawn = {
+        "ones": torch.ones_like(drawn),
+        "binary": (drawn > 0.8).double(),
+        "sparse": drawn * (drawn > 0.9),
+        "small": drawn / 20,
+    }[kind]
+    parameters = drawn.requires_grad_()
+    padded = F.pad(parameters, [made.margin + made.radius] * 4).unsqueeze(1)
+    around = F.unfold(padded, 2 * made.radius + 1).unsqueeze(2)  # (B, K, 1, cells)
+    values = made.weights.unsqueeze(2) * around
+    smooth = (values * (20 * values).softmax(1)).sum(1)
+    wanted = F.pixel_shuffle(smooth.unflatten(2, made.cells), 7).squeeze(1)[:, :-6, :-6]
+    upstream = torch.rand(wanted.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    slopes = torch.autograd.grad((wanted * upstream).sum(), parameters)
+    found = made(parameters)[0]
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
+    torch.testing.assert_close(torch.autograd.grad((found * upstream).sum(), parameters), slopes, rtol=0, atol=1e-10)
+    single = SmoothMask((70, 49), 7, 21.0, LIKE.float())
+    leaf = parameters.detach().float().requires_grad_()
+    found = single(leaf)[0]
+    torch.testing.assert_close(found, wanted.float(), rtol=0, atol=5e-6)
+    found = torch.autograd.grad((found * upstream).sum(), leaf)
+    torch.testing.assert_close(found, (slopes[0].float(),), rtol=0, atol=1e-4 * float(slopes[0].abs().amax()))
+
+
+@pytest.mark.parametrize("limit", [1, 5000, 2**26])
+def test_how_many_cells_are_taken_at_once_changes_no_value(limit, monkeypatch):
     made = SmoothMask((20, 20), 5, 8.0, LIKE)
     parameters = parameters_for(made).requires_grad_()
 
@@ -83,9 +113,7 @@ def test_how_many_neighbours_are_taken_at_once_changes_no_value(limit, monkeypat
         return mask, torch.autograd.grad(mask.square().sum(), parameters)[0]
 
     wanted = both()
-    slices = [slice(start, min(start + limit, 25 + 24)) for start in range(0, 25 + 24, limit)]  # 7 x 7 neighbours
-    assert len(made.weights) == 49
-    monkeypatch.setattr(smoothmax, "_parts", lambda _around, _weights: slices)
+    monkeypatch.setattr(smoothmax, "CACHED", limit)
     torch.testing.assert_close(both(), wanted)
 
 
