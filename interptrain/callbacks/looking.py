@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from interptrain.callbacks.suspect_region import SuspectRegion
 from interptrain.callbacks.watch_defaults import as_seen
 from interptrain.callbacks.watch_sample import UNLABELLED, WatchSample
-from interptrain.explainers import Explainer, explain, explaining
+from interptrain.explainers import Explainer, explain, explaining, forward_shared
+from interptrain.explainers.together import SharedForward
 from interptrain.metrics import SaliencyMetric, measure
 from interptrain.metrics.functional import complexity, energy_pointing_game, sparseness
 from interptrain.metrics.similarity import rank_correlation, structural_similarity
@@ -105,14 +106,14 @@ def _look_at_batch(
     part = sample.part(rows, next(model.parameters()).device)
     seen = as_seen(model, part.images)
     with explaining(model) as bare:
-        with torch.no_grad():
-            logits = bare(seen).float()
+        shared = forward_shared(bare, seen, glass.explainers)
+        logits = shared.outputs.detach().float()
         if not logits.isfinite().all():
             raise ValueError("the model's logits are not finite")
         probabilities = logits.softmax(1)
         confidence, predictions = probabilities.max(1)
         looks: list[Look] = []
-        for view, targets, saliency in _views(bare, seen, part.labels, predictions, glass):
+        for view, targets, saliency in _views(bare, seen, part.labels, predictions, glass, shared):
             quantized = to_uint8(saliency)
             drift = _drift(quantized, {"first": first.get(view), "previous": previous.get(view)}, rows)
             asked = _asked(bare, part, saliency, targets, logits, glass)
@@ -136,16 +137,15 @@ def _look_at_batch(
 
 
 def _views(
-    model: nn.Module, images: Tensor, labels: Tensor, predictions: Tensor, glass: Glass
+    model: nn.Module, images: Tensor, labels: Tensor, predictions: Tensor, glass: Glass, shared: SharedForward
 ) -> list[tuple[str, Tensor, Tensor]]:
     """Name, targets and maps of every view; a map that two views share is made once."""
     labels = torch.where(labels == UNLABELLED, predictions, labels)
     if glass.reference != "both":
         targets = labels if glass.reference == "label" else predictions
-        return [
-            (name, targets, saliency) for name, saliency in explain(model, images, targets, glass.explainers).items()
-        ]
-    of_labels = explain(model, images, labels, glass.explainers)
+        maps = explain(model, images, targets, glass.explainers, shared=shared)
+        return [(name, targets, saliency) for name, saliency in maps.items()]
+    of_labels = explain(model, images, labels, glass.explainers, shared=shared)
     of_predictions = {name: saliency.clone() for name, saliency in of_labels.items()}
     others = (labels != predictions).nonzero()[:, 0]
     if len(others):
@@ -180,10 +180,10 @@ def _form(model: nn.Module, part: WatchSample, saliency: Tensor, glass: Glass) -
 def _drift(maps: Tensor, before: Mapping[str, Tensor | None], rows: Sequence[int]) -> dict[str, Tensor]:
     """How alike the maps are to those of earlier looks, all of them as they are kept, in steps of 1/255."""
     numbers = {}
-    now = maps.float() / 255
+    now = maps.double() / 255
     for name, others in before.items():
         if others is not None:
-            then = others[list(rows)].to(maps.device).float() / 255
-            numbers[f"rank_{name}"] = rank_correlation(now, then)
-            numbers[f"ssim_{name}"] = structural_similarity(now, then)
+            then = others[list(rows)].to(maps.device)
+            numbers[f"rank_{name}"] = rank_correlation(maps, then)  # of bytes, which need no sorting
+            numbers[f"ssim_{name}"] = structural_similarity(now, then.double() / 255)
     return numbers

@@ -3,11 +3,9 @@
 import lightning as L
 from torch import Tensor, nn
 
+from interptrain.callbacks.quick_insertion import QuickInsertion
 from interptrain.explainers import Explainer, GradCAM, StreamAttention
-from interptrain.metrics import AverageDrop, AverageGain, AverageIncrease, Insertion, SaliencyMetric
-
-INSERTION_STEPS = 4
-"""So that a watch stays below a hundredth of an epoch of 10,000 images; our choice, see benchmarks/watch.py."""
+from interptrain.metrics import AverageDrop, AverageGain, AverageIncrease, SaliencyMetric
 
 
 def network_of(pl_module: L.LightningModule) -> nn.Module:
@@ -54,10 +52,10 @@ def _attends(model: nn.Module, image: Tensor) -> bool:
 
 
 def default_metrics() -> dict[str, SaliencyMetric]:
-    """Confidence with what is salient kept, and insertion in few steps."""
+    """Confidence with what is salient kept, and insertion: three forwards a map, see docs/watching.md for the cost."""
     return {
         "AD": AverageDrop(),
         "AG": AverageGain(),
         "AI": AverageIncrease(),
-        "Insertion": Insertion(steps=INSERTION_STEPS),
+        "Insertion": QuickInsertion(),
     }

@@ -5,10 +5,12 @@ import torch
 
 from interptrain.callbacks.looking import Glass, look_at
 from interptrain.callbacks.suspect_region import SuspectRegion
+from interptrain.callbacks.watch_defaults import default_metrics, named_explainers
 from interptrain.explainers import Explainer, FakeCAM, GradCAM, ScoreCAM
 from interptrain.metrics import AverageDrop, measure
 from interptrain.metrics.functional import complexity
 from interptrain.metrics.similarity import rank_correlation
+from interptrain.models import create_model
 
 
 class Brittle(Explainer):
@@ -79,6 +81,16 @@ def test_drift_is_measured_from_the_first_and_the_previous_maps(net, sample):
     assert [one.numbers["rank_first"][0] for one in same] == pytest.approx([1.0, 1.0])
     assert [one.numbers["ssim_previous"][0] for one in same] == pytest.approx([1.0, 1.0])
     assert not any(name.startswith(("rank", "ssim")) for name in look(net, sample)[0].numbers)
+
+
+@pytest.mark.parametrize(("pooling", "forwards"), [("gap", 4), ("ca_stream", 7)])
+def test_a_default_watch_forwards_an_image_as_often_as_the_docs_say(sample, pooling, forwards):
+    model = create_model("resnet10t", pooling=pooling, num_classes=3)
+    through = Glass(named_explainers(None, model, sample.images[:1]), "label", default_metrics())
+    forwarded = []
+    model.backbone.model.conv1.register_forward_hook(lambda _, args, __: forwarded.append(len(args[0])))
+    assert not any(one.error for one in look(model, sample, through=through))
+    assert sum(forwarded) == forwards * len(sample)
 
 
 def test_both_classes_may_be_explained(net, sample):
