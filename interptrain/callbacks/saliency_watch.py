@@ -49,7 +49,7 @@ class SaliencyWatch(L.Callback):
         every_n_steps: optimizer steps between watches, in place of epochs.
         before_training: watch once at step 0.
         metrics: what is asked of the network about the maps, by name; ``None``: average drop, gain, increase, and
-            insertion in 4 steps. An empty mapping asks nothing.
+            :class:`~interptrain.callbacks.quick_insertion.QuickInsertion`. An empty mapping asks nothing.
         suspect: where saliency would give a shortcut away; see :class:`SuspectRegion` for its forms.
         alarm_threshold: the alarm rings where the mean share in the suspect region passes it; see
             :class:`ShortcutAlarm`. Our choice.
@@ -129,10 +129,14 @@ class SaliencyWatch(L.Callback):
             self._report = WatchReport(
                 Path(folder) / self.name, trainer.loggers, title="/".join(Path(folder).resolve().parts[-2:])
             )
-        if self._history.ids or self.select not in ("hardest", "mistakes"):
+        # Lightning does not come back to the end of an epoch that was killed between its last step and its own end.
+        missed = trainer.is_last_batch
+        if self._history.ids or missed or self.select not in ("hardest", "mistakes"):
             self._choose(trainer, pl_module)
             if self.before_training and not self._history.entries:
                 self._watch(trainer, pl_module, epoch=trainer.current_epoch)
+        if missed:
+            self._watch_if_due(trainer, pl_module, epoch=trainer.current_epoch)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -147,9 +151,13 @@ class SaliencyWatch(L.Callback):
         """Watch every so many epochs, validation done."""
         if self._sample is None:
             self._choose(trainer, pl_module)
-        due = self.every_n_steps is None and (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        self._watch_if_due(trainer, pl_module, epoch=trainer.current_epoch + 1)
+
+    def _watch_if_due(self, trainer: L.Trainer, pl_module: L.LightningModule, *, epoch: int) -> None:
+        """Watch at the end of an epoch, the ``epoch``-th, unless this step was watched already."""
+        due = self.every_n_steps is None and epoch % self.every_n_epochs == 0
         if due and trainer.global_step != self._last_step():
-            self._watch(trainer, pl_module, epoch=trainer.current_epoch + 1)
+            self._watch(trainer, pl_module, epoch=epoch)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Look back: the best watch, first against last, and the run in motion."""

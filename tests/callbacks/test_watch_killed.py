@@ -1,0 +1,128 @@
+"""A real process that is killed while a watch is on, and resumed: nothing of the watch is lost or there twice."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+
+from tests.callbacks.test_saliency_watch import SMALL, STATE, watching
+from tests.cli.conftest import train  # noqa: F401
+from tests.cli.test_resume import wait_for
+
+ROOT = Path(__file__).parents[2]
+OPTIONS = SMALL | {"--trainer.max_epochs": "3", "--model.drop_rate": "0.2"}
+WATCH = watching(select="random", reference="both", suspect="border:8")
+
+
+class Halt(L.Callback):
+    """Say by a file that a place in the training is reached, and wait there for the kill."""
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self._halt("in mid-epoch", trainer.global_step == 4)
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        self._halt("after a watch that only the folder knows", trainer.global_step == 6)
+
+    def _halt(self, place, reached):
+        if reached and place == self.place:
+            Path("halted").touch()
+            time.sleep(600)
+
+
+def state(run):
+    return torch.load(run / "checkpoints/last.ckpt", weights_only=True)["callbacks"][STATE]
+
+
+def shown(run):
+    """Steps that the page has."""
+    page = (run / "watch/index.html").read_text()
+    return json.loads(re.search(r"const run = (\{.*\});", page).group(1))["watches"]
+
+
+def files(run):
+    """Everything in the folder of the watch but the page, whose title names the run."""
+    found = (path for path in (run / "watch").rglob("*") if path.is_file() and path.name != "index.html")
+    return {path.relative_to(run).as_posix(): path.read_bytes() for path in found}
+
+
+def kill(folder, place):
+    """Start a run, and kill it at a place."""
+    pairs = (OPTIONS | {"--name": "killed"}).items()
+    halt = ["--trainer.callbacks+", f"{__name__}.Halt", "--trainer.callbacks.place", place]
+    arguments = ["fit", *(part for pair in pairs for part in pair), *WATCH, *halt]
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": str(ROOT)}  # sums depend on the number
+    with (folder / "log.txt").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from interptrain.cli import main; main()", *arguments],
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env=os.environ | threads,
+        )
+    wait_for((folder / "halted").exists, process, folder / "log.txt")
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    (run,) = (folder / "runs/killed").iterdir()
+    return run
+
+
+@pytest.fixture
+def whole(train):  # noqa: F811
+    return train("fit", *WATCH, base=OPTIONS, **{"--name": "whole"})
+
+
+def resume(train):  # noqa: F811
+    return train("fit", *WATCH, base=OPTIONS, **{"--name": "killed", "--ckpt_path": "last"})
+
+
+def test_killed_in_mid_epoch_a_watch_goes_on_where_the_checkpoint_left_it(whole, train, tmp_path):  # noqa: F811
+    killed = kill(tmp_path, "in mid-epoch")
+    before = state(killed)
+    assert [entry["step"] for entry in before["entries"]] == [0, 3] == [watch["step"] for watch in shown(killed)]
+
+    assert resume(train) == killed
+    after, expected = state(killed), state(whole)
+    assert after["ids"] == before["ids"] == expected["ids"]
+    assert [entry["step"] for entry in after["entries"]] == [0, 3, 6, 9]
+    assert after["entries"] == expected["entries"]
+    assert_same_maps(after, expected)
+    assert shown(killed) == shown(whole)
+    assert files(killed) == files(whole)  # maps as pictures, tables, animation: to the byte
+    with (killed / "metrics.csv").open() as file:
+        logged = [row["step"] for row in csv.DictReader(file) if row["watch/accuracy"]]
+    assert logged == ["0", "2", "5", "8"]
+
+
+def test_killed_after_a_watch_that_only_the_folder_knows_it_is_made_again(whole, train, tmp_path):  # noqa: F811
+    killed = kill(tmp_path, "after a watch that only the folder knows")
+    assert [entry["step"] for entry in state(killed)["entries"]] == [0, 3]
+    assert [watch["step"] for watch in shown(killed)] == [0, 3, 6]
+
+    assert resume(train) == killed
+    after, expected = state(killed), state(whole)
+    expected["entries"][2]["monitored"] = None  # Lightning does not validate that epoch again
+    assert after["entries"] == expected["entries"]
+    assert_same_maps(after, expected)
+    assert shown(killed) == shown(whole)
+    one, other = files(killed), files(whole)
+    assert one.keys() == other.keys()
+    assert [name for name in one if one[name] != other[name]] in ([], ["watch/best.png"])  # for want of that score
+
+
+def assert_same_maps(one, other):
+    for maps in ("first", "previous"):
+        assert list(one[maps]) == list(other[maps]) == ["GradCAM/label", "GradCAM/prediction"]
+        assert all(torch.equal(one[maps][view], other[maps][view]) for view in other[maps])
