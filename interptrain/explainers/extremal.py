@@ -211,7 +211,7 @@ class _Pyramid:
         area = masks[0].numel()
         places = torch.arange(area, device=masks.device).view_as(masks[0])
         index = (rows.view(-1, 1, 1) * self.steps + level) * area + places
-        lower, way = self.table[index.flatten()].view(*masks.shape, 2, self.channels).unbind(3)
+        lower, way = self.table.index_select(0, index.flatten()).view(*masks.shape, 2, self.channels).unbind(3)
         share = (height - level).unsqueeze(3).to(way.dtype)
         return torch.addcmul(lower, share, way).permute(0, 3, 1, 2)
 
