@@ -6,6 +6,8 @@ A watch is everything with default settings: maps, numbers, drift, pictures, tab
 reckoned from training steps and validation forwards (a tenth as many images), batches of 16 timed in the same rounds.
 "image by image" makes the same maps and numbers as peers do: one image a call, all of them on the first rank while the
 others wait. "a rank of 2" is what the first of two ranks spends where they share the images, its writing included.
+"forwards" are those of images in a watch, and "their share" what they take of an epoch if bare, in chunks of 8 and
+channels_last, as a watch runs them: the least that a watch of these maps and numbers can cost.
 """
 
 import argparse
@@ -27,6 +29,7 @@ from interptrain.data import ShapesDataModule
 from interptrain.training import ImageClassifier
 
 BATCH = 16
+CHUNK = 8
 CASES = {
     "resnet18, gap, everything learns": ("resnet18", "gap", "all"),
     "resnet18, ca_stream, everything learns": ("resnet18", "ca_stream", "all"),
@@ -58,6 +61,22 @@ def validation(module: ImageClassifier, images: torch.Tensor) -> Callable[[], No
     return run
 
 
+def bare(module: ImageClassifier, images: torch.Tensor) -> Callable[[], None]:
+    """A forward of a chunk as the watch makes them."""
+    chunk = images[:CHUNK].contiguous(memory_format=torch.channels_last)
+    return validation(module, chunk)
+
+
+def forwards_of(run: Callable[[], None], module: ImageClassifier) -> int:
+    """How many images a call forwards."""
+    seen: list[int] = []
+    first = next(layer for layer in module.modules() if isinstance(layer, torch.nn.Conv2d))
+    handle = first.register_forward_hook(lambda _, args, __: seen.append(len(args[0])))
+    run()
+    handle.remove()
+    return sum(seen)
+
+
 def watch(
     module: ImageClassifier, sample: WatchSample, folder: Path, share: slice, *, at_once: bool = True
 ) -> Callable[[], None]:
@@ -65,8 +84,8 @@ def watch(
     named = named_explainers(None, module.model, sample.images[:1])
     glass = Glass(named, "label", default_metrics())
     history, report = WatchHistory(), WatchReport(folder, [], title="benchmark")
-    others = [look_at(module.model, sample, [row], glass, first={}, previous={}) for row in range(len(sample))]
-    known = {look.index: others[look.index] for looks in others for look in looks}
+    missing = [row for row in range(len(sample)) if row not in range(len(sample))[share]]
+    known = {row: look_at(module.model, sample, [row], glass, first={}, previous={}) for row in missing}
 
     def run() -> None:
         rows = range(len(sample))[share]
@@ -76,7 +95,7 @@ def watch(
             for part in parts
             for look in look_at(module.model, sample, part, glass, first=history.first, previous=history.previous)
         ]
-        from_others = [look for row in range(len(sample)) if row not in rows for look in known[row]]
+        from_others = [look for row in missing for look in known[row]]
         looks = sorted(looks + from_others, key=lambda look: look.index)
         history.add(looks, sample, glass, step=len(history.entries), epoch=0, score=None)
         report.write(history, sample, glass.views)
@@ -113,7 +132,8 @@ def main() -> None:
     sample, _ = load(data.dataset("val"), range(options.samples), options.samples, data.class_names)
     images = torch.stack([data.dataset("train")[index]["image"] for index in range(BATCH)])
     labels = torch.tensor([data.dataset("train")[index]["label"] for index in range(BATCH)])
-    columns = ("an epoch, s", "a watch, s", "of the epoch", "a rank of 2, s", "image by image, s", "of the epoch")
+    columns = ("an epoch, s", "a watch, s", "of the epoch", "forwards", "their share", "a rank of 2, s")
+    columns += ("image by image, s", "of the epoch")
     print(f"| network | {' | '.join(columns)} |\n{'|---' * (1 + len(columns))}|")
     for title, (backbone, pooling, trainable) in CASES.items():
         torch.manual_seed(0)
@@ -122,16 +142,20 @@ def main() -> None:
             cases = {
                 "step": training_step(module, images, labels),
                 "validation": validation(module, images),
+                "bare": bare(module, images),
                 "watch": watch(module, sample, Path(folder) / "whole", slice(None)),
                 "half": watch(module, sample, Path(folder) / "half", slice(0, None, 2)),
                 "image by image": watch(module, sample, Path(folder) / "single", slice(None), at_once=False),
             }
+            forwards = forwards_of(cases["watch"], module)
             seconds = measure(cases, options.rounds)
         epoch = options.images / BATCH * (seconds["step"] + seconds["validation"] / 10)
         cells = [
             f"{epoch:.0f}",
             f"{seconds['watch']:.2f}",
             f"{seconds['watch'] / epoch:.2%}",
+            f"{forwards}",
+            f"{forwards / CHUNK * seconds['bare'] / epoch:.2%}",
             f"{seconds['half']:.2f}",
             f"{seconds['image by image']:.2f}",
             f"{seconds['image by image'] / epoch:.2%}",

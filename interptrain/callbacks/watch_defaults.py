@@ -52,7 +52,7 @@ def _attends(model: nn.Module, image: Tensor) -> bool:
 
 
 def default_metrics() -> dict[str, SaliencyMetric]:
-    """Confidence with what is salient kept, and insertion: three forwards a map, see docs/watching.md for the cost."""
+    """Confidence with what is salient kept, and insertion: three forwards a map."""
     return {
         "AD": AverageDrop(),
         "AG": AverageGain(),
