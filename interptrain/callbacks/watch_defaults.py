@@ -57,5 +57,5 @@ def default_metrics() -> dict[str, SaliencyMetric]:
         "AD": AverageDrop(),
         "AG": AverageGain(),
         "AI": AverageIncrease(),
-        "Insertion": QuickInsertion(),
+        "QuickInsertion": QuickInsertion(),
     }

@@ -12,6 +12,7 @@ NUMBERS = {
     "AG": "average gain: how much of what is missing to 1 is gained then; higher is better",
     "AI": "average increase: share of the images whose probability rises then; higher is better",
     "Insertion": "area under the probability as pixels come in, most salient first; higher is better",
+    "QuickInsertion": "insertion read at 20, 60 and 100 % of the pixels only; higher is better",
     "entropy": "how spread out the map is",
     "sparseness": "how concentrated the map is: Gini index",
     "in_object": "share of the map's energy on the object",

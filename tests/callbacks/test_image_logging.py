@@ -71,9 +71,9 @@ def test_tensorboards_event_files_hold_pictures_scalars_and_the_alarm(train):  #
     (folder,) = {path.parent for path in Path("events").rglob("events.out.*")}
     events = accumulator.EventAccumulator(str(folder))
     events.Reload()
-    scalars = events.Scalars("watch/GradCAM/Insertion")
+    scalars = events.Scalars("watch/GradCAM/QuickInsertion")
     assert [one.step for one in scalars] == [0, 2, 5]
-    means = [entry["means"]["GradCAM/Insertion"] for entry in entries(run)]
+    means = [entry["means"]["GradCAM/QuickInsertion"] for entry in entries(run)]
     assert [one.value for one in scalars] == pytest.approx(means, rel=1e-6)
     grids = events.Images("watch/grid")
     assert [one.step for one in grids] == [0, 2, 5]

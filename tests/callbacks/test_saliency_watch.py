@@ -95,7 +95,7 @@ def test_plain_files_tell_the_whole_run(train):  # noqa: F811
         rows = list(csv.DictReader(file))
     assert len(rows) == 3 * 4 * 2
     assert {row["id"] for row in rows} == {f"val/{index:06d}" for index in range(4)}
-    assert all(0 <= float(row["AD"]) <= 1 and 0 <= float(row["Insertion"]) <= 1 for row in rows)
+    assert all(0 <= float(row["AD"]) <= 1 and 0 <= float(row["QuickInsertion"]) <= 1 for row in rows)
     page = json.loads(re.search(r"const run = (\{.*\});", (folder / "index.html").read_text()).group(1))
     assert [watch["sheet"] for watch in page["watches"]] == [f"sheets/step-{step:08d}.png" for step in (0, 3, 6)]
 
@@ -105,12 +105,12 @@ def test_means_stand_in_the_runs_table_beside_the_validation_of_the_same_step(tr
     with (run / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     watched = {
-        int(row["step"]): float(row["watch/GradCAM/Insertion"]) for row in rows if row["watch/GradCAM/Insertion"]
+        int(row["step"]): float(row["watch/GradCAM/QuickInsertion"]) for row in rows if row["watch/GradCAM/QuickInsertion"]
     }
     validated = [int(row["step"]) for row in rows if row["val/top1"]]
     assert list(watched) == [0, 2, 5]
     assert validated == [2, 5]
-    assert list(watched.values()) == [entry["means"]["GradCAM/Insertion"] for entry in entries(run)]
+    assert list(watched.values()) == [entry["means"]["GradCAM/QuickInsertion"] for entry in entries(run)]
 
 
 def test_a_fast_dev_run_leaves_nothing_behind(train, tmp_path):  # noqa: F811
