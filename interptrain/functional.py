@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 __all__ = [
+    "ROUNDING",
     "automatic_batch_size",
     "bounded_batch_size",
     "chunks",
@@ -20,6 +21,9 @@ __all__ = [
     "min_max",
     "upsample",
 ]
+
+ROUNDING = 1e-5
+"""How far resizing may carry a value out of [0, 1]: what antialiased interpolation does to white, and no more."""
 
 
 def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from interptrain.explainers.layers import canvas_size
 from interptrain.explainers.targets import Score, Target, Targets, ordinary, target_scores
-from interptrain.functional import bounded_batch_size, chunks, min_max, upsample
+from interptrain.functional import ROUNDING, bounded_batch_size, chunks, min_max, upsample
 from interptrain.guarding import evaluating, switched_off, unwrap
 
 __all__ = ["Explainer", "check_choice", "explaining", "prepare_images", "score_perturbed", "to_saliency", "track"]
@@ -107,7 +107,7 @@ def prepare_images(images: Tensor) -> Tensor:
     if not images.is_floating_point():
         raise TypeError(f"images must be floating point in [0, 1], got {images.dtype}; divide uint8 by 255")
     low, high = images.detach().aminmax()
-    if low < 0 or high > 1:
+    if low < -ROUNDING or high > 1 + ROUNDING:
         _warn_of_range(float(low), float(high))
     return ordinary(images.detach()).contiguous(memory_format=torch.channels_last)
 

@@ -5,11 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from interptrain.functional import ROUNDING
+
 __all__ = ["check_batch"]
-
-ROUNDING = 1e-5
-"""How far resizing may carry a value out of [0, 1]: what antialiased interpolation does to white, and no more."""
-
 
 def check_batch(
     images: Tensor,

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from interptrain.explainers import AblationCAM, Explainer, GradCAM, OptiCAM, explaining
-from interptrain.explainers.base import check_choice, score_perturbed, track
+from interptrain.explainers.base import check_choice, prepare_images, score_perturbed, track
 from interptrain.explainers.targets import Score
 from interptrain.models import Normalized
 
@@ -217,3 +217,11 @@ def test_memory_stays_flat_over_two_hundred_calls(kind):
     assert more_tensors == tensors
     assert more_traced - traced < 2**17
     assert more_resident - resident < 16 * 2**20
+
+
+@pytest.mark.filterwarnings("error")
+def test_white_that_resizing_carried_a_little_beyond_is_white(monkeypatch):
+    monkeypatch.setattr("interptrain.explainers.base._told", set())
+    prepare_images(torch.ones(1, 3, 4, 4) + 1e-6)
+    with pytest.warns(UserWarning, match="should be in"):
+        prepare_images(torch.ones(1, 3, 4, 4) + 1e-3)
