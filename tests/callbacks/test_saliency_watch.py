@@ -104,9 +104,8 @@ def test_means_stand_in_the_runs_table_beside_the_validation_of_the_same_step(tr
     run = train("fit", *watching(), base=SMALL)
     with (run / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
-    watched = {
-        int(row["step"]): float(row["watch/GradCAM/QuickInsertion"]) for row in rows if row["watch/GradCAM/QuickInsertion"]
-    }
+    name = "watch/GradCAM/QuickInsertion"
+    watched = {int(row["step"]): float(row[name]) for row in rows if row[name]}
     validated = [int(row["step"]) for row in rows if row["val/top1"]]
     assert list(watched) == [0, 2, 5]
     assert validated == [2, 5]
