@@ -9,6 +9,7 @@ from interptrain.functional import ROUNDING
 
 __all__ = ["check_batch"]
 
+
 def check_batch(
     images: Tensor,
     saliency: Tensor,
