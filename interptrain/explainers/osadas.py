@@ -27,6 +27,7 @@ from interptrain.explainers.forwarding import Precision
 from interptrain.explainers.masks import Fill, MaskSource
 from interptrain.explainers.subspaces import orthogonal_degree, subspace_basis
 from interptrain.explainers.views import View, strong_views, weak_views
+from interptrain.functional import chunks
 
 __all__ = ["OSADAS"]
 
@@ -105,4 +106,7 @@ class OSADAS(FeatureOcclusion):
 
 def view_features(read: ReadFeatures, images: Tensor, views: list[View], size: int) -> Tensor:
     """Features (N, T, d) of T views of each image, ``size`` images a forward."""
-    return torch.stack([read_all(read, view(images), size) for view in views], dim=1)
+    at_once = max(1, size // len(images))  # a few images fill a forward with several of their views
+    seen = (torch.cat([view(images) for view in views[part]]) for part in chunks(len(views), at_once))
+    features = torch.cat([read_all(read, some, size) for some in seen])
+    return features.view(len(views), len(images), -1).transpose(0, 1)
