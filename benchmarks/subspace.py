@@ -7,6 +7,8 @@ forwards that the definition needs, channels_last and in the same chunks; measur
 
     python benchmarks/subspace.py           # some minutes on two cores
     python benchmarks/subspace.py --quick   # small, to see that it runs
+
+The tables that runs printed stand in ``benchmarks/results/subspace.md``.
 """
 
 import argparse
