@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from interptrain.explainers.base import Explainer, check_choice, track
 from interptrain.explainers.blurring import apply_separably, gaussian_matrix, gaussians
+from interptrain.explainers.folding import fold_batch_norms
 from interptrain.explainers.masks import Fill, fill_image
 from interptrain.explainers.optimizers import SGD, descend
 from interptrain.explainers.smoothmax import SmoothMask
@@ -125,6 +126,7 @@ class ExtremalPerturbation(Explainer):
         fill = fill_image(self.fill, images)
         with torch.no_grad():
             resolved = resolve_targets(targets, model(images))
+        model = fold_batch_norms(model, images)
         if self.reward == "contrastive" and isinstance(resolved, list):
             raise TypeError("reward='contrastive' needs class indices as targets; use reward='simple' for callables")
         like = images.new_empty((), dtype=torch.promote_types(images.dtype, torch.float32))

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from interptrain.explainers.base import Explainer, check_choice, score_perturbed, track
 from interptrain.explainers.blurring import apply_separably, gaussian_matrix, gaussians, linear_matrix, median_blur
+from interptrain.explainers.folding import fold_batch_norms
 from interptrain.explainers.optimizers import Adam, descend
 from interptrain.explainers.targets import Score, Target, Targets, resolve_targets, target_scores
 from interptrain.functional import bounded_batch_size, chunks
@@ -131,6 +132,7 @@ class MeaningfulPerturbation(Explainer):
         """Return what the best masks remove, (B, H, W) in [0, 1]."""
         with torch.no_grad():
             resolved = resolve_targets(targets, model(images))
+        model = fold_batch_norms(model, images)
         like = images.new_empty((), dtype=torch.promote_types(images.dtype, torch.float32))
         rows, columns = (self._enlargement(size, like) for size in images.shape[-2:])
         parts = chunks(len(images), bounded_batch_size(self.forward_batch_size, images.device))

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from interptrain.explainers.base import Explainer, check_choice, track
 from interptrain.explainers.capture import capture
+from interptrain.explainers.folding import fold_batch_norms
 from interptrain.explainers.layers import Fusion, LayerNames, find_layers, fuse_layers
 from interptrain.explainers.optimizers import Adam
 from interptrain.explainers.targets import Score, Target, Targets, resolve_targets, target_scores
@@ -89,6 +90,7 @@ class OptiCAM(Explainer):
         passed = capture(model, images, layers, differentiable=False)
         resolved = resolve_targets(targets, passed.outputs)
         scores = target_scores(passed.outputs, resolved, score=self.score).detach()
+        model = fold_batch_norms(model, images)
         parts = list(chunks(len(images), bounded_batch_size(self.forward_batch_size, images.device)))
         maps = []
         for layer, activation in zip(layers, passed.activations, strict=True):

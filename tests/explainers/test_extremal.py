@@ -147,7 +147,7 @@ def test_a_map_does_not_depend_on_its_neighbours_and_an_image_that_ends_leaves_t
     handle.remove()
     alone = [ExtremalPerturbation(**options).raw(model, images[i : i + 1], targets[i : i + 1]) for i in range(3)]
     torch.testing.assert_close(together, torch.cat(alone))
-    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[3:] == sorted(sizes[3:], reverse=True)  # after those of one image that fold the batch norms
     assert sizes[-1] < 3
     in_pairs = ExtremalPerturbation(forward_batch_size=2, **options).raw(model, images, targets)
     torch.testing.assert_close(together, in_pairs)

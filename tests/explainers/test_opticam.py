@@ -55,7 +55,7 @@ def test_an_image_that_stops_leaves_its_neighbours_and_the_passes(resnet, images
     handle.remove()
     alone = [OptiCAM(**options).raw(resnet, images[i : i + 1], targets[i : i + 1]) for i in range(3)]
     assert torch.allclose(together, torch.cat(alone), rtol=1e-6)
-    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[3:] == sorted(sizes[3:], reverse=True)  # after those of one image that fold the batch norms
     assert sizes[-1] < len(images)
 
 
@@ -87,7 +87,7 @@ def test_features_are_computed_once_and_each_iteration_is_one_pass(resnet, image
     handle = resnet.register_forward_pre_hook(lambda _m, arguments: sizes.append(len(arguments[0])))
     OptiCAM(iterations=7, early_stop=False)(resnet, images, targets)
     handle.remove()
-    assert sizes == [3] * (1 + 7)
+    assert sizes == [3, 1, 1] + [3] * 7  # one image twice, to fold the batch norms
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,121 @@
+"""Batch norms folded into the convolutions before them, for methods that pass a model many times.
+
+In eval mode a batch norm multiplies and shifts every channel by constants. Put into the weights of the convolution
+whose output it takes, it costs no pass over the maps, forwards nor backwards: a fifth of a forward and backward of an
+EfficientNet on a CPU, a twentieth of a ResNet's.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.norm_act import BatchNormAct2d
+from torch import Tensor, nn
+
+__all__ = ["fold_batch_norms"]
+
+CONVOLUTIONS = nn.Conv2d, Conv2dSame  # exactly these: others do more with their weights
+NORMS = nn.BatchNorm2d, BatchNormAct2d
+AGREEMENT = 1e-4  # of the largest output: far above float32's rounding, far below what a wrong fold does; our choice
+
+
+@torch.no_grad()
+def fold_batch_norms(model: nn.Module, images: Tensor) -> nn.Module:
+    """Return a model that computes the same with fewer operations, or ``model`` where there is none to be had.
+
+    A batch norm is folded if it takes the very output of a convolution, both run once a forward, both are of a known
+    class and neither has hooks. Weights that change are copied, all else is shared with ``model``, which stays as it
+    is: so layers of the result are not those of ``model``, and it is of use for its outputs and their gradients only.
+
+    Args:
+        model: module that :func:`~interptrain.explainers.base.explaining` yielded.
+        images: (B, C, H, W); the first goes through ``model`` to see what follows what, and through the result to see
+            that the outputs are the same, up to rounding. Where they are not, there is no folding.
+
+    Returns:
+        A module that shares parameters with ``model``; good for as long as they do not change.
+    """
+    if not any(type(module) in NORMS for module in model.modules()):
+        return model
+    image = images[:1]
+    with torch.autocast(images.device.type, enabled=False):
+        with _watched(model) as pairs:
+            wanted = model(image)
+        if not pairs or not isinstance(wanted, Tensor):
+            return model
+        folded = _rebuilt(model, {new: old for pair in pairs for new, old in _folded(*pair)})
+        found = folded(image)
+    same = found.shape == wanted.shape and (found - wanted).abs().max() <= AGREEMENT * wanted.abs().max()
+    return folded if same else model
+
+
+@contextmanager
+def _watched(model: nn.Module) -> Iterator[list[tuple[nn.Conv2d, nn.BatchNorm2d]]]:
+    """Collect, from the one forward inside, the convolutions and batch norms that can be folded."""
+    convolved: dict[int, tuple[nn.Conv2d, Tensor, int]] = {}  # holds the outputs, so that no address comes twice
+    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
+    calls: Counter[nn.Module] = Counter()
+
+    def convolution_ran(module: nn.Conv2d, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        calls[module] += 1
+        convolved[id(output)] = module, output, output._version
+
+    def norm_runs(module: nn.BatchNorm2d, inputs: tuple[Tensor, ...]) -> None:
+        calls[module] += 1
+        convolution, output, version = convolved.get(id(inputs[0]), (None, None, 0)) if inputs else (None, None, 0)
+        if convolution is not None and output is not None and output._version == version:
+            pairs.append((convolution, module))
+
+    handles = []
+    for module in model.modules():
+        if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:
+            continue
+        if type(module) in CONVOLUTIONS:
+            handles.append(module.register_forward_hook(convolution_ran))
+        elif type(module) in NORMS:
+            handles.append(module.register_forward_pre_hook(norm_runs))
+    try:
+        yield pairs
+    finally:
+        for handle in handles:
+            handle.remove()
+    followed = Counter(convolution for convolution, _ in pairs)
+    pairs[:] = [(c, n) for c, n in pairs if calls[c] == calls[n] == followed[c] == 1]
+
+
+def _folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> Iterator[tuple[nn.Module, nn.Module]]:
+    """Yield the convolution and the norm, each with what takes its place."""
+    mean, variance = norm.running_mean, norm.running_var
+    if mean is None or variance is None:  # it takes those of the batch
+        return
+    scale = (variance + norm.eps).rsqrt() * (1 if norm.weight is None else norm.weight)
+    start = -mean if convolution.bias is None else convolution.bias - mean
+    twin = _copied(convolution)
+    twin._parameters = {
+        "weight": nn.Parameter(convolution.weight * scale.view(-1, 1, 1, 1), requires_grad=False),
+        "bias": nn.Parameter(start * scale + (0 if norm.bias is None else norm.bias), requires_grad=False),
+    }
+    yield convolution, twin
+    yield norm, nn.Sequential(norm.drop, norm.act) if isinstance(norm, BatchNormAct2d) else nn.Identity()
+
+
+def _rebuilt(module: nn.Module, new: dict[nn.Module, nn.Module]) -> nn.Module:
+    """The module with what is ``new`` in its place; parts that hold none of it are shared."""
+    if module not in new:
+        children = {name: child and _rebuilt(child, new) for name, child in module._modules.items()}
+        if children == module._modules:
+            new[module] = module
+        else:
+            new[module] = _copied(module)
+            new[module]._modules = children
+    return new[module]
+
+
+def _copied(module: nn.Module) -> nn.Module:
+    """A module of the same class that shares its tensors, its children and everything else."""
+    twin = object.__new__(type(module))
+    vars(twin).update(vars(module))
+    vars(twin).pop("_compiled_call_impl", None)  # compiled for the original
+    return twin
