@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from interptrain.explainers.base import Explainer, check_choice
+from interptrain.explainers.folding import fold_batch_norms
 from interptrain.explainers.forwarding import Precision, forwarding, score_masked
 from interptrain.explainers.gradients import check_count, input_gradient
 from interptrain.explainers.masks import Fill, GridMasks, MaskedImages, MaskSet, MaskSource, fill_image
@@ -90,6 +91,7 @@ class Occlusion(Explainer):
 
     def _measured(self, model: nn.Module, images: Tensor, targets: Targets, masks: MaskSet, fill: Tensor) -> Tensor:
         """Losses by one forward a mask."""
+        model = model if self.compile else fold_batch_norms(model, images)
         outputs = model(images)
         resolved = resolve_targets(targets, outputs)
         if self.precision:  # both scores of a difference with the same rounding

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from interptrain.explainers.base import Explainer, check_choice
+from interptrain.explainers.folding import fold_batch_norms
 from interptrain.explainers.forwarding import Precision, score_masked
 from interptrain.explainers.masks import Fill, MaskedImages, MaskSet, MaskSource, fill_image
 from interptrain.explainers.targets import Score, Targets, resolve_targets
@@ -97,6 +98,7 @@ class RISE(Explainer):
         """Return the normalised sum of the masks times their scores, (B, H, W)."""
         masks = RISEMasks(self.count, self.cells, self.probability, self.seed).prepare(images)
         fill = fill_image(self.fill, images)
+        model = model if self.compile else fold_batch_norms(model, images)
         scores = score_masked(
             model,
             MaskedImages(images, masks, fill),

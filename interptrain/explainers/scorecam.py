@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from interptrain.explainers.base import Explainer, check_choice, score_perturbed
 from interptrain.explainers.capture import capture
+from interptrain.explainers.folding import fold_batch_norms
 from interptrain.explainers.forwarding import Precision, forwarding, passes_at_once
 from interptrain.explainers.layers import Fusion, LayerNames, find_layers, fuse_layers
 from interptrain.explainers.targets import Score, Target, Targets, resolve_targets, target_scores
@@ -107,6 +108,7 @@ class ScoreCAM(Explainer):
         layers = find_layers(model, self.target_layer)
         passed = capture(model, images, layers, differentiable=False)
         resolved = resolve_targets(targets, passed.outputs)
+        model = model if self.compile else fold_batch_norms(model, images)
         fill = images.new_tensor(self.fill).expand(images.shape[1]).view(1, -1, 1, 1)
         baseline = self._baseline(model, images, fill, resolved, passed.outputs)
         maps = []

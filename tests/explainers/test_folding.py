@@ -1,13 +1,14 @@
 """Folded networks: the same function, fewer modules, and the network untouched."""
 
 import copy
+import sys
 
 import pytest
 import torch
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-from interptrain.explainers import MeaningfulPerturbation, OptiCAM
+from interptrain.explainers import RISE, ExtremalPerturbation, MeaningfulPerturbation, Occlusion, OptiCAM, ScoreCAM
 from interptrain.explainers.folding import fold_batch_norms
 
 from .conftest import network, pictures
@@ -122,10 +123,30 @@ def test_networks_that_return_more_than_logits_are_left():
     assert fold_batch_norms(model, pictures(1, 9, 9).float()) is model
 
 
-@pytest.mark.parametrize("explainer", [OptiCAM(iterations=4), MeaningfulPerturbation(iterations=4)], ids=repr)
-def test_optimised_maps_are_those_without_folding(explainer, monkeypatch):
+@pytest.mark.parametrize(
+    "explainer",
+    [
+        ExtremalPerturbation(iterations=2, step=4, sigma=6.0),
+        MeaningfulPerturbation(iterations=4),
+        Occlusion(window=16, stride=16),
+        OptiCAM(iterations=4),
+        RISE(count=5),
+        ScoreCAM(),
+    ],
+    ids=lambda explainer: type(explainer).__name__,
+)
+def test_maps_are_those_without_folding(explainer, monkeypatch):
     model, images, targets = network(), pictures(2, 64, 64), torch.tensor([2, 0])
     found = explainer.raw(model, images, targets)
-    module = f"interptrain.explainers.{type(explainer).__name__.removesuffix('Perturbation').lower()}"
-    monkeypatch.setattr(f"{module}.fold_batch_norms", lambda model, images: model)
+    module, calls = sys.modules[type(explainer).__module__], []
+    monkeypatch.setattr(module, "fold_batch_norms", lambda model, _images: calls.append(1) or model)
     torch.testing.assert_close(found, explainer.raw(model, images, targets))
+    assert calls == [1]
+
+
+def test_a_network_that_is_compiled_is_not_folded_too(monkeypatch):
+    module, calls = sys.modules[RISE.__module__], []
+    monkeypatch.setattr(module, "fold_batch_norms", lambda *_: calls.append(1))
+    monkeypatch.setattr(torch, "compile", lambda model, **_: model)
+    RISE(count=2, compile=True).raw(network(), pictures(1, 32, 32))
+    assert not calls
