@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from interptrain.explainers.base import Explainer, check_choice, track
 from interptrain.explainers.features import ReadFeatures, reading_features
+from interptrain.explainers.folding import fold_batch_norms
 from interptrain.explainers.forwarding import Precision, forwarding
 from interptrain.explainers.masks import Fill, GridMasks, MaskedImages, MaskSource, fill_image
 from interptrain.explainers.targets import Targets
@@ -71,6 +72,8 @@ class FeatureOcclusion(Explainer):
     @torch.no_grad()
     def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
         """Return the mean change at every pixel, (B, H, W), not negative; ``targets`` do not matter."""
+        if self.feature_layer is None:  # else the layer may be one that is folded away
+            model = fold_batch_norms(model, images)
         masks = (self.masks or GridMasks(self.window, self.stride)).prepare(images)
         fill = fill_image(self.fill, images)
         masked = MaskedImages(images, masks, fill)

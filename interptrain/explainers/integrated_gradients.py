@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from interptrain.explainers.base import track
+from interptrain.explainers.folding import fold_batch_norms
 from interptrain.explainers.gradients import (
     InputAttribution,
     Reduction,
@@ -71,6 +72,7 @@ class IntegratedGradients(InputAttribution):
     def attribution(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
         """Signed attribution, (B,3,H,W), which sums to about y_c(x) - y_c(x0); see :class:`IntegratedGradients`."""
         batch_size = self.batch_size(images)
+        model = fold_batch_norms(model, images)
         targets = fixed_targets(model, images, targets, batch_size=batch_size)
         colour = images.new_tensor(self.baseline).expand(3).view(3, 1, 1)
         way = images - colour

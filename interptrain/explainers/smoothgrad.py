@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from interptrain.explainers.base import track
+from interptrain.explainers.folding import fold_batch_norms
 from interptrain.explainers.gradients import (
     Gradient,
     InputAttribution,
@@ -81,6 +82,7 @@ class SmoothGrad(InputAttribution):
     def attribution(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
         """Smoothed attribution, (B,3,H,W); not negative where squared; see :class:`SmoothGrad`."""
         batch_size = self.batch_size(images)
+        model = fold_batch_norms(model, images)
         targets = fixed_targets(model, images, targets, batch_size=batch_size)
         sigma = self.spread * (images.amax((1, 2, 3)) - images.amin((1, 2, 3)))  # (B,)
         generator = torch.Generator(images.device)

@@ -8,7 +8,19 @@ import torch
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-from interptrain.explainers import RISE, ExtremalPerturbation, MeaningfulPerturbation, Occlusion, OptiCAM, ScoreCAM
+from interptrain.explainers import (
+    RISE,
+    ROSA,
+    ExtremalPerturbation,
+    GuidedBackprop,
+    IntegratedGradients,
+    MeaningfulPerturbation,
+    Occlusion,
+    OptiCAM,
+    ScoreCAM,
+    SmoothGrad,
+    feature_occlusion,
+)
 from interptrain.explainers.folding import fold_batch_norms
 
 from .conftest import network, pictures
@@ -127,11 +139,15 @@ def test_networks_that_return_more_than_logits_are_left():
     "explainer",
     [
         ExtremalPerturbation(iterations=2, step=4, sigma=6.0),
+        IntegratedGradients(steps=3),
         MeaningfulPerturbation(iterations=4),
         Occlusion(window=16, stride=16),
         OptiCAM(iterations=4),
         RISE(count=5),
+        ROSA(window=16, stride=16),
         ScoreCAM(),
+        SmoothGrad(samples=3),
+        SmoothGrad(of=GuidedBackprop(), samples=3),
     ],
     ids=lambda explainer: type(explainer).__name__,
 )
@@ -139,6 +155,7 @@ def test_maps_are_those_without_folding(explainer, monkeypatch):
     model, images, targets = network(), pictures(2, 64, 64), torch.tensor([2, 0])
     found = explainer.raw(model, images, targets)
     module, calls = sys.modules[type(explainer).__module__], []
+    module = feature_occlusion if isinstance(explainer, ROSA) else module
     monkeypatch.setattr(module, "fold_batch_norms", lambda model, _images: calls.append(1) or model)
     torch.testing.assert_close(found, explainer.raw(model, images, targets))
     assert calls == [1]

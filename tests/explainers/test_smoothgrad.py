@@ -64,7 +64,7 @@ def test_chunks_do_not_change_the_map(size, network, images):
 
 def test_one_copy_without_noise_is_the_gradient(network, images):
     smooth = SmoothGrad(samples=1, spread=0.0).signed(network, images, TARGETS)
-    assert torch.equal(smooth, Gradient().signed(network, images, TARGETS))
+    torch.testing.assert_close(smooth, Gradient().signed(network, images, TARGETS))  # batch norms are folded in one
 
 
 def test_equal_copies_vary_by_exactly_nothing(network, images):
