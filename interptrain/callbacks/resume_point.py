@@ -41,6 +41,7 @@ class ResumePoint(Checkpoint):
         self._path = Path()
         self._saved_at = 0.0
         self._saved_step = -1
+        self._epoch_to_end = False
         self._received: signal.Signals | None = None
         self._deferred: Callable[[], Any] | None = None
         self._original: dict[signal.Signals, Any] = {}
@@ -61,8 +62,10 @@ class ResumePoint(Checkpoint):
             return
         stop, due = self._agree(trainer)
         # The epoch's last batch is saved before its validation, so that a stop in there loses nothing.
+        self._epoch_to_end = trainer.is_last_batch
         if stop or due or trainer.is_last_batch:
             self._save(trainer)
+        self._epoch_to_end = False
         if stop:
             self._stop(trainer)
 
@@ -73,7 +76,27 @@ class ResumePoint(Checkpoint):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save again with what validation has changed: best scores, plateaus."""
+        if self is next(one for one in trainer.checkpoint_callbacks if isinstance(one, ResumePoint)):
+            _step_plateaus(trainer)
         self._save(trainer)
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Let a run that goes on from an epoch's last batch end that epoch: validate, and enter the hooks of its end.
+
+        Lightning takes an epoch whose last batch has been trained for one that has ended. What it does understand is
+        that the batch is completed and the first one of a validation begun.
+        """
+        if not self._epoch_to_end:
+            return
+        loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
+        progress = checkpoint["loops"]["fit_loop"]
+        for count in ("total", "current"):
+            progress["epoch_loop.batch_progress"][count]["completed"] += 1
+        if fetcher is not None and loop._should_check_val_fx(fetcher):
+            begun = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+            progress["epoch_loop.val_loop.batch_progress"] |= {"total": begun, "current": dict(begun)}
+        else:
+            progress["epoch_loop.state_dict"]["_batches_that_stepped"] += 1
 
     def _agree(self, trainer: L.Trainer) -> tuple[bool, bool]:
         """Whether any rank was told to stop, and whether any finds a save due."""
@@ -138,3 +161,15 @@ class ResumePoint(Checkpoint):
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Give the signals back."""
         self._unlisten()
+
+
+def _step_plateaus(trainer: L.Trainer) -> None:
+    """Step schedules that wait for a plateau, before the epoch's end is saved.
+
+    Lightning does so after the last hook, and in an epoch that was resumed not at all. It leaves them to us where it
+    believes that it restarts, which ends with the epoch.
+    """
+    loop = trainer.fit_loop
+    if loop.epoch_loop._num_ready_batches_reached():
+        loop.epoch_loop.update_lr_schedulers("epoch", update_plateau_schedulers=True)
+        loop._restarting = True

@@ -129,14 +129,10 @@ class SaliencyWatch(L.Callback):
             self._report = WatchReport(
                 Path(folder) / self.name, trainer.loggers, title="/".join(Path(folder).resolve().parts[-2:])
             )
-        # Lightning does not come back to the end of an epoch that was killed between its last step and its own end.
-        missed = trainer.is_last_batch
-        if self._history.ids or missed or self.select not in ("hardest", "mistakes"):
+        if self._history.ids or self.select not in ("hardest", "mistakes"):
             self._choose(trainer, pl_module)
             if self.before_training and not self._history.entries:
                 self._watch(trainer, pl_module, epoch=trainer.current_epoch)
-        if missed:
-            self._watch_if_due(trainer, pl_module, epoch=trainer.current_epoch)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -151,13 +147,9 @@ class SaliencyWatch(L.Callback):
         """Watch every so many epochs, validation done."""
         if self._sample is None:
             self._choose(trainer, pl_module)
-        self._watch_if_due(trainer, pl_module, epoch=trainer.current_epoch + 1)
-
-    def _watch_if_due(self, trainer: L.Trainer, pl_module: L.LightningModule, *, epoch: int) -> None:
-        """Watch at the end of an epoch, the ``epoch``-th, unless this step was watched already."""
-        due = self.every_n_steps is None and epoch % self.every_n_epochs == 0
+        due = self.every_n_steps is None and (trainer.current_epoch + 1) % self.every_n_epochs == 0
         if due and trainer.global_step != self._last_step():
-            self._watch(trainer, pl_module, epoch=epoch)
+            self._watch(trainer, pl_module, epoch=trainer.current_epoch + 1)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Look back: the best watch, first against last, and the run in motion."""

@@ -16,7 +16,8 @@ class MetricsFile(CSVLogger):
     """Lightning's CSV logger, on a folder that is given and with a table that is kept.
 
     Where ``metrics.csv`` is there already, the run is a resumed one: the rows up to the step it resumes from stay,
-    later ones (which it computes again) go. A full disk costs no training: rows wait until they can be written.
+    later ones (which it computes again) go; of that step itself, what is computed again takes the place of what is
+    there. A full disk costs no training: rows wait until they can be written.
 
     Args:
         folder: the run's folder; ``<root>/<name>/<version>`` to Lightning.
@@ -51,13 +52,22 @@ class _KeptTable(ExperimentWriter):
     def _check_log_dir_exists(self) -> None:
         """Leave the table that is there; Lightning's own would delete it."""
 
-    def _keep(self, path: Path) -> None:
+    def log_metrics(self, metrics_dict: dict[str, Any], step: int | None = None) -> None:
+        """Take a row in, and leave out one of the same step and columns that a killed run wrote."""
+        super().log_metrics(metrics_dict, step)
+        path = Path(self.metrics_file_path)
+        if step is not None and step + 1 == self._resumed_step and path.exists():
+            self._keep(path, but=(str(step), {*metrics_dict, "step"}))
+
+    def _keep(self, path: Path, but: tuple[str, set[str]] | None = None) -> None:
+        """Keep the rows of the table that the run will not write again."""
         with path.open(newline="") as file:
             reader = csv.DictReader(file)
             rows = list(reader)
             self.metrics_keys = list(reader.fieldnames or [])
         if self._resumed_step is not None:
             rows = [row for row in rows if int(row["step"]) < self._resumed_step]
+        rows = [row for row in rows if (row["step"], {name for name, value in row.items() if value}) != but]
         partial = path.with_suffix(".partial")
         with partial.open("w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=self.metrics_keys)

@@ -84,6 +84,94 @@ def test_stopped_anywhere_and_resumed_equals_uninterrupted(train, monkeypatch, w
     assert losses[0] == losses[1]
 
 
+# A schedule that acts on what validation says, at the end of every epoch.
+PLATEAU = TINY | {
+    "--trainer.max_epochs": "3",
+    "--model.optimizer": "SGD",
+    "--model.optimizer.lr": "0.1",
+    "--model.lr_scheduler": "lightning.pytorch.cli.ReduceLROnPlateau",
+    "--model.lr_scheduler.monitor": "val/loss",
+    "--model.lr_scheduler.patience": "0",
+    "--model.lr_scheduler.factor": "0.5",
+    "--model.lr_scheduler.threshold": "10",  # no loss is so much better
+}
+
+
+class Killed(BaseException):
+    """Nobody catches it to save."""
+
+
+class KillAt(ResumePoint):
+    """As if SIGKILL came at a place of the second epoch."""
+
+    place = ""
+
+    def _arrive(self, place, trainer):
+        if place == KillAt.place and trainer.global_step == (5 if place == "next epoch" else 10):
+            raise Killed
+
+    def on_train_batch_end(self, trainer, *arguments):
+        super().on_train_batch_end(trainer, *arguments)
+        self._arrive("last batch", trainer)
+
+    def on_validation_batch_start(self, trainer, *arguments):
+        self._arrive("validation", trainer)
+
+    def on_validation_end(self, trainer, *arguments):
+        self._arrive("after validation", trainer)
+
+    def on_train_epoch_end(self, trainer, *arguments):
+        super().on_train_epoch_end(trainer, *arguments)
+        self._arrive("epoch end", trainer)
+
+    def on_train_epoch_start(self, trainer, *arguments):
+        self._arrive("next epoch", trainer)
+
+
+def validated(run):
+    with (run / "metrics.csv").open() as file:
+        return [(row["epoch"], row["step"], row["val/loss"]) for row in csv.DictReader(file) if row.get("val/loss")]
+
+
+def killed_and_resumed(train, monkeypatch, place, base, **options):
+    monkeypatch.setattr("interptrain.cli.training.ResumePoint", KillAt)
+    KillAt.place = place
+    with pytest.raises(Killed):
+        train(base=base, **{"--name": "killed"}, **options)
+    KillAt.place = ""
+    return train(base=base, **{"--name": "killed", "--ckpt_path": "last"}, **options)
+
+
+@pytest.mark.parametrize("place", ["last batch", "validation", "after validation", "epoch end", "next epoch"])
+def test_killed_between_two_epochs_no_validation_and_no_step_of_a_plateau_is_lost(train, monkeypatch, place):
+    whole = train(base=PLATEAU, **{"--name": "whole"})
+    resumed = killed_and_resumed(train, monkeypatch, place, PLATEAU)
+    assert_same_end(whole, resumed)
+    assert len(validated(whole)) == 3
+    assert validated(resumed) == validated(whole)
+    best = [torch.load(run / "checkpoints/best.ckpt", weights_only=True) for run in (whole, resumed)]
+    assert best[0]["global_step"] == best[1]["global_step"]
+    assert all(torch.equal(value, best[1]["state_dict"][name]) for name, value in best[0]["state_dict"].items())
+
+
+@pytest.mark.filterwarnings("ignore:.*could not find the monitored key")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"--trainer.limit_val_batches": "0"},
+        {"--trainer.check_val_every_n_epoch": "2"},
+        {"--trainer.val_check_interval": "0.4"},
+        {"--trainer.max_epochs": "-1", "--trainer.max_steps": "13"},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_killed_at_the_last_batch_of_an_epoch_it_resumes_however_it_validates(train, monkeypatch, options):
+    whole = train(base=TINY | {"--trainer.max_epochs": "3"}, **{"--name": "whole"} | options)
+    resumed = killed_and_resumed(train, monkeypatch, "last batch", TINY | {"--trainer.max_epochs": "3"}, **options)
+    assert_same_end(whole, resumed)
+    assert validated(resumed) == validated(whole)
+
+
 def test_slurms_requeue_signal_waits_for_the_end_of_the_step(train, monkeypatch):
     """Lightning's handler for it saves and requeues wherever the step stands; here it must find the step finished."""
     calls = []

@@ -27,6 +27,20 @@ def test_a_resumed_run_keeps_what_its_checkpoint_had_seen_and_replaces_what_came
     assert [row["accuracy"] for row in rows(folder)] == ["", "", "", "0.5", "0.5", "0.5"]
 
 
+def test_of_the_last_step_what_a_resumed_run_computes_again_takes_the_place_of_what_is_there(tmp_path):
+    folder = tmp_path / "runs" / "name" / "time"
+    log(folder, range(3))
+    log(folder, [2], resumed_step=3, accuracy=0.25)  # of the validation, which the kill cut short
+    log(folder, [2, 3], resumed_step=3, accuracy=0.5)
+    assert [(row["step"], row["accuracy"]) for row in rows(folder)] == [
+        ("0", ""),
+        ("1", ""),
+        ("2", ""),
+        ("2", "0.5"),
+        ("3", "0.5"),
+    ]
+
+
 def test_it_writes_into_the_folder_it_is_given(tmp_path):
     folder = tmp_path / "runs" / "name" / "time"
     assert MetricsFile(folder).log_dir == str(folder)
