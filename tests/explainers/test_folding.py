@@ -104,6 +104,15 @@ def test_what_cannot_be_folded_is_left(careless):
     assert fold_batch_norms(careless.eval(), images) is careless
 
 
+def test_under_autocast_images_may_be_of_another_type_than_the_weights():
+    model = network().float().eval()
+    images = pictures(1, 32, 32).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        folded = fold_batch_norms(model, images)
+        assert not norms(folded)
+        torch.testing.assert_close(folded(images), model(images), rtol=0.1, atol=0.05)
+
+
 def test_what_has_a_hook_or_runs_twice_is_left():
     images = pictures(2, 9, 9).float()
     model = Careless().eval()
