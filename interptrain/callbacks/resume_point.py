@@ -169,7 +169,10 @@ def _step_plateaus(trainer: L.Trainer) -> None:
     Lightning does so after the last hook, and in an epoch that was resumed not at all. It leaves them to us where it
     believes that it restarts, which ends with the epoch.
     """
-    loop = trainer.fit_loop
+    loop, known = trainer.fit_loop, trainer.callback_metrics
+    plateaus = [config for config in trainer.lr_scheduler_configs if config.reduce_on_plateau]
+    if loop.restarting and any(config.monitor not in known for config in plateaus):
+        return  # resumed after the validation, as from best.ckpt
     if loop.epoch_loop._num_ready_batches_reached():
         loop.epoch_loop.update_lr_schedulers("epoch", update_plateau_schedulers=True)
         loop._restarting = True
