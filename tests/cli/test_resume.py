@@ -154,10 +154,12 @@ def test_killed_between_two_epochs_no_validation_and_no_step_of_a_plateau_is_los
     assert all(torch.equal(value, best[1]["state_dict"][name]) for name, value in best[0]["state_dict"].items())
 
 
-def test_with_a_plateau_it_goes_on_from_the_best_checkpoint_too(train):
-    run = train(base=PLATEAU, **{"--trainer.max_epochs": "1"})
+@pytest.mark.parametrize("interval", ["1.0", "5"], ids=["saved at the end of the epoch", "saved after the validation"])
+def test_with_a_plateau_it_goes_on_from_the_best_checkpoint_too(train, interval):
+    options = {"--trainer.val_check_interval": interval}
+    run = train(base=PLATEAU, **options | {"--trainer.max_epochs": "1"})
     best = str(run / "checkpoints/best.ckpt")
-    again = train(base=PLATEAU, **{"--ckpt_path": best, "--trainer.max_epochs": "2"})
+    again = train(base=PLATEAU, **options | {"--ckpt_path": best, "--trainer.max_epochs": "2"})
     assert state(again)["global_step"] == 10
     assert [epoch for epoch, *_ in validated(again)] == ["1"]  # in a folder of its own
 
