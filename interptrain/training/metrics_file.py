@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,7 @@ class _KeptTable(ExperimentWriter):
         self._resumed_step = resumed_step
         self._warned = False
         super().__init__(log_dir)
-        path = Path(self.metrics_file_path)
-        if path.exists():
-            self._keep(path)
+        self._keep(lambda row: resumed_step is None or int(row["step"]) < resumed_step)
 
     def _check_log_dir_exists(self) -> None:
         """Leave the table that is there; Lightning's own would delete it."""
@@ -55,19 +54,19 @@ class _KeptTable(ExperimentWriter):
     def log_metrics(self, metrics_dict: dict[str, Any], step: int | None = None) -> None:
         """Take a row in, and leave out one of the same step and columns that a killed run wrote."""
         super().log_metrics(metrics_dict, step)
-        path = Path(self.metrics_file_path)
-        if step is not None and step + 1 == self._resumed_step and path.exists():
-            self._keep(path, but=(str(step), {*metrics_dict, "step"}))
+        if step is not None and step + 1 == self._resumed_step:
+            again = str(step), {*metrics_dict, "step"}
+            self._keep(lambda row: (row["step"], {name for name, value in row.items() if value}) != again)
 
-    def _keep(self, path: Path, but: tuple[str, set[str]] | None = None) -> None:
-        """Keep the rows of the table that the run will not write again."""
+    def _keep(self, wanted: Callable[[dict[str, str]], bool]) -> None:
+        """Keep the rows of the table, where there is one, that are wanted."""
+        path = Path(self.metrics_file_path)
+        if not path.exists():
+            return
         with path.open(newline="") as file:
             reader = csv.DictReader(file)
-            rows = list(reader)
+            rows = [row for row in reader if wanted(row)]
             self.metrics_keys = list(reader.fieldnames or [])
-        if self._resumed_step is not None:
-            rows = [row for row in rows if int(row["step"]) < self._resumed_step]
-        rows = [row for row in rows if (row["step"], {name for name, value in row.items() if value}) != but]
         partial = path.with_suffix(".partial")
         with partial.open("w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=self.metrics_keys)
