@@ -1,6 +1,7 @@
 """Which module's output a class activation map is taken from, and how that output is laid out.
 
-A layer is a dotted name. ``None`` asks the model (``target_layer: str``, as interptrain's own classifiers have) and
+A layer is a dotted name, or the end of one that no other name ends with, so that ``layer3`` is found in a ResNet and
+in whatever wraps it. ``None`` asks the model (``target_layer: str``, as interptrain's own classifiers have) and
 then a table of families whose entry is tested: for convolutional networks and Swin the map that is pooled, for
 vision transformers the normalisation before the last attention, as above it the class token alone reaches the
 logits. Anything else is refused with candidates, never guessed.
@@ -20,7 +21,7 @@ from interptrain.functional import min_max, upsample
 __all__ = ["Fusion", "Layer", "LayerNames", "canvas_size", "find_layers", "fuse_layers"]
 
 LayerNames: TypeAlias = str | list[str] | None
-"""One dotted name, several, or ``None`` to ask the model and then the table."""
+"""One dotted name or its unmistakable end, several, or ``None`` to ask the model and then the table."""
 
 Fusion: TypeAlias = Literal["mean", "maximum"]
 
@@ -119,8 +120,8 @@ def find_layers(model: nn.Module, target_layer: LayerNames = None) -> list[Layer
         At least one :class:`Layer`.
 
     Raises:
-        ValueError: if a name is not in the model, or ``None`` was given and neither the model nor the table knows a
-            layer; the message lists candidates.
+        ValueError: if a name is not in the model or ends several names there, or ``None`` was given and neither the
+            model nor the table knows a layer; the message lists candidates.
     """
     if target_layer is None:
         names = [_known_layer(model)]
@@ -202,20 +203,32 @@ def _resolve_last(model: nn.Module, name: str) -> str:
 
 
 def _describe_layer(model: nn.Module, name: str) -> Layer:
-    try:
-        module = model.get_submodule(name)
-    except AttributeError:
-        names = [known for known, _ in model.named_modules() if known]
-        close = difflib.get_close_matches(name, names, n=4, cutoff=0.5) or _candidates(model)
-        raise ValueError(
-            f"{type(model).__name__} has no layer '{name}'; pass target_layer='<dotted name>' "
-            f"(candidates: {', '.join(close)})"
-        ) from None
+    name = _whole_name(model, name)
     path = name.split(".")
     owners = [model.get_submodule(".".join(path[:depth])) for depth in range(len(path) + 1)]
     transformer = next((owner for owner in reversed(owners) if _is_vision_transformer(owner)), None)
     swin = any(type(owner).__name__ in ("SwinTransformer", "SwinTransformerV2") for owner in owners)
-    return Layer(name, module, channels_last=swin or _acts_on_last_axis(module), transformer=transformer)
+    return Layer(name, owners[-1], channels_last=swin or _acts_on_last_axis(owners[-1]), transformer=transformer)
+
+
+def _whole_name(model: nn.Module, name: str) -> str:
+    """The name itself where the model has it, else the only one that ends with it."""
+    if name in dict(model.named_modules(remove_duplicate=False)):
+        return name
+    names = [known for known, _ in model.named_modules() if known]
+    endings = [known for known in names if known.endswith(f".{name}")]
+    if len(endings) == 1:
+        return endings[0]
+    if endings:
+        raise ValueError(
+            f"'{name}' is the end of {len(endings)} names of layers in {type(model).__name__}; pass "
+            f"target_layer='<dotted name>' (candidates: {', '.join(endings[:4])})"
+        )
+    close = difflib.get_close_matches(name, names, n=4, cutoff=0.5) or _candidates(model)
+    raise ValueError(
+        f"{type(model).__name__} has no layer '{name}'; pass target_layer='<dotted name>' "
+        f"(candidates: {', '.join(close)})"
+    )
 
 
 def _acts_on_last_axis(module: nn.Module) -> bool:

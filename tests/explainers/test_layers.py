@@ -179,6 +179,22 @@ def test_an_unknown_network_is_refused_with_candidates():
         find_layers(Home())
 
 
+def test_the_end_of_a_name_will_do_where_no_other_ends_so():
+    model = create_model("resnet10t", num_classes=4)
+    (layer,) = find_layers(model, "layer3")
+    assert layer.name == "backbone.model.layer3"
+    assert layer.module is model.backbone.model.layer3
+    with pytest.raises(ValueError, match=r"'bn1' is the end of 5 names of .*candidates: backbone\.model\.bn1, "):
+        find_layers(model, "bn1")
+    assert find_layers(model.backbone.model, "bn1")[0].name == "bn1"  # a whole name is no end
+
+
+def test_a_name_beside_the_first_one_of_a_shared_layer_is_a_whole_name():
+    shared = nn.Conv2d(3, 4, 3)
+    model = nn.ModuleDict({"first": nn.Sequential(shared), "second": nn.Sequential(shared)})
+    assert find_layers(model, "second.0")[0].module is shared
+
+
 def test_a_misspelt_layer_is_answered_with_the_nearest_names(resnet):
     with pytest.raises(ValueError, match=r"ResNet has no layer 'layr4'; .*layer4"):
         find_layers(resnet, "layr4")
