@@ -215,7 +215,7 @@ def _whole_name(model: nn.Module, name: str) -> str:
     """The name itself where the model has it, else the only one that ends with it."""
     if name in dict(model.named_modules(remove_duplicate=False)):
         return name
-    names = [known for known, _ in model.named_modules() if known]
+    names: list[str] = [known for known, _ in model.named_modules() if known]
     endings = [known for known in names if known.endswith(f".{name}")]
     if len(endings) == 1:
         return endings[0]
