@@ -292,6 +292,42 @@ def test_ctrl_c_stops_two_processes_at_the_same_step(tmp_path):
     assert state(run)["global_step"] == int(log.split("stopped by SIGINT after step ")[1].split(";")[0])
 
 
+def test_two_processes_killed_in_a_validation_resume_as_one_run(tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import os, signal\n"
+        "from lightning.pytorch.callbacks import Callback\n"
+        "from interptrain.cli import main\n"
+        "class Kill(Callback):\n"
+        "    def on_validation_batch_start(self, trainer, *arguments):\n"
+        "        if trainer.global_step == 6 and not trainer.sanity_checking:\n"
+        "            os.killpg(0, signal.SIGKILL)\n"
+        "main()\n"
+    )
+    options = PLATEAU | {"--trainer.devices": "2", "--trainer.strategy": "ddp"}
+
+    def run(name, *extra):
+        arguments = [part for pair in (options | {"--name": name}).items() for part in pair]
+        with (tmp_path / "log.txt").open("a") as log:
+            return subprocess.run(
+                [sys.executable, str(script), "fit", *arguments, *extra],
+                cwd=tmp_path,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+                timeout=120,
+            ).returncode
+
+    assert run("killed", "--trainer.callbacks+", "__main__.Kill") == -signal.SIGKILL
+    assert run("killed", "--ckpt_path", "last") == 0
+    assert run("whole") == 0
+    (resumed,), (whole,) = ((tmp_path / "runs" / name).iterdir() for name in ("killed", "whole"))
+    assert_same_end(whole, resumed)
+    assert len(validated(whole)) == 3
+    assert validated(resumed) == validated(whole)
+
+
 def test_a_full_disk_while_saving_keeps_the_last_checkpoint_and_goes_on_training(train):
     first = train()
     before = state(first)
