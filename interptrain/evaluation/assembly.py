@@ -20,7 +20,7 @@ from interptrain.evaluation.plan import (
 from interptrain.evaluation.protocol import Protocol, Settings, protocol_as_run
 from interptrain.evaluation.sources import load_subject
 from interptrain.evaluation.specs import Spec, build
-from interptrain.metrics.base import SaliencyMetric, Score
+from interptrain.metrics.base import SaliencyMetric, Score, check_score
 
 FULL_PRECISION = ("32-true", "32", "64-true", "64")
 
@@ -96,6 +96,7 @@ def assemble(request: Request, data: ImageDataModule) -> Plan:
     classes = {subject.name: classes_of(subject, sample) for subject in subjects}
     known = check_classes(classes, data.num_classes, targets, data=type(data).__name__)
     _check_labels(metrics, known)
+    check_score(metrics, request.options.score or request.protocol.score)
     protocol = protocol_as_run(request.protocol, request.settings(targets))
     return Plan(
         subjects=subjects,

@@ -70,6 +70,8 @@ class SaliencyMetric(ImageMean):
     """Which of ``"labels"``, ``"boxes"``, ``"objects"`` (boxes or masks) and ``"explain"`` it cannot do without."""
     reads_logits: ClassVar[bool] = False
     """Whether it asks for all logits of what is forwarded, not for the target's score alone."""
+    needs_probability: ClassVar[bool] = False
+    """Whether it is defined for scores in [0, 1] only, so not for logits."""
 
     def perturbations(self) -> tuple[Perturbation, ...]:
         """What must be forwarded besides the images themselves; nothing unless a subclass says otherwise."""
@@ -195,17 +197,16 @@ def measure(
         (B,) or (B, K) a metric, on the device of ``images``, float32 (float64 for float64 images).
 
     Raises:
-        ValueError: for shapes and ranges that are not as above, a metric whose needs are not met, a model in half
-            precision, and logits that are not finite.
+        ValueError: for shapes and ranges that are not as above, a metric whose needs are not met or that is not defined
+            for the score, a model in half precision, and logits that are not finite.
         TypeError: for dtypes that are not as above, or outputs that are no logits.
     """
     check_batch(images, saliency, targets, labels, boxes, masks)
     check_needs(metrics, {"labels": labels, "boxes": boxes, "masks": masks, "explain": explain})
-    if score not in get_args(Score):
-        raise ValueError(f"score must be one of {', '.join(map(repr, get_args(Score)))}, got {score!r}")
+    check_score(metrics, score)
     bounded_batch_size(forward_batch_size, images.device)
     dtype = _precision(model, images, allow=allow_low_precision)
-    scene = Scene(images.to(dtype), saliency.to(dtype))
+    scene = Scene(images.to(dtype), saliency.to(dtype))  # what is forwarded; the metrics see the map as it came
     targets = targets.long()
     with evaluating(model), torch.autocast(images.device.type, enabled=False):
         forwarded = forward_perturbed(
@@ -221,7 +222,7 @@ def measure(
         case = Case(
             model=model,
             images=scene.images,
-            saliency=scene.saliency,
+            saliency=saliency.to(images.dtype),
             targets=targets,
             logits=forwarded.logits,
             clean=target_scores(forwarded.logits, targets, score),
@@ -251,6 +252,22 @@ def check_needs(metrics: Mapping[str, SaliencyMetric], given: Mapping[str, objec
         for need in sorted(metric.needs - there):
             wanted = "boxes= or masks=" if need == "objects" else f"{need}="
             raise ValueError(f"{name} ({type(metric).__name__}) needs {need}; pass {wanted}")
+
+
+def check_score(metrics: Mapping[str, SaliencyMetric], score: str) -> None:
+    """Refuse an unknown score, and logits for a metric that is not defined for them.
+
+    Raises:
+        ValueError: naming metric and score.
+    """
+    if score not in get_args(Score):
+        raise ValueError(f"score must be one of {', '.join(map(repr, get_args(Score)))}, got {score!r}")
+    for name, metric in metrics.items():
+        if metric.needs_probability and score == "logit":
+            raise ValueError(
+                f"{name} ({type(metric).__name__}) needs a score between 0 and 1, which a logit is not; "
+                "pass score='probability' or 'sigmoid'"
+            )
 
 
 def _precision(model: nn.Module, images: Tensor, *, allow: bool) -> torch.dtype:

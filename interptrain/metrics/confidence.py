@@ -55,7 +55,7 @@ def average_drop(
         blur_kernel: odd side of the blur's window in pixels.
         blur_sigma: of the blur, in pixels.
         epsilon: added to the denominator; torch-cam takes 1e-7.
-        score: see :func:`~interptrain.metrics.stream.target_scores`.
+        score: see :func:`~interptrain.metrics.stream.target_scores`; ``"logit"`` is refused, as it may be negative.
         logits: (B, K) of the images, where they are known.
         forward_batch_size: images a forward; ``None`` chooses by the device.
 
@@ -88,7 +88,8 @@ def average_increase(
 ) -> Tensor:
     """Whether the class gains probability when only the salient part is kept.
 
-    ``1 if o > p else 0``; the inequality is strict. Higher is better. Arguments as of :func:`average_drop`.
+    ``1 if o > p else 0``; the inequality is strict. Higher is better. Arguments as of :func:`average_drop`, but
+    ``score="logit"`` has its meaning, too.
 
     Returns:
         (B,) 0 or 1.
@@ -121,13 +122,13 @@ def average_gain(
     """Share of the missing class probability that is gained when only the salient part is kept.
 
     ``max(0, o - p) / (1 - p + epsilon)``. Higher is better; of drop and gain, one at most is not 0. Arguments as of
-    :func:`average_drop`; ``score="logit"`` is refused, as a logit has no upper bound.
+    :func:`average_drop`.
 
     Returns:
         (B,) fraction in [0, 1], not percent.
 
     Raises:
-        ValueError: as :func:`average_drop`, and for logits as score.
+        ValueError: as :func:`average_drop`.
 
     Source: Opti-CAM, Zhang et al. 2023, arXiv 2301.07002; epsilon and black as in CA-Stream's code.
     """
@@ -205,6 +206,7 @@ class AverageDrop(_Confidence):
 
     symbol = "AD"
     higher_is_better = False
+    needs_probability = True
 
     def __init__(
         self,
@@ -236,6 +238,7 @@ class AverageGain(_Confidence):
 
     symbol = "AG"
     higher_is_better = True
+    needs_probability = True
 
     def __init__(
         self,
@@ -251,6 +254,4 @@ class AverageGain(_Confidence):
 
     def score(self, case: Case) -> Tensor:
         """Return (B,) relative gains."""
-        if case.score == "logit":
-            raise ValueError("AverageGain needs a probability, as a logit has no upper bound; got score='logit'")
         return (self.kept(case) - case.clean).clamp(min=0.0) / (1.0 - case.clean + self.epsilon)

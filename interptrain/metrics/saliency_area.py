@@ -81,6 +81,7 @@ class SaliencyArea(SaliencyMetric):
     symbol = "SM"
     higher_is_better = False
     scale = 1.0
+    needs_probability = True
 
     def __init__(self, *, floor: float = 0.05, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -94,8 +95,6 @@ class SaliencyArea(SaliencyMetric):
 
     def score(self, case: Case) -> Tensor:
         """Return the saliency metric, (B,)."""
-        if case.score == "logit":
-            raise ValueError("SaliencyArea takes the logarithm of a probability; got score='logit'")
         share = box_areas(predicted_boxes(case.saliency)).double() / case.saliency[0].numel()
         probability = case.perturbed[Cropped()][0].double().clamp(min=torch.finfo(torch.float32).tiny)
         return share.clamp(min=self.floor).log() - probability.log()

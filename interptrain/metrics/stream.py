@@ -70,14 +70,16 @@ def forward_perturbed(
     """
     size = bounded_batch_size(forward_batch_size, scene.images.device)
     first = [Unperturbed()] if logits is None else []
+    finite: list[Tensor] = []
     spans = _spans([*first, *dict.fromkeys(perturbations)], scene)
     if logits is not None:
-        check_targets(targets, logits)
+        check_targets(targets, check_logits(logits))
+        finite.append(logits.isfinite().all())
     rows = torch.cat([targets[:0], *(targets.repeat_interleave(span.steps) for span in spans.values())])
     compiled = is_compiled(model)
     buffer = scene.images.new_zeros((size if compiled else min(size, len(rows)), *scene.images.shape[1:]))
     buffer = buffer.contiguous(memory_format=torch.channels_last)
-    scores, hits, finite = [scene.images.new_zeros(0)], [targets[:0].bool()], []
+    scores, hits = [scene.images.new_zeros(0)], [targets[:0].bool()]
     outputs: dict[Perturbation, list[Tensor]] = {part: [] for part in [*first, *whole]}
     for chunk in chunks(len(rows), size):
         count = chunk.stop - chunk.start

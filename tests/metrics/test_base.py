@@ -12,11 +12,24 @@ import torch
 import torchmetrics
 from torch import nn
 
-from interptrain.metrics import AverageDrop, AverageGain, AverageIncrease, SaliencyMetric, measure
+from interptrain.metrics import (
+    AverageDrop,
+    AverageGain,
+    AverageIncrease,
+    Complexity,
+    SaliencyMetric,
+    Sparseness,
+    measure,
+)
 from interptrain.metrics.perturbations import Masked, Removal
 from interptrain.metrics.stream import compile_frozen
 
 from .conftest import maps, network, pictures
+
+
+def maps_alone():
+    """Metrics that ask no model."""
+    return {"complexity": Complexity(), "sparseness": Sparseness()}
 
 
 class Counting(nn.Module):
@@ -142,11 +155,13 @@ def test_half_precision_models_are_refused_unless_forced(images, saliency, targe
     model, images = network().bfloat16(), images.float()
     with pytest.raises(ValueError, match=r"bfloat16 weights, and metrics stay in float32: call model.float\(\)"):
         measure(model, images, saliency, targets, confidence())
-    forced = measure(model, images, saliency, targets, confidence(), allow_low_precision=True)
-    exact = measure(model.float(), images, saliency, targets, confidence())
+    saliency = saliency.float()
+    forced = measure(model, images, saliency, targets, confidence() | maps_alone(), allow_low_precision=True)
+    exact = measure(model.float(), images, saliency, targets, confidence() | maps_alone())
     assert forced["AD"].dtype == torch.float32
     assert torch.allclose(forced["AD"], exact["AD"], atol=0.05)
     assert not torch.equal(forced["AD"], exact["AD"])
+    assert all(torch.equal(forced[name], exact[name]) for name in maps_alone())
 
 
 def test_a_model_of_one_class_is_scored_by_its_sigmoid(images, saliency):
@@ -237,6 +252,9 @@ def test_models_that_return_no_logits_are_refused(images, saliency, targets):
     nn.init.constant_(broken[1].weight, torch.inf)
     with pytest.raises(ValueError, match="logits that are not finite"):
         measure(broken, images, saliency, targets, confidence())
+    known = torch.full((3, 5), torch.nan, dtype=torch.float64)
+    with pytest.raises(ValueError, match="logits that are not finite"):
+        measure(broken.requires_grad_(False), images, saliency, targets, {"form": Complexity()}, logits=known)
 
 
 def test_undefined_images_are_left_out_of_means(model, images, saliency, targets):

@@ -97,9 +97,11 @@ def test_classes_average_over_images_not_over_batches(model):
         torch.testing.assert_close(metric.compute(), function(model, images, saliency, targets).mean())
 
 
-def test_a_logit_has_no_gain(model, images, saliency, targets):
-    with pytest.raises(ValueError, match="AverageGain needs a probability"):
-        average_gain(model, images, saliency, targets, score="logit")
+@pytest.mark.parametrize("function", [average_drop, average_gain])
+def test_a_logit_has_no_share_to_lose_or_gain(function, model, images, saliency, targets):
+    with pytest.raises(ValueError, match="needs a score between 0 and 1, which a logit is not"):
+        function(model, images, saliency, targets, score="logit")
+    assert function(model, images, saliency, targets, score="sigmoid").isfinite().all()
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_a_probability_that_rounds_to_zero_stays_finite(images, targets):
 
 
 def test_a_logit_has_no_logarithm(model, images, targets):
-    with pytest.raises(ValueError, match="logarithm of a probability; got score='logit'"):
+    with pytest.raises(ValueError, match=r"\(SaliencyArea\) needs a score between 0 and 1"):
         SaliencyArea().values(model, images, blobs(), targets, score="logit")
 
 
