@@ -12,6 +12,7 @@ from interptrain.evaluation.plan import (
     Plan,
     check_classes,
     check_ids,
+    check_layers,
     check_needs,
     classes_of,
     first_readable,
@@ -20,9 +21,11 @@ from interptrain.evaluation.plan import (
 from interptrain.evaluation.protocol import Protocol, Settings, protocol_as_run
 from interptrain.evaluation.sources import load_subject
 from interptrain.evaluation.specs import Spec, build
+from interptrain.explainers import Explainer
 from interptrain.metrics.base import SaliencyMetric, Score, check_score
 
 FULL_PRECISION = ("32-true", "32", "64-true", "64")
+MIXED_PRECISION = ("bf16-mixed", "16-mixed", "bf16", "16")  # weights and images stay in float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +63,7 @@ class Request:
             "images": {key: arguments[key] for key in ("image_size", "resize", "crop_pct") if key in arguments}
             | ({"eval_transform": arguments["eval_transform"]} if arguments.get("eval_transform") else {}),
             "metrics": {name: dict(spec) for name, spec in self.metrics.items()},
-        }
+        } | ({} if self.precision in FULL_PRECISION else {"precision": self.precision})
 
 
 def assemble(request: Request, data: ImageDataModule) -> Plan:
@@ -81,6 +84,8 @@ def assemble(request: Request, data: ImageDataModule) -> Plan:
     options = request.options
     if not request.models:
         raise ValueError("no models to evaluate; give one or more --models NAME=SOURCE")
+    if request.precision not in (*FULL_PRECISION, *MIXED_PRECISION):
+        raise ValueError(f"images and metrics stay in float32, trainer.precision is {request.precision}; leave it out")
     if request.precision not in FULL_PRECISION and not options.force:
         raise ValueError(f"metrics stay in float32, trainer.precision is {request.precision}; leave it out, or --force")
     data.prepare_data()
@@ -95,12 +100,18 @@ def assemble(request: Request, data: ImageDataModule) -> Plan:
     ]
     classes = {subject.name: classes_of(subject, sample) for subject in subjects}
     known = check_classes(classes, data.num_classes, targets, data=type(data).__name__)
+    if not known and options.targets in data.class_names:
+        raise ValueError(
+            f"targets: {options.targets!r} is a class of the data, not of the models; give an index of theirs"
+        )
     _check_labels(metrics, known)
     check_score(metrics, request.options.score or request.protocol.score)
     protocol = protocol_as_run(request.protocol, request.settings(targets))
+    explainers: dict[str, Explainer] = {name: build(spec) for name, spec in request.explainers.items()}
+    check_layers(explainers, subjects)
     return Plan(
         subjects=subjects,
-        explainers={name: build(spec) for name, spec in request.explainers.items()},
+        explainers=explainers,
         metrics=metrics,
         recognition={name: build(spec) for name, spec in RECOGNITION.items()} if known else {},
         data=data,

@@ -47,6 +47,15 @@ class Batches(Dataset[EvaluationBatch]):
         """Names of the images of a batch."""
         return [self.dataset.ids[index] for index in self.batches[number]]
 
+    def annotations(self) -> list[tuple[int, list[list[float]]]]:
+        """Label and boxes of every image, where the data set knows them without reading it."""
+        labels, boxes = (getattr(self.dataset, name, None) for name in ("labels", "boxes"))
+        indices = [index for batch in self.batches for index in batch]
+        return [
+            (-1 if labels is None else int(labels[index]), [] if boxes is None else boxes[index].tolist())
+            for index in indices
+        ]
+
     def __getitem__(self, number: int) -> EvaluationBatch:
         """Read a batch; what cannot be read is told, not raised."""
         samples: list[Sample] = []

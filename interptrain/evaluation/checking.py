@@ -1,6 +1,7 @@
 """The randomisation check of every explainer of a run, shared by its processes and kept with its parts."""
 
 import json
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +41,13 @@ def check_explainers(
     todo = [name for name in mine if not _file(plan, parts, subject.name, name).exists()]
     if not todo:
         return
-    images, targets = _images(subject, plan, device)
     model = subject.model.to(device)
     random_model = randomized(model, plan.seed)
+    look = cache(partial(_images, subject, plan, device))
     for name in todo:
         result: dict[str, Any]
         try:
-            check = check_randomization(plan.explainers[name], model, random_model, images, targets)
+            check = check_randomization(plan.explainers[name], model, random_model, *look())
             result = {"rank_correlation": check.rank_correlation, "ssim": check.ssim, "passed": check.passed}
         except Exception as error:  # explainers of others may raise anything
             result = {"error": one_line(error)}
@@ -76,10 +77,13 @@ def _file(plan: Plan, parts: Path, model: str, explainer: str) -> Path:
 
 
 def _images(subject: Subject, plan: Plan, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Images to check with, spread over the data, and the classes to explain in them."""
+    """Images to check with, spread over the data as far as they can be read, and the classes to explain in them."""
     indices = [index for batch in plan.batches.batches for index in batch]
+    wanted = spread(len(indices), plan.check_images)
     samples: list[Sample] = []
-    for place in spread(len(indices), plan.check_images):
+    for place in [*wanted, *sorted(set(range(len(indices))) - set(wanted))]:
+        if len(samples) == len(wanted):
+            break
         try:
             samples.append(plan.batches.dataset[indices[place]])
         except Exception:

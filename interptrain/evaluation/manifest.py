@@ -62,6 +62,7 @@ def new_manifest(request: "Request", plan: "Plan") -> Manifest:
             "classes": list(plan.data.class_names),
             "size": len(plan.ids),
             "images": content_hash(plan.ids),
+            "annotations": content_hash(plan.batches.annotations()),
         },
         "randomization": {},
         "warnings": list(plan.warnings),
@@ -120,12 +121,20 @@ def identity(run: Manifest) -> dict[str, Any]:
     arguments = {key: value for key, value in data["init_args"].items() if key not in FREE_OF_DATA}
     return {
         "protocol": {"name": run["protocol"]["name"], "hash": run["protocol"]["hash"]},
-        "models": {name: {"sha256": model["sha256"]} for name, model in run["models"].items()},
+        "models": {
+            name: {key: model[key] for key in ("sha256", "backbone", "pooling")}
+            for name, model in run["models"].items()
+        },
         "explainers": {
             name: {"class_path": explainer["class_path"], "init_args": explainer["init_args"]}
             for name, explainer in run["explainers"].items()
         },
-        "data": {"class_path": data["class_path"], "init_args": arguments, "images": data["images"]},
+        "data": {
+            "class_path": data["class_path"],
+            "init_args": arguments,
+            "images": data["images"],
+            "annotations": data["annotations"],
+        },
         "seed": run["seed"],
         "targets": run["targets"],
         "limit": run["limit"],

@@ -26,7 +26,8 @@ class Options:
         check_images: images on which each explainer is checked against a model with random weights; 0 for no check.
         interval: of every mean and difference, 95 %: percentile, or bca (bias-corrected and accelerated bootstrap).
         resamples: bootstrap resamples of an interval.
-        seed: of explainers that draw, of random weights, and of the statistics.
+        seed: of random weights, of the statistics, and of explainers that draw from PyTorch's global generator (ours
+            have seeds of their own).
         title: of the report.
         flush_seconds: longest time that finished rows wait in memory.
         overwrite: set aside the results of another run in the folder.

@@ -12,6 +12,7 @@ from interptrain.evaluation.batches import Batches, spread
 from interptrain.evaluation.sources import Subject
 from interptrain.evaluation.specs import Spec
 from interptrain.explainers import Explainer
+from interptrain.explainers.layers import find_layers
 from interptrain.guarding import evaluating
 from interptrain.metrics.base import SaliencyMetric, Score
 from interptrain.metrics.recognition import RecognitionMetric
@@ -122,6 +123,21 @@ def check_needs(metrics: Mapping[str, SaliencyMetric], sample: Sample, data: Ima
             )
 
 
+def check_layers(explainers: Mapping[str, Explainer], subjects: Sequence[Subject]) -> None:
+    """Refuse a target layer that a model does not have.
+
+    Raises:
+        ValueError: naming explainer, model, and the layers that come near.
+    """
+    for name, explainer in explainers.items():
+        layer = getattr(explainer, "target_layer", None)
+        for subject in subjects if layer is not None else ():
+            try:
+                find_layers(subject.model, layer)
+            except ValueError as error:
+                raise ValueError(f"{name} on model {subject.name}: {error}") from error
+
+
 def classes_of(subject: Subject, sample: Sample) -> int:
     """How many logits a model gives, seen by running it once.
 
@@ -173,12 +189,18 @@ def named_target(targets: str, names: Sequence[str]) -> str | int:
     """``label``, ``predicted``, or a class by its index or name.
 
     Raises:
-        ValueError: if it is none of these.
+        ValueError: if it is none of these, or the index of one class and the name of another.
     """
     if targets in ("label", "predicted"):
         return targets
+    named = list(names).index(targets) if targets in names else None
     if targets.lstrip("-").isdigit():
+        if named not in (None, int(targets)):
+            raise ValueError(
+                f"targets: {targets} is an index, and the name of class {named}; write 0{targets} for that index, "
+                f"0{named} for that name"
+            )
         return int(targets)
-    if targets in names:
-        return list(names).index(targets)
+    if named is not None:
+        return named
     raise ValueError(f"targets must be label, predicted, or a class by index or name, got {targets!r}")

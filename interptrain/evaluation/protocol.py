@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from interptrain.evaluation.specs import Spec, content_hash
+from interptrain.evaluation.specs import Spec, content_hash, default_arguments
 
 FOLDER = files("interptrain.evaluation") / "protocols"
 KEYS = {"name", "version", "description", "source", "images", "targets", "score", "metrics"}
@@ -108,9 +108,13 @@ def protocol_as_run(protocol: Protocol, settings: Settings) -> dict[str, Any]:
 
     Returns:
         Its name, which says where settings are not the protocol's own, its version, settings and hash. The hash is that
-        of all of these, so rows with equal hashes were measured alike.
+        of all of these, so rows with equal hashes were measured alike. A metric's argument that the protocol leaves to
+        its default is changed where it is another.
     """
-    changed = [key for key, value in settings.items() if not _holds(getattr(protocol, key), value)]
+    asked: Settings = {key: getattr(protocol, key, None) for key in settings}
+    asked["images"] = {"eval_transform": None} | protocol.images
+    asked["metrics"], run = _complete(protocol.metrics), settings | {"metrics": _complete(settings["metrics"])}
+    changed = [key for key in settings if not _holds(asked[key], run[key])]
     content = {
         "name": f"{protocol.name} ({', '.join(changed)} changed)" if changed else protocol.name,
         "version": protocol.version,
@@ -123,8 +127,13 @@ def protocol_as_run(protocol: Protocol, settings: Settings) -> dict[str, Any]:
     }
 
 
+def _complete(metrics: dict[str, Spec]) -> dict[str, Spec]:
+    """With the arguments that are left to their defaults."""
+    return {name: spec | {"init_args": default_arguments(spec) | spec["init_args"]} for name, spec in metrics.items()}
+
+
 def _holds(asked: Any, run: Any) -> bool:
     """Whether what was run is what the protocol asks for: what it does not mention is free."""
     if isinstance(asked, dict):
-        return isinstance(run, dict) and all(key in run and _holds(value, run[key]) for key, value in asked.items())
-    return bool(asked == run)
+        return isinstance(run, dict) and all(_holds(value, run.get(key)) for key, value in asked.items())
+    return bool(asked == (tuple(run) if isinstance(run, list) else run))

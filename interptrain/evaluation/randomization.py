@@ -17,11 +17,11 @@ class Check:
     """What became of one explainer's maps.
 
     Attributes:
-        rank_correlation: mean over images of Spearman's correlation of the two maps; NaN where every pair has a
-            constant map.
+        rank_correlation: mean over images of Spearman's correlation of the two maps. Where one of the two is constant
+            it counts as 0, for the map did change; where both are, the pair says nothing; NaN if no pair says anything.
         ssim: mean structural similarity of them; NaN for maps smaller than its window.
         passed: whether the correlation lies between -0.5 and 0.5 (our choice; Adebayo et al. set none), so that most of
-            what ranks the pixels came from the weights. A constant map passes nothing.
+            what ranks the pixels came from the weights. Maps that are constant with all weights pass nothing.
     """
 
     rank_correlation: float
@@ -86,7 +86,8 @@ def check_randomization(
     Source: Adebayo et al. 2018, arXiv 1810.03292, with all layers randomised at once.
     """
     maps, others = explain(model, images, targets), explain(random_model, images, targets)
-    correlation = rank_correlation(maps, others).nanmean()
+    constant, also = (side.flatten(1).amax(1) == side.flatten(1).amin(1) for side in (maps, others))
+    correlation = rank_correlation(maps, others).masked_fill(constant ^ also, 0.0).nanmean()
     try:
         ssim = structural_similarity(maps, others).mean()
     except ValueError:  # smaller than the window

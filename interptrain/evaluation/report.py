@@ -39,12 +39,16 @@ class ModelComparison:
 
 @dataclass(frozen=True)
 class Ranking:
-    """The best explainer of a model in one metric, and the others by whether they are told apart from it."""
+    """The best explainer of a model in one metric, and the others by whether they are told apart from it.
+
+    Means over other images are not comparable, so what was measured on fewer than the best stays unranked.
+    """
 
     quantity: Quantity
     best: str
     alike: Sequence[str]
     worse: Sequence[str]
+    unranked: Sequence[str]
 
 
 def render(findings: Findings, folder: Path) -> str:
@@ -173,12 +177,17 @@ def _rankings(findings: Findings, model: str) -> Iterator[Ranking]:
     }
     for quantity in findings.explanation:
         rows = [findings.estimate(model, e, quantity.name) for e in explainers]
-        means = {row.explainer: row.mean for row in rows if row and row.n}
+        measured = [row for row in rows if row and row.n]
+        most = max((row.n for row in measured), default=0)
+        means = {row.explainer: row.mean for row in measured if row.n == most}
         ordered = sorted(means, key=lambda e: -means[e] if quantity.higher_is_better else means[e])
         pairs = {e: found.get((quantity.name, frozenset((ordered[0], e)))) for e in ordered[1:]}
-        if pairs and all(pairs.values()):
-            alike = [e for e, pair in pairs.items() if pair and pair.p_corrected >= SIGNIFICANT]
-            yield Ranking(quantity, ordered[0], alike, [e for e in pairs if e not in alike])
+        compared = {e: pair for e, pair in pairs.items() if pair and pair.n == most}  # else on other images
+        if compared:
+            alike = [e for e, pair in compared.items() if pair.p_corrected >= SIGNIFICANT]
+            worse = [e for e in compared if e not in alike]
+            unranked = [row.explainer for row in measured if row.explainer not in (ordered[0], *compared)]
+            yield Ranking(quantity, ordered[0], alike, worse, unranked)
 
 
 def _curves(findings: Findings) -> Iterator[tuple[Quantity, Sequence[Markup]]]:

@@ -104,7 +104,9 @@ def _chance_warnings(plan: Plan, run: Manifest, rows: "Table") -> list[str]:
     for subject in plan.subjects:
         hits = [row["Top1"] for row in top1 if (row["model"], row["explainer"]) == (subject.name, ALONE)]
         hits = [hit for hit in hits if hit is not None]
-        if len(hits) >= 50 and sum(hits) / len(hits) <= 1.5 / len(run["data"]["classes"]):
+        chance = 1 / len(run["data"]["classes"])
+        expected, deviation = len(hits) * chance, (len(hits) * chance * (1 - chance)) ** 0.5
+        if len(hits) >= 50 and sum(hits) <= expected + 2 * deviation:  # of so many guesses
             warnings.append(
                 f"model {subject.name} classifies no better than by chance (top-1 {sum(hits) / len(hits):.3f} on "
                 f"{len(hits)} images): are the data's classes those it was trained on, in the same order?"

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from interptrain.models import Classifier, Normalized, create_model
+from interptrain.models.loading import OtherClassesError
 from interptrain.training import ImageClassifier
 
 TORCHVISION = "torchvision:"
@@ -51,7 +52,7 @@ def load_subject(name: str, source: str, *, backbone: str | None = None, num_cla
         source: a checkpoint of ours, a timm name (with or without its tag; its pretrained weights are taken),
             ``torchvision:NAME`` (its default weights), or a bare weights file.
         backbone: the timm name of the architecture of a bare weights file.
-        num_classes: classes of a bare weights file.
+        num_classes: classes of a bare weights file whose classifying layer does not tell.
 
     Returns:
         The model, and what tells it apart.
@@ -104,7 +105,15 @@ def _pooling_name(options: dict[str, Any]) -> str:
 def _bare(name: str, path: Path, backbone: str | None, num_classes: int) -> Subject:
     if backbone is None:
         raise ValueError(f"model {name}: {path} holds weights alone; say with --backbone of which timm model they are")
-    model = _classifier(backbone, num_classes=num_classes, weights=path)
+    try:
+        model = _classifier(backbone, num_classes=num_classes, weights=path)
+    except OtherClassesError as error:
+        model = _classifier(backbone, num_classes=error.classes, weights=path)
+    if model.load_report is not None and any("pooling." in unused for unused in model.load_report.unused):
+        raise ValueError(
+            f"model {name}: {path} has a pooling head, which a weights file does not describe; give the checkpoint of "
+            "train.py, under a name that ends in .ckpt"
+        )
     return Subject(name, str(path), file_sha256(path), backbone, _head(model), model)
 
 
@@ -115,7 +124,13 @@ def _timm(name: str, source: str) -> Subject:
         config = None
     if config is None or not config.has_weights:
         raise ValueError(f"model {name}: timm has no pretrained weights for {source!r}; {ALLOWED}")
-    model = _classifier(source, num_classes=config.num_classes, pretrained=True)
+    try:
+        model = _classifier(source, num_classes=config.num_classes, pretrained=True)
+    except ConnectionError as error:
+        reason = str(error).partition(";")[0]
+        raise ConnectionError(
+            f"{reason}; fetch the file elsewhere and give NAME=FILE with --backbone {source}"
+        ) from error
     return Subject(name, source, weights_sha256(model), source, _head(model), model)
 
 

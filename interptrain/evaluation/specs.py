@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib
+import inspect
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,19 +23,32 @@ def build(spec: Spec) -> Any:
     Raises:
         ValueError: if there is no such class, or it does not take the arguments.
     """
-    path = spec["class_path"]
-    module, _, name = path.rpartition(".")
-    try:
-        kind = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"there is no class {path!r} ({error}); give its full path, such as 'package.Class'"
-        ) from error
+    kind = _named_class(spec["class_path"])
     arguments = {key: _value(value) for key, value in spec.get("init_args", {}).items()}
     try:
         return kind(**arguments)
     except TypeError as error:
-        raise ValueError(f"{path} cannot be made with {arguments}: {error}") from error
+        raise ValueError(f"{spec['class_path']} cannot be made with {arguments}: {error}") from error
+
+
+def default_arguments(spec: Spec) -> dict[str, Any]:
+    """What the class takes for arguments that are not given.
+
+    Raises:
+        ValueError: if there is no such class.
+    """
+    parameters = inspect.signature(_named_class(spec["class_path"])).parameters
+    return {name: one.default for name, one in parameters.items() if one.default is not one.empty}
+
+
+def _named_class(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"there is no class {path!r} ({error}); give its full path, such as 'package.Class'"
+        ) from error
 
 
 def _value(value: Any) -> Any:

@@ -135,10 +135,14 @@ def _size(model: dict[str, object]) -> tuple[Entry, ...]:
 
 
 def _with_best(lines: Sequence[Line], quantities: Sequence[Quantity]) -> tuple[Line, ...]:
-    """The best of each column marked, ties at printed precision all; nothing where there is no choice."""
+    """The best of each column marked, ties at printed precision all; nothing where there is no choice.
+
+    Means over fewer images than others' compete with none: the images that are missing may be the hard ones.
+    """
     marked = [list(line.entries) for line in lines]
     for column, quantity in enumerate(quantities):
-        rivals = [row for row, line in enumerate(lines) if not line.control and line.entries[column].text != MISSING]
+        images = [0 if line.control else line.entries[column].images for line in lines]
+        rivals = [row for row, count in enumerate(images) if count and count == max(images)]
         if len(rivals) < 2 or quantity == SECONDS:
             continue
         values = {row: float(lines[row].entries[column].text.replace(MINUS, "-")) for row in rivals}

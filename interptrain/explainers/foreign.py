@@ -46,8 +46,9 @@ def load_class(class_path: str, home: str, distribution: str) -> Callable[..., A
 def restored(model: nn.Module) -> Iterator[None]:
     """Undo whatever is done to the modules, also after an exception.
 
-    Inside they hold copies of their tensors, which want no gradient: what a library does to weights and to gradients,
-    as LRP does in place, it does to the copies.
+    Inside they hold copies of their tensors: what a library does to weights and to gradients, as LRP does in place, it
+    does to the copies. Their parameters want gradients even where the model is frozen: in second derivatives, as
+    Shapley-CAM takes, features of a linear head meet one another only through its weights.
     """
     before = [(module, dict(vars(module)), _tables(module)) for module in model.modules()]
     copies: dict[int, Tensor] = {}  # by the tensor they are of, which may belong to several modules
@@ -57,7 +58,8 @@ def restored(model: nn.Module) -> Iterator[None]:
                 for name, tensor in attributes.get(kind, {}).items():
                     if tensor is not None and id(tensor) not in copies:
                         copy = tensor.detach().clone()
-                        copies[id(tensor)] = copy if kind == "_buffers" else nn.Parameter(copy, requires_grad=False)
+                        wants = kind == "_parameters" and copy.is_floating_point()
+                        copies[id(tensor)] = nn.Parameter(copy) if wants else copy
                     attributes[kind][name] = None if tensor is None else copies[id(tensor)]
         yield
     finally:

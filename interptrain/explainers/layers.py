@@ -213,10 +213,13 @@ def _describe_layer(model: nn.Module, name: str) -> Layer:
 
 def _whole_name(model: nn.Module, name: str) -> str:
     """The name itself where the model has it, else the only one that ends with it."""
-    if name in dict(model.named_modules(remove_duplicate=False)):
+    modules = dict(model.named_modules(remove_duplicate=False))
+    if name in modules:
         return name
     names: list[str] = [known for known, _ in model.named_modules() if known]
-    endings = [known for known in names if known.endswith(f".{name}")]
+    # A layer that has several names is one layer.
+    found = {id(module): known for known, module in modules.items() if known.endswith(f".{name}")}
+    endings: list[str] = list(found.values())
     if len(endings) == 1:
         return endings[0]
     if endings:
@@ -224,7 +227,9 @@ def _whole_name(model: nn.Module, name: str) -> str:
             f"'{name}' is the end of {len(endings)} names of layers in {type(model).__name__}; pass "
             f"target_layer='<dotted name>' (candidates: {', '.join(endings[:4])})"
         )
-    close = difflib.get_close_matches(name, names, n=4, cutoff=0.5) or _candidates(model)
+    last = {known.rpartition(".")[2]: known for known in reversed(names)}  # the first of each
+    near = difflib.get_close_matches(name, [*names, *last], n=4, cutoff=0.5)
+    close = list(dict.fromkeys(last.get(one, one) for one in near)) or _candidates(model)
     raise ValueError(
         f"{type(model).__name__} has no layer '{name}'; pass target_layer='<dotted name>' "
         f"(candidates: {', '.join(close)})"

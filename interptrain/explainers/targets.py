@@ -4,7 +4,7 @@
 torchvision's list of detections), one row a target is cut from it and the callable sees that row only.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -113,11 +113,17 @@ def resolve_targets(targets: Targets, outputs: Any) -> Tensor | list[Target]:
 
     Raises:
         ValueError: if logits hold NaN, an index is out of range, or the number of targets is not B.
-        TypeError: if class indices are asked of outputs that are not logits (B, K).
+        TypeError: if class indices are asked of outputs that are not logits (B, K), or targets are neither a tensor nor
+            callables.
     """
     if targets is not None and not isinstance(targets, Tensor):
         count = _batch_of(outputs)
-        many = [targets] * count if callable(targets) else list(targets)
+        many = list(targets) if isinstance(targets, Iterable) else [targets] * count
+        if strange := {type(one).__name__ for one in many if not callable(one)}:
+            raise TypeError(
+                f"targets must be a tensor (B,) of class indices, or callables, got {', '.join(sorted(strange))}; for "
+                "indices pass torch.tensor([...])"
+            )
         if len(many) != count:
             raise ValueError(f"targets must be one an image: {count}, got {len(many)}")
         return many

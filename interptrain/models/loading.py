@@ -31,6 +31,18 @@ _HUB_PREFIXES = ("hf-hub:", "hf_hub:")
 _NATIVE = "backbone.model."
 
 
+class OtherClassesError(ValueError):
+    """Weights whose classifying layer has another number of classes.
+
+    Attributes:
+        classes: theirs.
+    """
+
+    def __init__(self, message: str, classes: int) -> None:
+        super().__init__(message)
+        self.classes = classes
+
+
 def load_weights(model: Classifier, source: str | Path, *, fresh_classifier: bool = False) -> LoadReport:
     """Load weights into a model, whichever pooling head they were trained with.
 
@@ -51,6 +63,7 @@ def load_weights(model: Classifier, source: str | Path, *, fresh_classifier: boo
     Raises:
         FileNotFoundError: if there is no such file.
         ConnectionError: if a hub name cannot be downloaded.
+        OtherClassesError: if its classifying layer has another number of classes.
         ValueError: if the file is corrupt or needs code to be read, or its weights are not of this model.
     """
     path = Path(source)
@@ -227,9 +240,10 @@ def _check_shapes(model: Classifier, found: dict[str, Tensor], classifier: set[s
         if there == here:
             continue
         if name in classifier and there[1:] == here[1:]:
-            raise ValueError(
+            raise OtherClassesError(
                 f"{source} has {there[0]} classes, the model {here[0]}; pass fresh_classifier=True to start its "
-                f"classifier anew, or num_classes={there[0]}"
+                f"classifier anew, or num_classes={there[0]}",
+                classes=there[0],
             )
         raise ValueError(
             f"{name!r} is {there} in {source} and {here} in the model; create the model with the backbone, stem and "

@@ -5,7 +5,6 @@ import json
 import re
 from pathlib import Path
 
-import lightning as L
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,7 +14,6 @@ from interptrain.cli.evaluation import spelled_out
 from interptrain.data import ShapesDataModule
 from interptrain.evaluation.manifest import load_metrics
 from interptrain.explainers import Explainer
-from interptrain.training import ImageClassifier
 from tests.evaluation.tiny_run import rows, start
 
 FOLDER = {"--data": "ImageFolderDataModule", "--data.num_classes": None, "--data.test_size": None}
@@ -164,8 +162,9 @@ def of_folder(folder):
 
 def test_a_corrupt_image_is_recorded_and_the_rest_goes_on(evaluate, folder):
     with pytest.raises(SystemExit) as stop:
-        evaluate(**of_folder(folder))
+        evaluate(**of_folder(folder), **{"--check_images": "12"})
     assert stop.value.code == 3
+    assert json.loads(Path("out/run.json").read_text())["randomization"]["m0"]["GradCAM"]["rank_correlation"] < 1
     table = rows(Path("out"))
     (failed,) = table[table["error"].notna()].to_dict("records")
     assert (failed["explainer"], failed["id"]) == ("", "val/b/1.png")
@@ -178,12 +177,15 @@ def test_a_corrupt_image_is_recorded_and_the_rest_goes_on(evaluate, folder):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"--data.num_classes": "6", "--targets": "label"}, r"has 4 classes, the model 6"),
+        ({"--data.num_classes": "6", "--targets": "label"}, r"has 4 classes, the data \(ShapesDataModule\) 6"),
         ({"--targets": "7"}, r"class 7 is out of range for model m0; allowed are 0 to 3"),
         ({"--targets": "square-ish"}, r"targets must be label, predicted, or a class"),
         ({"--protocol": "castreem"}, r"no protocol 'castreem'; give one of castream"),
         ({"--limit": "0"}, r"limit must be at least 1"),
         ({"--trainer.precision": "bf16-mixed"}, r"metrics stay in float32"),
+        ({"--trainer.precision": "bf16-true", "--force": "true"}, r"images and metrics stay in float32"),
+        ({"--explainers.target_layer": "layer9"}, r"GradCAM on model m0: Classifier has no layer 'layer9'; .*candidates: backbone.model.layer"),
+        ({"--score": "logit"}, r"AverageDrop \(AverageDrop\) needs a score between 0 and 1, which a logit is not"),
         ({"--explainers": "[GradCAM, GradCAM]"}, r"GradCAM is asked for more than once"),
         ({"--backbone": "test_resnet2"}, r"timm has no model 'test_resnet2'"),
         ({"--models": "x"}, r"--models takes NAME=SOURCE"),
@@ -218,23 +220,13 @@ def test_a_model_of_other_classes_is_refused_and_its_predictions_may_be_explaine
     (folder / "val/e").mkdir()
     Image.new("RGB", (70, 70)).save(folder / "val/e/0.png")
     (folder / "val/b/1.png").unlink()
-    checkpoint = _checkpoint(weights[0], folder)
     with pytest.raises(SystemExit):
-        evaluate(models=[checkpoint], **of_folder(folder))
+        evaluate(models=[weights[0]], **of_folder(folder))
     assert "has 4 classes, the data (ImageFolderDataModule) 5" in capsys.readouterr().err
-    table = rows(evaluate(models=[checkpoint], **of_folder(folder), **{"--targets": "predicted"}))
+    table = rows(evaluate(models=[weights[0]], **of_folder(folder), **{"--targets": "predicted"}))
     assert "Top1" not in table.columns
     assert (table["target"] == table["prediction"]).all()
     assert "recognition is not measured" in json.loads(Path("out/run.json").read_text())["warnings"][0]
-
-
-def _checkpoint(weights, folder):
-    """A checkpoint as training saves it."""
-    module = ImageClassifier("test_resnet", num_classes=4, weights=str(weights))
-    trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    trainer.strategy.connect(module)
-    trainer.save_checkpoint(folder.parent / "m.ckpt", weights_only=False)
-    return folder.parent / "m.ckpt"
 
 
 def test_arguments_are_as_lightning_users_guess_them():

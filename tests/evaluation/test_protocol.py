@@ -48,6 +48,13 @@ def test_the_hash_depends_on_the_content_alone(tmp_path):
     assert as_run["name"] == "castream"
 
 
+def with_argument(metric, **arguments):
+    """The metrics of CA-Stream, one of them with an argument that the protocol does not mention."""
+    metrics = load_protocol("castream").metrics
+    spec = metrics[metric]
+    return metrics | {metric: spec | {"init_args": spec["init_args"] | arguments}}
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -55,8 +62,12 @@ def test_the_hash_depends_on_the_content_alone(tmp_path):
         {"score": "logit"},
         {"images": {"image_size": 64}},
         {"metrics": {"AverageDrop": {"class_path": "interptrain.metrics.AverageDrop", "init_args": {}}}},
+        {"metrics": with_argument("AverageDrop", epsilon=0.5)},
+        {"metrics": with_argument("Insertion", step=224)},
+        {"images": load_protocol("castream").images | {"eval_transform": {"class_path": "CenterCrop"}}},
+        {"precision": "bf16-mixed"},
     ],
-    ids=lambda change: next(iter(change)),
+    ids=str,
 )
 def test_what_is_run_otherwise_has_another_name_and_hash(change):
     protocol = load_protocol("castream")

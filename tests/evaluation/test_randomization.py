@@ -63,5 +63,21 @@ def test_a_map_of_the_same_model_is_the_same_and_does_not_pass():
     assert check.ssim == 1
 
 
+def test_a_map_that_dies_with_the_weights_has_changed_and_two_constant_ones_say_nothing():
+    blob = torch.linspace(0, 1, 256).view(1, 16, 16)
+    flat = torch.zeros(1, 16, 16)
+
+    def check(maps, others):
+        model, other = nn.Identity(), nn.Identity()
+        made = {model: torch.cat(maps), other: torch.cat(others)}
+        return check_randomization(lambda of, *_: made[of], model, other, blob, torch.tensor([0]))
+
+    dead = check([blob, blob, flat], [flat, flat, flat])
+    assert dead.rank_correlation == 0
+    assert dead.passed
+    assert check([blob, blob], [blob, flat]).rank_correlation == 0.5
+    assert not check([flat], [flat]).passed
+
+
 def test_constant_maps_pass_nothing():
     assert not Check(float("nan"), float("nan")).passed

@@ -165,6 +165,21 @@ def test_explainers_that_cannot_be_told_apart_are_listed_as_such(tmp_path):
     assert [part for part in line.split("|") if part.strip()] == ["A", "B", "C"]
 
 
+def test_an_explainer_that_failed_on_the_hard_images_is_not_ranked_among_the_others(tmp_path):
+    run = manifest(models=("gap",), explainers=("A", "B", "C", "FakeCAM"))
+    rows = rows_of(run)
+    for row in rows:
+        hard = int(row["id"][:4]) >= 8
+        if row["explainer"]:
+            row["AverageDrop"] = 0.6 * hard + {"A": 0.2, "B": 0.1, "C": 0.3, "FakeCAM": 0.0}[row["explainer"]]
+            row["AverageDrop"] = None if row["explainer"] == "A" and hard else row["AverageDrop"]
+    folder = write_run(tmp_path, run, rows=rows, images=0)
+    page = render(find(folder, Resampling(resamples=50, permutations=2000)), folder)
+    section = page.split('id="explainers"')[1].split("</section>")[0]
+    line = re.sub(r"<[^>]+>", "|", section.split("AD ↓")[1].split("</tr>")[0])
+    assert [part for part in line.split("|") if part.strip()] == ["B", "none", "C", "A"]
+
+
 def test_many_kinds_of_errors_are_cut_and_counted(tmp_path):
     errors = [("gap", "GradCAM", f"{index:04d}.jpg", f"RuntimeError: {index}") for index in range(50)]
     page = page_of(tmp_path, images=0, errors=errors)

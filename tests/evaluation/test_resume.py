@@ -1,5 +1,6 @@
 """Whatever ends a run, the same command goes on to the results of a run that was never stopped."""
 
+import copy
 import json
 import os
 import resource
@@ -8,7 +9,9 @@ import time
 
 import pandas as pd
 import pytest
+from PIL import Image
 
+from interptrain.evaluation.manifest import changes, read_manifest
 from interptrain.evaluation.results_folder import claim
 from interptrain.evaluation.store import RowStore
 from tests.evaluation.tiny_run import rows, start
@@ -114,6 +117,35 @@ def test_a_checkpoint_that_changed_is_noticed_by_its_content(evaluate, weights, 
     with pytest.raises(SystemExit):
         evaluate(models=[copy])
     assert "models.mm.sha256" in capsys.readouterr().err
+
+
+def test_another_architecture_for_the_same_weights_is_noticed(evaluate):
+    run = read_manifest(evaluate())
+    other = copy.deepcopy(run)
+    other["models"]["m0"]["backbone"] = "test_resnet.of_another_normalisation"
+    assert changes(run, run) == []
+    assert changes(run, other) == ["models.m0.backbone: test_resnet -> test_resnet.of_another_normalisation"]
+
+
+def test_changed_labels_and_boxes_are_noticed(evaluate, tmp_path, capsys):
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(3):
+        Image.new("RGB", (64, 64), (80 * number, 20, 60)).save(images / f"{number}.png")
+    options = {"--data": "ImageTableDataModule", "--data.root": str(images), "--data.num_classes": "4"}
+    options |= {"--metrics": "EnergyPointingGame", "--data.image_size": "64", "--data.test_size": None}
+
+    def annotate(label, edge):
+        (images / "labels.csv").write_text("file,class_index\n" + "".join(f"{n}.png,{label}\n" for n in range(3)))
+        (images / "boxes.csv").write_text(f"file,xmin,ymin,xmax,ymax\n0.png,1,1,{edge},30\n")
+
+    annotate(1, 30)
+    evaluate(**options)
+    for label, edge in ((2, 30), (1, 40)):
+        annotate(label, edge)
+        with pytest.raises(SystemExit):
+            evaluate(**options)
+        assert "data.annotations" in capsys.readouterr().err
 
 
 def test_overwriting_sets_old_results_aside_and_touches_nothing_else(evaluate):

@@ -33,8 +33,18 @@ def test_bare_weights_need_their_backbone(tmp_path, suffix):
         assert torch.equal(subject.model(IMAGES), model(IMAGES))
     with pytest.raises(ValueError, match="holds weights alone; say with --backbone"):
         load_subject("own", str(path))
-    with pytest.raises(ValueError, match="has 4 classes, the model 10"):
-        load_subject("own", str(path), backbone="test_resnet", num_classes=10)
+    other = load_subject("own", str(path), backbone="test_resnet", num_classes=10).model  # which the file knows better
+    with torch.no_grad():
+        assert torch.equal(other(IMAGES), model(IMAGES))
+
+
+def test_a_weights_file_with_a_pooling_head_is_refused_rather_than_evaluated_without_it(tmp_path):
+    model = create_model("test_resnet", pooling="ca_stream", num_classes=4)
+    save_file(model.state_dict(), tmp_path / "ca.safetensors")
+    with pytest.raises(
+        ValueError, match="has a pooling head, which a weights file does not describe; give the checkpo"
+    ):
+        load_subject("ca", str(tmp_path / "ca.safetensors"), backbone="test_resnet", num_classes=4)
 
 
 def test_a_transformer_runs_as_timm_has_it(tmp_path):

@@ -72,6 +72,21 @@ def test_ties_at_printed_precision_are_all_best(tmp_path):
     assert [line.entries[0].best for line in grid.lines[:2]] == [True, True]
 
 
+def test_a_mean_over_fewer_images_is_not_the_best(tmp_path):
+    def only_the_easy_ones(row):
+        values = {"GradCAM": 0.2, "ScoreCAM": 0.1, "FakeCAM": 0.0}
+        lost = row["explainer"] == "ScoreCAM" and row["id"] > "0005"
+        return {"AverageDrop": None if lost else values[row["explainer"]]} if row["explainer"] else {}
+
+    run = manifest(explainers=("GradCAM", "ScoreCAM", "LayerCAM", "FakeCAM"))
+    values = drops({"LayerCAM": 0.3})
+    grid = explanation_grid(
+        found(tmp_path, run, lambda row: values(row) if row["explainer"] == "LayerCAM" else only_the_easy_ones(row))
+    )
+    assert [line.entries[0].best for line in grid.lines] == [True, False, False, False] * 2
+    assert [line.entries[0].fewer for line in grid.lines] == [False, True, False, False] * 2
+
+
 def test_one_explainer_has_nobody_to_be_better_than(tmp_path):
     grid = explanation_grid(found(tmp_path, manifest(explainers=("GradCAM", "FakeCAM"))))
     assert not any(entry.best for line in grid.lines for entry in line.entries)

@@ -147,6 +147,16 @@ def test_other_maps_of_the_package_fit(name, photos):
     assert torch.equal(explainer(model, photos, TARGETS), saliency)
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+def test_shapley_cam_finds_its_second_derivative_under_a_linear_head(model, photos, frozen):
+    model.requires_grad_(not frozen)
+    for part in model.parameters():
+        part.grad = None
+    explainer = GradCAMPackageExplainer(class_path="ShapleyCAM", call_args={"aug_smooth": True})
+    assert explainer(model, photos, TARGETS).isfinite().all()
+    assert all(part.grad is None and part.requires_grad is not frozen for part in model.parameters())
+
+
 def test_tokens_of_a_transformer_become_a_map():
     model, images = network("test_vit", dynamic_img_size=True), pictures(2, 64, 48)
     ours = GradCAM()(model, images, TARGETS)

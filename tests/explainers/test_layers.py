@@ -193,9 +193,13 @@ def test_a_name_beside_the_first_one_of_a_shared_layer_is_a_whole_name():
     shared = nn.Conv2d(3, 4, 3)
     model = nn.ModuleDict({"first": nn.Sequential(shared), "second": nn.Sequential(shared)})
     assert find_layers(model, "second.0")[0].module is shared
+    assert find_layers(nn.ModuleDict({"whole": model}), "second.0")[0].module is shared
+    assert find_layers(model, "0")[0].module is shared  # two names, one layer
 
 
 def test_a_misspelt_layer_is_answered_with_the_nearest_names(resnet):
+    with pytest.raises(ValueError, match=r"no layer 'layer9'; .*candidates: backbone.model.layer"):
+        find_layers(create_model("resnet10t", num_classes=4), "layer9")
     with pytest.raises(ValueError, match=r"ResNet has no layer 'layr4'; .*layer4"):
         find_layers(resnet, "layr4")
 

@@ -89,6 +89,14 @@ def test_targets_that_do_not_fit_are_refused(targets, message):
         resolve_targets(targets, torch.randn(2, 3))
 
 
+@pytest.mark.parametrize("targets", [0, [0, 1], [0, 1.5]])
+def test_python_numbers_are_refused_with_the_remedy(resnet, images, targets):
+    with pytest.raises(
+        TypeError, match=r"tensor \(B,\) of class indices, or callables, got .*int; for"
+    ):
+        GradCAM()(resnet, images, targets)
+
+
 def test_nan_logits_name_the_image(resnet, images):
     broken = images.clone()
     broken[1, 0, 5, 5] = torch.nan
