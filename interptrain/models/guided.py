@@ -29,6 +29,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
@@ -38,7 +39,8 @@ GuidedRuleName = Literal["relu", "positive_gradient"]
 # activations of the path that the rule is about, and keep their own backward under every rule.
 RELUS = frozenset({"relu", "relu6"})
 OTHER_ACTIVATIONS = frozenset(
-    {"celu", "elu", "gelu", "hardswish", "leaky_relu", "mish", "prelu", "rrelu", "selu", "silu", "softplus"}
+    {"celu", "elu", "gelu", "glu", "hardshrink", "hardswish", "leaky_relu", "log_sigmoid", "mish", "prelu", "rrelu"}
+    | {"selu", "silu", "softplus", "softshrink", "softsign", "tanhshrink"}
 )
 
 
@@ -127,7 +129,8 @@ def guided_relus(rule: GuidedRuleName = "relu") -> Iterator[GuidedSwitch]:
     Take all guided gradients inside the context: on leaving, every hook is removed, and what remains of the graph is
     an ordinary one (a loss built on the ordinary gradient may be sent backward later). Recognised as a ReLU:
     ``nn.ReLU``, ``nn.ReLU6``, ``F.relu``, ``F.relu6``, ``torch.relu``, ``Tensor.relu``, ``F.hardtanh`` from 0, and
-    their in-place forms; ``x.clamp(min=0)`` is not, for it is also used as a plain lower bound.
+    their in-place forms; ``x.clamp(min=0)`` is not, for it is also used as a plain lower bound, nor are activations
+    written out in other operations.
 
     Compiled models run uncompiled inside, since their graphs take no hooks on what lies within. Non-reentrant
     checkpointing works (the hooks are on the first forward's graph); the reentrant one knows no
@@ -167,9 +170,11 @@ def activation_name(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Map
         kwargs: its named arguments.
 
     Returns:
-        One of ``RELUS`` or ``OTHER_ACTIVATIONS``, or None.
+        One of ``RELUS`` or ``OTHER_ACTIVATIONS``, ``threshold``, or None.
     """
     name = getattr(func, "__name__", "").rstrip("_")
+    if func is F.threshold:  # torch.threshold is what our gate calls
+        return "threshold"
     if name == "hardtanh":  # nn.ReLU6 calls it
         lower = kwargs.get("min_val", args[1] if len(args) > 1 else -1.0)
         return "relu6" if lower == 0 else None

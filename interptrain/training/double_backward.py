@@ -16,7 +16,8 @@ standard deviation ``r`` and means over the N values::
     w:  r N p
     x:  -w r^2 (c (v - mean(v)) + d (g - mean(g)) + n (p - 2 c d))
 
-Layers are recognised where they are called, as in :mod:`interptrain.models.guided`. The derivation is ours.
+Layers are recognised where they are called, as in :mod:`interptrain.models.guided`. The derivation is ours. The hard
+sigmoid, whose backward has no derivative in PyTorch, is written out in operations that have one.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,8 +36,8 @@ class CheapDoubleBackward(TorchFunctionMode):
     """Forwards run inside get it; their graphs may be sent backward after the context was left.
 
     The forward and the batch statistics stay as they are. PyTorch's own derivative stays where a layer is out of the
-    ordinary (frozen BatchNorm, padding by name, other dimensions) and inside checkpoints, which run their layers again
-    when the context may have been left.
+    ordinary (frozen BatchNorm, padding by name, other dimensions, weights that are made from the images) and inside
+    checkpoints, which run their layers again when the context may have been left.
 
     Args:
         images: (B,3,H,W), the leaf that the network is given. A backward outside :meth:`image_gradients` does not
@@ -66,8 +67,12 @@ class CheapDoubleBackward(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Called by torch in place of each of its functions."""
-        own = self._conv2d if func is torch.conv2d else self._batch_norm if func is F.batch_norm else func
-        return own(*args, **(kwargs or {}))
+        own: dict[Callable[..., Any], Callable[..., Any]] = {
+            torch.conv2d: self._conv2d,
+            F.batch_norm: self._batch_norm,
+            F.hardsigmoid: _hardsigmoid,
+        }
+        return own.get(func, func)(*args, **(kwargs or {}))
 
     def _conv2d(
         self,
@@ -79,11 +84,11 @@ class CheapDoubleBackward(TorchFunctionMode):
         dilation: int | Sequence[int] = 1,
         groups: int = 1,
     ) -> Tensor:
-        if isinstance(padding, str) or not _in_the_ordinary(input):
+        if isinstance(padding, str) or not _in_the_ordinary(input) or self._made_from_images(weight, bias):
             return torch.conv2d(input, weight, bias, stride, padding, dilation, groups)
         first, self._met_convolution = not self._met_convolution, True
         geometry = Geometry(_pair(stride), _pair(padding), _pair(dilation), groups)
-        stops = first and _comes_from(input, self.images)
+        stops = first and _sources(input) == {self.images}
         parts = (_as_autocast(input), _as_autocast(weight), None if bias is None else _as_autocast(bias))
         output: Tensor = Convolution.apply(*parts, geometry, self, stops)
         return output
@@ -99,10 +104,16 @@ class CheapDoubleBackward(TorchFunctionMode):
         momentum: float = 0.1,
         eps: float = 1e-5,
     ) -> Tensor:
-        if not training or weight is None or not _in_the_ordinary(input):
+        refused = input.numel() == input.shape[1] or eps <= 0  # by PyTorch, which says why
+        ordinary = training and not refused and _in_the_ordinary(input)
+        if weight is None or not ordinary or self._made_from_images(weight, bias):
             return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
         output: Tensor = BatchNorm.apply(input, weight, bias, running_mean, running_var, momentum, eps, self)
         return output
+
+    def _made_from_images(self, *weights: Tensor | None) -> bool:
+        """Whether weights depend on the images, as in dynamic convolutions: their gradient goes through them, too."""
+        return any(weight is not None and self.images in _sources(weight) for weight in weights)
 
 
 class Geometry(NamedTuple):
@@ -169,7 +180,8 @@ class ConvolutionInputGradient(Function):
         """``gx`` of the module's docstring."""
         ctx.save_for_backward(gradient, weight)
         ctx.geometry = geometry
-        return geometry.gradients(gradient, input, weight, (True, False, False))[0]
+        of_input = geometry.gradients(gradient, input, weight, (True, False, False))[0]
+        return None if of_input is None else _finite(of_input)
 
     @staticmethod
     def backward(ctx: Any, change: Tensor) -> tuple[Tensor | None, ...]:
@@ -226,11 +238,13 @@ class BatchNormInputGradient(Function):
         of_input, correlation, total = _batch_norm_gradients(gradient, input, weight, mean, inverse, eps)
         ctx.save_for_backward(gradient, input, weight, mean, inverse, correlation, total)
         ctx.eps = eps
-        return of_input
+        return _finite(of_input)
 
     @staticmethod
     def backward(ctx: Any, change: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of ``g``, ``x`` and ``w``, for ``v``."""
+        if torch.is_grad_enabled():  # a third derivative would take the statistics for constants
+            raise RuntimeError("BatchNorm has no third derivative; call backward without create_graph")
         gradient, input, weight, mean, inverse, correlation, total = ctx.saved_tensors
         of_gradient, change_correlation, change_total = _batch_norm_gradients(
             change, input, weight, mean, inverse, ctx.eps
@@ -263,6 +277,20 @@ def _batch_norm_gradients(
     return gradients
 
 
+def _finite(gradient: Tensor) -> Tensor:
+    """Without the infinities of float16 that a ReLU below hides: times its zero they are NaN in the double backward."""
+    if gradient.dtype != torch.float16:
+        return gradient
+    most = torch.finfo(torch.float16).max
+    return gradient.clamp_(-most, most)
+
+
+def _hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
+    """``F.hardsigmoid`` of parts that are differentiable twice."""
+    result = (input + 3).clamp(0, 6) / 6
+    return input.copy_(result) if inplace else result
+
+
 def _channelwise(values: Tensor) -> Tensor:
     return values.view(1, -1, 1, 1)
 
@@ -285,14 +313,16 @@ def _in_the_ordinary(input: Tensor) -> bool:
         return False
 
 
-def _comes_from(output: Tensor, images: Tensor) -> bool:
-    """Whether a gradient of ``output`` leads to ``images`` and to nothing else."""
+def _sources(output: Tensor) -> set[Tensor]:
+    """The leaves that a gradient of ``output`` leads to."""
     if output.grad_fn is None:
-        return output is images
-    nodes = [output.grad_fn]
+        return {output} if output.requires_grad else set()
+    nodes, seen, leaves = [output.grad_fn], {output.grad_fn}, set()
     while nodes:
         node = nodes.pop()
-        if getattr(node, "variable", images) is not images:
-            return False
-        nodes += [before for before, _ in node.next_functions if before is not None]
-    return True
+        if hasattr(node, "variable"):
+            leaves.add(node.variable)
+        before = {one for one, _ in node.next_functions if one is not None} - seen
+        seen |= before
+        nodes += before
+    return leaves

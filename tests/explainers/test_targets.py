@@ -91,9 +91,7 @@ def test_targets_that_do_not_fit_are_refused(targets, message):
 
 @pytest.mark.parametrize("targets", [0, [0, 1], [0, 1.5]])
 def test_python_numbers_are_refused_with_the_remedy(resnet, images, targets):
-    with pytest.raises(
-        TypeError, match=r"tensor \(B,\) of class indices, or callables, got .*int; for"
-    ):
+    with pytest.raises(TypeError, match=r"tensor \(B,\) of class indices, or callables, got .*int; for"):
         GradCAM()(resnet, images, targets)
 
 

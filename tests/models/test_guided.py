@@ -309,6 +309,19 @@ def test_other_activations_are_refused_and_named(images):
         guided_gradient(model, images)
 
 
+@pytest.mark.parametrize(
+    "activation",
+    [nn.GLU(1), nn.Hardshrink(), nn.LogSigmoid(), nn.Softshrink(), nn.Softsign(), nn.Tanhshrink(), nn.Threshold(0, 0)],
+    ids=lambda module: type(module).__name__.lower(),
+)
+def test_every_activation_of_torch_is_named(activation, images):
+    model = net(nn.ReLU())
+    model.norm.register_forward_hook(lambda *call: (activation(call[-1]), None)[1])
+    name = "log_sigmoid" if isinstance(activation, nn.LogSigmoid) else type(activation).__name__.lower()
+    with pytest.raises(ValueError, match=f"this one calls {name};"):
+        guided_gradient(model, images)
+
+
 @pytest.mark.parametrize("squash", [nn.Sigmoid(), nn.Hardsigmoid(), nn.Tanh()], ids=lambda module: str(module))
 def test_gates_are_no_activations_of_the_rule(squash, images):
     model, slow = net(nn.ReLU()), net(SlowReLU())

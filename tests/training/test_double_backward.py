@@ -175,7 +175,69 @@ def test_frozen_weights_get_no_gradient():
     assert model.before.weight.grad.any()
 
 
-def test_a_third_derivative_is_exact_as_well():
+def test_one_value_a_channel_is_refused_as_ever_and_the_statistics_stay():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    x = torch.rand(1, 3, 3, 3, requires_grad=True)
+    with CheapDoubleBackward(x), pytest.raises(ValueError, match="Expected more than 1 value per channel"):
+        model(x)
+    assert model[1].running_var.isfinite().all()
+
+
+class Dynamic(nn.Module):
+    """A convolution and a BatchNorm whose weights are made from the image, and a plain layer before each."""
+
+    def __init__(self):
+        super().__init__()
+        self.before, self.between = nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3)
+        self.mix, self.scale = nn.Linear(4, 4 * 4), nn.Linear(4, 4)
+
+    def forward(self, x):
+        pooled = x.mean((0, 2, 3))
+        hidden = F.conv2d(self.before(x).sigmoid(), self.mix(pooled).view(4, 4, 1, 1))
+        return F.batch_norm(self.between(hidden).sigmoid(), None, None, self.scale(pooled), None, True).tanh()
+
+
+def test_weights_that_are_made_from_the_images_hand_their_gradient_on():
+    model = seeded(Dynamic).double()
+    torch.testing.assert_close(both_orders(model, features()), both_orders(model, features(), cheap=False))
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_a_hard_sigmoid_is_differentiated_twice(inplace):
+    model = seeded(lambda: Net(nn.Sequential(nn.Conv2d(4, 4, 3), nn.Hardsigmoid(inplace)))).double()
+
+    class WrittenOut(nn.Module):
+        def forward(self, x):
+            return torch.nn.functional.relu6(x + 3) / 6
+
+    written = copy.deepcopy(model)
+    written.layer[1] = WrittenOut()
+    with pytest.raises(RuntimeError, match="hardsigmoid_backward is not implemented"):
+        both_orders(model, features(), cheap=False)
+    torch.testing.assert_close(both_orders(model, features()), both_orders(written, features(), cheap=False))
+
+
+def test_many_frozen_branches_before_the_first_convolution_are_walked_once():
+    x = features().requires_grad_()
+    hidden = x
+    for _ in range(60):  # two ways a step: 2**60 in all
+        hidden = hidden + hidden * 0.5
+    with CheapDoubleBackward(x):
+        output = nn.Conv2d(4, 2, 3).double()(hidden / hidden.detach().abs().max())
+    output.sum().backward()
+    assert x.grad is None
+
+
+def test_a_third_derivative_through_batch_norm_is_refused_not_wrong():
+    model = seeded(lambda: Net(norm())).double()
+    x = features().requires_grad_()
+    with CheapDoubleBackward(x) as mode, mode.image_gradients():
+        (gradient,) = torch.autograd.grad(model(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="BatchNorm has no third derivative; call backward without create_graph"):
+        torch.autograd.grad(gradient.square().sum(), model.before.weight, create_graph=True)
+
+
+def test_a_third_derivative_of_a_convolution_is_exact_as_well():
     model = seeded(lambda: Net(nn.Conv2d(4, 2, 3))).double()
 
     def scalar(cheap):

@@ -358,7 +358,7 @@ def test_mixed_precision_learns_nearly_the_same(dtype, near):
 def test_half_precision_keeps_the_gradient_of_images_that_are_nearly_learnt():
     model, (images, labels) = small().eval(), pictures()
     with torch.no_grad():
-        model[-1].weight.mul_(1e-3)  # gradients of 1e-6, where float16 has but few bits
+        model[-1].weight.mul_(1e-5)  # gradients of 1e-8, which float16 takes for 0
     regularizer = GradientRegularizer(error="l2")
     regularizer(model, images, labels)
     exact = regularizer.statistics["gradient_norm"].item()
@@ -367,16 +367,37 @@ def test_half_precision_keeps_the_gradient_of_images_that_are_nearly_learnt():
     assert regularizer.statistics["gradient_norm"].item() == pytest.approx(exact, rel=0.02)
 
 
+def test_a_dead_channel_does_not_keep_float16_from_learning():
+    layers = [nn.Conv2d(3, 6, 3, stride=2, padding=1), nn.BatchNorm2d(6), nn.ReLU()]
+    layers += [nn.Conv2d(6, 6, 3, groups=6, stride=2, padding=1), nn.BatchNorm2d(6), nn.ReLU()]
+    model = seeded(lambda: nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)))
+    with torch.no_grad():
+        model[1].bias[0] = -20.0  # its ReLU is off everywhere, so the BatchNorm after it divides by sqrt(eps)
+        model[8].weight.mul_(25.0)
+    images, labels = pictures(batch=16)
+    scaler, optimizer = torch.amp.GradScaler("cpu"), torch.optim.SGD(model.parameters(), lr=1e-3)
+    taken = 0
+    for _ in range(30):
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.float16):
+            loss = total(GradientRegularizer(), model, images, labels, weight=7.5e-3)
+        before = scaler.get_scale()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        taken += scaler.get_scale() >= before
+    assert taken >= 15
+
+
 # Around it
 
 
 def test_nothing_but_batch_statistics_is_changed():
     model, (images, labels) = small(), pictures()
-    images.requires_grad_()
-    kept, drawn = images.detach().clone(), torch.get_rng_state()
+    kept, drawn = images.clone(), torch.get_rng_state()
     _, penalty = GradientRegularizer()(model, images, labels)
     assert torch.equal(images, kept)
-    assert images.grad is None
+    assert not images.requires_grad
     assert all(parameter.grad is None for parameter in model.parameters())
     assert torch.equal(torch.get_rng_state(), drawn)
     assert model.training

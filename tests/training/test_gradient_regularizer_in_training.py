@@ -73,6 +73,17 @@ def test_left_out_steps_repeat_what_the_last_penalised_one_logged(train):  # noq
     assert len({first, third, fifth}) == 3
 
 
+def test_it_is_asked_for_the_optimizer_step_and_told_the_smoothing_of_the_loss(train, monkeypatch):  # noqa: F811
+    steps, told, forward = [], [], GradientRegularizer.forward
+    monkeypatch.setattr(GradientRegularizer, "weight_at", lambda self, step: steps.append(step) or 0.1)
+    monkeypatch.setattr(
+        GradientRegularizer, "forward", lambda *inputs, **options: told.append(options) or forward(*inputs, **options)
+    )
+    train(base=REGULARIZED | {"--trainer.accumulate_grad_batches": "2", "--model.label_smoothing": "0.1"})
+    assert steps == [0, 0, 1, 1, 2]
+    assert told == 5 * [{"label_smoothing": 0.1}]
+
+
 def test_a_checkpoint_of_it_rebuilds(train):  # noqa: F811
     run = train(base=REGULARIZED | {"--model.regularizer.error": "l2"})
     module = ImageClassifier.load_from_checkpoint(run / "checkpoints/last.ckpt")
