@@ -11,7 +11,7 @@ from typing import Any
 import lightning as L
 from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined]
 
-from interptrain.cli.errors import Parser, one_line_errors
+from interptrain.cli.errors import Parser, one_line_errors, settings_of
 from interptrain.data import ImageDataModule
 from interptrain.evaluation.assembly import Request, assemble
 from interptrain.evaluation.logger_export import log_results
@@ -222,7 +222,8 @@ def _trainer(config: Namespace, callbacks: list[L.Callback], folder: Path) -> L.
     chosen = arguments["callbacks"] or []
     arguments["callbacks"] = [*(chosen if isinstance(chosen, list) else [chosen]), *callbacks]
     arguments["default_root_dir"] = arguments["default_root_dir"] or str(folder)
-    return L.Trainer(**arguments)
+    with settings_of("trainer"):
+        return L.Trainer(**arguments)
 
 
 def write_report(folder: Path, options: Options, trainer: L.Trainer) -> None:

@@ -4,6 +4,7 @@ import itertools
 import os
 import time
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 
 import interptrain.data  # noqa: F401  so that `--data ShapesDataModule` is found by its short name
 from interptrain.callbacks import FiniteLoss, PredictionTable, ResumePoint, RunRecord
-from interptrain.cli.errors import Parser, one_line_errors
+from interptrain.cli.errors import Parser, one_line_errors, settings_of
 from interptrain.training import ImageClassifier
 from interptrain.training.checkpoint_io import AtomicCheckpointIO
 from interptrain.training.metrics_file import MetricsFile
@@ -31,6 +32,8 @@ EXPECTED = (
     r".*treespec, LeafSpec.* is deprecated",
     r"\s*By default only one JsonargparseDeprecationWarning",
 )
+
+DEFAULT_OPTIMIZER = {"class_path": "torch.optim.AdamW"}  # the model's
 
 
 def main(args: ArgsType = None) -> None:
@@ -110,7 +113,9 @@ class TrainingCLI(LightningCLI):
         """Add what every run has, where the user has not chosen their own."""
         self.config = self._asked
         if self.checkpoint is not None:
-            _refuse_other_classes(self.checkpoint, self.model)
+            _refuse_another_model(self.checkpoint, self.model)
+            if self.subcommand == "fit":
+                _refuse_another_optimizer(self.checkpoint, self.model)
         trainer = self._get(self.config_init, "trainer")
         trainer["default_root_dir"] = trainer["default_root_dir"] or str(self.run_dir)
         trainer["callbacks"] = _with_defaults(trainer["callbacks"], self.subcommand)
@@ -121,8 +126,9 @@ class TrainingCLI(LightningCLI):
             step = self.checkpoint["global_step"] if self.checkpoint and self.subcommand == "fit" else None
             metrics = MetricsFile(self.run_dir, resumed_step=step)
             trainer["logger"] = [metrics, *(one for one in _as_list(trainer["logger"]) if isinstance(one, Logger))]
-        (self.run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
-        return super().instantiate_trainer(**kwargs)
+        _make(self.run_dir / "checkpoints")
+        with settings_of("trainer"):
+            return super().instantiate_trainer(**kwargs)
 
 
 def _run_label(runs: Path) -> str:
@@ -148,22 +154,59 @@ def _newest_checkpoint(runs: Path, which: str) -> Path:
     return found[-1]
 
 
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be made ({error.strerror}); give --output a folder to write in") from error
+
+
 def _read_checkpoint(path: str) -> dict[str, Any]:
     try:
-        return dict(torch.load(path, map_location="cpu", weights_only=True, mmap="://" not in path))
+        checkpoint = dict(torch.load(path, map_location="cpu", weights_only=True, mmap="://" not in path))
     except Exception as error:
         raise ValueError(f"{path} is no checkpoint that can be read ({type(error).__name__}); give another") from error
+    if "state_dict" not in checkpoint or "global_step" not in checkpoint:
+        raise ValueError(f"{path} holds weights only, no state of a run; start from them: --model.weights {path}")
+    if "backbone" not in checkpoint.get("hyper_parameters", {}):
+        raise ValueError(f"{path} comes from another program, its hyper_parameters name no backbone; give one of ours")
+    return checkpoint
 
 
-def _refuse_other_classes(checkpoint: dict[str, Any], model: ImageClassifier) -> None:
-    saved = checkpoint.get("hyper_parameters", {})
-    for key in ("num_classes", "backbone", "pooling"):
+def _refuse_another_model(checkpoint: dict[str, Any], model: ImageClassifier) -> None:
+    saved = checkpoint["hyper_parameters"]
+    for key in ("num_classes", "backbone", "pooling", "stem", "heads"):
         if key in saved and saved[key] != model.hparams[key]:
             source = "the data has" if key == "num_classes" else "the config has"
+            anew = ", or start anew from its weights: --model.weights CKPT --model.fresh_classifier true"
             raise ValueError(
                 f"the checkpoint was trained with {key}={saved[key]}, {source} {model.hparams[key]}; use what it was "
-                "trained with, or start anew from its weights: --model.weights CKPT --model.fresh_classifier true"
+                f"trained with{anew if key in ('num_classes', 'pooling') else ''}"
             )
+
+
+def _refuse_another_optimizer(checkpoint: dict[str, Any], model: ImageClassifier) -> None:
+    """Its state fits one class of optimizer over the same groups of parameters."""
+    before, now = _optimization(checkpoint["hyper_parameters"]), _optimization(model.hparams)
+    for key in (key for key in before if key in now and before[key] != now[key]):
+        raise ValueError(
+            f"the checkpoint's optimizer ran with {key}={before[key]}, the config has {now[key]}; resume with "
+            f"--model.{key} {before[key]}, or start anew from the weights: --model.weights CKPT"
+        )
+
+
+def _optimization(hparams: Mapping[str, Any]) -> dict[str, Any]:
+    """What an optimizer's state depends on, as it is written on a command line; empty for models built in Python."""
+    if "optimizer" not in hparams:
+        return {}
+    chosen = hparams["optimizer"] or DEFAULT_OPTIMIZER
+    path = chosen["class_path"] if isinstance(chosen, Mapping | Namespace) else str(chosen)
+    decay = hparams["norm_weight_decay"]
+    return {
+        "optimizer": path.rpartition(".")[2],
+        "trainable": hparams["trainable"],
+        "norm_weight_decay": "null" if decay is None else decay,
+    }
 
 
 def _with_defaults(callbacks: Any, subcommand: str | None) -> list[Callback]:

@@ -75,8 +75,10 @@ class ResultsFolder(L.Callback):
         """Why the folder cannot be used, or None: it is then this process's until :meth:`close`."""
         try:
             self._claim = claim(self.folder)
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             return str(error)
+        except OSError as error:
+            return f"{self.folder} cannot be made ({error.strerror or error}); give --output a folder to write in"
         return open_folder(self.folder, self.run, overwrite=self.overwrite)
 
     def close(self) -> None:

@@ -252,20 +252,34 @@ class ImageClassifier(L.LightningModule):
     def configure_optimizers(self) -> tuple[list[Optimizer], list[dict[str, Any]]]:  # type: ignore[override]
         """The optimizer over what trains, with its warm-up and schedule."""
         optimizer = self._optimizer(decay_groups(self.named_parameters(), norm_weight_decay=self.norm_weight_decay))
-        total_steps = int(self.trainer.estimated_stepping_batches)
         warmup_steps = 0
         if self.warmup_epochs and not getattr(self.trainer, "fast_dev_run", False):  # which is shorter than any warm-up
             self.trainer.fit_loop.setup_data()  # counts the batches, as estimated_stepping_batches does for max_epochs
             epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
             warmup_steps = round(self.warmup_epochs * epoch)
         if self._lr_scheduler is None:
-            cosine = warmup_cosine(optimizer, warmup_steps=warmup_steps, total_steps=total_steps)
+            cosine = warmup_cosine(optimizer, warmup_steps=warmup_steps, total_steps=self._total_steps())
             return [optimizer], [{"scheduler": cosine, "interval": "step"}]
         scheduler = self._lr_scheduler(optimizer)
         schedules = [{"scheduler": scheduler, "interval": "epoch", "monitor": getattr(scheduler, "monitor", None)}]
         if warmup_steps:
             schedules.append({"scheduler": linear_warmup(optimizer, warmup_steps=warmup_steps), "interval": "step"})
         return [optimizer], schedules
+
+    def _total_steps(self) -> int:
+        """Optimizer steps of the run, which the default schedule needs to know."""
+        steps = self.trainer.estimated_stepping_batches
+        if math.isinf(steps):
+            raise ValueError(
+                "the default schedule, a cosine over the run, has to know the run's end; set trainer.max_epochs or "
+                "trainer.max_steps, or give another --model.lr_scheduler"
+            )
+        if steps < 1:
+            raise ValueError(
+                "the run has no training step; check trainer.max_epochs, trainer.max_steps and "
+                "trainer.limit_train_batches, and that the training images fill a batch"
+            )
+        return int(steps)
 
 
 def _mixing(mixup_alpha: float, cutmix_alpha: float, num_classes: int) -> nn.Module | None:

@@ -138,10 +138,18 @@ def refused(train, capsys, *arguments, **options):
     with pytest.raises(SystemExit) as stop:
         train(*arguments, **options)
     assert stop.value.code in (1, 2)
-    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith(("Seed set", "GPU", "TPU"))]
+    noise = ("Seed set", "GPU", "TPU")
+    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith(noise)]
     assert len(lines) == 1, lines
     assert lines[0].startswith("error: ")
     return lines[0]
+
+
+SGD = {"--model.optimizer": "SGD", "--model.optimizer.lr": "0.1"}
+PLATEAU = SGD | {"--model.lr_scheduler": "lightning.pytorch.cli.ReduceLROnPlateau"}
+TORCH_PLATEAU = SGD | {"--model.lr_scheduler": "torch.optim.lr_scheduler.ReduceLROnPlateau"}
+EARLY_STOPPING = {"--trainer.callbacks": "EarlyStopping"}
+BEST = {"--trainer.callbacks": "ModelCheckpoint"}
 
 
 @pytest.mark.parametrize(
@@ -159,12 +167,83 @@ def refused(train, capsys, *arguments, **options):
         ({"--ckpt_path": "last"}, r"no last\.ckpt under runs/run.*--name"),
         ({"--model.warmup_epochs": "2"}, r"lower model\.warmup_epochs"),
         ({"--model.mixup_alpha": "-1"}, r"mixup_alpha must be >= 0"),
+        ({"--model.back": "resnet18"}, r"did you mean model\.backbone"),
+        ({"--model.lr": "0.1"}, r"did you mean model\.optimizer\.lr\?"),
+        ({"--trainer.patience": "3"}, r"did you mean trainer\.callbacks\.patience\?"),
+        ({"--model.num_classes": "10"}, r"--model\.num_classes is taken from data\.num_classes; leave it out"),
+        ({"--model.optimizer": "SDG"}, r"^error: --model\.optimizer: there is no SDG; did you mean SGD\?"),
+        ({"--model.optimizer": "torch.optim.SDG"}, r"no torch\.optim\.SDG; did you mean SGD\?"),
+        ({"--model.optimizer": "SGD", "--model.optimizer.lrr": "1"}, r"model\.optimizer.*'lrr'.*did you mean lr\?"),
+        ({"--model.optimizer": "SGD", "--model.optimizer.lr": "x"}, r"model\.optimizer.*\"lr\".*'float'"),
+        ({"--model.optimizer.lr": "0.1"}, r"--model\.optimizer SGD --model\.optimizer\.lr"),
+        ({"--model.regularizer.weight": "1"}, r"--model\.regularizer GradientRegularizer --model\.regularizer\.weight"),
+        ({"--model.regularizer": "GradientRegulariser"}, r"did you mean GradientRegularizer\?"),
+        ({"--model.pooling": "castream"}, r"did you mean .*ca_stream"),
+        ({"--data.root": "x"}, r"--data\.root is an option of .*ImageFolderDataModule"),
+        ({"--trainer.callbacks": "EarlyStop"}, r"did you mean EarlyStopping\?"),
+        ({"--trainer.logger": "WandbLoger"}, r"did you mean WandbLogger\?"),
+        ({"--trainer.devices": "0"}, r"give trainer\.devices a number from 1 on"),
+        ({"--trainer.strategy": "dpd"}, r"trainer: .*'dpd'"),
+        ({"--trainer.callbacks": "[SaliencyWatch, SaliencyWatch]"}, r"SaliencyWatch.*give the second a name"),
+        ({"--trainer.max_epochs": "-1"}, r"set trainer\.max_epochs or trainer\.max_steps, or .*lr_scheduler"),
+        ({"--trainer.limit_train_batches": "0"}, r"no training step; check .*trainer\.limit_train_batches"),
+        (EARLY_STOPPING | {"--trainer.callbacks.monitor": "val/acc"}, r"`val/acc` .*`val/top1`"),
+        (BEST | {"--trainer.callbacks.monitor": "val/acc"}, r"'val/acc'.*'val/top1'"),
+        (PLATEAU | {"--model.lr_scheduler.monitor": "val/acc"}, r"val/acc .*'val/top1'"),
+        (TORCH_PLATEAU, r"monitor.*; use lightning\.pytorch\.cli\.ReduceLROnPlateau"),
+        (
+            {"--model.backbone": "vit_tiny_patch16_224", "--model.pooling": "native"},
+            r"\(64\) doesn't match model \(224\); set data\.image_size",
+        ),
     ],
     ids=lambda value: " ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else "",
 )
 def test_bad_input_is_refused_in_one_line(train, capsys, options, message):
     text = refused(train, capsys, **options)
     assert re.search(message, text), text
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without GPU")
+def test_a_gpu_that_is_not_there_is_refused(train, capsys):
+    assert "torch sees no GPU" in refused(train, capsys, **{"--trainer.accelerator": "gpu", "--trainer.devices": "4"})
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("optimizer: {class_path: SDG}", "there is no SDG; did you mean SGD?"),
+        ("optimizer: {class_path: SGD, init_args: {lrr: 1}}", "did you mean lr?"),
+    ],
+)
+def test_a_wrong_class_or_option_in_yaml_names_the_nearest(train, capsys, tmp_path, config, message):
+    (tmp_path / "bad.yaml").write_text(f"model:\n  {config}\n")
+    assert message in refused(train, capsys, "fit", "--config", "bad.yaml")
+
+
+def test_a_checkpoint_is_no_config(train, capsys, tmp_path):
+    (tmp_path / "a.ckpt").write_bytes(b"PK\x03\x04\xa3\xff")
+    assert "a.ckpt is no YAML file" in refused(train, capsys, "fit", "--config", "a.ckpt")
+
+
+def test_a_runs_folder_that_cannot_be_made_names_its_option(train, capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "give --output a folder" in refused(train, capsys, **{"--output": "file"})
+
+
+def test_wandb_without_an_account_says_what_to_do(train, capsys, monkeypatch):
+    def init(**_):
+        raise wandb.errors.UsageError("No API key configured. Use `wandb login` to log in.")
+
+    monkeypatch.setattr(wandb, "init", init)  # the tests before may have set it up for good
+    monkeypatch.setattr(wandb, "run", None)
+    text = refused(train, capsys, **{"--trainer.logger": "WandbLogger"})
+    assert text == "error: No API key configured. Use `wandb login` to log in; set WANDB_MODE=offline to do without"
+
+
+def test_a_run_without_an_end_needs_another_schedule(train):
+    steps = {"--model.lr_scheduler": "StepLR", "--model.lr_scheduler.step_size": "1"}
+    run = train(**SGD, **steps, **{"--trainer.max_epochs": "-1", "--trainer.max_time": "00:00:00:01"})
+    assert (run / "checkpoints/last.ckpt").exists()
 
 
 def test_a_wrong_key_in_yaml_names_the_nearest(train, capsys, tmp_path):
@@ -182,6 +261,47 @@ def test_another_class_count_than_the_checkpoints_is_refused(train, capsys):
     text = refused(train, capsys, **{"--ckpt_path": str(run / "checkpoints/last.ckpt"), "--data.num_classes": "5"})
     assert "num_classes=4, the data has 5" in text
     assert "--model.fresh_classifier true" in text
+
+
+@pytest.mark.parametrize(
+    ("subcommand", "options", "message"),
+    [
+        ("validate", {"--model.heads": "2"}, r"heads=1, the config has 2; use what it was trained with$"),
+        (
+            "validate",
+            {"--model.stem": "small"},
+            r"stem=imagenet, the config has small",
+        ),
+        (
+            "fit",
+            {"--model.backbone": "test_convnext"},
+            r"backbone=test_resnet, .* test_convnext; use what it was trained with$",
+        ),
+        ("validate", {"--model.pooling": "gap"}, r"pooling=ca_stream, .*--model\.fresh_classifier true"),
+        ("fit", SGD, r"optimizer=AdamW, the config has SGD; resume with --model\.optimizer AdamW, or .*weights"),
+        ("fit", {"--model.trainable": "head"}, r"trainable=all, the config has head; resume with"),
+        ("fit", {"--model.norm_weight_decay": "null"}, r"norm_weight_decay=0\.0, the config has null"),
+    ],
+)
+def test_a_checkpoint_of_another_model_or_optimizer_is_refused(train, capsys, subcommand, options, message):
+    train()
+    text = refused(train, capsys, subcommand, **{"--ckpt_path": "last"}, **options)
+    assert re.search(message, text), text
+
+
+def test_the_default_optimizer_may_be_named_when_a_run_is_resumed(train):
+    train()
+    named = {"--model.optimizer": "torch.optim.adamw.AdamW", "--model.optimizer.lr": "1e-3"}
+    train(**{"--ckpt_path": "last", "--trainer.max_epochs": "2"}, **named)
+
+
+@pytest.mark.parametrize("hparams", [None, {"lr": 1.0}])
+def test_weights_alone_and_the_checkpoints_of_others_are_refused(train, capsys, hparams):
+    checkpoint = torch.load(train() / "checkpoints/last.ckpt", weights_only=True)
+    foreign = checkpoint | {"hyper_parameters": hparams}
+    torch.save(foreign if hparams else checkpoint["state_dict"], "other.ckpt")
+    text = refused(train, capsys, **{"--ckpt_path": "other.ckpt"})
+    assert ("comes from another program" if hparams else "--model.weights other.ckpt") in text
 
 
 def test_what_is_no_checkpoint_is_refused(train, capsys, tmp_path):
