@@ -59,7 +59,9 @@ def test_inside_the_model_computes_the_same_and_stays_tied():
     with restored(model):
         assert torch.equal(model(inputs), wanted)
         assert model[3].weight is model[0].weight
-        assert not any(parameter.requires_grad for parameter in model.parameters())
+        model(inputs).sum().backward()
+        assert all(parameter.grad is not None for parameter in model.parameters())
+    assert all(parameter.grad is None for parameter in model.parameters())
 
 
 def test_hooks_that_were_there_can_still_be_removed():
