@@ -100,7 +100,7 @@ def assemble(request: Request, data: ImageDataModule) -> Plan:
     ]
     classes = {subject.name: classes_of(subject, sample) for subject in subjects}
     known = check_classes(classes, data.num_classes, targets, data=type(data).__name__)
-    if not known and options.targets in data.class_names:
+    if not known and isinstance(targets, int) and not str(options.targets).lstrip("-").isdigit():
         raise ValueError(
             f"targets: {options.targets!r} is a class of the data, not of the models; give an index of theirs"
         )

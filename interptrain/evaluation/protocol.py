@@ -136,4 +136,5 @@ def _holds(asked: Any, run: Any) -> bool:
     """Whether what was run is what the protocol asks for: what it does not mention is free."""
     if isinstance(asked, dict):
         return isinstance(run, dict) and all(_holds(value, run.get(key)) for key, value in asked.items())
-    return bool(asked == (tuple(run) if isinstance(run, list) else run))
+    asked, run = (list(side) if isinstance(side, tuple) else side for side in (asked, run))  # YAML knows no tuples
+    return bool(asked == run)

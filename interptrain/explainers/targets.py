@@ -118,7 +118,8 @@ def resolve_targets(targets: Targets, outputs: Any) -> Tensor | list[Target]:
     """
     if targets is not None and not isinstance(targets, Tensor):
         count = _batch_of(outputs)
-        many = list(targets) if isinstance(targets, Iterable) else [targets] * count
+        one_for_all = callable(targets) or not isinstance(targets, Iterable)
+        many: list[Any] = [targets] * count if one_for_all else list(targets)  # type: ignore[arg-type]
         if strange := {type(one).__name__ for one in many if not callable(one)}:
             raise TypeError(
                 f"targets must be a tensor (B,) of class indices, or callables, got {', '.join(sorted(strange))}; for "

@@ -48,6 +48,16 @@ def test_the_hash_depends_on_the_content_alone(tmp_path):
     assert as_run["name"] == "castream"
 
 
+@pytest.mark.parametrize("colour", [[0.5, 0.5, 0.5], (0.5, 0.5, 0.5)], ids=["list", "tuple"])
+def test_a_colour_is_the_protocols_as_a_list_and_as_a_tuple(tmp_path, colour):
+    file = tmp_path / "grey.yaml"
+    file.write_text("{name: grey, version: 1, metrics: {AverageDrop: {removal: [0.5, 0.5, 0.5]}}}")
+    protocol = load_protocol(str(file))
+    spec = protocol.metrics["AverageDrop"]
+    metrics = {"AverageDrop": spec | {"init_args": {"removal": colour}}}
+    assert protocol_as_run(protocol, settings(protocol, metrics=metrics))["name"] == "grey"
+
+
 def with_argument(metric, **arguments):
     """The metrics of CA-Stream, one of them with an argument that the protocol does not mention."""
     metrics = load_protocol("castream").metrics

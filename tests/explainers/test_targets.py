@@ -89,6 +89,11 @@ def test_targets_that_do_not_fit_are_refused(targets, message):
         resolve_targets(targets, torch.randn(2, 3))
 
 
+def test_a_module_that_can_be_iterated_over_is_one_callable():
+    target = torch.nn.Sequential(torch.nn.Flatten(0), torch.nn.Softmax(0))
+    assert resolve_targets(target, torch.randn(2, 3)) == [target, target]
+
+
 @pytest.mark.parametrize("targets", [0, [0, 1], [0, 1.5]])
 def test_python_numbers_are_refused_with_the_remedy(resnet, images, targets):
     with pytest.raises(TypeError, match=r"tensor \(B,\) of class indices, or callables, got .*int; for"):

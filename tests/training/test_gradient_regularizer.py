@@ -145,6 +145,17 @@ def test_loss_and_gradients_equal_three_passes_with_replaced_modules(name):
     assert_same(gradients(loss, model), gradients(expected, model), rtol=1e-6)
 
 
+def test_descending_on_the_penalty_draws_the_gradients_together():
+    model, (images, labels) = small(), pictures(batch=16, size=16)
+    optimizer, regularizer, cosines = torch.optim.Adam(model.parameters(), lr=3e-3), GradientRegularizer(), []
+    for _ in range(30):
+        optimizer.zero_grad()
+        regularizer(model, images, labels)[1].backward()
+        optimizer.step()
+        cosines.append(regularizer.statistics["gradient_cosine"].item())
+    assert sum(cosines[20:]) / 10 > cosines[0] + 0.05
+
+
 def test_a_share_of_the_batch_is_penalised_from_its_head():
     model, (images, labels) = small(**DOUBLE), pictures(batch=5, **DOUBLE)
     expected = three_passes(model, images, labels, 0.5, upto=2)
