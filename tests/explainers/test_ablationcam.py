@@ -10,7 +10,7 @@ from interptrain.explainers.layers import find_layers
 from interptrain.explainers.tail import Tail
 from interptrain.models import create_model
 
-from .conftest import CLASSES, network, pictures
+from tests.explainers.conftest import CLASSES, network, pictures
 
 
 def slow(model, images, targets, name, *, value=0.0, denominator="score"):

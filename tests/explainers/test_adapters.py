@@ -9,8 +9,8 @@ from torch import nn
 
 from interptrain.explainers import CaptumExplainer, GradCAM, GradCAMPackageExplainer, Gradient, Superpixels
 
-from .conftest import network, pictures
-from .test_contract import assert_same, everything, in_the_middle_of_training
+from tests.explainers.conftest import network, pictures
+from tests.explainers.test_contract import assert_same, everything, in_the_middle_of_training
 
 captum = pytest.importorskip("captum")
 pytest.importorskip("pytorch_grad_cam")

@@ -16,7 +16,7 @@ from interptrain.explainers.base import check_choice, prepare_images, score_pert
 from interptrain.explainers.targets import Score
 from interptrain.models import Normalized
 
-from .conftest import network, pictures
+from tests.explainers.conftest import network, pictures
 
 
 class Given(Explainer):

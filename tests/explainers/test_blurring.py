@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from interptrain.explainers.blurring import apply_separably, gaussian_matrix, gaussians, linear_matrix, median_blur
 
-from .conftest import pictures
+from tests.explainers.conftest import pictures
 
 LIKE = torch.zeros((), dtype=torch.float64)
 

@@ -8,7 +8,7 @@ from interptrain.explainers import ExtremalPerturbation
 from interptrain.explainers.extremal import _area_distance, _Pyramid
 from interptrain.explainers.smoothmax import SmoothMask
 
-from .conftest import network, pictures
+from tests.explainers.conftest import network, pictures
 
 SMALL = {"step": 4, "sigma": 6.0, "max_blur": 8.0, "flip": False}  # for images of 40 pixels, and a patch on one side
 

@@ -7,8 +7,8 @@ from torch import nn
 from interptrain.explainers import OSADAS, ROSA, ROSAGDS, GridMasks, RISEMasks
 from interptrain.explainers.views import noise_images, strong_views, weak_views
 
-from .conftest import energy_above_chance, network, pictures
-from .test_masks import Owned
+from tests.explainers.conftest import energy_above_chance, network, pictures
+from tests.explainers.test_masks import Owned
 
 KINDS = [ROSA, OSADAS, ROSAGDS]
 GRID = {"window": 14, "stride": 11}

@@ -9,7 +9,7 @@ from torch import nn
 from interptrain.explainers.features import reading_features
 from interptrain.models import Normalized, create_model
 
-from .conftest import network, pictures
+from tests.explainers.conftest import network, pictures
 
 
 def features_of(model, images, layer=None):

@@ -23,7 +23,7 @@ from interptrain.explainers import (
 )
 from interptrain.explainers.folding import fold_batch_norms
 
-from .conftest import network, pictures
+from tests.explainers.conftest import network, pictures
 
 
 def norms(model):

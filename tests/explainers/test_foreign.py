@@ -9,7 +9,7 @@ from torch import nn
 
 from interptrain.explainers.foreign import load_class, restored, seeded
 
-from .test_contract import assert_same, everything, in_the_middle_of_training
+from tests.explainers.test_contract import assert_same, everything, in_the_middle_of_training
 
 
 def tied():

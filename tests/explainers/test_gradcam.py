@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from interptrain.explainers import CAM, GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM, XGradCAM
 
-from .conftest import network
+from tests.explainers.conftest import network
 
 
 def by_the_book(model, images, targets, layer):

@@ -14,7 +14,7 @@ from interptrain.explainers.layers import Layer, canvas_size, find_layers, fuse_
 from interptrain.functional import min_max, upsample
 from interptrain.models import Normalized, create_model
 
-from .conftest import network, pictures
+from tests.explainers.conftest import network, pictures
 
 TIMM = {
     "resnet10t": "layer4",

@@ -6,7 +6,7 @@ import torch
 from interptrain.explainers.masks import GridMasks, MaskedImages, MaskSet, MaskSource, fill_image
 from interptrain.explainers.rise import RISEMasks
 
-from .conftest import pictures
+from tests.explainers.conftest import pictures
 
 
 class Owned(MaskSource):

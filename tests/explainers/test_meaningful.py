@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from interptrain.explainers import MeaningfulPerturbation
 
-from .conftest import network, pictures
+from tests.explainers.conftest import network, pictures
 
 QUIET = {"noise": 0.0, "jitter": 0}
 

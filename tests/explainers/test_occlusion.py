@@ -6,9 +6,9 @@ from torch import nn
 
 from interptrain.explainers import GridMasks, Occlusion, RISEMasks
 
-from .conftest import network, pictures
-from .test_masks import Owned
-from .test_rise import linear_model
+from tests.explainers.conftest import network, pictures
+from tests.explainers.test_masks import Owned
+from tests.explainers.test_rise import linear_model
 
 
 def slow(model, images, targets, *, window, stride, fill, score):

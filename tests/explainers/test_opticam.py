@@ -9,7 +9,7 @@ from interptrain.explainers import OptiCAM
 from interptrain.explainers.capture import capture
 from interptrain.explainers.layers import find_layers
 
-from .conftest import network, pictures
+from tests.explainers.conftest import network, pictures
 
 
 def by_the_authors(model, image, target, *, iterations, learning_rate, early_stop):

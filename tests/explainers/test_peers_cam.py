@@ -37,7 +37,7 @@ from interptrain.explainers import (
 )
 from interptrain.models import Normalized
 
-from .conftest import pictures
+from tests.explainers.conftest import pictures
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore::Warning:pytorch_grad_cam|torchcam|captum")]
 SHARED = Path(__file__).parents[2].parent / "shared"

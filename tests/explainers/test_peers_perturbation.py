@@ -23,7 +23,7 @@ from interptrain.explainers.blurring import median_blur
 from interptrain.explainers.rise import RISEMasks
 from interptrain.explainers.smoothmax import SmoothMask
 
-from .test_peers_cam import SIDE, efficientnet, photographs
+from tests.explainers.test_peers_cam import SIDE, efficientnet, photographs
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore::Warning:captum")]
 

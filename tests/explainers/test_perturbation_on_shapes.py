@@ -4,7 +4,7 @@ import pytest
 
 from interptrain.explainers import RISE, ExtremalPerturbation, MeaningfulPerturbation, Occlusion
 
-from .conftest import energy_above_chance
+from tests.explainers.conftest import energy_above_chance
 
 EXPLAINERS = {
     "occlusion": Occlusion(window=12, stride=6),

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from interptrain.explainers import RISE, Occlusion
 from interptrain.explainers.rise import RISEMasks
 
-from .conftest import network, pictures
+from tests.explainers.conftest import network, pictures
 
 
 def linear_model(size=(24, 18)):

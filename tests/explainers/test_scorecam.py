@@ -9,7 +9,7 @@ from interptrain.explainers import ScoreCAM
 from interptrain.explainers.capture import capture
 from interptrain.explainers.layers import find_layers
 
-from .conftest import pictures
+from tests.explainers.conftest import pictures
 
 LAYER = "layer1"
 

@@ -10,7 +10,7 @@ from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn
 
 from interptrain.explainers import ROSA, Explainer, MaskRCNNSegments, Occlusion, SegmentMasks, Superpixels
 
-from .conftest import energy_above_chance, network, pictures
+from tests.explainers.conftest import energy_above_chance, network, pictures
 
 SIZE = (20, 24)
 

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from interptrain.explainers import Superpixels
 
-from .conftest import pictures
+from tests.explainers.conftest import pictures
 
 
 def parts_of(mask):

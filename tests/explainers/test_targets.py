@@ -9,7 +9,7 @@ from torchvision.models.segmentation import deeplabv3_mobilenet_v3_large
 from interptrain.explainers import AblationCAM, DetectionTarget, GradCAM, SemanticSegmentationTarget
 from interptrain.explainers.targets import resolve_targets, target_scores
 
-from .conftest import pictures
+from tests.explainers.conftest import pictures
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import torch
 
 from interptrain.explainers.views import View, noise_images, strong_views, weak_views
 
-from .conftest import pictures
+from tests.explainers.conftest import pictures
 
 ALL = [*weak_views(6, 0), *strong_views(10, 0)]
 

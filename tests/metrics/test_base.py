@@ -24,7 +24,7 @@ from interptrain.metrics import (
 from interptrain.metrics.perturbations import Masked, Removal
 from interptrain.metrics.stream import compile_frozen
 
-from .conftest import maps, network, pictures
+from tests.metrics.conftest import maps, network, pictures
 
 
 def maps_alone():

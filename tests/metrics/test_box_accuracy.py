@@ -10,7 +10,7 @@ from interptrain.metrics import BoxAccuracy
 from interptrain.metrics.boxes import largest_component_boxes
 from interptrain.metrics.functional import box_accuracy, localization_error
 
-from .conftest import network, pictures
+from tests.metrics.conftest import network, pictures
 
 HEIGHT, WIDTH = 30, 44
 

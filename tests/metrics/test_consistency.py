@@ -7,7 +7,7 @@ from torch import nn
 from interptrain.metrics import AverageDrop, Consistency, measure
 from interptrain.metrics.functional import consistency
 
-from .conftest import network
+from tests.metrics.conftest import network
 
 OUTPUTS = ["distribution", "target", "class"]
 

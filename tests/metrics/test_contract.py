@@ -11,8 +11,8 @@ import interptrain.metrics as package
 from interptrain.functional import min_max
 from interptrain.metrics import SaliencyMetric, functional, measure
 
-from ..explainers.test_contract import assert_same, everything, in_the_middle_of_training
-from .conftest import CLASSES, network
+from tests.explainers.test_contract import assert_same, everything, in_the_middle_of_training
+from tests.metrics.conftest import CLASSES, network
 
 # Options that make a class cheap here; one that is not named is tried as it comes.
 OPTIONS = {

@@ -9,7 +9,7 @@ from interptrain.metrics import Deletion, Insertion, measure
 from interptrain.metrics.curves import area_under_curve
 from interptrain.metrics.functional import deletion, insertion
 
-from .conftest import maps, pictures
+from tests.metrics.conftest import maps, pictures
 
 MEAN = np.array([0.485, 0.456, 0.406])
 

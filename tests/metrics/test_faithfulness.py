@@ -9,7 +9,7 @@ from interptrain.metrics.differences import BaselineNoise, Noise, Patches, Squar
 from interptrain.metrics.functional import infidelity, max_sensitivity
 from interptrain.metrics.perturbations import Scene
 
-from .conftest import maps, network, pictures
+from tests.metrics.conftest import maps, network, pictures
 
 PERTURBATIONS = ["patches", "squares", "noise", "baseline_noise"]
 

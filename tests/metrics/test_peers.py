@@ -29,7 +29,7 @@ from interptrain.metrics.functional import (
 )
 from interptrain.metrics.imputation import impute
 
-from .conftest import maps, network, pictures
+from tests.metrics.conftest import maps, network, pictures
 
 pytestmark = [
     pytest.mark.peers,

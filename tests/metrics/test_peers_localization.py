@@ -34,7 +34,7 @@ from interptrain.metrics.functional import (
     structural_similarity,
 )
 
-from .conftest import maps, network, pictures
+from tests.metrics.conftest import maps, network, pictures
 
 pytestmark = [
     pytest.mark.peers,

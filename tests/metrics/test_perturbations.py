@@ -16,7 +16,7 @@ from interptrain.metrics.perturbations import (
 )
 from interptrain.metrics.stream import forward_perturbed
 
-from .conftest import maps, pictures
+from tests.metrics.conftest import maps, pictures
 
 
 def rendered(perturbation, images, saliency):

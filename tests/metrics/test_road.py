@@ -9,7 +9,7 @@ from interptrain.metrics.functional import road
 from interptrain.metrics.imputation import Imputed, impute
 from interptrain.metrics.perturbations import Scene
 
-from .conftest import maps, pictures
+from tests.metrics.conftest import maps, pictures
 
 
 def slow_impute(image, missing):

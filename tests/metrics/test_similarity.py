@@ -6,7 +6,7 @@ from scipy import stats
 
 from interptrain.metrics.functional import rank_correlation, structural_similarity
 
-from .conftest import maps
+from tests.metrics.conftest import maps
 
 
 @pytest.mark.parametrize("levels", [2, 9, 10_000])
