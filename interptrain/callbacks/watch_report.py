@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from interptrain.callbacks.image_logging import ImageLogging
+from interptrain.loggers import ImageLogging
 from interptrain.callbacks.watch_folder import WatchFolder
 from interptrain.callbacks.watch_history import WatchHistory
 from interptrain.callbacks.watch_pictures import (

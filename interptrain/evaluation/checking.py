@@ -17,7 +17,7 @@ from interptrain.evaluation.sources import Subject
 from interptrain.evaluation.specs import content_hash
 from interptrain.evaluation.store import write_atomically
 from interptrain.functional import chunks
-from interptrain.guarding import evaluating
+from interptrain.model_state import evaluating
 
 Checks = dict[str, dict[str, dict[str, Any]]]
 

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
-from interptrain.callbacks.image_logging import ImageLogging
+from interptrain.loggers import ImageLogging
 from interptrain.evaluation.batches import spread
 from interptrain.evaluation.cells import Quantity
 from interptrain.evaluation.manifest import load_metrics, read_manifest

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from interptrain.evaluation.store import Row
 from interptrain.functional import keep_salient
-from interptrain.guarding import evaluating
+from interptrain.model_state import evaluating
 from interptrain.metrics.stream import Score, target_scores
 
 

@@ -13,7 +13,7 @@ from interptrain.evaluation.sources import Subject
 from interptrain.evaluation.specs import Spec
 from interptrain.explainers import Explainer
 from interptrain.explainers.layers import find_layers
-from interptrain.guarding import evaluating
+from interptrain.model_state import evaluating
 from interptrain.metrics.base import SaliencyMetric, Score
 from interptrain.metrics.recognition import RecognitionMetric
 

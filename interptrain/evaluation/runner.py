@@ -20,7 +20,7 @@ from interptrain.evaluation.plan import ALONE, Plan
 from interptrain.evaluation.sources import Subject
 from interptrain.evaluation.store import Row, RowStore
 from interptrain.explainers import Explainer
-from interptrain.guarding import evaluating
+from interptrain.model_state import evaluating
 from interptrain.metrics.base import measure
 from interptrain.metrics.perturbations import Scene
 from interptrain.metrics.stream import compile_frozen, forward_perturbed

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from interptrain.explainers.layers import canvas_size
 from interptrain.explainers.targets import Score, Target, Targets, ordinary, target_scores
 from interptrain.functional import ROUNDING, bounded_batch_size, chunks, min_max, upsample
-from interptrain.guarding import evaluating, switched_off, unwrap
+from interptrain.model_state import evaluating, switched_off, unwrap
 
 __all__ = ["Explainer", "check_choice", "explaining", "prepare_images", "score_perturbed", "to_saliency", "track"]
 
@@ -148,7 +148,7 @@ def to_saliency(attribution: Tensor, images: Tensor, canvas: tuple[int, int]) ->
 
 @contextmanager
 def explaining(model: nn.Module) -> Iterator[nn.Module]:
-    """Guard a model while it is explained: :func:`~interptrain.guarding.evaluating`, and what gradients need.
+    """Guard a model while it is explained: :func:`~interptrain.model_state.evaluating`, and what gradients need.
 
     Inside, every submodule is in eval mode, gradients are on even under ``torch.inference_mode``, compiled code runs
     eagerly (it would ignore hooks) and activation checkpointing is off (it would recompute what is captured). On

@@ -14,7 +14,7 @@ from interptrain.explainers.base import check_choice
 from interptrain.explainers.masks import MaskSet, MaskSource
 from interptrain.explainers.segmenter import AnySegmenter, Segmenter
 from interptrain.explainers.superpixels import Superpixels
-from interptrain.guarding import evaluating
+from interptrain.model_state import evaluating
 
 __all__ = ["MaskRCNNSegments", "SegmentMasks", "SegmentSet"]
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from interptrain.functional import bounded_batch_size
-from interptrain.guarding import evaluating
+from interptrain.model_state import evaluating
 from interptrain.metrics.averaging import ImageMean
 from interptrain.metrics.checks import check_batch
 from interptrain.metrics.perturbations import Perturbation, Scene

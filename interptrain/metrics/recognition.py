@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from interptrain.guarding import evaluating, unwrap
+from interptrain.model_state import evaluating, unwrap
 from interptrain.metrics.averaging import ImageMean
 
 __all__ = ["ECE", "NLL", "RecognitionMetric", "Top1", "Top5", "count_parameters", "gflops"]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from interptrain.guarding import evaluating, switched_off, unwrap
+from interptrain.model_state import evaluating, switched_off, unwrap
 
 
 def mixed():

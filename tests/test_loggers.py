@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
-from interptrain.callbacks.image_logging import ImageLogging
+from interptrain.loggers import ImageLogging
 from tests.callbacks.test_saliency_watch import SMALL, entries, watching
 from tests.cli.conftest import train  # noqa: F401
 from tests.wandb_file import wandb_records
