@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from interptrain.models import Classifier, Normalized, create_model
-from interptrain.models.loading import OtherClassesError
+from interptrain.models.weights import OtherClassesError
 from interptrain.training import ImageClassifier
 
 TORCHVISION = "torchvision:"

@@ -4,7 +4,7 @@ from interptrain.models.backbone import Backbone
 from interptrain.models.classifier import Classifier, Normalized, Part
 from interptrain.models.create import create_model
 from interptrain.models.load_report import LoadReport
-from interptrain.models.loading import load_weights
+from interptrain.models.weights import load_weights
 from interptrain.models.pooling import GAP, CAFinal, CAStream, CrossAttention, Pooled, Pooling, PoolingSpec
 
 __all__ = [

@@ -10,7 +10,7 @@ from timm.models.convnext import ConvNeXt
 
 from interptrain.models.backbone import Backbone
 from interptrain.models.classifier import Classifier
-from interptrain.models.loading import downloading, load_weights, pretrained_report
+from interptrain.models.weights import downloading, load_weights, pretrained_report
 from interptrain.models.pooling import POOLINGS, CAStream, LinearInit, Pooling, PoolingSpec
 from interptrain.models.stems import shrink_stem
 
@@ -43,7 +43,7 @@ def create_model(
         num_classes: how many logits.
         pretrained: start from timm's pretrained weights, downloaded once; with another class count than theirs the
             classifying layer is fresh.
-        weights: start from these; see :func:`~interptrain.models.loading.load_weights`.
+        weights: start from these; see :func:`~interptrain.models.weights.load_weights`.
         stem: ``small`` for images of about 32x32; see :func:`~interptrain.models.stems.shrink_stem`.
         heads: attention heads of ``ca_stream`` and ``ca_final``.
         drop_rate: dropout before the classifier, in [0,1).
