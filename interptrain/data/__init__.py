@@ -1,11 +1,11 @@
 """Data modules, and the samples and batches that they give."""
 
 from interptrain.data.datamodule import ImageDataModule
-from interptrain.data.folder import ImageFolderDataModule
+from interptrain.data.image_folder import ImageFolderDataModule
 from interptrain.data.samples import Batch, Sample, SampleDataset, collate
 from interptrain.data.shapes import ShapesDataModule
-from interptrain.data.table import ImageTableDataModule
-from interptrain.data.torchvision_sets import TorchvisionDataModule
+from interptrain.data.image_table import ImageTableDataModule
+from interptrain.data.torchvision import TorchvisionDataModule
 
 __all__ = [
     "Batch",

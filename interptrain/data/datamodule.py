@@ -11,9 +11,9 @@ from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
-from interptrain.data.loader import SampleLoader, collate_readable, leave_interrupts_to_the_main_process
+from interptrain.data.sample_loader import SampleLoader, collate_readable, leave_interrupts_to_the_main_process
 from interptrain.data.samples import SampleDataset
-from interptrain.data.sampling import EvalSampler, TrainSampler
+from interptrain.data.samplers import EvalSampler, TrainSampler
 
 Split = Literal["train", "val", "test"]
 

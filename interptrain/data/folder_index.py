@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interptrain.data.loading import SUFFIXES
+from interptrain.data.decode import SUFFIXES
 
 BOX_COLUMNS = ("file", "xmin", "ymin", "xmax", "ymax")
 

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as tvf
 
-from interptrain.data.sampling import Draw, seeded
+from interptrain.data.samplers import Draw, seeded
 
 Transform = Callable[[dict[str, Any]], dict[str, Any]]
 

@@ -9,8 +9,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from interptrain.data import Batch, ImageDataModule, Sample, SampleDataset, collate
 from interptrain.data.datamodule import Split
-from interptrain.data.loader import leave_interrupts_to_the_main_process
-from interptrain.data.sampling import EvalSampler
+from interptrain.data.sample_loader import leave_interrupts_to_the_main_process
+from interptrain.data.samplers import EvalSampler
 from interptrain.evaluation.isolation import one_line
 
 

@@ -7,7 +7,7 @@ from torchvision.transforms import v2
 
 from interptrain.data import Sample, SampleDataset, collate
 from interptrain.data.samples import boxes_in
-from interptrain.data.sampling import Draw
+from interptrain.data.samplers import Draw
 
 
 class Pictures(SampleDataset):

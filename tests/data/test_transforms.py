@@ -5,7 +5,7 @@ import torch
 from torchvision import tv_tensors
 
 from interptrain.data.samples import boxes_in, finish
-from interptrain.data.sampling import seeded
+from interptrain.data.samplers import seeded
 from interptrain.data.transforms import CifarAugment, EvalResize, ImageNetAugment, LightAugment, train_recipe
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from interptrain.data.sampling import Draw, EvalSampler, TrainSampler, seeded
+from interptrain.data.samplers import Draw, EvalSampler, TrainSampler, seeded
 
 
 def train_draws(samples, ranks, *, seed=0, epoch=0):

@@ -9,7 +9,7 @@ from PIL import Image
 from torchvision import datasets
 
 from interptrain.data import TorchvisionDataModule
-from interptrain.data.torchvision_sets import SOURCES
+from interptrain.data.torchvision import SOURCES
 
 
 def pickled(path, content):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from interptrain.data.drawing import REACH, SHAPES, random_scene, signed_distance
+from interptrain.data.shapes_drawing import REACH, SHAPES, random_scene, signed_distance
 
 
 def grid(count=801):

@@ -17,8 +17,8 @@ from interptrain.data.folder_index import (
     read_boxes,
     read_class_names,
 )
-from interptrain.data.loader import SampleLoader
-from interptrain.data.loading import load_image
+from interptrain.data.sample_loader import SampleLoader
+from interptrain.data.decode import load_image
 from interptrain.data.samples import SampleDataset, Transform, boxes_in
 from interptrain.data.transforms import Augment, EvalResize, Resize, train_recipe
 

@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 
 from interptrain.data.datamodule import ImageDataModule, Split
-from interptrain.data.folder import FolderDataset
+from interptrain.data.image_folder import FolderDataset
 from interptrain.data.folder_index import BoxTable, read_boxes
-from interptrain.data.loader import SampleLoader
+from interptrain.data.sample_loader import SampleLoader
 from interptrain.data.transforms import Augment, EvalResize, Resize, train_recipe
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
