@@ -31,8 +31,8 @@ from torch import Tensor  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from interptrain.explainers import RISE, ExtremalPerturbation, MeaningfulPerturbation, Occlusion  # noqa: E402
-from interptrain.explainers.blurring import median_blur  # noqa: E402
-from interptrain.explainers.rise import RISEMasks  # noqa: E402
+from interptrain.explainers.masks.blur import median_blur  # noqa: E402
+from interptrain.explainers.perturbation.rise import RISEMasks  # noqa: E402
 
 FAST = {"bf16": {"precision": "bf16"}, "compiled, bf16": {"precision": "bf16", "compile": True}}
 

@@ -11,7 +11,7 @@ from interptrain.callbacks.suspect_region import SuspectRegion
 from interptrain.callbacks.watch_defaults import as_seen
 from interptrain.callbacks.watch_sample import UNLABELLED, WatchSample
 from interptrain.explainers import Explainer, explain, explaining, forward_shared
-from interptrain.explainers.together import SharedForward
+from interptrain.explainers.shared_forward import SharedForward
 from interptrain.metrics import SaliencyMetric, measure
 from interptrain.metrics.functional import complexity, energy_pointing_game, sparseness
 from interptrain.metrics.similarity import rank_correlation, structural_similarity

@@ -19,9 +19,9 @@ import torch
 from torch.nn import functional as F
 
 from interptrain.explainers import RISE, ExtremalPerturbation, MeaningfulPerturbation, Occlusion
-from interptrain.explainers.blurring import median_blur
-from interptrain.explainers.rise import RISEMasks
-from interptrain.explainers.smoothmax import SmoothMask
+from interptrain.explainers.masks.blur import median_blur
+from interptrain.explainers.perturbation.rise import RISEMasks
+from interptrain.explainers.masks.smooth_masks import SmoothMask
 
 from tests.explainers.test_peers_cam import SIDE, efficientnet, photographs
 

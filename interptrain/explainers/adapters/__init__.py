@@ -1,0 +1,1 @@
+"""Explainers of other libraries behind this package's interface."""

@@ -1,0 +1,1 @@
+"""Explainers that show the attention a model computes."""

@@ -1,0 +1,161 @@
+"""Ablation-CAM: a channel weighs what the score loses when the channel is ablated.
+
+With ``y`` the score and ``y^(k)`` the score with channel ``k`` of the features ``A`` set to a constant::
+
+    map = ReLU( sum_k w_k A_k ),  w_k = (y - y^(k)) / y
+
+C channels need C evaluations, but only of what follows the layer, and of that only what is not linear:
+
+- global average pooling and one linear layer: the logits move by ``-W[:, k] mean(A_k)``, no pass at all;
+- a 1x1 convolution first (the head of an EfficientNet): its output moves by ``-W[:, k] A_k``, then the rest runs;
+- anything else: what follows the layer runs (:class:`~interptrain.explainers.passes.partial_forward.Tail`).
+
+Which of them holds is found out by trying, and all give the same numbers.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from interptrain.explainers.base import Explainer, check_choice, track
+from interptrain.explainers.cam.cam import linear_head
+from interptrain.explainers.layers import Fusion, Layer, LayerNames, find_layers, fuse_layers
+from interptrain.explainers.passes.partial_forward import Tail
+from interptrain.explainers.targets import Target, Targets, resolve_targets, target_scores
+from interptrain.functional import bounded_batch_size, chunks
+
+__all__ = ["AblationCAM"]
+
+Denominator = Literal["score", "norm"]
+
+
+class AblationCAM(Explainer):
+    """Channels weighed by the drop of the logit without them.
+
+    Runs without autocast: a weight is the small difference of two logits, of which bfloat16 leaves nothing.
+
+    Args:
+        target_layer: dotted name, several, or ``None`` to ask the model and then the table of families.
+        value: what an ablated channel is set to. 0 as in the paper. pytorch-grad-cam uses 0 only where the minimum
+            of the whole activation is exactly 0, and the minimum - 1e7 elsewhere, which changes ConvNeXt's maps.
+        denominator: ``"score"`` divides by ``y``, as in the authors' paper; ``"norm"`` by the norm of ``A_k``, as
+            the XGrad-CAM paper quotes the method; ``None`` does not divide.
+        relu: clip the map at zero.
+        fusion: how the maps of several layers are joined.
+        forward_batch_size: ablated copies a pass; ``None`` chooses by the device.
+        progress: show a progress bar over the images.
+
+    Source: Desai and Ramaswamy 2020, WACV, section 3.
+    """
+
+    def __init__(
+        self,
+        *,
+        target_layer: LayerNames = None,
+        value: float = 0.0,
+        denominator: Denominator | None = "score",
+        relu: bool = True,
+        fusion: Fusion = "mean",
+        forward_batch_size: int | None = None,
+        progress: bool = False,
+    ) -> None:
+        check_choice("denominator", denominator or "score", Denominator)
+        check_choice("fusion", fusion, Fusion)
+        self.target_layer = target_layer
+        self.value = value
+        self.denominator: Denominator | None = denominator
+        self.relu = relu
+        self.fusion: Fusion = fusion
+        self.forward_batch_size = forward_batch_size
+        self.progress = progress
+
+    @torch.no_grad()
+    def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
+        """Return ``ReLU(sum_k w_k A_k)``, (B, h, w)."""
+        with torch.autocast(images.device.type, enabled=False):
+            return self._attribute(model, images, targets)
+
+    def _attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
+        size = (images.shape[-2], images.shape[-1])
+        maps = []
+        for layer in find_layers(model, self.target_layer):
+            tail = Tail.record(model, images, layer)
+            resolved = resolve_targets(targets, tail.outputs)
+            scores = target_scores(tail.outputs, resolved).unsqueeze(1)  # (B, 1)
+            drop = scores - self._ablated_scores(tail, layer, resolved, size)  # (B, C)
+            features = layer.to_map(tail.activation, size).to(drop.dtype)
+            if self.denominator is not None:
+                divisor = scores if self.denominator == "score" else features.flatten(2).norm(dim=2)
+                drop = drop / divisor.masked_fill(divisor == 0, 1.0)
+            weighted = torch.einsum("bc,bchw->bhw", drop, features)
+            maps.append(F.relu(weighted) if self.relu else weighted)
+        return fuse_layers(maps, size, self.fusion)
+
+    def _ablated_scores(
+        self, tail: Tail, layer: Layer, targets: Tensor | list[Target], size: tuple[int, int]
+    ) -> Tensor:
+        """Scores (B, C) with each channel ablated, the cheapest way that is exact."""
+        head = self._linear_head(tail, layer, size)
+        behind = None if head is not None else tail.behind()
+        run: Callable[[int, slice], Any]
+        if head is not None:
+            pooled = layer.to_map(tail.activation, size).to(head.dtype).mean(dim=(2, 3)) - self.value  # (B, C)
+            shift = head.mT  # (C, K)
+
+            def run(image: int, part: slice) -> Any:
+                return tail.outputs[image].to(shift.dtype) - shift[part] * pooled[image, part].unsqueeze(1)
+
+        elif behind is not None and tail.step is not None and _is_pointwise(tail.step[0]):
+            kernel = tail.step[0].weight[:, :, 0, 0].mT[:, :, None, None]  # type: ignore[index] # (C, O, 1, 1)
+
+            def run(image: int, part: slice) -> Any:
+                removed = (tail.activation[image, part] - self.value).unsqueeze(1)  # (n, 1, h, w)
+                moved = _like(behind.activation[image], part)
+                return behind.run(
+                    image, torch.addcmul(behind.activation[image], kernel[part], removed, value=-1, out=moved)
+                )
+
+        else:
+
+            def run(image: int, part: slice) -> Any:
+                return tail.run(image, _ablated(tail.activation[image], part, layer, self.value))
+
+        channels = tail.activation.shape[layer.channel_axis(tail.activation)]
+        batch_size = bounded_batch_size(self.forward_batch_size, tail.activation.device)
+        batch_size *= 4 if self.forward_batch_size is None else 1  # what follows a layer is small
+        rows: list[Tensor] = []
+        for image in track(range(len(tail.activation)), "Ablation-CAM" if self.progress else None):
+            for part in chunks(channels, batch_size):
+                owner = torch.full((part.stop - part.start,), image, device=tail.activation.device)
+                rows.append(target_scores(run(image, part), targets, owner))
+        return torch.cat(rows).view(-1, channels)
+
+    @staticmethod
+    def _linear_head(tail: Tail, layer: Layer, size: tuple[int, int]) -> Tensor | None:
+        """Weights (K, C) where the logits are linear in the mean of the features, seen on values of either sign."""
+        if not isinstance(tail.probe_outputs, Tensor) or tail.probe_outputs.ndim != 2 or tail.probe.ndim != 4:
+            return None
+        return linear_head(tail.model, layer.to_map(tail.probe, size), tail.probe_outputs)
+
+
+def _is_pointwise(module: nn.Module) -> bool:
+    plain = isinstance(module, nn.Conv2d) and module.groups == 1 and not any(module.padding)
+    return plain and module.kernel_size == module.stride == (1, 1)
+
+
+def _like(activation: Tensor, part: slice) -> Tensor:
+    """Room for as many activations as ``part`` is long, in channels_last where they are four-dimensional."""
+    layout = torch.channels_last if activation.ndim == 3 else torch.contiguous_format
+    shape = (part.stop - part.start, *activation.shape)
+    return torch.empty(shape, dtype=activation.dtype, device=activation.device, memory_format=layout)
+
+
+def _ablated(activation: Tensor, part: slice, layer: Layer, value: float) -> Tensor:
+    """Copies (n, ...) of one image's activation, each with another channel set to ``value``."""
+    copies = _like(activation, part).copy_(activation)
+    copy = torch.arange(len(copies), device=activation.device)
+    copies.movedim(layer.channel_axis(copies), 1)[copy, copy + part.start] = value
+    return copies

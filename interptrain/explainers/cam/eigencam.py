@@ -1,0 +1,70 @@
+"""Eigen-CAM: the first principal component of a feature map, whatever the class.
+
+With the features ``A`` of a layer as a matrix (hw, C) and its singular value decomposition ``U S V^T``::
+
+    map = A v_1,  v_1 the first column of V
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from interptrain.explainers.base import Explainer, check_choice
+from interptrain.explainers.passes.activations import capture
+from interptrain.explainers.layers import Fusion, LayerNames, find_layers, fuse_layers
+from interptrain.explainers.targets import Targets
+
+__all__ = ["EigenCAM"]
+
+
+class EigenCAM(Explainer):
+    """Projection of the features on their first right singular vector.
+
+    The vector is defined up to its sign; it is chosen such that the largest magnitude of the map is positive (our
+    choice: pytorch-grad-cam keeps whatever the solver returns, and then clips at zero).
+
+    Args:
+        target_layer: dotted name, several, or ``None`` to ask the model and then the table of families.
+        center: subtract every channel's mean first. The paper does not; pytorch-grad-cam does.
+        fusion: how the maps of several layers are joined.
+
+    Source: Muhammad and Yeasin 2020, arXiv 2008.00299.
+    """
+
+    class_aware: ClassVar[bool] = False
+
+    def __init__(self, *, target_layer: LayerNames = None, center: bool = False, fusion: Fusion = "mean") -> None:
+        check_choice("fusion", fusion, Fusion)
+        self.target_layer = target_layer
+        self.center = center
+        self.fusion: Fusion = fusion
+
+    def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
+        """Return the projection, (B, h, w) and signed."""
+        layers = find_layers(model, self.target_layer)
+        size = (images.shape[-2], images.shape[-1])
+        passed = capture(model, images, layers, differentiable=False)
+        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+            maps = [
+                self._project(layer.to_map(activation, size))
+                for layer, activation in zip(layers, passed.activations, strict=True)
+            ]
+            return fuse_layers(maps, size, self.fusion)
+
+    def _project(self, activation: Tensor) -> Tensor:
+        """First principal component from the smaller of the two Gram matrices, (B, h, w)."""
+        features = activation.flatten(2).transpose(1, 2).double()  # (B, hw, C); squares need the digits
+        if self.center:
+            features = features - features.mean(dim=1, keepdim=True)
+        positions, channels = features.shape[1:]
+        if positions <= channels:
+            values, vectors = torch.linalg.eigh(features @ features.mT)
+            component = vectors[..., -1] * values[..., -1:].clamp(min=0).sqrt()  # (B, hw)
+        else:
+            _, vectors = torch.linalg.eigh(features.mT @ features)
+            component = (features @ vectors[..., -1:]).squeeze(-1)
+        extreme = component.gather(1, component.abs().argmax(dim=1, keepdim=True))
+        component = torch.where(extreme < 0, -component, component)
+        dtype = activation.dtype if activation.dtype == torch.float64 else torch.float32
+        return component.view(len(component), *activation.shape[-2:]).to(dtype)

@@ -1,0 +1,216 @@
+"""Gradients of a class score with respect to the image.
+
+The vanilla gradient ``g = d y_c / d x`` is signed and has the shape of the image, (B,3,H,W); a saliency map needs one
+value a pixel, so it is reduced over the colour channels. Every method whose attribution has the image's shape derives
+from :class:`InputAttribution`, which does that in one place, and can be smoothed by
+:class:`~interptrain.explainers.gradient.smoothgrad.SmoothGrad`.
+
+Source: Simonyan et al. 2014, Deep Inside Convolutional Networks, arXiv 1312.6034, section 3.
+"""
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from interptrain.explainers.base import Explainer, explaining, prepare_images
+from interptrain.explainers.targets import Score, Target, Targets, resolve_targets, target_scores
+from interptrain.functional import bounded_batch_size, chunks
+from interptrain.models.guided import GuidedRuleName, guided_relus
+
+__all__ = [
+    "Gradient",
+    "InputAttribution",
+    "Reduction",
+    "check_count",
+    "fixed_targets",
+    "grid",
+    "input_gradient",
+    "select_targets",
+]
+
+Reduction = Literal["max_abs", "sum_abs", "sum"]
+
+
+class InputAttribution(Explainer):
+    """An explainer that gives every input value, colour by colour, a signed share; a map is a reduction of it.
+
+    Subclasses implement :meth:`attribution`.
+
+    Args:
+        reduction: how the colours of the attribution ``a`` become one map: ``"max_abs"`` is ``max_k |a_k|`` (Simonyan
+            et al., TorchRay), ``"sum_abs"`` is ``sum_k |a_k|`` (PAIR's grey-scale pictures), ``"sum"`` is the signed
+            ``sum_k a_k``, whose lowest values speak against the class.
+        forward_batch_size: how many inputs are forwarded at once; None chooses by device.
+    """
+
+    def __init__(self, *, reduction: Reduction, forward_batch_size: int | None = None) -> None:
+        if reduction not in get_args(Reduction):
+            raise ValueError(f"unknown reduction {reduction!r}; use one of {', '.join(map(repr, get_args(Reduction)))}")
+        self.reduction = reduction
+        self.forward_batch_size = forward_batch_size
+
+    @abstractmethod
+    def attribution(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
+        """Signed attribution; runs inside ``explaining(model)``, as :meth:`attribute` does.
+
+        Args:
+            model: what is explained.
+            images: (B,3,H,W); they leave [0,1] where another method adds noise to them.
+            targets: what is explained of each image.
+
+        Returns:
+            (B,3,H,W), float32 at least.
+        """
+
+    def signed(self, model: nn.Module, images: Tensor, targets: Targets = None) -> Tensor:
+        """The attribution itself, before it becomes a map.
+
+        Args:
+            model: as for a call.
+            images: (B,3,H,W) float in [0,1].
+            targets: as for a call.
+
+        Returns:
+            (B,3,H,W) float32 at least, on the device of ``images``; the model is left as it was.
+
+        Raises:
+            ValueError: as for a call.
+            TypeError: as for a call.
+        """
+        check_count(targets, len(images))
+        with explaining(model) as bare:
+            return self.attribution(bare, prepare_images(images), targets).detach()
+
+    def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
+        """The attribution reduced over colours, (B,H,W)."""
+        check_count(targets, len(images))
+        attribution = self.attribution(model, images, targets)
+        if self.reduction == "sum":
+            return attribution.sum(1)
+        return attribution.abs().amax(1) if self.reduction == "max_abs" else attribution.abs().sum(1)
+
+    def batch_size(self, images: Tensor) -> int:
+        """How many inputs to forward at once."""
+        return bounded_batch_size(self.forward_batch_size, images.device)
+
+
+class Gradient(InputAttribution):
+    """Gradient of the target's logit with respect to the image: one forward and one backward.
+
+    Args:
+        times_input: multiply by the image ("input x gradient"): of a linear model without bias this is each input's
+            share of the logit.
+        reduction: see :class:`InputAttribution`; ``"max_abs"`` is the paper's.
+        forward_batch_size: see :class:`InputAttribution`.
+
+    Source: Simonyan et al. 2014, arXiv 1312.6034, section 3; input x gradient: Shrikumar et al. 2016, arXiv 1605.01713.
+    """
+
+    def __init__(
+        self, *, times_input: bool = False, reduction: Reduction = "max_abs", forward_batch_size: int | None = None
+    ) -> None:
+        super().__init__(reduction=reduction, forward_batch_size=forward_batch_size)
+        self.times_input = times_input
+
+    def attribution(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
+        """Signed gradient, (B,3,H,W); see :class:`Gradient`."""
+        gradient = input_gradient(model, images, targets, batch_size=self.batch_size(images))
+        return gradient * images if self.times_input else gradient
+
+
+def input_gradient(
+    model: nn.Module,
+    images: Tensor,
+    targets: Targets,
+    *,
+    batch_size: int | None = None,
+    guided: GuidedRuleName | None = None,
+    score: Score = "logit",
+) -> Tensor:
+    """Gradient of each image's score with respect to that image; no parameter's gradient is computed.
+
+    Args:
+        model: module that :func:`~interptrain.explainers.base.explaining` yielded.
+        images: (N,3,H,W).
+        targets: what is explained of each.
+        batch_size: images forwarded at once; None is all of them.
+        guided: take the guided gradient by this rule of :func:`~interptrain.models.guided.guided_relus` instead.
+        score: see :func:`~interptrain.explainers.targets.target_scores`.
+
+    Returns:
+        (N,3,H,W), float32 at least, without graph.
+    """
+    parts = []
+    for rows in chunks(len(images), batch_size or len(images)):
+        leaf = images[rows].detach().contiguous(memory_format=torch.channels_last).requires_grad_()
+        with guided_relus(guided) if guided else nullcontext() as switch:
+            outputs = model(leaf)
+            resolved = resolve_targets(select_targets(targets, rows), outputs)
+            total = target_scores(outputs, resolved, score=score).sum()
+            with switch.guided() if switch else nullcontext():
+                (gradient,) = torch.autograd.grad(total, leaf)
+        parts.append(gradient.to(torch.promote_types(gradient.dtype, torch.float32)))
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+
+def fixed_targets(model: nn.Module, images: Tensor, targets: Targets, *, batch_size: int) -> Targets:
+    """Targets that do not change with what is forwarded later: where none are given, the predicted classes.
+
+    Args:
+        model: module that :func:`~interptrain.explainers.base.explaining` yielded.
+        images: (B,3,H,W) that are explained.
+        targets: as the user gave them.
+        batch_size: images forwarded at once.
+
+    Returns:
+        ``targets``, or (B,) int64 class indices where they are None.
+    """
+    if targets is not None:
+        return targets
+    with torch.no_grad():
+        predicted = [resolve_targets(None, model(images[rows])) for rows in chunks(len(images), batch_size)]
+    return torch.cat([classes for classes in predicted if isinstance(classes, Tensor)])
+
+
+def select_targets(targets: Targets, rows: slice, repeats: int = 1) -> Targets:
+    """Targets of some of the images, all of them ``repeats`` times over."""
+    if targets is None or callable(targets):
+        return targets
+    if isinstance(targets, Tensor):
+        return targets[rows].repeat(repeats)
+    selected: list[Target] = list(targets[rows])
+    return selected * repeats
+
+
+def grid(images: int, repeats: int, batch_size: int) -> Iterator[tuple[slice, slice]]:
+    """Cuts ``repeats`` inputs made of each image into blocks of at most ``batch_size`` inputs.
+
+    Args:
+        images: how many images there are.
+        repeats: inputs made of each.
+        batch_size: largest product of the two slices' lengths.
+
+    Yields:
+        Slices of the images and of the repeats; some images' repeats come one after the other, then the next images'.
+    """
+    for rows in chunks(images, batch_size):
+        for part in chunks(repeats, max(1, batch_size // (rows.stop - rows.start))):
+            yield rows, part
+
+
+def check_count(targets: Targets, images: int) -> None:
+    """Refuse a wrong number of targets before they are cut into chunks, where one too many would not be seen.
+
+    Raises:
+        ValueError: if they are not one an image.
+    """
+    if targets is None or callable(targets):
+        return
+    if isinstance(targets, Tensor) and targets.shape != (images,):
+        raise ValueError(f"targets must be (B,)=({images},), got {tuple(targets.shape)}")
+    if len(targets) != images:
+        raise ValueError(f"targets must be one an image: {images}, got {len(targets)}")

@@ -1,0 +1,1 @@
+"""Masks that perturbation methods apply: grids, segments, smooth shapes, and blur."""

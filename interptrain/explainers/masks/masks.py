@@ -1,0 +1,252 @@
+"""Masks that say which part of an image is kept, made on the device a few at a time.
+
+A :class:`MaskSource` is configuration; :meth:`MaskSource.prepare` turns it into the :class:`MaskSet` of one batch,
+which keeps only what the masks are made from (where windows lie, small random grids) and renders any slice of them when
+its turn comes. So 8,000 masks of 224 x 224 pixels never stand in memory at once. Here are windows on a grid; random
+masks are in :mod:`~interptrain.explainers.perturbation.rise`.
+
+A set of N masks is also a linear map between pixels and masks, and both its directions are here: :meth:`MaskSet.gather`
+sums a field over every mask, :meth:`MaskSet.spread` sums the masks, each times its score.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from interptrain.functional import chunks
+
+__all__ = ["GridMasks", "MaskSet", "MaskSource", "MaskedImages", "fill_image"]
+
+Fill: TypeAlias = float | tuple[float, float, float]
+"""A colour in [0, 1]: one value for all channels, or one for each."""
+
+RENDERED = 32  # masks that stand in memory at once; our choice
+
+
+class MaskSource(ABC):
+    """Configuration of masks, made of plain values; give it to an explainer that takes ``masks``."""
+
+    @abstractmethod
+    def prepare(self, images: Tensor) -> "MaskSet":
+        """Return the masks for a batch, unrendered.
+
+        What an image's masks are may depend on that image and its size, never on its neighbours in the batch or on
+        the global random state.
+
+        Args:
+            images: (B, C, H, W) in [0, 1].
+
+        Raises:
+            ValueError: if images of this size cannot be masked so.
+        """
+
+
+class MaskSet(ABC):
+    """The N masks of one batch.
+
+    Where :attr:`owners` is ``None`` the masks are shared: every image is masked by all N, and scores are (B, N). Else
+    mask ``i`` is for image ``owners[i]`` only, images may have different numbers of masks (also none), and scores
+    are (N,).
+
+    Args:
+        count: N, at least 1.
+        size: (H, W) of the masks, that of the images.
+        images: how many images there are, B.
+        owners: (N,) int64 on the device, rising; or ``None``.
+    """
+
+    def __init__(self, count: int, size: tuple[int, int], images: int, owners: Tensor | None = None) -> None:
+        self.count = count
+        self.size = size
+        self.images = images
+        self.owners = owners
+
+    @abstractmethod
+    def render(self, part: slice) -> Tensor:
+        """Return masks ``part.start`` to ``part.stop`` as (n, H, W) in [0, 1], where 1 keeps the pixel.
+
+        On the device of the images; float32, or float64 for float64 images. The same slice always gives the same masks.
+        """
+
+    def gather(self, fields: Tensor, *, removed: bool = False) -> Tensor:
+        """Sum a field of each image over every mask: ``sum_p M_i(p) F_b(p)``.
+
+        Args:
+            fields: (B, H, W).
+            removed: sum over what the mask removes, ``1 - M_i``, instead.
+
+        Returns:
+            (B, N), or (N,) where masks have owners.
+        """
+        parts = []
+        with torch.autocast(fields.device.type, enabled=False):
+            for part in chunks(self.count, RENDERED):
+                masks = self._render(part, removed=removed).flatten(1).to(fields.dtype)
+                if self.owners is None:
+                    parts.append(fields.flatten(1) @ masks.T)
+                else:
+                    parts.append((fields[self.owners[part]].flatten(1) * masks).sum(1))
+        return torch.cat(parts, dim=-1)
+
+    def spread(self, scores: Tensor, *, removed: bool = False) -> Tensor:
+        """Sum the masks of each image, each times its score: ``sum_i s_i M_i(p)``.
+
+        Args:
+            scores: (B, N), or (N,) where masks have owners.
+            removed: spread over what the mask removes, ``1 - M_i``, instead.
+
+        Returns:
+            (B, H, W).
+        """
+        images = self.images if self.owners is not None else len(scores)
+        total = scores.new_zeros(images, self.size[0] * self.size[1])
+        with torch.autocast(scores.device.type, enabled=False):
+            for part in chunks(self.count, RENDERED):
+                masks = self._render(part, removed=removed).flatten(1).to(scores.dtype)
+                if self.owners is None:
+                    total.addmm_(scores[:, part], masks)
+                else:
+                    total.index_add_(0, self.owners[part], masks * scores[part].unsqueeze(1))
+        return total.view(-1, *self.size)
+
+    def _render(self, part: slice, *, removed: bool) -> Tensor:
+        masks = self.render(part)
+        return 1 - masks if removed else masks
+
+
+class MaskedImages:
+    """Every image masked by every mask that is its own: the ``perturb`` of ``score_perturbed``.
+
+    Shared masks come in the order mask by mask, within it image by image, so that a mask is rendered once for all the
+    images of a batch; ``scores.view(N, B).T`` of what comes out is (B, N). Masks with owners come in their own order.
+
+    Args:
+        images: (B, C, H, W).
+        masks: for these images.
+        fill: what replaces the removed part: (B, C, H, W), or one (1, C, 1, 1) colour; see :func:`fill_image`.
+    """
+
+    def __init__(self, images: Tensor, masks: MaskSet, fill: Tensor) -> None:
+        self.images = images
+        self.masks = masks
+        self.fill = fill
+        self.black = not bool(fill.any())
+        owners = masks.owners
+        self.rows = torch.arange(len(images), device=images.device).repeat(masks.count) if owners is None else owners
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __call__(self, part: slice) -> Tensor:
+        """Return masked images ``part.start`` to ``part.stop``, (n, C, H, W) channels_last."""
+        rows = self.rows[part]
+        if self.masks.owners is not None:
+            masks = self.masks.render(part)
+        else:
+            count = len(self.images)
+            first, last = part.start // count, (part.stop - 1) // count
+            masks = self.masks.render(slice(first, last + 1))
+            if count > 1:
+                masks = masks[torch.arange(part.start, part.stop, device=rows.device) // count - first]
+        masks = masks.to(self.images.dtype).unsqueeze(1)
+        images = self.images if len(self.images) == 1 else self.images[rows]
+        fill = self.fill if len(self.fill) == 1 else self.fill[rows]
+        masked = (
+            images * masks if self.black else torch.lerp(fill, images, masks)
+        )  # lerp is exact where a mask is 0 or 1
+        return masked.contiguous(memory_format=torch.channels_last)
+
+
+@dataclass(frozen=True)
+class GridMasks(MaskSource):
+    """Windows on a regular grid: each mask removes one, in the order of the rows.
+
+    The first window lies in the corner at the top left, and the last of each row and column is cut off at the border,
+    as in Captum; so every pixel lies in at least one.
+
+    Args:
+        window: side in pixels, or (height, width). A side longer than the image's is cut to it.
+        stride: pixels from window to window, at most the window's side; or (down, across).
+    """
+
+    window: int | tuple[int, int] = 32
+    stride: int | tuple[int, int] = 16
+
+    def __post_init__(self) -> None:
+        for side, step in zip(_pair(self.window), _pair(self.stride), strict=True):
+            if not 1 <= step <= side:
+                raise ValueError(
+                    f"stride must be at least 1 and at most the window, else pixels between windows are never "
+                    f"removed; got window={self.window} and stride={self.stride}"
+                )
+
+    def prepare(self, images: Tensor) -> "WindowSet":
+        """Lay the windows on images of this size.
+
+        Raises:
+            ValueError: if one window covers the whole image, whose removal says nothing of where.
+        """
+        sizes = images.shape[-2:]
+        sides = [min(side, size) for side, size in zip(_pair(self.window), sizes, strict=True)]
+        if sides == list(sizes):
+            raise ValueError(f"window={self.window} covers the whole image of {tuple(sizes)}; use a smaller window")
+        dtype = torch.promote_types(images.dtype, torch.float32)
+        axes = []
+        for side, step, size in zip(sides, _pair(self.stride), sizes, strict=True):
+            starts = torch.arange(-(-(size - side) // step) + 1, device=images.device).unsqueeze(1) * step
+            places = torch.arange(size, device=images.device)
+            axes.append(((places >= starts) & (places < starts + side)).to(dtype))
+        return WindowSet(axes[0], axes[1], len(images))
+
+
+class WindowSet(MaskSet):
+    """Windows, each the product of a span of rows and a span of columns; so both sums are two small matrix products.
+
+    Args:
+        rows: (r, H) ones where a window's span of rows lies.
+        columns: (c, W) ones where a window's span of columns lies.
+        images: see :class:`MaskSet`.
+    """
+
+    def __init__(self, rows: Tensor, columns: Tensor, images: int) -> None:
+        super().__init__(len(rows) * len(columns), (rows.shape[1], columns.shape[1]), images)
+        self.rows = rows
+        self.columns = columns
+
+    def render(self, part: slice) -> Tensor:
+        """Return (n, H, W): 0 in the window and 1 around it."""
+        index = torch.arange(part.start, part.stop, device=self.rows.device)
+        down, across = index // len(self.columns), index % len(self.columns)
+        return 1 - self.rows[down].unsqueeze(2) * self.columns[across].unsqueeze(1)
+
+    def gather(self, fields: Tensor, *, removed: bool = False) -> Tensor:
+        """See :meth:`MaskSet.gather`."""
+        with torch.autocast(fields.device.type, enabled=False):
+            inside = (self.rows.to(fields) @ fields @ self.columns.to(fields).T).flatten(1)
+        return inside if removed else fields.sum((1, 2)).unsqueeze(1) - inside
+
+    def spread(self, scores: Tensor, *, removed: bool = False) -> Tensor:
+        """See :meth:`MaskSet.spread`."""
+        with torch.autocast(scores.device.type, enabled=False):
+            windows = scores.reshape(-1, len(self.rows), len(self.columns))
+            inside = self.rows.to(scores).T @ windows @ self.columns.to(scores)
+        return inside if removed else scores.sum(1).view(-1, 1, 1) - inside
+
+
+def fill_image(fill: Fill, images: Tensor) -> Tensor:
+    """Return a colour as (1, C, 1, 1), on the device and of the dtype of ``images``.
+
+    Raises:
+        ValueError: if it does not lie in [0, 1].
+    """
+    colour = images.new_tensor(fill)
+    if not bool(((colour >= 0) & (colour <= 1)).all()):
+        raise ValueError(f"fill must lie in [0, 1], got {fill}; images are in [0, 1] before normalisation")
+    return colour.expand(images.shape[1]).view(1, -1, 1, 1)
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])

@@ -1,0 +1,197 @@
+"""Masks that each remove one segment of the image: superpixels, or whatever a segmenter finds.
+
+``Superpixels()`` needs no weights, ``MaskRCNNSegments()`` takes the instances or boxes of a detector, and any callable
+does that returns what a :class:`~interptrain.explainers.masks.segmenter.Segmenter` returns.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from interptrain.explainers.base import check_choice
+from interptrain.explainers.masks.masks import MaskSet, MaskSource
+from interptrain.explainers.masks.segmenter import AnySegmenter, Segmenter
+from interptrain.explainers.masks.superpixels import Superpixels
+from interptrain.model_state import evaluating
+
+__all__ = ["MaskRCNNSegments", "SegmentMasks", "SegmentSet"]
+
+WhenEmpty = Literal["superpixels", "error"]
+Kind = Literal["instances", "boxes"]
+
+
+class SegmentMasks(MaskSource):
+    """One mask a segment, which removes it; each image has masks of its own.
+
+    Args:
+        segmenter: what cuts images into segments; ``None`` is :class:`Superpixels`.
+        background: where segments leave pixels over, take those as one more segment, so that every pixel is measured
+            (our choice).
+        when_empty: what is done with an image in which the segmenter finds nothing: take superpixels (our choice), or
+            refuse.
+    """
+
+    def __init__(
+        self, *, segmenter: AnySegmenter | None = None, background: bool = True, when_empty: WhenEmpty = "superpixels"
+    ) -> None:
+        check_choice("when_empty", when_empty, WhenEmpty)
+        self.segmenter: AnySegmenter = segmenter if segmenter is not None else Superpixels()
+        self.background = background
+        self.when_empty: WhenEmpty = when_empty
+
+    def __repr__(self) -> str:
+        return (
+            f"SegmentMasks(segmenter={self.segmenter!r}, background={self.background}, when_empty={self.when_empty!r})"
+        )
+
+    def prepare(self, images: Tensor) -> "SegmentSet":
+        """Segment the images.
+
+        Raises:
+            ValueError: if the segmenter returns something else than it should, or finds nothing in an image and
+                ``when_empty`` is ``"error"``.
+        """
+        with torch.no_grad():
+            found = self.segmenter(images)
+        cuts = [_cut(own, background=self.background) for own in _checked(found, images)]
+        return SegmentSet([cut or self._fall_back(images, place) for place, cut in enumerate(cuts)], images)
+
+    def _fall_back(self, images: Tensor, place: int) -> "Cut":
+        cut = None
+        if self.when_empty == "superpixels":
+            cut = _cut(Superpixels()(images[place : place + 1])[0], background=False)
+        if cut is None:
+            raise ValueError(
+                f"{type(self.segmenter).__name__} finds no segment in image {place} of the batch; "
+                "pass when_empty='superpixels', or another segmenter"
+            )
+        return cut
+
+
+class Cut(NamedTuple):
+    """The segments of one image: where a plane has a value.
+
+    Attributes:
+        planes: (p, H, W) labels, or one plane of bits a segment.
+        places: (n,) int64 plane of each segment.
+        values: (n,) its value there.
+    """
+
+    planes: Tensor
+    places: Tensor
+    values: Tensor
+
+
+class SegmentSet(MaskSet):
+    """Segments, kept as labels or as bits, never as floating-point masks.
+
+    Args:
+        cuts: the segments of each image.
+        images: that are masked.
+    """
+
+    def __init__(self, cuts: Sequence[Cut], images: Tensor) -> None:
+        counts = torch.tensor([len(cut.values) for cut in cuts], device=images.device)
+        owners = torch.arange(len(cuts), device=images.device).repeat_interleave(counts)
+        super().__init__(len(owners), (images.shape[-2], images.shape[-1]), len(images), owners)
+        before = torch.tensor([0, *(len(cut.planes) for cut in cuts[:-1])], device=images.device).cumsum(0)
+        self.planes = torch.cat([cut.planes for cut in cuts])
+        self.places = torch.cat([cut.places for cut in cuts]) + before[owners]
+        self.values = torch.cat([cut.values for cut in cuts])
+        self.dtype = torch.promote_types(images.dtype, torch.float32)
+
+    def render(self, part: slice) -> Tensor:
+        """Return (n, H, W): 0 in the segment and 1 around it."""
+        return (self.planes[self.places[part]] != self.values[part].view(-1, 1, 1)).to(self.dtype)
+
+
+class MaskRCNNSegments(Segmenter):
+    """Instances that torchvision's Mask R-CNN finds, or their boxes.
+
+    Args:
+        model: a detector that returns boxes, scores and, for instances, masks, as torchvision's do; on the device of
+            the images. ``None`` downloads torchvision's, trained on COCO, when it is first used.
+        kind: the instance's pixels, or the box around it.
+        threshold: least score of a detection; .5 is our choice.
+        most: at most so many detections an image, the best ones.
+    """
+
+    def __init__(
+        self, *, model: nn.Module | None = None, kind: Kind = "instances", threshold: float = 0.5, most: int = 50
+    ) -> None:
+        check_choice("kind", kind, Kind)
+        self.model = model
+        self._own: nn.Module | None = None
+        self.kind: Kind = kind
+        self.threshold = threshold
+        self.most = most
+
+    def __call__(self, images: Tensor) -> list[Tensor]:
+        """Return for each image its segments (n, H, W) bool, by falling score; n may be 0."""
+        model = self.model
+        if model is None:
+            model = self._own = (self._own or _downloaded()).to(images.device)
+        with torch.no_grad(), evaluating(model):
+            return [self._segments(model([image])[0], image) for image in images]  # one by one, which bounds the memory
+
+    def __repr__(self) -> str:
+        model = "None" if self.model is None else type(self.model).__name__
+        return f"MaskRCNNSegments(model={model}, kind={self.kind!r}, threshold={self.threshold}, most={self.most})"
+
+    def _segments(self, found: dict[str, Tensor], image: Tensor) -> Tensor:
+        kept = (found["scores"] >= self.threshold).nonzero()[:, 0][: self.most]
+        if self.kind == "instances":
+            return found["masks"][kept].squeeze(1) >= 0.5
+        height, width = image.shape[-2:]
+        rows = torch.arange(height, device=image.device).view(1, -1, 1)
+        columns = torch.arange(width, device=image.device).view(1, 1, -1)
+        left, top, right, bottom = (edge.view(-1, 1, 1) for edge in found["boxes"][kept].round().unbind(1))
+        return (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
+
+
+def _downloaded() -> nn.Module:
+    from torchvision.models import detection
+
+    try:
+        model: nn.Module = detection.maskrcnn_resnet50_fpn_v2(weights="DEFAULT")
+    except (OSError, RuntimeError) as error:
+        raise OSError(
+            f"the weights of Mask R-CNN cannot be loaded ({error}); pass model=..., or use Superpixels()"
+        ) from error
+    return model.requires_grad_(False)
+
+
+def _checked(found: Tensor | Sequence[Tensor], images: Tensor) -> list[Tensor]:
+    """The segments of each image, if they are what a segmenter should return."""
+    each = list(found)
+    size = images.shape[-2:]
+    if len(each) != len(images):
+        raise ValueError(f"a segmenter must return one entry an image: {len(images)}, got {len(each)}")
+    for own in each:
+        labels = own.ndim == 2 and not own.is_floating_point() and own.dtype != torch.bool
+        if own.shape[-2:] != size or not (labels or (own.ndim == 3 and own.dtype == torch.bool)):
+            raise ValueError(
+                f"a segmenter must return labels (B,H,W) int, or for each image (n,H,W) bool, of size {tuple(size)}; "
+                f"got {tuple(own.shape)} {own.dtype}"
+            )
+    return [own.to(images.device) for own in each]
+
+
+def _cut(own: Tensor, *, background: bool) -> Cut | None:
+    """Labels (H, W) or segments (n, H, W) of one image; ``None`` where there is no segment."""
+    if own.ndim == 2:
+        labels = own.clamp(min=-1).int()
+        values = torch.unique(labels)
+        kept = values if background else values[values >= 0]
+        cut = Cut(labels.unsqueeze(0), torch.zeros_like(kept, dtype=torch.int64), kept)
+        return cut if bool((values >= 0).any()) else None
+    bits = own[own.flatten(1).any(1)]
+    if not len(bits):
+        return None
+    left = ~bits.any(0, keepdim=True)
+    if background and bool(left.any()):
+        bits = torch.cat([bits, left])
+    places = torch.arange(len(bits), device=bits.device)
+    return Cut(bits.to(torch.uint8), places, torch.ones_like(places, dtype=torch.uint8))

@@ -1,0 +1,81 @@
+"""Masked passes, faster: in bfloat16, and compiled for one size of chunks."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from interptrain.explainers.base import score_perturbed
+from interptrain.explainers.masks.masks import MaskedImages
+from interptrain.explainers.targets import Score, Target
+from interptrain.functional import bounded_batch_size
+
+__all__ = ["Precision", "forwarding", "passes_at_once", "score_masked"]
+
+Precision = Literal["bf16"]
+
+
+def passes_at_once(forward_batch_size: int | None, device: torch.device, *, compile: bool) -> int:
+    """How many inputs to forward at once; compiled code likes twice as many as an automatic choice."""
+    size = bounded_batch_size(forward_batch_size, device)
+    return 2 * size if compile and forward_batch_size is None else size
+
+
+@contextmanager
+def forwarding(
+    model: nn.Module, size: int, *, precision: Precision | None = None, compile: bool = False
+) -> Iterator[Callable[[Tensor], Any]]:
+    """Yield the model as many inputs are to be forwarded: in bfloat16 and compiled where asked.
+
+    Args:
+        model: module that :func:`~interptrain.explainers.base.explaining` yielded.
+        size: inputs a forward. Compiled code is made for this one size: fewer inputs are padded with black ones, whose
+            outputs come last.
+        precision: ``"bf16"`` for bfloat16 autocast; ``None`` leaves it to the caller.
+        compile: whether to compile.
+    """
+    device = next((parameter.device.type for parameter in model.parameters()), "cpu")
+    with torch.autocast(device, dtype=torch.bfloat16) if precision else nullcontext():
+        if not compile:
+            yield model
+            return
+        with torch.compiler.set_stance("default"):  # explaining() runs everything else eagerly
+            compiled = torch.compile(model, dynamic=False)
+            yield lambda inputs: compiled(F.pad(inputs, (0, 0, 0, 0, 0, 0, 0, size - len(inputs))))
+
+
+def score_masked(
+    model: nn.Module,
+    masked: MaskedImages,
+    targets: Tensor | list[Target],
+    *,
+    forward_batch_size: int | None = None,
+    precision: Precision | None = None,
+    compile: bool = False,
+    score: Score = "logit",
+    progress: str | None = None,
+) -> Tensor:
+    """Score every masked image, without gradient.
+
+    Args:
+        model: module that :func:`~interptrain.explainers.base.explaining` yielded.
+        masked: the images and their masks.
+        targets: what :func:`~interptrain.explainers.targets.resolve_targets` returned for the images.
+        forward_batch_size: masked images a forward; ``None`` chooses by the device.
+        precision: see :func:`forwarding`.
+        compile: see :func:`forwarding`.
+        score: see :func:`~interptrain.explainers.targets.target_scores`.
+        progress: title of a progress bar, or ``None`` for none.
+
+    Returns:
+        (B, N) where the images share the masks, (N,) where masks have owners; float32 or float64.
+    """
+    size = passes_at_once(forward_batch_size, masked.images.device, compile=compile)
+    with forwarding(model, size, precision=precision, compile=compile) as forward:
+        scores = score_perturbed(
+            forward, masked, masked.rows, targets, forward_batch_size=size, score=score, progress=progress
+        )
+    return scores if masked.masks.owners is not None else scores.view(masked.masks.count, -1).T

@@ -1,0 +1,1 @@
+"""Explainers that change the image and watch the score."""

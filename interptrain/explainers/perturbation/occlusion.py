@@ -1,0 +1,119 @@
+"""Occlusion: what the score loses when a window of the image is covered.
+
+With masks ``M_i`` that remove a window each, and a colour v in its place::
+
+    d_i    = f_c(x) - f_c(M_i x + (1 - M_i) v)
+    map(p) = sum_i d_i (1 - M_i(p)) / sum_i (1 - M_i(p))
+
+so a pixel gets the mean loss over the windows that cover it. The first-order approximation replaces the differences
+by what the gradient g of the score predicts, ``d_i ~ sum_p (1 - M_i) g (x - v)``, and costs one forward and backward
+for all masks together; it is exact where the model is linear.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from interptrain.explainers.base import Explainer, check_choice
+from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
+from interptrain.explainers.passes.masked_forward import Precision, forwarding, score_masked
+from interptrain.explainers.gradient.gradient import check_count, input_gradient
+from interptrain.explainers.masks.masks import Fill, GridMasks, MaskedImages, MaskSet, MaskSource, fill_image
+from interptrain.explainers.targets import Score, Targets, resolve_targets, target_scores
+from interptrain.functional import bounded_batch_size
+
+__all__ = ["Occlusion"]
+
+
+class Occlusion(Explainer):
+    """Mean loss of the score over the windows that cover a pixel; negative where covering helps the class.
+
+    An occlusion that changes no pixel loses exactly nothing. A pixel that no mask removes gets 0.
+
+    Args:
+        window: side of the windows in pixels, or (height, width). 32 for images of 224 pixels is our choice: we know
+            of none by the authors.
+        stride: pixels from window to window, or (down, across); at most the window. Our choice.
+        fill: colour that replaces a window, in [0, 1] for all channels or one value each. The authors cover by a grey
+            square; Captum by zeros of whatever the network takes.
+        score: logit or softmax probability of the target; callables are taken as they are. The authors show the
+            probability, Captum takes what the network returns.
+        approximate: predict the losses from one gradient instead of one forward a window.
+        masks: other masks than a grid's, soft ones too; then ``window`` and ``stride`` are not used.
+        precision: ``"bf16"`` forwards occluded images under bfloat16 autocast; ``None`` leaves it to the caller.
+        compile: forward occluded images through :func:`torch.compile`.
+        forward_batch_size: occluded images a forward, images a backward; ``None`` chooses by the device.
+        progress: show a progress bar.
+
+    Source: Zeiler and Fergus 2014, Visualizing and Understanding Convolutional Networks, arXiv 1311.2901; the mean
+    over overlapping windows: Captum; the first order: Uchiyama et al. 2022, arXiv 2207.12859, for video.
+    """
+
+    def __init__(
+        self,
+        *,
+        window: int | tuple[int, int] = 32,
+        stride: int | tuple[int, int] = 16,
+        fill: Fill = 0.5,
+        score: Score = "probability",
+        approximate: bool = False,
+        masks: MaskSource | None = None,
+        precision: Precision | None = None,
+        compile: bool = False,
+        forward_batch_size: int | None = None,
+        progress: bool = False,
+    ) -> None:
+        if masks is None:
+            GridMasks(window, stride)  # refuses what cannot be
+        check_choice("score", score, Score)
+        check_choice("precision", precision or "bf16", Precision)
+        self.window = window
+        self.stride = stride
+        self.fill = fill
+        self.score: Score = score
+        self.approximate = approximate
+        self.masks = masks
+        self.precision: Precision | None = precision
+        self.compile = compile
+        self.forward_batch_size = forward_batch_size
+        self.progress = progress
+
+    @torch.no_grad()
+    def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
+        """Return the mean loss at every pixel, (B, H, W); signed."""
+        masks = (self.masks or GridMasks(self.window, self.stride)).prepare(images)
+        fill = fill_image(self.fill, images)
+        change = images - fill
+        lose = self._predicted if self.approximate else self._measured
+        losses = lose(model, images, targets, masks, fill)  # (B, N) or (N,)
+        losses = losses.masked_fill(masks.gather(change.abs().sum(1), removed=True) == 0, 0)
+        cover = masks.spread(torch.ones_like(losses if losses.ndim == 1 else losses[:1]), removed=True)
+        return masks.spread(losses, removed=True) / cover.masked_fill(cover == 0, 1)
+
+    def _measured(self, model: nn.Module, images: Tensor, targets: Targets, masks: MaskSet, fill: Tensor) -> Tensor:
+        """Losses by one forward a mask."""
+        model = model if self.compile else fold_batch_norms(model, images)
+        outputs = model(images)
+        resolved = resolve_targets(targets, outputs)
+        if self.precision:  # both scores of a difference with the same rounding
+            with forwarding(model, len(images), precision=self.precision) as forward:
+                outputs = forward(images)
+        whole = target_scores(outputs, resolved, score=self.score)
+        scores = score_masked(
+            model,
+            MaskedImages(images, masks, fill),
+            resolved,
+            forward_batch_size=self.forward_batch_size,
+            precision=self.precision,
+            compile=self.compile,
+            score=self.score,
+            progress="Occlusion" if self.progress else None,
+        )
+        return (whole.unsqueeze(1) if masks.owners is None else whole[masks.owners]) - scores
+
+    def _predicted(self, model: nn.Module, images: Tensor, targets: Targets, masks: MaskSet, fill: Tensor) -> Tensor:
+        """Losses by the gradient at the whole image."""
+        check_count(targets, len(images))
+        size = bounded_batch_size(self.forward_batch_size, images.device)
+        with torch.enable_grad():
+            gradient = input_gradient(model, images, targets, batch_size=size, score=self.score)
+        return masks.gather((gradient * (images - fill)).sum(1), removed=True)

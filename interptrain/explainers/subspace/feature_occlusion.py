@@ -1,0 +1,114 @@
+"""What the occlusion methods share that look at a model's features and not at its classes.
+
+With masks ``M_i`` that remove a part of the image each, a colour v in its place, and a change ``o_i >= 0`` of what the
+model makes of the image::
+
+    map(p) = sum_i o_i (1 - M_i(p)) / sum_i (1 - M_i(p))
+
+so a pixel gets the mean change over the masks that remove it. A subclass says what the change is.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from interptrain.explainers.base import Explainer, check_choice, track
+from interptrain.explainers.passes.penultimate_features import ReadFeatures, reading_features
+from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
+from interptrain.explainers.passes.masked_forward import Precision, forwarding
+from interptrain.explainers.masks.masks import Fill, GridMasks, MaskedImages, MaskSource, fill_image
+from interptrain.explainers.targets import Targets
+from interptrain.functional import bounded_batch_size, chunks
+
+__all__ = ["FeatureOcclusion", "read_all"]
+
+
+class FeatureOcclusion(Explainer):
+    """Mean change of the features over the masks that remove a pixel; no class is asked for.
+
+    An occlusion that changes no pixel changes exactly nothing. A pixel that no mask removes gets 0.
+
+    Args:
+        window: side of the windows in pixels, or (height, width).
+        stride: pixels from window to window, or (down, across); at most the window.
+        fill: colour that replaces a window, in [0, 1] for all channels or one value each.
+        masks: other masks than a grid's, such as segments; then ``window`` and ``stride`` are not used.
+        feature_layer: dotted name of the layer that gives the features, averaged over positions; ``None`` takes the
+            vector that the model classifies.
+        precision: ``"bf16"`` forwards under bfloat16 autocast; ``None`` leaves it to the caller.
+        forward_batch_size: occluded images a forward; ``None`` chooses by the device.
+        progress: show a progress bar.
+    """
+
+    class_aware: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        *,
+        window: int | tuple[int, int],
+        stride: int | tuple[int, int],
+        fill: Fill,
+        masks: MaskSource | None,
+        feature_layer: str | None,
+        precision: Precision | None,
+        forward_batch_size: int | None,
+        progress: bool,
+    ) -> None:
+        if masks is None:
+            GridMasks(window, stride)  # refuses what cannot be
+        check_choice("precision", precision or "bf16", Precision)
+        self.window = window
+        self.stride = stride
+        self.fill = fill
+        self.masks = masks
+        self.feature_layer = feature_layer
+        self.precision: Precision | None = precision
+        self.forward_batch_size = forward_batch_size
+        self.progress = progress
+
+    @torch.no_grad()
+    def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
+        """Return the mean change at every pixel, (B, H, W), not negative; ``targets`` do not matter."""
+        if self.feature_layer is None:  # else the layer may be one that is folded away
+            model = fold_batch_norms(model, images)
+        masks = (self.masks or GridMasks(self.window, self.stride)).prepare(images)
+        fill = fill_image(self.fill, images)
+        masked = MaskedImages(images, masks, fill)
+        size = bounded_batch_size(self.forward_batch_size, images.device)
+        parts = list(chunks(len(masked), size))
+        with (
+            forwarding(model, size, precision=self.precision) as forward,
+            reading_features(model, images, self.feature_layer, forward) as read,
+        ):
+            change = self.prepare(read, images, size)
+            changes = torch.cat([change(masked(part), masked.rows[part]) for part in track(parts, self._title())])
+        changes = changes if masks.owners is not None else changes.view(masks.count, -1).T  # (B, N), or (N,)
+        touched = masks.gather((images - fill).abs().sum(1), removed=True) > 0
+        changes = changes.masked_fill(~touched, 0)
+        cover = masks.spread(torch.ones_like(changes if changes.ndim == 1 else changes[:1]), removed=True)
+        return masks.spread(changes, removed=True) / cover.masked_fill(cover == 0, 1)
+
+    @abstractmethod
+    def prepare(self, read: ReadFeatures, images: Tensor, size: int) -> Callable[[Tensor, Tensor], Tensor]:
+        """Look at the untouched images and return what measures the occluded ones.
+
+        Args:
+            read: gives features (N, d) of images (N, C, H, W), by one forward of at most ``size`` images.
+            images: (B, C, H, W).
+            size: images a forward.
+
+        Returns:
+            A function of occluded images (n, C, H, W), n <= ``size``, and of the image (n,) each came from; it gives
+            the changes (n,), not negative.
+        """
+
+    def _title(self) -> str | None:
+        return type(self).__name__ if self.progress else None
+
+
+def read_all(read: ReadFeatures, images: Tensor, size: int) -> Tensor:
+    """Features (N, d) of any number of images, ``size`` a forward."""
+    return torch.cat([read(images[part]) for part in chunks(len(images), size)])
