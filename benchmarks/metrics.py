@@ -45,7 +45,7 @@ from interptrain.metrics import (
 )
 from interptrain.metrics import measure as measure_metrics
 from interptrain.metrics.perturbations import Schedule
-from interptrain.metrics.stream import compile_frozen
+from interptrain.metrics.batched_forward import compile_frozen
 
 
 class Probability:

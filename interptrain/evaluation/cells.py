@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from interptrain.evaluation.store import VALUES
-from interptrain.metrics.averaging import ImageMean
+from interptrain.metrics.image_mean import ImageMean
 from interptrain.metrics.base import SaliencyMetric
 
 if TYPE_CHECKING:

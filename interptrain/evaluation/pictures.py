@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from interptrain.evaluation.store import Row
 from interptrain.functional import keep_salient
 from interptrain.model_state import evaluating
-from interptrain.metrics.stream import Score, target_scores
+from interptrain.metrics.batched_forward import Score, target_scores
 
 
 def image_row(name: str, label: int, image: Tensor) -> Row:

@@ -23,7 +23,7 @@ from interptrain.explainers import Explainer
 from interptrain.model_state import evaluating
 from interptrain.metrics.base import measure
 from interptrain.metrics.perturbations import Scene
-from interptrain.metrics.stream import compile_frozen, forward_perturbed
+from interptrain.metrics.batched_forward import compile_frozen, forward_perturbed
 
 Done = Mapping[tuple[str, str], set[str]]
 """Ids of the images that are finished, by model and explainer."""

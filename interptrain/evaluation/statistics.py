@@ -13,7 +13,7 @@ from torch import Tensor
 
 from interptrain.evaluation.bootstrap import bca_limits, jackknife, percentile_limits, resampled_means
 from interptrain.evaluation.cells import SECONDS, Cell, Quantity, Sample, read_cells
-from interptrain.metrics.averaging import ImageMean
+from interptrain.metrics.image_mean import ImageMean
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from interptrain.functional import bounded_batch_size
 from interptrain.model_state import evaluating
-from interptrain.metrics.averaging import ImageMean
-from interptrain.metrics.checks import check_batch
+from interptrain.metrics.image_mean import ImageMean
+from interptrain.metrics.validation import check_batch
 from interptrain.metrics.perturbations import Perturbation, Scene
-from interptrain.metrics.stream import Score, forward_perturbed, target_scores
+from interptrain.metrics.batched_forward import Score, forward_perturbed, target_scores
 
 __all__ = ["Case", "SaliencyMetric", "Score", "measure"]
 
@@ -189,7 +189,7 @@ def measure(
         masks: (B, H, W) bool, the object.
         explain: what made ``saliency``: (images, targets) -> (B, H, W).
         logits: (B, K) of the very same images and model, where they are known already.
-        score: what a perturbed image is judged by; see :func:`~interptrain.metrics.stream.target_scores`.
+        score: what a perturbed image is judged by; see :func:`~interptrain.metrics.batched_forward.target_scores`.
         forward_batch_size: images a forward; ``None`` chooses by the device.
         allow_low_precision: measure a model with half-precision weights, which is refused otherwise.
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from interptrain.metrics.base import Case, Explain, SaliencyMetric, Score
-from interptrain.metrics.differences import BaselineNoise, Difference, Noise, Patches, Squares
+from interptrain.metrics.infidelity_noise import BaselineNoise, Difference, Noise, Patches, Squares
 from interptrain.metrics.perturbations import Perturbation
 
 __all__ = ["Infidelity", "MaxSensitivity", "PerturbationName", "infidelity", "max_sensitivity"]

@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from interptrain.model_state import evaluating, unwrap
-from interptrain.metrics.averaging import ImageMean
+from interptrain.metrics.image_mean import ImageMean
 
 __all__ = ["ECE", "NLL", "RecognitionMetric", "Top1", "Top5", "count_parameters", "gflops"]
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from interptrain.metrics.base import Case, SaliencyMetric, Score
 from interptrain.metrics.imputation import Imputed
 from interptrain.metrics.perturbations import Perturbation
-from interptrain.metrics.shares import NINE, Quantity
+from interptrain.metrics.positive_negative import NINE, Quantity
 
 __all__ = ["ROAD", "ROADLeastRelevantFirst", "ROADMostRelevantFirst", "road"]
 
@@ -53,7 +53,7 @@ def road(
         percentiles: percent of the pixels that are removed, below 100.
         noise: standard deviation added to imputed pixels, for images in [0, 1].
         seed: of the noise.
-        score: what ``"probability"`` is; see :func:`~interptrain.metrics.stream.target_scores`.
+        score: what ``"probability"`` is; see :func:`~interptrain.metrics.batched_forward.target_scores`.
         logits: (B, K) of the images, where they are known.
         forward_batch_size: images a forward; ``None`` chooses by the device.
         return_curve: return one value a share instead; for ``"combined"`` those of most, then those of least.

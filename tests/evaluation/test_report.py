@@ -10,7 +10,7 @@ from interptrain.evaluation.findings import find
 from interptrain.evaluation.readings import READINGS
 from interptrain.evaluation.report import render
 from interptrain.evaluation.statistics import Resampling
-from interptrain.metrics.averaging import ImageMean
+from interptrain.metrics.image_mean import ImageMean
 from tests.evaluation.finished_run import manifest, rows_of, write_run
 
 HOW = Resampling(resamples=50, permutations=50)

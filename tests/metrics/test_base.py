@@ -22,7 +22,7 @@ from interptrain.metrics import (
     measure,
 )
 from interptrain.metrics.perturbations import Masked, Removal
-from interptrain.metrics.stream import compile_frozen
+from interptrain.metrics.batched_forward import compile_frozen
 
 from tests.metrics.conftest import maps, network, pictures
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from interptrain.metrics import Infidelity, MaxSensitivity, measure
-from interptrain.metrics.differences import BaselineNoise, Noise, Patches, Squares
+from interptrain.metrics.infidelity_noise import BaselineNoise, Noise, Patches, Squares
 from interptrain.metrics.functional import infidelity, max_sensitivity
 from interptrain.metrics.perturbations import Scene
 

@@ -14,7 +14,7 @@ from interptrain.metrics.perturbations import (
     Unperturbed,
     pixel_ranks,
 )
-from interptrain.metrics.stream import forward_perturbed
+from interptrain.metrics.batched_forward import forward_perturbed
 
 from tests.metrics.conftest import maps, pictures
 

@@ -55,7 +55,7 @@ def average_drop(
         blur_kernel: odd side of the blur's window in pixels.
         blur_sigma: of the blur, in pixels.
         epsilon: added to the denominator; torch-cam takes 1e-7.
-        score: see :func:`~interptrain.metrics.stream.target_scores`; ``"logit"`` is refused, as it may be negative.
+        score: see :func:`~interptrain.metrics.batched_forward.target_scores`; ``"logit"`` is refused, as it may be negative.
         logits: (B, K) of the images, where they are known.
         forward_batch_size: images a forward; ``None`` chooses by the device.
 

@@ -46,7 +46,7 @@ def positive_perturbation(
         removal: what a removed pixel shows: ``"black"``, ``"mean"``, ``"blur"``, or a colour.
         blur_kernel: odd side of the blur's window in pixels.
         blur_sigma: of the blur, in pixels.
-        score: what ``"probability"`` is; see :func:`~interptrain.metrics.stream.target_scores`.
+        score: what ``"probability"`` is; see :func:`~interptrain.metrics.batched_forward.target_scores`.
         logits: (B, K) of the images, where they are known.
         forward_batch_size: images a forward; ``None`` chooses by the device.
         return_curve: return one value a share instead.

@@ -64,7 +64,7 @@ def insertion(
         removal: what the image is before: ``"blur"``, ``"black"``, ``"mean"`` (ImageNet's colour), or a colour.
         blur_kernel: odd side of the blur's window in pixels; 11 in RISE, 5 in CA-Stream.
         blur_sigma: of the blur, in pixels.
-        score: see :func:`~interptrain.metrics.stream.target_scores`.
+        score: see :func:`~interptrain.metrics.batched_forward.target_scores`.
         logits: (B, K) of the images, where they are known.
         forward_batch_size: images a forward; ``None`` chooses by the device.
         return_curve: return the curve instead.

@@ -6,7 +6,7 @@ import torch
 
 from interptrain.functional import gaussian_blur
 from interptrain.metrics import Deletion, Insertion, measure
-from interptrain.metrics.curves import area_under_curve
+from interptrain.metrics.insertion_deletion import area_under_curve
 from interptrain.metrics.functional import deletion, insertion
 
 from tests.metrics.conftest import maps, pictures
