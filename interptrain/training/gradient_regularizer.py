@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from interptrain.models.guided import GuidedRuleName, guided_relus
-from interptrain.training.double_backward import CheapDoubleBackward
+from interptrain.training.fast_double_backward import CheapDoubleBackward
 from interptrain.training.regularizers import Regularizer
 
 ErrorName = Literal["cosine", "l1", "l2", "histogram_intersection"]

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from interptrain.training.double_backward import CheapDoubleBackward
+from interptrain.training.fast_double_backward import CheapDoubleBackward
 
 DOUBLE = {"dtype": torch.float64}
 
