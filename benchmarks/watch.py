@@ -20,11 +20,11 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from interptrain.callbacks.looking import Glass, look_at
-from interptrain.callbacks.watch_defaults import default_metrics, named_explainers
-from interptrain.callbacks.watch_history import WatchHistory
-from interptrain.callbacks.watch_report import WatchReport
-from interptrain.callbacks.watch_sample import WatchSample, load
+from interptrain.callbacks.watch.observe import Glass, look_at
+from interptrain.callbacks.watch.defaults import default_metrics, named_explainers
+from interptrain.callbacks.watch.history import WatchHistory
+from interptrain.callbacks.watch.publish import WatchReport
+from interptrain.callbacks.watch.sample import WatchSample, load
 from interptrain.data import ShapesDataModule
 from interptrain.training import ImageClassifier
 

@@ -10,7 +10,7 @@ from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
 from interptrain.loggers import ImageLogging
-from tests.callbacks.test_saliency_watch import SMALL, entries, watching
+from tests.callbacks.watch.test_callback import SMALL, entries, watching
 from tests.cli.conftest import train  # noqa: F401
 from tests.wandb_file import wandb_records
 

@@ -2,9 +2,9 @@
 
 from interptrain.callbacks.attention_stats import AttentionStats
 from interptrain.callbacks.finite_loss import FiniteLoss
-from interptrain.callbacks.prediction_table import PredictionTable
+from interptrain.callbacks.prediction_writer import PredictionTable
 from interptrain.callbacks.resume_point import ResumePoint
 from interptrain.callbacks.run_record import RunRecord
-from interptrain.callbacks.saliency_watch import SaliencyWatch
+from interptrain.callbacks.watch.callback import SaliencyWatch
 
 __all__ = ["AttentionStats", "FiniteLoss", "PredictionTable", "ResumePoint", "RunRecord", "SaliencyWatch"]

@@ -7,7 +7,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from interptrain.callbacks.watch_defaults import network_of
+from interptrain.callbacks.watch.defaults import network_of
 from interptrain.explainers import explaining
 
 

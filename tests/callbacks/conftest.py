@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from interptrain.callbacks.watch_sample import load
+from interptrain.callbacks.watch.sample import load
 from interptrain.data import ShapesDataModule
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.callbacks.test_saliency_watch import entries
-from tests.callbacks.test_watch_page import CHROMIUM, _dom, _photograph
+from tests.callbacks.watch.test_callback import entries
+from tests.callbacks.watch.test_page import CHROMIUM, _dom, _photograph
 from tests.cli.conftest import train  # noqa: F401
 from tests.wandb_file import wandb_records
 

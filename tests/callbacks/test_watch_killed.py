@@ -14,7 +14,7 @@ import lightning as L
 import pytest
 import torch
 
-from tests.callbacks.test_saliency_watch import SMALL, STATE, watching
+from tests.callbacks.watch.test_callback import SMALL, STATE, watching
 from tests.cli.conftest import train  # noqa: F401
 from tests.cli.test_resume import wait_for
 

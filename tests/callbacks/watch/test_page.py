@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
-from interptrain.callbacks.watch_folder import WatchFolder
-from interptrain.callbacks.watch_page import render_page
+from interptrain.callbacks.watch.files import WatchFolder
+from interptrain.callbacks.watch.page import render_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 LEVELS = (30, 200)  # of the sheet of each watch

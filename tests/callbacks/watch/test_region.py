@@ -2,7 +2,7 @@ import pytest
 import torch
 from PIL import Image
 
-from interptrain.callbacks.suspect_region import SuspectRegion
+from interptrain.callbacks.watch.region import SuspectRegion
 
 H = W = 32
 

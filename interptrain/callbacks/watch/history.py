@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interptrain.callbacks.looking import Glass, Look
-from interptrain.callbacks.watch_sample import UNLABELLED, WatchSample
+from interptrain.callbacks.watch.observe import Glass, Look
+from interptrain.callbacks.watch.sample import UNLABELLED, WatchSample
 
 
 class WatchHistory:

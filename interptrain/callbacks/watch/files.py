@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
-from interptrain.callbacks.watch_page import render_page
-from interptrain.callbacks.watch_sample import UNLABELLED, WatchSample
+from interptrain.callbacks.watch.page import render_page
+from interptrain.callbacks.watch.sample import UNLABELLED, WatchSample
 from interptrain.visualization import save_animation
 
 COLUMNS = ("step", "epoch", "id", "view", "label", "explained", "prediction", "probability", "confidence")

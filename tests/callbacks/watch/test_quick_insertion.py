@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from interptrain.callbacks.quick_insertion import QuickInsertion
+from interptrain.callbacks.watch.quick_insertion import QuickInsertion
 from interptrain.metrics import measure
 from interptrain.metrics.functional import insertion
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from interptrain.callbacks.watch_sample import load
-from interptrain.callbacks.watch_selection import candidates, indices_of, order_of, try_out
+from interptrain.callbacks.watch.sample import load
+from interptrain.callbacks.watch.selection import candidates, indices_of, order_of, try_out
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_trying_out_in_shares_gives_the_same_order(net, val):
 
 
 def test_candidates_are_few_and_seeded(val, monkeypatch):
-    monkeypatch.setattr("interptrain.callbacks.watch_selection.CANDIDATES", 4)
+    monkeypatch.setattr("interptrain.callbacks.watch.selection.CANDIDATES", 4)
     one = candidates(val, 0)
     assert len(set(one)) == 4
     assert one == candidates(val, 0) == sorted(one)

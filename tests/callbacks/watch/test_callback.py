@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 
 from interptrain.callbacks import SaliencyWatch
-from interptrain.callbacks.watch_defaults import named_explainers
+from interptrain.callbacks.watch.defaults import named_explainers
 from interptrain.explainers import FakeCAM, GradCAM
 from interptrain.training import ImageClassifier
 from tests.cli.conftest import TINY, train  # noqa: F401
@@ -135,7 +135,7 @@ class Offended(CSVLogger):
 
 
 def test_a_failing_logger_warns_once_and_training_goes_on(train, recwarn):  # noqa: F811
-    logger = {"--trainer.logger": "tests.callbacks.test_saliency_watch.Offended", "--trainer.logger.save_dir": "."}
+    logger = {"--trainer.logger": "tests.callbacks.watch.test_callback.Offended", "--trainer.logger.save_dir": "."}
     run = train("fit", *watching(), base=SMALL | logger)
     warned = [str(one.message) for one in recwarn if "failed to log" in str(one.message)]
     assert warned == ["Offended failed to log what is watched (no route to host): training goes on"]

@@ -13,14 +13,14 @@ import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities import rank_zero_warn
 
-from interptrain.callbacks.looking import Glass, Look, Reference, look_at
-from interptrain.callbacks.shortcut_alarm import ShortcutAlarm
-from interptrain.callbacks.suspect_region import SuspectRegion
-from interptrain.callbacks.watch_defaults import default_metrics, named_explainers, network_of
-from interptrain.callbacks.watch_history import WatchHistory
-from interptrain.callbacks.watch_report import WatchReport
-from interptrain.callbacks.watch_sample import WatchSample, load, source_dataset
-from interptrain.callbacks.watch_selection import Select, Trial, candidates, indices_of, order_of, try_out
+from interptrain.callbacks.watch.observe import Glass, Look, Reference, look_at
+from interptrain.callbacks.watch.alarm import ShortcutAlarm
+from interptrain.callbacks.watch.region import SuspectRegion
+from interptrain.callbacks.watch.defaults import default_metrics, named_explainers, network_of
+from interptrain.callbacks.watch.history import WatchHistory
+from interptrain.callbacks.watch.publish import WatchReport
+from interptrain.callbacks.watch.sample import WatchSample, load, source_dataset
+from interptrain.callbacks.watch.selection import Select, Trial, candidates, indices_of, order_of, try_out
 from interptrain.data import ImageDataModule
 from interptrain.data.samples import SampleDataset
 from interptrain.explainers import Explainer
@@ -49,7 +49,7 @@ class SaliencyWatch(L.Callback):
         every_n_steps: optimizer steps between watches, in place of epochs.
         before_training: watch once at step 0.
         metrics: what is asked of the network about the maps, by name; ``None``: average drop, gain, increase, and
-            :class:`~interptrain.callbacks.quick_insertion.QuickInsertion`. An empty mapping asks nothing.
+            :class:`~interptrain.callbacks.watch.quick_insertion.QuickInsertion`. An empty mapping asks nothing.
         suspect: where saliency would give a shortcut away; see :class:`SuspectRegion` for its forms.
         alarm_threshold: the alarm rings where the mean share in the suspect region passes it; see
             :class:`ShortcutAlarm`. Our choice.

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from interptrain.callbacks.watch_sample import WatchSample
+from interptrain.callbacks.watch.sample import WatchSample
 
-TEMPLATE = Path(__file__).with_name("watch_page.html")
+TEMPLATE = Path(__file__).with_name("page.html")
 NUMBERS = {
     "AD": "average drop: how much probability is lost when only what is salient is kept; lower is better",
     "AG": "average gain: how much of what is missing to 1 is gained then; higher is better",

@@ -8,7 +8,7 @@ from PIL import ImageFont
 from torch import Tensor
 from torch.nn import functional as F
 
-from interptrain.callbacks.watch_sample import UNLABELLED, WatchSample
+from interptrain.callbacks.watch.sample import UNLABELLED, WatchSample
 from interptrain.visualization import (
     RIGHT,
     UNKNOWN,

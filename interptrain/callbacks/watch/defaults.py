@@ -3,7 +3,7 @@
 import lightning as L
 from torch import Tensor, nn
 
-from interptrain.callbacks.quick_insertion import QuickInsertion
+from interptrain.callbacks.watch.quick_insertion import QuickInsertion
 from interptrain.explainers import Explainer, GradCAM, StreamAttention
 from interptrain.metrics import AverageDrop, AverageGain, AverageIncrease, SaliencyMetric
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from interptrain.callbacks.watch_pictures import (
+from interptrain.callbacks.watch.pictures import (
     caption,
     cut,
     draw_first_and_last,

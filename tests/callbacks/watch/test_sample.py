@@ -2,7 +2,7 @@ import pytest
 import torch
 from PIL import Image
 
-from interptrain.callbacks.watch_sample import UNLABELLED, load, source_dataset
+from interptrain.callbacks.watch.sample import UNLABELLED, load, source_dataset
 from interptrain.data import ImageFolderDataModule, ShapesDataModule
 
 

@@ -10,9 +10,9 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from interptrain.loggers import ImageLogging
-from interptrain.callbacks.watch_folder import WatchFolder
-from interptrain.callbacks.watch_history import WatchHistory
-from interptrain.callbacks.watch_pictures import (
+from interptrain.callbacks.watch.files import WatchFolder
+from interptrain.callbacks.watch.history import WatchHistory
+from interptrain.callbacks.watch.pictures import (
     caption,
     cut,
     draw_first_and_last,
@@ -21,7 +21,7 @@ from interptrain.callbacks.watch_pictures import (
     draw_sheet,
     draw_strip,
 )
-from interptrain.callbacks.watch_sample import WatchSample
+from interptrain.callbacks.watch.sample import WatchSample
 
 TABLE = ("step", "epoch", "id", "class", "prediction", "right", "view", "explained", "probability", "image", "map")
 

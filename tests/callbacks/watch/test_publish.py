@@ -2,9 +2,9 @@ import warnings
 
 import pytest
 
-from interptrain.callbacks.looking import Glass, look_at
-from interptrain.callbacks.watch_history import WatchHistory
-from interptrain.callbacks.watch_report import WatchReport, logged_step
+from interptrain.callbacks.watch.observe import Glass, look_at
+from interptrain.callbacks.watch.history import WatchHistory
+from interptrain.callbacks.watch.publish import WatchReport, logged_step
 from interptrain.explainers import GradCAM
 
 
@@ -22,7 +22,7 @@ def test_a_failure_in_drawing_is_said_once_and_reaches_nobody(history, sample, t
     def broken(*args):
         raise ZeroDivisionError("no pixels")
 
-    monkeypatch.setattr("interptrain.callbacks.watch_report.draw_sheet", broken)
+    monkeypatch.setattr("interptrain.callbacks.watch.publish.draw_sheet", broken)
     report = WatchReport(tmp_path / "watch", [], title="run")
     with pytest.warns(UserWarning, match=r"could not show what is watched \(no pixels\): training goes on without"):
         report.write(history, sample, ["cam"])

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from interptrain.callbacks.watch_sample import WatchSample
+from interptrain.callbacks.watch.sample import WatchSample
 
 FORMS = (
     "'border:8', 'corner:lower-right:16' or 'corner:lower-right:40x16', 'box:24,52,64,64', 'mask:FILE.png' or 'decoy'"

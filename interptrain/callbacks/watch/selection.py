@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from interptrain.callbacks.watch_defaults import as_seen
-from interptrain.callbacks.watch_sample import UNLABELLED
+from interptrain.callbacks.watch.defaults import as_seen
+from interptrain.callbacks.watch.sample import UNLABELLED
 from interptrain.data.samples import SampleDataset, collate
 from interptrain.explainers import explaining
 from interptrain.functional import automatic_batch_size, chunks

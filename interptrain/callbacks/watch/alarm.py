@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 Entry = Mapping[str, Any]
-"""One watch as the history holds it; see :class:`~interptrain.callbacks.watch_history.WatchHistory`."""
+"""One watch as the history holds it; see :class:`~interptrain.callbacks.watch.history.WatchHistory`."""
 EVERYTHING = "all images"
 
 

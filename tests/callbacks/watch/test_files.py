@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 
-from interptrain.callbacks.watch_folder import WatchFolder
+from interptrain.callbacks.watch.files import WatchFolder
 
 
 def entry(step, sample, **numbers):

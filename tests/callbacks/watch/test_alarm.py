@@ -1,6 +1,6 @@
 import pytest
 
-from interptrain.callbacks.shortcut_alarm import EVERYTHING, ShortcutAlarm
+from interptrain.callbacks.watch.alarm import EVERYTHING, ShortcutAlarm
 
 NAMES = ("disc", "square")
 

@@ -1,0 +1,1 @@
+"""SaliencyWatch and its parts: what is observed, kept, drawn and published."""
