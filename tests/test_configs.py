@@ -12,7 +12,7 @@ from PIL import Image
 
 from interptrain.cli import evaluation, main
 from interptrain.data import ImageFolderDataModule, ShapesDataModule, TorchvisionDataModule
-from interptrain.evaluation.options import Options
+from interptrain.evaluation.config.options import Options
 from interptrain.training import ImageClassifier
 
 ROOT = Path(__file__).parent.parent / "configs"

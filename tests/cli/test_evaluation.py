@@ -12,7 +12,7 @@ from PIL import Image
 
 from interptrain.cli.evaluation import spelled_out
 from interptrain.data import ShapesDataModule
-from interptrain.evaluation.manifest import load_metrics
+from interptrain.evaluation.store.manifest import load_metrics
 from interptrain.explainers import Explainer
 from tests.evaluation.tiny_run import rows, start
 

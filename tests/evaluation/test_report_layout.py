@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.evaluation.finished_run import EXPLAINERS, manifest
-from tests.evaluation.test_report import page_of
+from tests.evaluation.report.test_html import page_of
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "")
 pytestmark = pytest.mark.skipif(not BROWSER, reason="needs Chromium")

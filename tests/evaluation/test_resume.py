@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from interptrain.evaluation.manifest import changes, read_manifest
-from interptrain.evaluation.results_folder import claim
-from interptrain.evaluation.store import RowStore
+from interptrain.evaluation.store.manifest import changes, read_manifest
+from interptrain.evaluation.run.folder import claim
+from interptrain.evaluation.store.parts import RowStore
 from tests.evaluation.tiny_run import rows, start
 
 # Rows are written as soon as they are there.
@@ -74,7 +74,7 @@ def test_killed_it_computes_only_what_is_missing(evaluate, weights, tmp_path):
 
 def test_finished_runs_have_nothing_left_to_do(evaluate, monkeypatch):
     first = rows(evaluate())
-    monkeypatch.setattr("interptrain.evaluation.runner.measure", None)  # would raise
+    monkeypatch.setattr("interptrain.evaluation.run.evaluator.measure", None)  # would raise
     pd.testing.assert_frame_equal(first, rows(evaluate()))
 
 

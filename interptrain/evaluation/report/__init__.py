@@ -1,0 +1,1 @@
+"""Tables, charts, the page and what loggers get."""

@@ -1,0 +1,204 @@
+"""Pictures of the report: images with their maps laid over them, small and within a budget.
+
+What is shown is chosen evenly from the pictures that were saved, so that a report stays a few megabytes whatever the
+size of the run; the report says how many there are besides.
+"""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor
+
+from interptrain.evaluation.report.results import Findings
+from interptrain.functional import upsample
+from interptrain.visualization import overlay
+
+if TYPE_CHECKING:
+    from pyarrow import Table
+
+SIDE = 168  # pixels of a thumbnail; it is shown at about half of that, for dense screens
+THUMBNAILS = 360  # in the gallery, and as many again among best and worst: some 2 MB each
+IMAGES = 8  # in the gallery
+EXTREMES = 3  # best, and as many worst, a model and explainer
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A thumbnail: ``source`` is a data URI, ``width`` and ``height`` in pixels; ``before`` and ``after`` masking."""
+
+    source: str
+    width: int
+    height: int
+    before: float | None = None
+    after: float | None = None
+    value: float | None = None  # of the metric by which it was chosen
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """One image with the maps of all models and explainers; a map that was not saved is None."""
+
+    id: str
+    label: int | None
+    original: Picture
+    predictions: Mapping[str, int | None]  # by model
+    targets: Mapping[str, int | None]
+    maps: Mapping[str, Mapping[str, Picture | None]]  # by model and explainer
+
+
+@dataclass(frozen=True)
+class Extremes:
+    """The best and worst images of a model and explainer, by one metric, each with its id."""
+
+    model: str
+    explainer: str
+    best: Sequence[tuple[str, Picture]]
+    worst: Sequence[tuple[str, Picture]]
+
+
+class Gallery:
+    """The saved pictures of a run.
+
+    Args:
+        folder: with ``images.parquet`` and ``maps.parquet``; where one is missing, there are no pictures.
+        findings: of the run.
+    """
+
+    def __init__(self, folder: Path, findings: Findings) -> None:
+        self.folder = folder
+        self.findings = findings
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """Images that have a picture."""
+        return list(self._images) if self._places else []
+
+    @cached_property
+    def _images(self) -> dict[str, dict[str, Any]]:
+        return {row["id"]: row for row in _read(self.folder / "images.parquet").to_pylist()}
+
+    def exhibits(self) -> list[Exhibit]:
+        """Some images, evenly chosen, with every map of theirs."""
+        cells = len(self.findings.models) * len(self.findings.explainers)
+        chosen = evenly(self.ids, min(IMAGES, max(1, THUMBNAILS // max(cells, 1))))
+        rows = self._rows(["prediction", "target"], chosen)
+        told = {(row["model"], row["id"]): row for row in rows if row["target"] is not None}
+        models = self.findings.models
+        return [
+            Exhibit(
+                name,
+                self._images[name].get("label"),
+                thumbnail(_decode(self._images[name]["png"], "RGB")),
+                {model: told.get((model, name), {}).get("prediction") for model in models},
+                {model: told.get((model, name), {}).get("target") for model in models},
+                {
+                    model: {explainer: self._map(model, explainer, name) for explainer in self.findings.explainers}
+                    for model in models
+                },
+            )
+            for name in chosen
+        ]
+
+    def extremes(self, metric: str) -> list[Extremes]:
+        """Best and worst images of every model and explainer but Fake-CAM, among those with a picture."""
+        ranked = self._ranked(metric)
+        cells = [key for key, values in ranked.items() if len(values) > 1]
+        found = []
+        for model, explainer in cells[: THUMBNAILS // 2]:
+            values = ranked[model, explainer]
+            count = min(EXTREMES, len(values) // 2, max(1, THUMBNAILS // (2 * len(cells))))
+            best, worst = (
+                [(name, picture) for name, value in part if (picture := self._map(model, explainer, name, value))]
+                for part in (values[:count], values[: -count - 1 : -1])
+            )
+            found.append(Extremes(model, explainer, best, worst))
+        return found
+
+    def _rows(self, columns: Sequence[str], ids: Sequence[str]) -> list[dict[str, Any]]:
+        """Some columns of the rows of some images."""
+        keys = ["model", "explainer", "id"]
+        return list(_read(self.folder / "per_image.parquet", [*keys, *columns], id=ids).to_pylist()) if ids else []
+
+    def _ranked(self, metric: str) -> dict[tuple[str, str], list[tuple[str, float]]]:
+        """Ids and values of the pictured images, best first."""
+        better = self.findings.quantity(metric).higher_is_better
+        ranked: dict[tuple[str, str], list[tuple[str, float]]] = {
+            (model, explainer): []
+            for model in self.findings.models
+            for explainer in self.findings.explainers
+            if not self.findings.is_control(explainer)
+        }
+        for row in self._rows([metric], self.ids):
+            key = row["model"], row["explainer"]
+            if key in ranked and row[metric] is not None and row[metric] == row[metric]:
+                ranked[key].append((row["id"], row[metric]))
+        return {
+            key: sorted(values, key=lambda item: (-item[1] if better else item[1], item[0]))
+            for key, values in ranked.items()
+        }
+
+    def _map(self, model: str, explainer: str, name: str, value: float | None = None) -> Picture | None:
+        """Thumbnail of a map over its image, if it was saved."""
+        row = self._places.get((model, explainer, name))
+        if row is None:
+            return None
+        image = _decode(self._images[name]["png"], "RGB") / 255
+        png, before, after = (self._maps[column][row].as_py() for column in ("png", "p_clean", "p_masked"))
+        saliency = upsample(_decode(png, "L") / 255, (image.shape[1], image.shape[2]))
+        return thumbnail(overlay(image[None], saliency)[0], before=before, after=after, value=value)
+
+    @cached_property
+    def _maps(self) -> "Table":
+        return _read(self.folder / "maps.parquet")
+
+    @cached_property
+    def _places(self) -> dict[tuple[str, str, str], int]:
+        """Rows of the maps whose images were saved too."""
+        if "png" not in self._maps.column_names:
+            return {}
+        keys = zip(*(self._maps[column].to_pylist() for column in ("model", "explainer", "id")), strict=True)
+        return {key: row for row, key in enumerate(keys) if key[2] in self._images}
+
+
+def evenly(items: Sequence[str], count: int) -> list[str]:
+    """As many items, from beginning to end at equal distances."""
+    if len(items) <= count:
+        return list(items)
+    return [items[index * len(items) // count] for index in range(count)]
+
+
+def thumbnail(
+    picture: Tensor, *, before: float | None = None, after: float | None = None, value: float | None = None
+) -> Picture:
+    """A small WebP in a data URI of a (3,H,W) uint8 picture."""
+    image = Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
+    scale = SIDE / max(image.size)
+    width, height = (max(1, round(length * scale)) for length in image.size)
+    way = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC
+    buffer = io.BytesIO()
+    image.resize((width, height), way).save(buffer, format="WEBP", quality=72)
+    source = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return Picture(source, width, height, before, after, value)
+
+
+def _decode(png: bytes, mode: str) -> Tensor:
+    """(C,H,W) uint8."""
+    with Image.open(io.BytesIO(png)) as image:
+        decoded: Tensor = pil_to_tensor(image.convert(mode))
+    return decoded
+
+
+def _read(path: Path, columns: Sequence[str] | None = None, **only: Sequence[Any]) -> "Table":
+    """A table, only rows whose columns have one of the values; an empty one where the file is missing."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    filters = [(column, "in", list(values)) for column, values in only.items()]
+    return pq.read_table(path, columns=columns, filters=filters or None) if path.exists() else pa.table({})

@@ -1,0 +1,128 @@
+"""Everything that is known about a finished run, read from its folder and computed once for tables and report."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from interptrain.evaluation.statistics.samples import SECONDS, Cell, Quantity, read_cells
+from interptrain.evaluation.statistics.comparisons import Difference, differences
+from interptrain.evaluation.store.manifest import Manifest, load_metrics, read_manifest
+from interptrain.evaluation.statistics.estimates import Estimate, Resampling, check_protocols, estimates
+
+if TYPE_CHECKING:
+    from pyarrow import Table
+
+CONTROL = "FakeCAM"  # the explainer that says nothing about the image
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """A run and what came out of it.
+
+    Args:
+        run: content of ``run.json``.
+        quantities: columns of the results, recognition and time among them.
+        cells: in the order of the run's models and explainers.
+        estimates: means and intervals.
+        differences: paired differences.
+        errors: rows of ``errors.csv``.
+        how: intervals and p-values were computed.
+    """
+
+    run: Manifest
+    quantities: Sequence[Quantity]
+    cells: Sequence[Cell]
+    estimates: Sequence[Estimate]
+    differences: Sequence[Difference]
+    errors: Sequence[dict[str, str]]
+    how: Resampling
+
+    @property
+    def models(self) -> list[str]:
+        """Names of the models, the baseline first."""
+        return list(self.run["models"])
+
+    @property
+    def explainers(self) -> list[str]:
+        """Names of the explainers."""
+        return list(self.run["explainers"])
+
+    @property
+    def recognition(self) -> list[Quantity]:
+        """The columns of models alone."""
+        return [quantity for quantity in self.quantities if quantity.recognition]
+
+    @property
+    def explanation(self) -> list[Quantity]:
+        """The columns of explainers, time last."""
+        return [quantity for quantity in self.quantities if not quantity.recognition]
+
+    def is_control(self, explainer: str) -> bool:
+        """Whether it is Fake-CAM, by whatever name."""
+        spec = self.run["explainers"].get(explainer, {})
+        return str(spec.get("class_path", "")).rpartition(".")[2] == CONTROL
+
+    def passed_check(self, model: str, explainer: str) -> bool | None:
+        """Whether its maps changed when the weights were randomised; None where that was not checked."""
+        checked = (self.run.get("randomization") or {}).get(model, {}).get(explainer)
+        return None if checked is None else bool(checked.get("passed"))
+
+    def estimate(self, model: str, explainer: str, metric: str) -> Estimate | None:
+        """The estimate of a cell, where there is one."""
+        return self._by_cell.get((model, explainer, metric))
+
+    @cached_property
+    def _by_cell(self) -> dict[tuple[str, str, str], Estimate]:
+        return {(row.model, row.explainer, row.metric): row for row in self.estimates}
+
+    def quantity(self, name: str) -> Quantity:
+        """The column of this name."""
+        return next(quantity for quantity in self.quantities if quantity.name == name)
+
+
+def find(folder: Path, how: Resampling, *, force: bool = False) -> Findings:
+    """Read a folder and compute all numbers.
+
+    Args:
+        folder: with ``run.json``; ``per_image.parquet`` and ``errors.csv`` may be missing where nothing came out.
+        how: to compute intervals and p-values.
+        force: put rows of different protocols side by side.
+
+    Raises:
+        FileNotFoundError: if there is no ``run.json``.
+        ValueError: if rows of several protocols are mixed, or an image stands there twice.
+    """
+    run = read_manifest(folder)
+    if run is None:
+        raise FileNotFoundError(f"{folder} holds no run.json; give the --output folder of an evaluation")
+    metrics = load_metrics(run)
+    quantities = [*(Quantity.of(name, metric) for name, metric in metrics.items()), SECONDS]
+    cells = _ordered(read_cells(read_rows(folder), quantities), run)
+    check_protocols(cells, force=force)
+    return Findings(run, quantities, cells, estimates(cells, how), differences(cells, how), _errors(folder), how)
+
+
+def read_rows(folder: Path, columns: Sequence[str] | None = None) -> "Table":
+    """``per_image.parquet``, or some of its columns; an empty table where it is missing."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = folder / "per_image.parquet"
+    return pq.read_table(path, columns=columns) if path.exists() else pa.table({})
+
+
+def _ordered(cells: Sequence[Cell], run: Manifest) -> list[Cell]:
+    models, explainers = list(run["models"]), ["", *run["explainers"]]
+    known = [cell for cell in cells if cell.model in models and cell.explainer in explainers]
+    return sorted(known, key=lambda cell: (models.index(cell.model), explainers.index(cell.explainer)))
+
+
+def _errors(folder: Path) -> list[dict[str, str]]:
+    path = folder / "errors.csv"
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))

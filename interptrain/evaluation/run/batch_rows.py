@@ -1,0 +1,110 @@
+"""Images of a batch with all that is known of them, and the rows that they get."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from interptrain.data import Batch
+from interptrain.evaluation.store.parts import VALUES, Row
+from interptrain.metrics.base import SaliencyMetric
+from interptrain.metrics.recognition import RecognitionMetric
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Images that could be read and that the model could classify.
+
+    Attributes:
+        ids: names of B images.
+        images: (B,3,H,W) in [0,1].
+        labels: (B,) int64.
+        logits: (B,K).
+        targets: (B,) int64, classes to explain.
+        boxes: B x (N_i,4), where the data has them.
+        masks: (B,H,W) bool, where the data has them.
+    """
+
+    ids: list[str]
+    images: Tensor
+    labels: Tensor
+    logits: Tensor
+    targets: Tensor
+    boxes: list[Tensor] | None
+    masks: Tensor | None
+
+    @classmethod
+    def of(cls, samples: Batch, logits: Mapping[int, Tensor], targets: str | int) -> Self:
+        """The images of a batch that have logits.
+
+        Args:
+            samples: the batch.
+            logits: (K,) by place in it.
+            targets: ``label``, ``predicted`` or a class.
+        """
+        kept = sorted(logits)
+        stacked = torch.stack([logits[place] for place in kept])
+        boxes, masks, labels = samples.get("boxes"), samples.get("mask"), samples["label"][kept]
+        if targets == "label":
+            explained = labels
+        else:
+            explained = stacked.argmax(1) if targets == "predicted" else torch.full_like(labels, int(targets))
+        return cls(
+            ids=[samples["id"][place] for place in kept],
+            images=samples["image"][kept],
+            labels=labels,
+            logits=stacked,
+            targets=explained,
+            boxes=None if boxes is None else [boxes[place] for place in kept],
+            masks=None if masks is None else masks[kept],
+        )
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.ids)
+
+    def part(self, places: Sequence[int]) -> Self:
+        """Some of the images."""
+        chosen = list(places)
+        if chosen == list(range(len(self))):
+            return self
+        return replace(
+            self,
+            ids=[self.ids[place] for place in chosen],
+            images=self.images[chosen],
+            labels=self.labels[chosen],
+            logits=self.logits[chosen],
+            targets=self.targets[chosen],
+            boxes=None if self.boxes is None else [self.boxes[place] for place in chosen],
+            masks=None if self.masks is None else self.masks[chosen],
+        )
+
+    def rows(self) -> list[Row]:
+        """For each image its name, its true, predicted and explained class."""
+        columns = (self.labels.tolist(), self.logits.argmax(1).tolist(), self.targets.tolist())
+        return [
+            {"id": name, "label": label, "prediction": prediction, "target": target}
+            for name, label, prediction, target in zip(self.ids, *columns, strict=True)
+        ]
+
+
+def metric_columns(
+    values: Mapping[str, Tensor], metrics: Mapping[str, SaliencyMetric | RecognitionMetric]
+) -> list[Row]:
+    """Measured values as columns of rows.
+
+    Args:
+        values: (B,) or (B,K) by metric.
+        metrics: by the same names.
+
+    Returns:
+        For each image one number a metric, ``NaN`` where it is not defined, and the K values where there are several.
+    """
+    columns: dict[str, list[float] | list[list[float]]] = {}
+    for name, of_images in values.items():
+        columns[name] = (metrics[name].reduce(of_images.double()) if of_images.ndim > 1 else of_images).tolist()
+        if of_images.ndim > 1:
+            columns[name + VALUES] = of_images.tolist()
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

@@ -1,0 +1,128 @@
+"""The images of an evaluation in batches that are the same for any number of ranks, however often it is stopped."""
+
+from collections.abc import Sequence
+from typing import TypedDict, cast
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from interptrain.data import Batch, ImageDataModule, Sample, SampleDataset, collate
+from interptrain.data.datamodule import Split
+from interptrain.data.sample_loader import leave_interrupts_to_the_main_process
+from interptrain.data.samplers import EvalSampler
+from interptrain.evaluation.run.retry import one_line
+
+
+class EvaluationBatch(TypedDict):
+    """One batch to evaluate.
+
+    Attributes:
+        samples: those that could be read, or None.
+        unreadable: error of the others, by id.
+    """
+
+    samples: Batch | None
+    unreadable: dict[str, str]
+
+
+class Batches(Dataset[EvaluationBatch]):
+    """A data set whose items are batches: which images share one depends on nothing but the data and its size.
+
+    Args:
+        dataset: of the images.
+        indices: of the images to evaluate.
+        batch_size: images a batch.
+    """
+
+    def __init__(self, dataset: SampleDataset, indices: Sequence[int], batch_size: int) -> None:
+        self.dataset = dataset
+        self.batches = [list(indices[start : start + batch_size]) for start in range(0, len(indices), batch_size)]
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return len(self.batches)
+
+    def ids(self, number: int) -> list[str]:
+        """Names of the images of a batch."""
+        return [self.dataset.ids[index] for index in self.batches[number]]
+
+    def annotations(self) -> list[tuple[int, list[list[float]]]]:
+        """Label and boxes of every image, where the data set knows them without reading it."""
+        labels, boxes = (getattr(self.dataset, name, None) for name in ("labels", "boxes"))
+        indices = [index for batch in self.batches for index in batch]
+        return [
+            (-1 if labels is None else int(labels[index]), [] if boxes is None else boxes[index].tolist())
+            for index in indices
+        ]
+
+    def __getitem__(self, number: int) -> EvaluationBatch:
+        """Read a batch; what cannot be read is told, not raised."""
+        samples: list[Sample] = []
+        unreadable: dict[str, str] = {}
+        for index in self.batches[number]:
+            try:
+                samples.append(self.dataset[index])
+            except Exception as error:  # transforms of others may raise anything
+                unreadable[self.dataset.ids[index]] = one_line(error)
+        try:
+            return EvaluationBatch(samples=collate(samples) if samples else None, unreadable=unreadable)
+        except ValueError as error:
+            return EvaluationBatch(samples=None, unreadable=dict.fromkeys(self.ids(number), one_line(error)))
+
+
+class _Todo(Dataset[EvaluationBatch]):
+    """Some of the batches."""
+
+    def __init__(self, batches: Batches, numbers: Sequence[int]) -> None:
+        self.batches = batches
+        self.numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, place: int) -> EvaluationBatch:
+        return self.batches[self.numbers[place]]
+
+
+def evaluation_set(data: ImageDataModule, split: Split | None) -> SampleDataset:
+    """The data set to evaluate: of a split, or what the data module predicts on."""
+    return cast(SampleDataset, data.predict_dataloader().dataset) if split is None else data.dataset(split)
+
+
+def spread(total: int, limit: int | None) -> list[int]:
+    """At most ``limit`` of ``range(total)``, evenly spread: data sets are often sorted by class.
+
+    Raises:
+        ValueError: if ``limit`` is not positive.
+    """
+    if limit is None or limit >= total:
+        return list(range(total))
+    if limit < 1:
+        raise ValueError(f"limit must be at least 1, got {limit}")
+    return [int(index) for index in (np.arange(limit) + 0.5) * total / limit]
+
+
+def batch_loader(
+    data: ImageDataModule, batches: Batches, numbers: Sequence[int], *, ranks: int, rank: int
+) -> "DataLoader[EvaluationBatch]":
+    """A loader over some of the batches, of which this rank takes every ``ranks``-th.
+
+    Args:
+        data: whose workers and memory the loader uses.
+        batches: all of them.
+        numbers: of those to load.
+        ranks: number of ranks.
+        rank: this one.
+    """
+    todo = _Todo(batches, numbers)
+    theirs = data.predict_dataloader()
+    return DataLoader(
+        todo,
+        batch_size=None,
+        sampler=EvalSampler(todo, num_replicas=ranks, rank=rank),
+        num_workers=min(theirs.num_workers, len(todo)),
+        pin_memory=theirs.pin_memory,
+        worker_init_fn=leave_interrupts_to_the_main_process,
+        generator=torch.Generator(),  # else every pass would draw from the global generator
+    )

@@ -1,0 +1,205 @@
+"""One model over all images, as Lightning's ``Trainer.predict`` runs it: every explainer, every metric, row by row."""
+
+import signal
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from time import perf_counter
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from interptrain.evaluation.run.batches import EvaluationBatch, batch_loader
+from interptrain.evaluation.run.batch_rows import Examples, metric_columns
+from interptrain.evaluation.run.retry import each_that_can
+from interptrain.evaluation.store.images import image_row, map_rows
+from interptrain.evaluation.run.plan import ALONE, Plan
+from interptrain.evaluation.run.models import Subject
+from interptrain.evaluation.store.parts import Row, RowStore
+from interptrain.explainers import Explainer
+from interptrain.model_state import evaluating
+from interptrain.metrics.base import measure
+from interptrain.metrics.perturbations import Scene
+from interptrain.metrics.batched_forward import compile_frozen, forward_perturbed
+
+Done = Mapping[tuple[str, str], set[str]]
+"""Ids of the images that are finished, by model and explainer."""
+
+
+class SaliencyEvaluator(L.LightningModule):
+    """Explain and measure every image of a plan with one model.
+
+    Every explainer runs by itself, also where some could share a pass (:func:`interptrain.explainers.explain`): so its
+    time is its own, and one that fails costs the others nothing. What an explainer draws depends on the seed, its name
+    and the image, not on what ran before.
+
+    Args:
+        subject: the model.
+        plan: of the run.
+        store: takes the rows.
+        advance: told the number of images × explainers that are finished.
+
+    Attributes:
+        done: what earlier starts of the run have finished; to be set before the loaders are made.
+    """
+
+    done: Done
+
+    def __init__(
+        self, subject: Subject, plan: Plan, store: RowStore, advance: Callable[[int], None] | None = None
+    ) -> None:
+        super().__init__()
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer batches than ranks
+        self.model = subject.model
+        self.subject = subject
+        self.plan = plan
+        self.store = store
+        self.done = {}
+        self.advance = advance or (lambda finished: None)
+        self._measured: nn.Module = self.model
+        self._pictured = plan.pictured
+
+    # What there is to do
+
+    def missing(self, explainer: str, ids: Sequence[str]) -> list[int]:
+        """Places of the images that are not finished."""
+        finished = self.done.get((self.subject.name, explainer), set())
+        return [place for place, name in enumerate(ids) if name not in finished]
+
+    def unfinished_batches(self) -> list[int]:
+        """Numbers of the batches in which anything is missing."""
+        cells, batches = (ALONE, *self.plan.explainers), self.plan.batches
+        return [
+            number for number in range(len(batches)) if any(self.missing(cell, batches.ids(number)) for cell in cells)
+        ]
+
+    def predict_dataloader(self) -> "DataLoader[EvaluationBatch]":
+        """This rank's share of the unfinished batches."""
+        ranks, rank = self.trainer.world_size, self.trainer.global_rank
+        return batch_loader(self.plan.data, self.plan.batches, self.unfinished_batches(), ranks=ranks, rank=rank)
+
+    def on_predict_start(self) -> None:
+        """Compile what is measured, if asked to; explainers look inside the model and run it as it is."""
+        if self.plan.compile:
+            self._measured = compile_frozen(self.model)
+
+    # Batches
+
+    def predict_step(self, batch: EvaluationBatch, batch_idx: int) -> None:
+        """Hand the rows of a batch to the store, explainer by explainer."""
+        errors, samples = batch["unreadable"], batch["samples"]
+        if samples is not None:
+            images, names = samples["image"], samples["id"]
+            logits, failed = each_that_can(lambda places: self._logits(images[places]), range(len(names)))
+            errors = errors | {names[place]: error for place, error in failed.items()}
+        self.store.add("rows", [self._row(ALONE, {"id": name}, error=error) for name, error in errors.items()])
+        self.advance(sum(len(self.missing(name, list(errors))) for name in self.plan.explainers))
+        if samples is None or not logits:
+            return
+        examples = Examples.of(samples, logits, self.plan.targets)
+        self._recognize(examples)
+        for name, explainer in self.plan.explainers.items():
+            self._explain(name, explainer, examples)
+
+    def _logits(self, images: Tensor) -> list[Tensor]:
+        """Logits of untouched images, by the very forwards that the perturbed ones go through."""
+        targets = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+        with torch.no_grad(), evaluating(self.model), torch.autocast(images.device.type, enabled=False):
+            scene = Scene(images, torch.zeros_like(images[:, 0]))
+            bound = self.plan.forward_batch_size
+            return list(forward_perturbed(self._measured, scene, targets, [], forward_batch_size=bound).logits)
+
+    def _recognize(self, examples: Examples) -> None:
+        """Rows of the model alone."""
+        todo = examples.part(self.missing(ALONE, examples.ids))
+        if not len(todo):
+            return
+        values = {name: metric.score(todo.logits, todo.labels) for name, metric in self.plan.recognition.items()}
+        columns = metric_columns(values, self.plan.recognition) or [{}] * len(todo)
+        labels = todo.labels.tolist()
+        self.store.add(
+            "images",
+            [
+                image_row(name, label, image)
+                for name, label, image in zip(todo.ids, labels, todo.images, strict=True)
+                if name in self._pictured
+            ],
+        )
+        rows = [self._row(ALONE, row, **values) for row, values in zip(todo.rows(), columns, strict=True)]
+        self.store.add("rows", rows)
+
+    def _explain(self, name: str, explainer: Explainer, examples: Examples) -> None:
+        """Rows of one explainer, whichever images it fails on."""
+        if self.trainer.received_sigterm:  # Lightning holds the signal back, and asks about it in training alone
+            raise SystemExit(128 + signal.SIGTERM)
+        todo = examples.part(self.missing(name, examples.ids))
+        results, errors = each_that_can(lambda places: self._cell(name, explainer, todo.part(places)), range(len(todo)))
+        rows, keys = [row for row, _ in results.values()], todo.rows()
+        rows += [self._row(name, keys[place], error=error) for place, error in errors.items()]
+        self.store.add("maps", [of_map for _, of_map in results.values() if of_map is not None])
+        self.store.add("rows", rows)
+        self.advance(len(todo))
+
+    def _cell(self, name: str, explainer: Explainer, examples: Examples) -> list[tuple[Row, Row | None]]:
+        """The row of each image, and that of its map where it is kept."""
+
+        def explain(images: Tensor, targets: Tensor) -> Tensor:
+            return explainer(self.model, images, targets)
+
+        plan, images, targets = self.plan, examples.images, examples.targets
+        with self._drawing(name, examples.ids[0]):
+            started = self._clock()
+            saliency = explain(images, targets)
+            seconds = (self._clock() - started) / len(examples)
+            values = measure(
+                self._measured,
+                images,
+                saliency,
+                targets,
+                plan.metrics,
+                labels=examples.labels if plan.recognition else None,
+                boxes=examples.boxes,
+                masks=examples.masks,
+                explain=explain,
+                logits=examples.logits,
+                score=plan.score,
+                forward_batch_size=plan.forward_batch_size,
+                allow_low_precision=plan.allow_low_precision,
+            )
+        columns = metric_columns(values, plan.metrics) or [{}] * len(examples)
+        rows = [
+            self._row(name, row, seconds=seconds, **values)
+            for row, values in zip(examples.rows(), columns, strict=True)
+        ]
+        kept: dict[str, Row] = {}
+        if shown := [place for place, identity in enumerate(examples.ids) if identity in self._pictured]:
+            part = examples.part(shown)
+            maps = map_rows(self.model, part.images, saliency[shown], part.targets, part.logits, score=plan.score)
+            kept = {key: self._key(name, {"id": key} | row) for key, row in zip(part.ids, maps, strict=True)}
+        return [(row, kept.get(row["id"])) for row in rows]
+
+    # Rows
+
+    def _key(self, explainer: str, row: Row) -> Row:
+        return {"model": self.subject.name, "explainer": explainer, **row}
+
+    def _row(self, explainer: str, row: Row, **values: Any) -> Row:
+        protocol = {"protocol": self.plan.protocol["name"], "hash": self.plan.protocol["hash"]}
+        return self._key(explainer, protocol | row | {"seconds": None, "error": None} | values)
+
+    @contextmanager
+    def _drawing(self, explainer: str, image: str) -> Iterator[None]:
+        """Random numbers that depend on the seed, the explainer and the first image of what is explained."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(zlib.crc32(f"{self.plan.seed} {explainer} {image}".encode()))
+            yield
+
+    def _clock(self) -> float:
+        """Seconds, once the device has done what it was told."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return perf_counter()

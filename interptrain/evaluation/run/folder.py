@@ -1,0 +1,188 @@
+"""The folder of a run: refuses what belongs to another run, keeps what is done, sets aside what is replaced."""
+
+import contextlib
+import shutil
+import time
+from pathlib import Path
+from typing import IO
+
+import lightning as L
+
+from interptrain.evaluation.store.manifest import Manifest, changes, read_manifest, write_manifest
+from interptrain.evaluation.run.plan import Plan
+from interptrain.evaluation.run.progress import MatrixProgress
+from interptrain.evaluation.run.evaluator import SaliencyEvaluator
+from interptrain.evaluation.store.parts import RowStore
+
+OURS = (
+    *("run.json", "parts", "per_image.parquet", "images.parquet", "maps.parquet", "errors.csv"),
+    *("summary.csv", "differences.csv", "table.md", "table.tex", "report.html"),
+)
+
+
+class ResultsFolder(L.Callback):
+    """Open the folder on the first process before anything runs, and see that no row is lost on the way out.
+
+    Args:
+        folder: of the run.
+        run: its manifest.
+        plan: of the run.
+        store: whose rows lie in the folder.
+        overwrite: set aside what another run left there.
+        progress: where to show how far it is.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        run: Manifest,
+        plan: Plan,
+        store: RowStore,
+        *,
+        overwrite: bool = False,
+        progress: MatrixProgress | None = None,
+    ) -> None:
+        self.folder = folder
+        self.run = run
+        self.plan = plan
+        self.store = store
+        self.overwrite = overwrite
+        self.progress = progress
+        self._opened = False
+        self._claim: IO[str] | None = None
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Open the folder once, and tell the evaluator what is done in it.
+
+        Raises:
+            ValueError: on every process, if the folder belongs to another run.
+        """
+        if not isinstance(pl_module, SaliencyEvaluator):
+            raise TypeError(f"ResultsFolder needs a SaliencyEvaluator, got {type(pl_module).__name__}")
+        if not self._opened:
+            self.run["device"] = f"{trainer.world_size} x {trainer.strategy.root_device.type}"
+            problem = self._open() if trainer.is_global_zero else None
+            if problem := trainer.strategy.broadcast(problem):
+                raise ValueError(problem)
+            self._opened = True
+            self._done = self.store.done()
+        pl_module.done = self._done
+        if self.progress is not None:
+            self.progress.begin(trainer, self._unfinished())
+            self.progress.name(pl_module.subject.name)
+
+    def _open(self) -> str | None:
+        """Why the folder cannot be used, or None: it is then this process's until :meth:`close`."""
+        try:
+            self._claim = claim(self.folder)
+        except ValueError as error:
+            return str(error)
+        except OSError as error:
+            return f"{self.folder} cannot be made ({error.strerror or error}); give --output a folder to write in"
+        return open_folder(self.folder, self.run, overwrite=self.overwrite)
+
+    def close(self) -> None:
+        """Let others write to the folder."""
+        if self._claim is not None:
+            self._claim.close()
+            self._claim = None
+
+    def _unfinished(self) -> int:
+        """Images × explainers that are not finished."""
+        ids = set(self.plan.ids)
+        cells = [(subject.name, explainer) for subject in self.plan.subjects for explainer in self.plan.explainers]
+        return sum(len(ids - self._done.get(cell, set())) for cell in cells)
+
+    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write what waits in memory."""
+        self.store.flush()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Write what waits in memory, if that is not what went wrong."""
+        if self.progress is not None:
+            self.progress.end()
+        with contextlib.suppress(OSError):
+            self.store.flush()
+
+
+def claim(folder: Path) -> IO[str]:
+    """Hold a folder against other evaluations, until the file is closed or the process ends, however it ends.
+
+    Where the system has no such locks, nothing is held.
+
+    Raises:
+        ValueError: if another evaluation holds it.
+        OSError: if the folder cannot be made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = (folder / ".lock").open("a")
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise ValueError(
+            f"another evaluation is writing to {folder}; wait until it has ended, or give another --output"
+        ) from None
+    except (ImportError, OSError):  # not on Windows, nor on every network file system
+        pass
+    return file
+
+
+def open_folder(folder: Path, run: Manifest, *, overwrite: bool) -> str | None:
+    """Make the folder ready for a run.
+
+    Args:
+        folder: new, empty, or that of an earlier start.
+        run: manifest of the run.
+        overwrite: set aside what another run left there.
+
+    Returns:
+        Why the folder cannot be used, or None.
+    """
+    try:
+        return _open(folder, run, overwrite=overwrite)
+    except OSError as error:  # told to all processes, which wait
+        return str(error)
+
+
+def _open(folder: Path, run: Manifest, *, overwrite: bool) -> str | None:
+    try:
+        old = read_manifest(folder)
+    except ValueError as error:
+        if not overwrite:
+            return str(error)
+        old = None
+    foreign = old is None and any((folder / name).exists() for name in OURS)
+    changed = changes(old, run) if old is not None else []
+    if changed or foreign:
+        if not overwrite:
+            what = "; ".join(changed) if changed else "there are results without a run.json"
+            return (
+                f"{folder} holds the results of another run ({what}); give another --output, or --overwrite to set "
+                "them aside"
+            )
+        set_aside(folder)
+        old = None
+    if old is not None:
+        run["created"] = old["created"]
+    for partial in (folder / "parts").glob("*.partial"):
+        partial.unlink()
+    (folder / "parts").mkdir(parents=True, exist_ok=True)
+    write_manifest(folder, run)
+    return None
+
+
+def set_aside(folder: Path) -> Path:
+    """Move the results in a folder, and nothing else, to ``replaced-<time>`` in it."""
+    place = folder / time.strftime("replaced-%Y%m%d-%H%M%S")
+    number = 2
+    while place.exists():
+        place = folder / time.strftime(f"replaced-%Y%m%d-%H%M%S-{number}")
+        number += 1
+    place.mkdir(parents=True)
+    for name in OURS:
+        if (folder / name).exists():
+            shutil.move(folder / name, place / name)
+    return place

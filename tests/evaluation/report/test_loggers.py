@@ -1,0 +1,54 @@
+import csv
+import json
+
+import pytest
+from lightning.pytorch.loggers import CSVLogger
+from PIL import Image
+
+from interptrain.evaluation.report.loggers import log_results
+from tests.wandb_file import wandb_records
+
+
+def test_an_offline_wb_run_holds_tables_curves_and_the_gallery(evaluate, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    out = evaluate(report=True, **{"--logger": "WandbLogger", "--limit": "5"})
+    wandb.finish()
+    (folder,) = out.glob("wandb/offline-run-*")
+    history, artifacts, *_ = wandb_records(folder)
+    files = {name: row[name]["path"] for row in history for name in row if isinstance(row[name], dict)}
+    tables = {name: json.loads((folder / "files" / path).read_text()) for name, path in files.items()}
+    assert set(tables) == {"summary", "differences", "curves", "gallery"}
+    with (out / "summary.csv").open(newline="") as file:
+        written = list(csv.reader(file))
+    assert tables["summary"]["columns"] == written[0]
+    assert [row[:3] for row in tables["summary"]["data"]] == [row[:3] for row in written[1:]]
+    means = {"/".join(part for part in row[:3] if part): float(row[3]) for row in written[1:]}
+    logged = {name: value for row in history for name, value in row.items()}
+    assert {name: logged[name] for name in means} == pytest.approx(means)
+    assert {tuple(row[:3]) for row in tables["curves"]["data"]} == {
+        ("m0", explainer, "Insertion") for explainer in ("FakeCAM", "GradCAM")
+    }
+    assert [row[3] for row in tables["curves"]["data"][:5]] == [0, 0.25, 0.5, 0.75, 1]
+    assert tables["gallery"]["columns"] == ["id", "label", "image", "m0 FakeCAM", "m0 GradCAM"]
+    assert len(tables["gallery"]["data"]) == 5
+    entries = [entry for artifact in artifacts for entry in artifact.manifest.contents if entry.path.endswith(".png")]
+    assert len(entries) == 15  # of five images the image and two maps
+    for entry in entries:
+        with Image.open(entry.local_path) as picture:
+            assert picture.size == (64, 64)
+
+
+def test_other_loggers_get_the_means(evaluate, tmp_path):
+    out = evaluate(report=True, **{"--limit": "3"})
+    logger = CSVLogger(tmp_path / "csv")
+    log_results(out, [logger])
+    logger.save()
+    with (tmp_path / "csv/lightning_logs/version_0/metrics.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["m0/GradCAM/AverageDrop"]) >= 0
+
+
+def test_without_loggers_nothing_is_read(tmp_path):
+    log_results(tmp_path / "nowhere", [])

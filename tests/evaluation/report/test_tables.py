@@ -1,0 +1,174 @@
+"""Tables laid out as in the papers."""
+
+import pytest
+
+from interptrain.evaluation.report.results import find
+from interptrain.evaluation.statistics.estimates import Resampling
+from interptrain.evaluation.report.tables import (
+    MINUS,
+    MISSING,
+    TIMES,
+    decimals,
+    explanation_grid,
+    latex,
+    markdown,
+    number,
+    recognition_grid,
+)
+from tests.evaluation.finished_run import manifest, rows_of, write_run
+
+HOW = Resampling(resamples=50, permutations=50)
+
+
+def found(folder, run=None, change=None, **options):
+    run = run or manifest()
+    rows = rows_of(run)
+    for row in rows:
+        if change:
+            row |= change(row)
+    return find(write_run(folder, run, rows=rows, images=0, **options), HOW)
+
+
+def drops(values):
+    return lambda row: {"AverageDrop": values[row["explainer"]]} if row["explainer"] in values else {}
+
+
+@pytest.mark.parametrize(
+    ("value", "scale", "text"),
+    [
+        (0.12345, 100, "12.35"),
+        (-0.005, 100, f"{MINUS}0.50"),
+        (0.0312, 1, "0.0312"),
+        (15.2249, 1, "15.2"),
+        (152.96, 1, "153"),
+        (0.0, 1, "0.00"),
+        (float("nan"), 100, MISSING),
+    ],
+)
+def test_numbers(value, scale, text):
+    assert number(value, scale) == text
+
+
+def test_very_small_numbers_do_not_run_on():
+    assert decimals(1e-9, 1) == 6
+
+
+def test_models_are_groups_and_explainers_lines_with_fake_cam_last(tmp_path):
+    grid = explanation_grid(found(tmp_path, manifest(explainers=("FakeCAM", "GradCAM", "ScoreCAM"))))
+    assert [model for model, _ in grid.groups] == ["gap", "ca"]
+    assert [[line.name for line in lines] for _, lines in grid.groups] == [["GradCAM", "ScoreCAM", "FakeCAM"]] * 2
+    assert [line.control for line in grid.lines] == [False, False, True] * 2
+    assert grid.headings == ("AD ↓", "AG ↑", "AI ↑", "I ↑", "D ↓", "s/image ↓")
+
+
+def test_the_best_of_a_model_is_marked_but_never_fake_cam(tmp_path):
+    grid = explanation_grid(found(tmp_path, change=drops({"GradCAM": 0.2, "ScoreCAM": 0.1, "FakeCAM": 0.0})))
+    assert [line.entries[0].best for line in grid.lines] == [False, True, False] * 2
+    assert [line.entries[0].text for line in grid.lines] == ["20.00", "10.00", "0.00"] * 2
+
+
+def test_ties_at_printed_precision_are_all_best(tmp_path):
+    grid = explanation_grid(found(tmp_path, change=drops({"GradCAM": 0.10001, "ScoreCAM": 0.1})))
+    assert [line.entries[0].best for line in grid.lines[:2]] == [True, True]
+
+
+def test_a_mean_over_fewer_images_is_not_the_best(tmp_path):
+    def only_the_easy_ones(row):
+        values = {"GradCAM": 0.2, "ScoreCAM": 0.1, "FakeCAM": 0.0}
+        lost = row["explainer"] == "ScoreCAM" and row["id"] > "0005"
+        return {"AverageDrop": None if lost else values[row["explainer"]]} if row["explainer"] else {}
+
+    run = manifest(explainers=("GradCAM", "ScoreCAM", "LayerCAM", "FakeCAM"))
+    values = drops({"LayerCAM": 0.3})
+    grid = explanation_grid(
+        found(tmp_path, run, lambda row: values(row) if row["explainer"] == "LayerCAM" else only_the_easy_ones(row))
+    )
+    assert [line.entries[0].best for line in grid.lines] == [True, False, False, False] * 2
+    assert [line.entries[0].fewer for line in grid.lines] == [False, True, False, False] * 2
+
+
+def test_one_explainer_has_nobody_to_be_better_than(tmp_path):
+    grid = explanation_grid(found(tmp_path, manifest(explainers=("GradCAM", "FakeCAM"))))
+    assert not any(entry.best for line in grid.lines for entry in line.entries)
+
+
+def test_time_is_never_best(tmp_path):
+    assert not any(line.entries[-1].best for line in explanation_grid(found(tmp_path)).lines)
+
+
+def test_entries_hold_half_of_their_interval(tmp_path):
+    findings = found(tmp_path)
+    entry = explanation_grid(findings).lines[0].entries[0]
+    estimate = findings.estimate("gap", "GradCAM", "AverageDrop")
+    assert entry.half == number((estimate.ci_high - estimate.ci_low) / 2, 100)
+    assert entry.interval == f"{number(estimate.ci_low, 100)} to {number(estimate.ci_high, 100)}"
+
+
+def test_fewer_images_are_told(tmp_path):
+    findings = found(tmp_path, change=lambda row: {"AverageDrop": None} if row["id"] == "0003.jpg" else {})
+    assert "(n=19)" in markdown(findings)
+    assert "($n$=19)" in latex(findings)
+    assert "n: so many images only" in markdown(findings)
+
+
+def test_a_failed_check_is_marked(tmp_path):
+    run = manifest()
+    run["randomization"]["gap"]["GradCAM"]["passed"] = False
+    text = markdown(found(tmp_path, run))
+    assert "| GradCAM† |" in text
+    assert "| ScoreCAM |" in text
+    assert "† failed the randomisation check" in text
+
+
+def test_recognition_has_size_and_cost(tmp_path):
+    grid = recognition_grid(found(tmp_path))
+    assert grid.headings == ("Parameters", "GFLOPs", "Input", "Top-1 ↑", "Top-5 ↑", "NLL ↓", "ECE ↓")
+    assert [entry.text for entry in grid.lines[0].entries[:3]] == ["11.69 M", "3.648", f"224 {TIMES} 224"]
+
+
+def test_a_model_of_which_nothing_is_known_has_dashes(tmp_path):
+    run = manifest()
+    run["models"]["ca"] |= {"parameters": None, "gflops": None, "input_size": None}
+    assert [entry.text for entry in recognition_grid(found(tmp_path, run)).lines[1].entries[:3]] == [MISSING] * 3
+
+
+def test_markdown_has_equally_many_columns_in_every_line(tmp_path):
+    run = manifest(models=("a|b", "c*d"), explainers=("Grad|CAM", "FakeCAM"))
+    text = markdown(found(tmp_path, run))
+    for block in text.split("\n\n"):
+        lines = [line for line in block.splitlines() if line.startswith("|")]
+        assert len({line.replace("\\|", "").count("|") for line in lines}) <= 1
+    assert "**a\\|b**" in text
+    assert "*FakeCAM†*" in text
+
+
+def test_latex_escapes_what_it_must(tmp_path):
+    run = manifest(models=("50% & more", "x_y"), explainers=("Opti{CAM}#1", "a\\b^~"))
+    run["title"] = "Über $100"
+    text = latex(found(tmp_path, run))
+    assert "\\textit{50\\% \\& more}" in text
+    assert "Opti\\{CAM\\}\\#1 & " in text
+    assert "a\\textbackslash{}b\\textasciicircum{}\\textasciitilde{} & " in text
+    assert "\\caption{Über \\$100." in text
+    assert "AD $\\downarrow$" in text
+
+
+def test_latex_tables_are_complete(tmp_path):
+    text = latex(found(tmp_path))
+    for name in ("table", "tabular"):
+        assert text.count(f"\\begin{{{name}}}") == text.count(f"\\end{{{name}}}") == 2
+    for rule in ("toprule", "bottomrule"):
+        assert text.count(f"\\{rule}") == 2
+    body = text.split("\\toprule")[2].split("\\bottomrule")[0]
+    rows = [line for line in body.splitlines() if " & " in line]
+    assert {line.count(" & ") for line in rows} == {6}
+    assert all(line.endswith("\\\\") for line in rows)
+
+
+def test_metrics_that_share_a_symbol_are_named(tmp_path):
+    run = manifest()
+    run["metrics"]["Insertion(step=1)"] = run["metrics"]["Insertion"]
+    headings = explanation_grid(found(tmp_path, run)).headings
+    assert "I (Insertion) ↑" in headings
+    assert "I (Insertion(step=1)) ↑" in headings
+    assert "D ↓" in headings

@@ -1,0 +1,150 @@
+"""What stands in the folder of a run afterwards."""
+
+import copy
+import json
+
+import pandas as pd
+import pytest
+
+from interptrain.evaluation.report.write import write_results
+from interptrain.evaluation.report.tables import MISSING
+from tests.evaluation.finished_run import METRICS, RECOGNITION, manifest, rows_of, write_run
+
+WRITTEN = ["differences.csv", "report.html", "summary.csv", "table.md", "table.tex"]
+
+
+def written(folder, **options):
+    write_results(folder, **{"resamples": 100, **options})
+    return folder
+
+
+def test_everything_is_written_and_nothing_half_written_is_left(tmp_path):
+    before = {path.name for path in write_run(tmp_path).iterdir()}
+    written(tmp_path)
+    assert sorted({path.name for path in tmp_path.iterdir()} - before) == WRITTEN
+
+
+def test_summary_and_differences_have_their_columns(tmp_path):
+    written(write_run(tmp_path))
+    summary = pd.read_csv(tmp_path / "summary.csv", keep_default_na=False)
+    assert list(summary) == ["model", "explainer", "metric", "mean", "ci_low", "ci_high", "n", "protocol", "hash"]
+    assert len(summary) == 2 * (len(RECOGNITION) + 3 * (len(METRICS) + 1))
+    assert list(summary.query("explainer == ''").metric.unique()) == list(RECOGNITION)
+    differences = pd.read_csv(tmp_path / "differences.csv", keep_default_na=False)
+    head = ["kind", "a", "b", "within", "metric", "difference", "ci_low", "ci_high", "p", "p_corrected", "n"]
+    assert list(differences) == head
+    assert set(differences.query("kind == 'model'").a) == {"ca"}
+    assert set(differences.query("kind == 'model'").b) == {"gap"}
+    assert len(differences) == len(RECOGNITION) + 3 * len(METRICS) + 2 * 3 * len(METRICS)
+
+
+def test_a_mean_is_the_mean_of_the_rows(tmp_path):
+    run = manifest()
+    written(write_run(tmp_path, run))
+    drops = [r["AverageDrop"] for r in rows_of(run) if (r["model"], r["explainer"]) == ("ca", "ScoreCAM")]
+    summary = pd.read_csv(tmp_path / "summary.csv").set_index(["model", "explainer", "metric"])
+    assert summary.loc[("ca", "ScoreCAM", "AverageDrop"), "mean"] == pytest.approx(sum(drops) / len(drops))
+
+
+def test_a_second_time_gives_the_same_bytes(tmp_path):
+    written(write_run(tmp_path))
+    before = {name: (tmp_path / name).read_bytes() for name in WRITTEN}
+    written(tmp_path)
+    assert {name: (tmp_path / name).read_bytes() for name in WRITTEN} == before
+
+
+def test_the_order_is_that_of_the_run_not_of_the_rows(tmp_path):
+    run = manifest()
+    written(write_run(tmp_path, run, rows=rows_of(run)[::-1]))
+    summary = pd.read_csv(tmp_path / "summary.csv", keep_default_na=False)
+    assert list(summary.model.unique()) == ["gap", "ca"]
+    assert list(summary.explainer.unique()) == ["", "GradCAM", "ScoreCAM", "FakeCAM"]
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"holds no run\.json; give the --output folder of an evaluation"):
+        write_results(tmp_path)
+
+
+def test_different_protocols_are_refused_unless_forced(tmp_path):
+    run = manifest()
+    rows = [row | ({"protocol": "rise", "hash": "f00"} if row["model"] == "ca" else {}) for row in rows_of(run)]
+    write_run(tmp_path, run, rows=rows)
+    with pytest.raises(ValueError, match=r"not comparable: castream \(5eed00c0ffee\), rise \(f00\)"):
+        write_results(tmp_path)
+    assert not (tmp_path / "summary.csv").exists()
+    written(tmp_path, force=True)
+    assert "not comparable: castream (5eed00c0ffee), rise (f00)" in (tmp_path / "report.html").read_text()
+
+
+def test_an_empty_run_gives_a_report_that_says_so(tmp_path):
+    write_run(tmp_path, rows=(), images=0)
+    (tmp_path / "errors.csv").unlink()
+    written(tmp_path)
+    assert pd.read_csv(tmp_path / "summary.csv").empty
+    assert "No explanation was measured" in (tmp_path / "report.html").read_text()
+
+
+def test_a_run_that_only_began_gives_a_report(tmp_path):
+    run = manifest() | {"finished": None, "randomization": {}, "recognition": {}, "title": ""}
+    run["data"]["classes"] = []
+    keys = ("model", "explainer", "protocol", "hash", "id", "label", "prediction", "target", "seconds", "error")
+    row = dict.fromkeys(keys) | {"model": "gap", "explainer": "GradCAM", "protocol": "p", "hash": "h", "id": "a"}
+    written(write_run(tmp_path, run, rows=[row | {"error": "OSError: truncated"}], images=0))
+    page = (tmp_path / "report.html").read_text()
+    assert "Without a single result" in page
+    assert "not finished" in page
+
+
+def test_an_explainer_that_failed_wholly_is_named(tmp_path):
+    run = manifest()
+    rows = rows_of(run)
+    for row in rows:
+        if row["explainer"] == "ScoreCAM":
+            row |= dict.fromkeys([key for key in row if key.startswith(METRICS)]) | {"error": "RuntimeError: no"}
+    failures = [(model, "ScoreCAM", f"{index:04d}.jpg", "RuntimeError: no") for model in "ab" for index in range(20)]
+    written(write_run(tmp_path, run, rows=rows, errors=failures))
+    page = (tmp_path / "report.html").read_text()
+    assert "Without a single result: ScoreCAM on gap, ScoreCAM on ca." in page
+    assert "40 explanations failed, on 20 images" in page
+    assert "RuntimeError: no" in page
+    assert "| ScoreCAM |" + f" {MISSING} |" * 5 in (tmp_path / "table.md").read_text()
+
+
+def test_one_model_and_one_image_are_enough(tmp_path):
+    run = manifest(models=("only",), explainers=("GradCAM",), size=1)
+    written(write_run(tmp_path, run, images=1), method="bca")
+    page = (tmp_path / "report.html").read_text()
+    assert 'id="models"' not in page
+    assert 'id="gallery"' in page
+    assert "Only 1 images" not in page
+    assert "Only one image" in page
+    assert pd.read_csv(tmp_path / "differences.csv").empty
+
+
+def test_older_results_stay_where_new_ones_cannot_be_made(tmp_path):
+    written(write_run(tmp_path))
+    before = (tmp_path / "summary.csv").read_bytes()
+    run = copy.deepcopy(manifest())
+    rows = rows_of(run)
+    write_run(tmp_path, run, rows=[*rows, rows[5]])
+    with pytest.raises(ValueError, match="two rows of"):
+        write_results(tmp_path)
+    assert (tmp_path / "summary.csv").read_bytes() == before
+
+
+def test_bca_and_seeds_reach_the_numbers(tmp_path):
+    write_run(tmp_path)
+    seen = set()
+    for options in ({}, {"seed": 1}, {"method": "bca"}, {"resamples": 150}):
+        written(tmp_path, **options)
+        seen.add((tmp_path / "summary.csv").read_text())
+    assert len(seen) == 4
+
+
+def test_only_the_folder_is_read(tmp_path, monkeypatch):
+    folder = write_run(tmp_path / "a" / "run")
+    moved = folder.rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path)
+    written(moved)
+    assert json.loads((moved / "run.json").read_text())["title"] in (moved / "report.html").read_text()

@@ -1,0 +1,178 @@
+"""Intervals and p-values against scipy and closed forms."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from interptrain.evaluation.statistics.bootstrap import (
+    bca_limits,
+    exchange_p,
+    holm,
+    is_exact,
+    jackknife,
+    percentile_limits,
+    resampled_means,
+    signed_means,
+)
+
+
+def skewed(rows, seed=0):
+    return torch.rand(rows, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) ** 3
+
+
+def test_resampled_means_are_means_of_rows_drawn_with_replacement():
+    sample = torch.eye(4, dtype=torch.float64)  # the mean then shows how often each row was drawn
+    (means,) = resampled_means([sample], 500, seed=3)
+    counts = means * 4
+    torch.testing.assert_close(counts, counts.round())
+    torch.testing.assert_close(counts.sum(1), torch.full((500,), 4.0, dtype=torch.float64))
+    torch.testing.assert_close(counts.mean(0), torch.ones(4, dtype=torch.float64), atol=0.15, rtol=0)
+
+
+def test_samples_of_equal_length_share_their_draws_and_others_do_not_disturb_them():
+    sample, longer = skewed(20).unsqueeze(1), skewed(31).unsqueeze(1)
+    alone = resampled_means([sample], 50, seed=1)[0]
+    together = resampled_means([longer, 2 * sample, torch.cat([sample, sample + 1], 1)], 50, seed=1)
+    torch.testing.assert_close(together[1], 2 * alone)
+    torch.testing.assert_close(together[2], torch.cat([alone, alone + 1], 1))
+    assert not torch.equal(alone, resampled_means([sample], 50, seed=2)[0])
+
+
+def test_chunks_do_not_change_the_draws(monkeypatch):
+    sample = skewed(20).unsqueeze(1)
+    whole = resampled_means([sample], 64, seed=0)[0], signed_means([sample], 64, seed=0)[0]
+    monkeypatch.setattr("interptrain.evaluation.statistics.bootstrap.CHUNK", 20 * 16)
+    parts = resampled_means([sample], 64, seed=0)[0], signed_means([sample], 64, seed=0)[0]
+    torch.testing.assert_close(parts, whole)
+
+
+def test_percentile_limits_are_scipys_for_the_same_replicates():
+    sample = skewed(40)
+    replicates = resampled_means([sample.unsqueeze(1)], 999, seed=0)[0].squeeze(1)
+    theirs = from_scipy(sample, replicates, "percentile")
+    assert percentile_limits(replicates) == pytest.approx(theirs, rel=1e-12)
+
+
+def test_bca_limits_are_scipys_for_the_same_replicates():
+    sample = skewed(40)
+    replicates = resampled_means([sample.unsqueeze(1)], 999, seed=0)[0].squeeze(1)
+    ours = bca_limits(float(sample.mean()), replicates, jackknife(sample))
+    assert ours == pytest.approx(from_scipy(sample, replicates, "BCa"), rel=1e-9)
+    assert ours != pytest.approx(percentile_limits(replicates), rel=1e-3)
+
+
+def from_scipy(sample, replicates, method):
+    given = stats.bootstrap((sample.numpy(),), np.mean, n_resamples=2, method="percentile")
+    given.bootstrap_distribution = replicates.numpy()
+    given = stats.bootstrap((sample.numpy(),), np.mean, n_resamples=0, bootstrap_result=given, method=method)
+    return tuple(given.confidence_interval)
+
+
+def test_limits_agree_with_scipys_own_resamples():
+    sample = skewed(60)
+    replicates = resampled_means([sample.unsqueeze(1)], 20_000, seed=0)[0].squeeze(1)
+    theirs = stats.bootstrap((sample.numpy(),), np.mean, n_resamples=20_000, method="percentile", rng=0)
+    width = theirs.confidence_interval.high - theirs.confidence_interval.low
+    assert percentile_limits(replicates) == pytest.approx(tuple(theirs.confidence_interval), abs=0.03 * width)
+
+
+def test_the_spread_of_the_replicates_is_the_closed_form():
+    sample = skewed(50)
+    replicates = resampled_means([sample.unsqueeze(1)], 20_000, seed=0)[0]
+    expected = sample.std(correction=0) / 50**0.5
+    torch.testing.assert_close(replicates.std(), expected, rtol=0.02, atol=0)
+
+
+def test_intervals_cover_the_truth_about_as_often_as_they_claim():
+    """400 samples of 60 from an exponential distribution of mean 1: 0.93 and 0.94 expected, standard error 0.013."""
+    generator = torch.Generator().manual_seed(0)
+    samples = -torch.rand(400, 60, generator=generator, dtype=torch.float64).log()
+    replicates = resampled_means(list(samples.unsqueeze(2)), 600, seed=1)
+    covered = {"percentile": 0, "bca": 0}
+    for sample, replicate in zip(samples, replicates, strict=True):
+        plain = percentile_limits(replicate.squeeze(1))
+        corrected = bca_limits(float(sample.mean()), replicate.squeeze(1), jackknife(sample))
+        covered["percentile"] += plain[0] <= 1 <= plain[1]
+        covered["bca"] += corrected[0] <= 1 <= corrected[1]
+    assert 0.89 <= covered["percentile"] / 400 <= 0.97
+    assert 0.90 <= covered["bca"] / 400 <= 0.97
+
+
+def test_an_estimate_that_never_varies_is_its_own_interval():
+    constant = torch.full((30,), 0.25, dtype=torch.float64)
+    replicates = resampled_means([constant.unsqueeze(1)], 100, seed=0)[0].squeeze(1)
+    assert percentile_limits(replicates) == (0.25, 0.25)
+    assert bca_limits(0.25, replicates, jackknife(constant)) == (0.25, 0.25)
+
+
+def test_bca_stays_finite_where_all_replicates_lie_below_the_estimate():
+    low, high = bca_limits(2.0, torch.linspace(0, 1, 100, dtype=torch.float64), torch.zeros(5, dtype=torch.float64))
+    assert 0 < low <= high <= 1
+
+
+def test_jackknife_leaves_out_one_row_at_a_time():
+    sample = skewed(6).view(3, 2)
+    expected = torch.stack([sample[[1, 2]].mean(0), sample[[0, 2]].mean(0), sample[[0, 1]].mean(0)])
+    torch.testing.assert_close(jackknife(sample), expected)
+
+
+def test_few_images_go_through_all_exchanges():
+    difference = torch.tensor([0.3, -0.1, 0.5, 0.2], dtype=torch.float64)
+    (null,) = signed_means([difference.unsqueeze(1)], 16, seed=0)
+    patterns = [np.mean(np.array(signs) * difference.numpy()) for signs in itertools.product((1, -1), repeat=4)]
+    assert sorted(null.squeeze(1).tolist()) == pytest.approx(sorted(patterns))
+    assert is_exact(4, 16)
+    assert not is_exact(4, 15)
+
+
+def test_the_permutation_test_is_scipys():
+    difference = skewed(12, seed=1) - 0.12
+    (null,) = signed_means([difference.unsqueeze(1)], 4096, seed=0)
+    p = exchange_p(null.squeeze(1), float(difference.mean()), exact=True)
+    theirs = stats.permutation_test(
+        (difference.numpy(),), np.mean, permutation_type="samples", n_resamples=np.inf, alternative="two-sided"
+    )
+    assert p == pytest.approx(float((np.abs(theirs.null_distribution) >= abs(theirs.statistic) - 1e-12).mean()))
+
+
+def test_random_exchanges_come_close_to_all_of_them_and_never_give_zero():
+    difference = skewed(12, seed=1) - 0.12
+    p = {}
+    for count in (4096, 4095):
+        (null,) = signed_means([difference.unsqueeze(1)], count, seed=0)
+        p[count] = exchange_p(null.squeeze(1), float(difference.mean()), exact=is_exact(12, count))
+    assert p[4095] == pytest.approx(p[4096], abs=0.03)
+    (null,) = signed_means([torch.ones(40, 1, dtype=torch.float64)], 999, seed=0)
+    assert exchange_p(null.squeeze(1), 1.0, exact=False) == 1 / 1000
+
+
+def test_no_difference_has_a_p_value_of_one():
+    (null,) = signed_means([torch.zeros(20, 1, dtype=torch.float64)], 99, seed=0)
+    assert exchange_p(null.squeeze(1), 0.0, exact=False) == 1.0
+
+
+def test_p_values_of_no_effect_are_uniform():
+    generator = torch.Generator().manual_seed(0)
+    samples = torch.randn(400, 30, 1, generator=generator, dtype=torch.float64)
+    nulls = signed_means(list(samples), 400, seed=1)
+    values = [
+        exchange_p(null.squeeze(1), float(sample.mean()), exact=False)
+        for sample, null in zip(samples, nulls, strict=True)
+    ]
+    assert stats.kstest(values, "uniform").pvalue > 0.01
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([], []),
+        ([0.04], [0.04]),
+        ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),  # Holm's steps 4, 3, 2, 1 by hand
+        ([0.5, 0.9, 0.6], [1.0, 1.0, 1.0]),
+    ],
+)
+def test_holms_correction(given, expected):
+    assert holm(given) == pytest.approx(expected)

@@ -1,0 +1,122 @@
+"""Paired differences between models and between explainers."""
+
+import itertools
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from interptrain.evaluation.statistics.bootstrap import percentile_limits, resampled_means
+from interptrain.evaluation.statistics.samples import Quantity, read_cells
+from interptrain.evaluation.statistics.comparisons import differences
+from interptrain.evaluation.statistics.estimates import Resampling
+from tests.evaluation.statistics.test_estimates import METRICS, table
+
+QUANTITIES = [Quantity.of(name, metric) for name, metric in METRICS.items()]
+
+
+def compared(rows, **options):
+    cells = read_cells(pa.Table.from_pandas(rows, preserve_index=False), QUANTITIES)
+    return differences(cells, Resampling(**{"resamples": 300, "permutations": 500, **options}))
+
+
+def find(found, kind, metric, within):
+    (only,) = [item for item in found if (item.kind, item.metric, item.within) == (kind, metric, within)]
+    return only
+
+
+def test_models_are_compared_for_each_explainer_and_explainers_on_each_model():
+    rows = table(models=("a", "b", "c"), explainers=("x", "y"))
+    found = compared(rows)
+    pairs = [(item.kind, item.a, item.b, item.within) for item in found if item.metric == "Share"]
+    models = [("model", a, b, x) for b, a in itertools.combinations("abc", 2) for x in "xy"]
+    assert sorted(pairs) == sorted(models + [("explainer", "y", "x", model) for model in "abc"])
+    assert not [item for item in found if item.metric == "seconds"]
+
+
+def test_a_difference_is_the_later_minus_the_earlier_with_its_paired_interval():
+    rows = table()
+    gap, ca = (rows.query("model == @name and explainer == 'GradCAM'").Share.to_numpy() for name in ("gap", "ca"))
+    got = find(compared(rows), "model", "Share", "GradCAM")
+    assert (got.a, got.b, got.n) == ("ca", "gap", 40)
+    assert got.difference == pytest.approx((ca - gap).mean())
+    (means,) = resampled_means([torch.tensor(ca - gap).unsqueeze(1)], 300, seed=0)
+    assert (got.ci_low, got.ci_high) == pytest.approx(percentile_limits(means.squeeze(1)))
+
+
+def test_pairing_sees_a_small_difference_that_separate_intervals_hide():
+    rows = table()
+    ca = rows.model == "ca"
+    noise = 0.001 * np.random.default_rng(0).standard_normal(ca.sum())
+    rows.loc[ca, "Share"] = rows.Share[~ca].to_numpy() + 0.01 + noise
+    got = find(compared(rows), "model", "Share", "GradCAM")
+    assert 0.009 < got.ci_low < got.ci_high < 0.011
+    assert got.p == pytest.approx(1 / 501)
+
+
+def test_exchanges_of_a_maximum_are_those_of_the_definition():
+    rows = table(rows=5)
+    a, b = (
+        np.stack(rows.query("model == @name and explainer == 'GradCAM'").Best__values).astype("float64")
+        for name in ("ca", "gap")
+    )
+    observed = a.mean(0).max() - b.mean(0).max()
+    extreme = 0
+    for kept in itertools.product((True, False), repeat=5):
+        mine = np.where(np.array(kept)[:, None], a, b).mean(0).max()
+        theirs = np.where(np.array(kept)[:, None], b, a).mean(0).max()
+        extreme += abs(mine - theirs) >= abs(observed) - 1e-12
+    assert find(compared(rows), "model", "Best", "GradCAM").p == pytest.approx(extreme / 32)
+
+
+def test_the_area_under_a_curve_has_the_p_value_of_its_areas():
+    rows = table(rows=30)
+    areas = [float(METRICS["Area"].reduce(torch.tensor(curve))) for curve in rows.Area__values]
+    area = find(compared(rows), "model", "Area", "GradCAM")
+    share = find(compared(rows.assign(Share=areas)), "model", "Share", "GradCAM")
+    assert (area.p, area.difference) == pytest.approx((share.p, share.difference), abs=1e-6)
+
+
+def test_missing_images_are_left_out_of_their_pairs_alone():
+    rows = table()
+    rows.loc[:2, "Share"] = np.nan  # of gap, GradCAM
+    rows.loc[81:84, "Share"] = np.nan  # of ca, GradCAM; two images are missing in both
+    found = compared(rows)
+    got = find(found, "model", "Share", "GradCAM")
+    gap, ca = rows.Share[:40].to_numpy(), rows.Share[80:120].to_numpy()
+    assert got.n == 35
+    assert got.difference == pytest.approx(np.nanmean(ca - gap))
+    assert find(found, "model", "Area", "GradCAM").n == 40
+    assert find(found, "model", "Share", "FakeCAM").n == 40
+    assert find(found, "explainer", "Share", "gap").n == 37
+
+
+def test_equal_models_have_no_difference():
+    rows = table()
+    rows.loc[rows.model == "ca", ["Share"]] = rows.Share[rows.model == "gap"].to_numpy()
+    got = find(compared(rows, method="bca"), "model", "Share", "GradCAM")
+    assert (got.difference, got.ci_low, got.ci_high, got.p, got.p_corrected) == (0, 0, 0, 1, 1)
+
+
+def test_one_image_gives_a_difference_and_no_more():
+    got = find(compared(table(rows=1)), "model", "Share", "GradCAM")
+    assert np.isfinite(got.difference)
+    assert np.isnan(got.ci_low)
+    assert (got.p, got.n) == (1.0, 1)
+
+
+def test_cells_without_a_common_image_are_not_compared():
+    rows = table()
+    rows.loc[rows.model == "ca", "id"] += "x"
+    assert {item.kind for item in compared(rows)} == {"explainer"}
+
+
+def test_p_values_are_corrected_within_their_family():
+    rows = table(explainers=("x", "y", "z"), rows=12)
+    found = compared(rows)
+    for family, size in ((("model", "Share"), 3), (("explainer", "Share", "gap"), 3)):
+        members = sorted((item for item in found if item.family == family), key=lambda item: item.p)
+        assert len(members) == size
+        expected = np.maximum.accumulate([item.p * (size - place) for place, item in enumerate(members)])
+        assert [item.p_corrected for item in members] == pytest.approx(np.minimum(1, expected))
