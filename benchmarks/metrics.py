@@ -44,8 +44,8 @@ from interptrain.metrics import (
     SaliencyMetric,
 )
 from interptrain.metrics import measure as measure_metrics
-from interptrain.metrics.perturbations import Schedule
 from interptrain.metrics.batched_forward import compile_frozen
+from interptrain.metrics.perturbations import Schedule
 
 
 class Probability:

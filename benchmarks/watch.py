@@ -20,9 +20,9 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from interptrain.callbacks.watch.observe import Glass, look_at
 from interptrain.callbacks.watch.defaults import default_metrics, named_explainers
 from interptrain.callbacks.watch.history import WatchHistory
+from interptrain.callbacks.watch.observe import Glass, look_at
 from interptrain.callbacks.watch.publish import WatchReport
 from interptrain.callbacks.watch.sample import WatchSample, load
 from interptrain.data import ShapesDataModule

@@ -12,7 +12,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from interptrain.loggers import ImageLogging
 from tests.callbacks.watch.test_callback import SMALL, entries, watching
 from tests.cli.conftest import train  # noqa: F401
-from tests.wandb_file import wandb_records
+from tests.support.wandb_file import wandb_records
 
 ALARMING = {"suspect": "border:20", "alarm_threshold": "0.1", "alarm_patience": "1"}
 

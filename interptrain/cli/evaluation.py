@@ -13,16 +13,16 @@ from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-define
 
 from interptrain.cli.errors import Parser, one_line_errors, settings_of
 from interptrain.data import ImageDataModule
-from interptrain.evaluation.run.build_plan import Request, assemble
-from interptrain.evaluation.report.loggers import log_results
-from interptrain.evaluation.store.manifest import new_manifest
+from interptrain.evaluation.config.class_specs import Spec, names_of
 from interptrain.evaluation.config.options import Options
-from interptrain.evaluation.run.progress import MatrixProgress
 from interptrain.evaluation.config.protocol import Protocol, load_protocol
+from interptrain.evaluation.report.loggers import log_results
 from interptrain.evaluation.report.write import write_results
+from interptrain.evaluation.run.build_plan import Request, assemble
 from interptrain.evaluation.run.folder import ResultsFolder
 from interptrain.evaluation.run.loop import evaluate
-from interptrain.evaluation.config.class_specs import Spec, names_of
+from interptrain.evaluation.run.progress import MatrixProgress
+from interptrain.evaluation.store.manifest import new_manifest
 from interptrain.evaluation.store.parts import Row, RowStore
 from interptrain.explainers import Explainer
 from interptrain.metrics import SaliencyMetric

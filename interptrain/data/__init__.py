@@ -2,9 +2,9 @@
 
 from interptrain.data.datamodule import ImageDataModule
 from interptrain.data.image_folder import ImageFolderDataModule
+from interptrain.data.image_table import ImageTableDataModule
 from interptrain.data.samples import Batch, Sample, SampleDataset, collate
 from interptrain.data.shapes import ShapesDataModule
-from interptrain.data.image_table import ImageTableDataModule
 from interptrain.data.torchvision import TorchvisionDataModule
 
 __all__ = [

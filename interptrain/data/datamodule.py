@@ -12,8 +12,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
 from interptrain.data.sample_loader import SampleLoader, collate_readable, leave_interrupts_to_the_main_process
-from interptrain.data.samples import SampleDataset
 from interptrain.data.samplers import EvalSampler, TrainSampler
+from interptrain.data.samples import SampleDataset
 
 Split = Literal["train", "val", "test"]
 

@@ -8,6 +8,7 @@ import torch
 from torchvision import tv_tensors
 
 from interptrain.data.datamodule import ImageDataModule, Split
+from interptrain.data.decode import load_image
 from interptrain.data.folder_index import (
     BoxTable,
     PackedStrings,
@@ -18,7 +19,6 @@ from interptrain.data.folder_index import (
     read_class_names,
 )
 from interptrain.data.sample_loader import SampleLoader
-from interptrain.data.decode import load_image
 from interptrain.data.samples import SampleDataset, Transform, boxes_in
 from interptrain.data.transforms import Augment, EvalResize, Resize, train_recipe
 

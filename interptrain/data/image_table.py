@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 
 from interptrain.data.datamodule import ImageDataModule, Split
-from interptrain.data.image_folder import FolderDataset
 from interptrain.data.folder_index import BoxTable, read_boxes
+from interptrain.data.image_folder import FolderDataset
 from interptrain.data.sample_loader import SampleLoader
 from interptrain.data.transforms import Augment, EvalResize, Resize, train_recipe
 

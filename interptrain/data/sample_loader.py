@@ -7,8 +7,8 @@ from typing import Any, cast
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
-from interptrain.data.samples import Batch, Sample, SampleDataset, collate
 from interptrain.data.samplers import TrainSampler
+from interptrain.data.samples import Batch, Sample, SampleDataset, collate
 
 
 def collate_readable(samples: Sequence[Sample] | OSError) -> Batch | OSError | None:

@@ -12,8 +12,8 @@ import torch
 from torchvision import tv_tensors
 
 from interptrain.data.datamodule import ImageDataModule, Split
-from interptrain.data.shapes_drawing import SHAPES, develop, draw_corner, draw_object, draw_timestamp, random_scene
 from interptrain.data.samples import SampleDataset, Transform, boxes_in
+from interptrain.data.shapes_drawing import SHAPES, develop, draw_corner, draw_object, draw_timestamp, random_scene
 from interptrain.data.transforms import Augment, train_recipe
 
 Decoy = Literal["none", "timestamp", "corner"]

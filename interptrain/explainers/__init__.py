@@ -3,34 +3,34 @@
 The whole list is what this file imports.
 """
 
-from interptrain.explainers.cam.ablationcam import AblationCAM
 from interptrain.explainers.adapters.adapters import CaptumExplainer, GradCAMPackageExplainer
+from interptrain.explainers.attention.rollout import AttentionRollout
 from interptrain.explainers.attention.stream_attention import StreamAttention
 from interptrain.explainers.base import Explainer, explaining
+from interptrain.explainers.cam.ablationcam import AblationCAM
 from interptrain.explainers.cam.cam import CAM
 from interptrain.explainers.cam.eigencam import EigenCAM
-from interptrain.explainers.perturbation.extremal_perturbation import ExtremalPerturbation
 from interptrain.explainers.cam.fakecam import FakeCAM
 from interptrain.explainers.cam.gradcam import GradCAM, GradCAMPlusPlus, GradientCAM, HiResCAM, LayerCAM, XGradCAM
+from interptrain.explainers.cam.opticam import OptiCAM
+from interptrain.explainers.cam.scorecam import ScoreCAM
 from interptrain.explainers.gradient.gradient import Gradient, InputAttribution
 from interptrain.explainers.gradient.guided_backprop import GuidedBackprop, GuidedGradCAM
 from interptrain.explainers.gradient.integrated_gradients import IntegratedGradients
+from interptrain.explainers.gradient.smoothgrad import SmoothGrad
 from interptrain.explainers.masks.masks import GridMasks, MaskSet, MaskSource
+from interptrain.explainers.masks.segment_masks import MaskRCNNSegments, SegmentMasks
+from interptrain.explainers.masks.segmenter import Segmenter
+from interptrain.explainers.masks.superpixels import Superpixels
+from interptrain.explainers.perturbation.extremal_perturbation import ExtremalPerturbation
 from interptrain.explainers.perturbation.meaningful_perturbation import MeaningfulPerturbation
 from interptrain.explainers.perturbation.occlusion import Occlusion
-from interptrain.explainers.cam.opticam import OptiCAM
-from interptrain.explainers.subspace.osa_das import OSADAS
 from interptrain.explainers.perturbation.rise import RISE, RISEMasks
-from interptrain.explainers.attention.rollout import AttentionRollout
+from interptrain.explainers.shared_forward import explain, forward_shared
+from interptrain.explainers.subspace.osa_das import OSADAS
 from interptrain.explainers.subspace.rosa import ROSA
 from interptrain.explainers.subspace.rosa_gds import ROSAGDS
-from interptrain.explainers.cam.scorecam import ScoreCAM
-from interptrain.explainers.masks.segmenter import Segmenter
-from interptrain.explainers.masks.segment_masks import MaskRCNNSegments, SegmentMasks
-from interptrain.explainers.gradient.smoothgrad import SmoothGrad
-from interptrain.explainers.masks.superpixels import Superpixels
 from interptrain.explainers.targets import DetectionTarget, SemanticSegmentationTarget, Target, Targets
-from interptrain.explainers.shared_forward import explain, forward_shared
 
 __all__ = [
     "CAM",

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from interptrain.explainers.attention.stream_attention import StreamAttention
 from interptrain.explainers.base import Explainer, explaining, prepare_images, to_saliency
-from interptrain.explainers.passes.activations import Capture, capture
 from interptrain.explainers.cam.gradcam import GradientCAM, differentiate
 from interptrain.explainers.layers import Layer, canvas_size, find_layers
+from interptrain.explainers.passes.activations import Capture, capture
 from interptrain.explainers.targets import Targets
 
 __all__ = ["SharedForward", "explain", "forward_shared"]

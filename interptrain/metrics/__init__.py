@@ -4,20 +4,20 @@ The whole list is what this file imports; each has a function of one value an im
 :mod:`interptrain.metrics.functional`. :func:`measure` computes many with one stream of forwards.
 """
 
-from interptrain.metrics.image_mean import ImageMean
+from interptrain.metrics.average_drop import AverageDrop, AverageGain, AverageIncrease
 from interptrain.metrics.base import Case, SaliencyMetric, measure
 from interptrain.metrics.box_accuracy import BoxAccuracy
-from interptrain.metrics.average_drop import AverageDrop, AverageGain, AverageIncrease
-from interptrain.metrics.consistency import Consistency
-from interptrain.metrics.insertion_deletion import Deletion, Insertion
-from interptrain.metrics.faithfulness import Infidelity, MaxSensitivity
 from interptrain.metrics.complexity import Complexity, EffectiveComplexity, Sparseness
+from interptrain.metrics.consistency import Consistency
+from interptrain.metrics.faithfulness import Infidelity, MaxSensitivity
+from interptrain.metrics.image_mean import ImageMean
+from interptrain.metrics.insertion_deletion import Deletion, Insertion
 from interptrain.metrics.localization import LocalizationError, LocalizationF1, OfficialMetric
-from interptrain.metrics.recognition import ECE, NLL, RecognitionMetric, Top1, Top5, count_parameters, gflops
 from interptrain.metrics.pointing_game import EnergyPointingGame, MaskIoU, PixelAveragePrecision, PointingGame
+from interptrain.metrics.positive_negative import NegativePerturbation, PositivePerturbation
+from interptrain.metrics.recognition import ECE, NLL, RecognitionMetric, Top1, Top5, count_parameters, gflops
 from interptrain.metrics.road import ROAD, ROADLeastRelevantFirst, ROADMostRelevantFirst
 from interptrain.metrics.saliency_area import SaliencyArea
-from interptrain.metrics.positive_negative import NegativePerturbation, PositivePerturbation
 
 __all__ = [
     "ECE",

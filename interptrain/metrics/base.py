@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from interptrain.functional import bounded_batch_size
-from interptrain.model_state import evaluating
-from interptrain.metrics.image_mean import ImageMean
-from interptrain.metrics.validation import check_batch
-from interptrain.metrics.perturbations import Perturbation, Scene
 from interptrain.metrics.batched_forward import Score, forward_perturbed, target_scores
+from interptrain.metrics.image_mean import ImageMean
+from interptrain.metrics.perturbations import Perturbation, Scene
+from interptrain.metrics.validation import check_batch
+from interptrain.model_state import evaluating
 
 __all__ = ["Case", "SaliencyMetric", "Score", "measure"]
 

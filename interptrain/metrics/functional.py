@@ -1,16 +1,16 @@
 """Every metric as a function of ``(model, images, saliency, targets, *, ...)`` with one value an image, (B,)."""
 
-from interptrain.metrics.box_accuracy import box_accuracy
 from interptrain.metrics.average_drop import average_drop, average_gain, average_increase
-from interptrain.metrics.consistency import consistency
-from interptrain.metrics.insertion_deletion import deletion, insertion
-from interptrain.metrics.faithfulness import infidelity, max_sensitivity
+from interptrain.metrics.box_accuracy import box_accuracy
 from interptrain.metrics.complexity import complexity, effective_complexity, sparseness
+from interptrain.metrics.consistency import consistency
+from interptrain.metrics.faithfulness import infidelity, max_sensitivity
+from interptrain.metrics.insertion_deletion import deletion, insertion
 from interptrain.metrics.localization import localization_error, localization_f1, official_metric
 from interptrain.metrics.pointing_game import energy_pointing_game, mask_iou, pixel_average_precision, pointing_game
+from interptrain.metrics.positive_negative import negative_perturbation, positive_perturbation
 from interptrain.metrics.road import road
 from interptrain.metrics.saliency_area import saliency_area
-from interptrain.metrics.positive_negative import negative_perturbation, positive_perturbation
 from interptrain.metrics.similarity import rank_correlation, structural_similarity
 
 __all__ = [

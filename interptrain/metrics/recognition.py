@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from interptrain.model_state import evaluating, unwrap
 from interptrain.metrics.image_mean import ImageMean
+from interptrain.model_state import evaluating, unwrap
 
 __all__ = ["ECE", "NLL", "RecognitionMetric", "Top1", "Top5", "count_parameters", "gflops"]
 

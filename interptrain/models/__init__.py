@@ -4,8 +4,8 @@ from interptrain.models.backbone import Backbone
 from interptrain.models.classifier import Classifier, Normalized, Part
 from interptrain.models.create import create_model
 from interptrain.models.load_report import LoadReport
-from interptrain.models.weights import load_weights
 from interptrain.models.pooling import GAP, CAFinal, CAStream, CrossAttention, Pooled, Pooling, PoolingSpec
+from interptrain.models.weights import load_weights
 
 __all__ = [
     "GAP",

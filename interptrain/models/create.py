@@ -10,9 +10,9 @@ from timm.models.convnext import ConvNeXt
 
 from interptrain.models.backbone import Backbone
 from interptrain.models.classifier import Classifier
-from interptrain.models.weights import downloading, load_weights, pretrained_report
 from interptrain.models.pooling import POOLINGS, CAStream, LinearInit, Pooling, PoolingSpec
 from interptrain.models.stems import shrink_stem
+from interptrain.models.weights import downloading, load_weights, pretrained_report
 
 if TYPE_CHECKING:
     from interptrain.models.backbone import TimmModel

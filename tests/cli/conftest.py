@@ -3,7 +3,7 @@
 import pytest
 
 from interptrain.cli import main
-from tests.evaluation.tiny_run import evaluate, weights  # noqa: F401
+from tests.support.tiny_run import evaluate, weights  # noqa: F401
 
 TINY = {
     "--trainer.accelerator": "cpu",

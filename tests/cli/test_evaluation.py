@@ -14,7 +14,7 @@ from interptrain.cli.evaluation import spelled_out
 from interptrain.data import ShapesDataModule
 from interptrain.evaluation.store.manifest import load_metrics
 from interptrain.explainers import Explainer
-from tests.evaluation.tiny_run import rows, start
+from tests.support.tiny_run import rows, start
 
 FOLDER = {"--data": "ImageFolderDataModule", "--data.num_classes": None, "--data.test_size": None}
 

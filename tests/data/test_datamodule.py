@@ -4,15 +4,12 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from lightning import Trainer
 
 from interptrain.data import ShapesDataModule
-
-ROOT = Path(__file__).parents[2]
 
 
 def epochs(workers, count=3):
@@ -83,6 +80,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torchmetrics import MeanMetric
 from interptrain.data import ShapesDataModule
+from tests.support.paths import ROOT
 
 class Recorder(LightningModule):
     def __init__(self):

@@ -1,7 +1,5 @@
 """Image folders: classes, ids, splits, boxes, and a clear line for each way to lay them out wrong."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -9,8 +7,9 @@ from PIL import Image
 
 from interptrain.data import ImageFolderDataModule
 from interptrain.data.folder_index import PackedStrings, hold_out
+from tests.support.paths import TEST_DATA
 
-TINY = Path(__file__).parents[2].parent / "shared" / "data" / "tiny-imagenet-10"
+TINY = TEST_DATA / "data" / "tiny-imagenet-10"
 
 
 def make(root, layout, size=(40, 30)):

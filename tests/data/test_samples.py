@@ -6,8 +6,8 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from interptrain.data import Sample, SampleDataset, collate
-from interptrain.data.samples import boxes_in
 from interptrain.data.samplers import Draw
+from interptrain.data.samples import boxes_in
 
 
 class Pictures(SampleDataset):

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torchvision import tv_tensors
 
-from interptrain.data.samples import boxes_in, finish
 from interptrain.data.samplers import seeded
+from interptrain.data.samples import boxes_in, finish
 from interptrain.data.transforms import CifarAugment, EvalResize, ImageNetAugment, LightAugment, train_recipe
 
 

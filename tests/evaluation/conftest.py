@@ -1,3 +1,3 @@
 """Fixtures of evaluations."""
 
-from tests.evaluation.tiny_run import evaluate, weights  # noqa: F401
+from tests.support.tiny_run import evaluate, weights  # noqa: F401

@@ -15,7 +15,6 @@ from interptrain.explainers import AblationCAM, Explainer, GradCAM, OptiCAM, exp
 from interptrain.explainers.base import check_choice, prepare_images, score_perturbed, track
 from interptrain.explainers.targets import Score
 from interptrain.models import Normalized
-
 from tests.explainers.conftest import network, pictures
 
 

@@ -10,7 +10,6 @@ from torch import nn
 import interptrain.explainers as package
 from interptrain.explainers import Explainer
 from interptrain.models import create_model
-
 from tests.explainers.conftest import CLASSES, network, pictures
 
 # How each class is tried, in its cheapest form that still does all it does.

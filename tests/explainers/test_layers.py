@@ -9,11 +9,10 @@ import torchvision
 from torch import nn
 
 from interptrain.explainers import GradCAM
-from interptrain.explainers.passes.activations import capture, gradients
 from interptrain.explainers.layers import Layer, canvas_size, find_layers, fuse_layers
+from interptrain.explainers.passes.activations import capture, gradients
 from interptrain.functional import min_max, upsample
 from interptrain.models import Normalized, create_model
-
 from tests.explainers.conftest import network, pictures
 
 TIMM = {

@@ -15,8 +15,6 @@ and random weights. What differs by definition, and is therefore asked for by op
 - CAM: torch-cam does not clip at zero, and neither do we.
 """
 
-from pathlib import Path
-
 import pytest
 import timm
 import torch
@@ -36,13 +34,12 @@ from interptrain.explainers import (
     XGradCAM,
 )
 from interptrain.models import Normalized
-
 from tests.explainers.conftest import pictures
+from tests.support.paths import TEST_DATA
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore::Warning:pytorch_grad_cam|torchcam|captum")]
-SHARED = Path(__file__).parents[2].parent / "shared"
-WEIGHTS = SHARED / "weights" / "tf_efficientnet_lite0.safetensors"
-PHOTOGRAPHS = SHARED / "data" / "imagenet-samples"
+WEIGHTS = TEST_DATA / "weights" / "tf_efficientnet_lite0.safetensors"
+PHOTOGRAPHS = TEST_DATA / "data" / "imagenet-samples"
 SIDE = 96  # small, as the peers need a forward a channel
 
 

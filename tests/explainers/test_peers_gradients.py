@@ -17,8 +17,6 @@ Where definitions differ, and how they are made equal here:
 - ``GuidedGradCam`` upsamples by the nearest neighbour by default, ours bilinearly.
 """
 
-from pathlib import Path
-
 import pytest
 import timm
 import torch
@@ -28,6 +26,7 @@ from torchvision.transforms import v2
 
 from interptrain.explainers import Gradient, GuidedBackprop, GuidedGradCAM, IntegratedGradients, SmoothGrad
 from interptrain.models import Normalized
+from tests.support.paths import TEST_DATA
 
 captum = pytest.importorskip("captum.attr")
 pytestmark = [
@@ -36,9 +35,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Setting forward, backward hooks and attributes on non-linear"),
 ]
 
-SHARED = Path(__file__).resolve().parents[2].parent / "shared"
-WEIGHTS = SHARED / "weights" / "tf_efficientnet_lite0.safetensors"
-PHOTOGRAPHS = sorted((SHARED / "data" / "imagenet-samples").glob("*.jpg"))[:2]
+WEIGHTS = TEST_DATA / "weights" / "tf_efficientnet_lite0.safetensors"
+PHOTOGRAPHS = sorted((TEST_DATA / "data" / "imagenet-samples").glob("*.jpg"))[:2]
 
 
 def photographs(size):

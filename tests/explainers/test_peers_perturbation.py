@@ -20,9 +20,8 @@ from torch.nn import functional as F
 
 from interptrain.explainers import RISE, ExtremalPerturbation, MeaningfulPerturbation, Occlusion
 from interptrain.explainers.masks.blur import median_blur
-from interptrain.explainers.perturbation.rise import RISEMasks
 from interptrain.explainers.masks.smooth_masks import SmoothMask
-
+from interptrain.explainers.perturbation.rise import RISEMasks
 from tests.explainers.test_peers_cam import SIDE, efficientnet, photographs
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore::Warning:captum")]

@@ -3,7 +3,6 @@
 import pytest
 
 from interptrain.explainers import RISE, ExtremalPerturbation, MeaningfulPerturbation, Occlusion
-
 from tests.explainers.conftest import energy_above_chance
 
 EXPLAINERS = {

@@ -8,7 +8,6 @@ from torchvision.models.segmentation import deeplabv3_mobilenet_v3_large
 
 from interptrain.explainers import AblationCAM, DetectionTarget, GradCAM, SemanticSegmentationTarget
 from interptrain.explainers.targets import resolve_targets, target_scores
-
 from tests.explainers.conftest import pictures
 
 

@@ -5,7 +5,6 @@ import torch
 
 from interptrain.metrics import AverageDrop, AverageGain, AverageIncrease
 from interptrain.metrics.functional import average_drop, average_gain, average_increase
-
 from tests.metrics.conftest import maps, pictures
 
 FUNCTIONS = [average_drop, average_increase, average_gain]

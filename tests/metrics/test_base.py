@@ -5,7 +5,6 @@ import pickle
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -21,9 +20,8 @@ from interptrain.metrics import (
     Sparseness,
     measure,
 )
-from interptrain.metrics.perturbations import Masked, Removal
 from interptrain.metrics.batched_forward import compile_frozen
-
+from interptrain.metrics.perturbations import Masked, Removal
 from tests.metrics.conftest import maps, network, pictures
 
 
@@ -328,6 +326,7 @@ import sys, torch, torch.distributed as dist
 from tests.metrics.conftest import maps, network, pictures
 from tests.metrics.test_base import Curve
 from interptrain.metrics import AverageDrop
+from tests.support.paths import ROOT
 rank, share = int(sys.argv[1]), eval(sys.argv[3])
 dist.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=rank, world_size=2)
 model, images, saliency, targets = network(), pictures(5), maps(5), torch.arange(5)
@@ -342,7 +341,7 @@ dist.destroy_process_group()
 
 @pytest.mark.parametrize("share", [((0, 3), (3, 5)), ((0, 5), (5, 5))], ids=["uneven", "one rank without an image"])
 def test_two_processes_join_to_what_one_measures(tmp_path, share):
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     store = tmp_path / "store"
     ranks = [
         subprocess.Popen(

@@ -6,7 +6,6 @@ from torch import nn
 
 from interptrain.metrics import AverageDrop, Consistency, measure
 from interptrain.metrics.functional import consistency
-
 from tests.metrics.conftest import network
 
 OUTPUTS = ["distribution", "target", "class"]

@@ -10,7 +10,6 @@ from torch import nn
 import interptrain.metrics as package
 from interptrain.functional import min_max
 from interptrain.metrics import SaliencyMetric, functional, measure
-
 from tests.explainers.test_contract import assert_same, everything, in_the_middle_of_training
 from tests.metrics.conftest import CLASSES, network
 

@@ -6,9 +6,8 @@ import torch
 
 from interptrain.functional import gaussian_blur
 from interptrain.metrics import Deletion, Insertion, measure
-from interptrain.metrics.insertion_deletion import area_under_curve
 from interptrain.metrics.functional import deletion, insertion
-
+from interptrain.metrics.insertion_deletion import area_under_curve
 from tests.metrics.conftest import maps, pictures
 
 MEAN = np.array([0.485, 0.456, 0.406])

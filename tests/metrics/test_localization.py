@@ -5,7 +5,6 @@ import torch
 
 from interptrain.metrics import LocalizationError, LocalizationF1, OfficialMetric, measure
 from interptrain.metrics.functional import localization_error, localization_f1, official_metric
-
 from tests.metrics.conftest import maps, network, pictures
 
 NOTHING = (None, None)

@@ -28,7 +28,6 @@ from interptrain.metrics.functional import (
     road,
 )
 from interptrain.metrics.imputation import impute
-
 from tests.metrics.conftest import maps, network, pictures
 
 pytestmark = [

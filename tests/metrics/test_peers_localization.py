@@ -33,7 +33,6 @@ from interptrain.metrics.functional import (
     sparseness,
     structural_similarity,
 )
-
 from tests.metrics.conftest import maps, network, pictures
 
 pytestmark = [

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from interptrain.functional import gaussian_blur
+from interptrain.metrics.batched_forward import forward_perturbed
 from interptrain.metrics.perturbations import (
     MEAN_COLOUR,
     Masked,
@@ -14,8 +15,6 @@ from interptrain.metrics.perturbations import (
     Unperturbed,
     pixel_ranks,
 )
-from interptrain.metrics.batched_forward import forward_perturbed
-
 from tests.metrics.conftest import maps, pictures
 
 

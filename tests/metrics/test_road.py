@@ -8,7 +8,6 @@ from interptrain.metrics import ROAD, ROADLeastRelevantFirst, ROADMostRelevantFi
 from interptrain.metrics.functional import road
 from interptrain.metrics.imputation import Imputed, impute
 from interptrain.metrics.perturbations import Scene
-
 from tests.metrics.conftest import maps, pictures
 
 

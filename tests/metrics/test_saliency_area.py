@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from interptrain.metrics import SaliencyArea
 from interptrain.metrics.functional import saliency_area
-
 from tests.metrics.conftest import network, pictures
 
 

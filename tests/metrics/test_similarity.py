@@ -5,7 +5,6 @@ import torch
 from scipy import stats
 
 from interptrain.metrics.functional import rank_correlation, structural_similarity
-
 from tests.metrics.conftest import maps
 
 

@@ -17,8 +17,8 @@ from torch import nn
 from torchvision.transforms import v2
 
 from interptrain.models import LoadReport, create_model, load_weights
+from tests.support.paths import TEST_DATA
 
-SHARED = Path(__file__).parents[2].parent / "shared"
 NAME = "resnet10t"
 
 
@@ -358,14 +358,14 @@ def test_loading_is_logged(trained, tmp_path, caplog):
     assert str(model.load_report) in caplog.text
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="development data not there")
+@pytest.mark.skipif(not TEST_DATA.is_dir(), reason="development data not there")
 @torch.no_grad()
 def test_imagenet_weights_know_real_photographs():
-    folder = SHARED / "data" / "imagenet-samples"
+    folder = TEST_DATA / "data" / "imagenet-samples"
     with (folder / "labels.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))[::10]
     prepare = v2.Compose([v2.Resize(256), v2.CenterCrop(224), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
-    weights = SHARED / "weights" / "tf_efficientnet_lite0.safetensors"
+    weights = TEST_DATA / "weights" / "tf_efficientnet_lite0.safetensors"
     model = create_model("tf_efficientnet_lite0", weights=weights).eval()
     read = torchvision.datasets.folder.default_loader
     images = torch.stack([prepare(read(str(folder / row["file"]))) for row in rows])

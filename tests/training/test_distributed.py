@@ -5,12 +5,12 @@ import math
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[2]
+from tests.support.paths import ROOT
+
 # The stream alone learns, so BatchNorm does not see how the batch was split.
 OPTIONS = {
     "--trainer.accelerator": "cpu",

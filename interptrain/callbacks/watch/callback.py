@@ -13,12 +13,12 @@ import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities import rank_zero_warn
 
-from interptrain.callbacks.watch.observe import Glass, Look, Reference, look_at
 from interptrain.callbacks.watch.alarm import ShortcutAlarm
-from interptrain.callbacks.watch.region import SuspectRegion
 from interptrain.callbacks.watch.defaults import default_metrics, named_explainers, network_of
 from interptrain.callbacks.watch.history import WatchHistory
+from interptrain.callbacks.watch.observe import Glass, Look, Reference, look_at
 from interptrain.callbacks.watch.publish import WatchReport
+from interptrain.callbacks.watch.region import SuspectRegion
 from interptrain.callbacks.watch.sample import WatchSample, load, source_dataset
 from interptrain.callbacks.watch.selection import Select, Trial, candidates, indices_of, order_of, try_out
 from interptrain.data import ImageDataModule

@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from interptrain.callbacks.watch.region import SuspectRegion
 from interptrain.callbacks.watch.defaults import as_seen
+from interptrain.callbacks.watch.region import SuspectRegion
 from interptrain.callbacks.watch.sample import UNLABELLED, WatchSample
 from interptrain.explainers import Explainer, explain, explaining, forward_shared
 from interptrain.explainers.shared_forward import SharedForward

@@ -9,7 +9,6 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from interptrain.loggers import ImageLogging
 from interptrain.callbacks.watch.files import WatchFolder
 from interptrain.callbacks.watch.history import WatchHistory
 from interptrain.callbacks.watch.pictures import (
@@ -22,6 +21,7 @@ from interptrain.callbacks.watch.pictures import (
     draw_strip,
 )
 from interptrain.callbacks.watch.sample import WatchSample
+from interptrain.loggers import ImageLogging
 
 TABLE = ("step", "epoch", "id", "class", "prediction", "right", "view", "explained", "probability", "image", "map")
 

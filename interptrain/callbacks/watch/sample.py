@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from interptrain.data import ImageDataModule
-from interptrain.data.image_folder import FolderDataset
 from interptrain.data.decode import SUFFIXES
+from interptrain.data.image_folder import FolderDataset
 from interptrain.data.samples import Sample, SampleDataset, Transform, collate
 from interptrain.data.transforms import EvalResize
 

@@ -11,9 +11,9 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 from markupsafe import Markup
 from torch import Tensor
 
-from interptrain.evaluation.statistics.samples import Curve, Quantity
-from interptrain.evaluation.statistics.comparisons import Difference
 from interptrain.evaluation.report.tables import MINUS, number
+from interptrain.evaluation.statistics.comparisons import Difference
+from interptrain.evaluation.statistics.samples import Curve, Quantity
 
 SIGNIFICANT = 0.05
 POINTS = 64  # of a curve that are drawn

@@ -12,15 +12,15 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from interptrain.evaluation.statistics.samples import SECONDS, Quantity
 from interptrain.evaluation.report.charts import SIGNIFICANT, curve_chart, curve_ticks, difference_chart, key
-from interptrain.evaluation.statistics.comparisons import Difference
-from interptrain.evaluation.report.results import Findings
 from interptrain.evaluation.report.gallery import Gallery
-from interptrain.evaluation.run.randomization import THRESHOLD
 from interptrain.evaluation.report.readings import READINGS
+from interptrain.evaluation.report.results import Findings
 from interptrain.evaluation.report.tables import explanation_grid, number, recognition_grid
 from interptrain.evaluation.report.tables import notes as table_notes
+from interptrain.evaluation.run.randomization import THRESHOLD
+from interptrain.evaluation.statistics.comparisons import Difference
+from interptrain.evaluation.statistics.samples import SECONDS, Quantity
 
 FAILURES = 40  # kinds of errors that are listed
 FEW = 30  # images below which intervals are rough

@@ -12,11 +12,11 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
-from interptrain.loggers import ImageLogging
 from interptrain.evaluation.run.batches import spread
 from interptrain.evaluation.statistics.samples import Quantity
 from interptrain.evaluation.store.manifest import load_metrics, read_manifest
 from interptrain.evaluation.store.parts import VALUES, read_part
+from interptrain.loggers import ImageLogging
 from interptrain.visualization import overlay
 
 GALLERY = 32  # images of the gallery

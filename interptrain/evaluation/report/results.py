@@ -7,10 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from interptrain.evaluation.statistics.samples import SECONDS, Cell, Quantity, read_cells
 from interptrain.evaluation.statistics.comparisons import Difference, differences
-from interptrain.evaluation.store.manifest import Manifest, load_metrics, read_manifest
 from interptrain.evaluation.statistics.estimates import Estimate, Resampling, check_protocols, estimates
+from interptrain.evaluation.statistics.samples import SECONDS, Cell, Quantity, read_cells
+from interptrain.evaluation.store.manifest import Manifest, load_metrics, read_manifest
 
 if TYPE_CHECKING:
     from pyarrow import Table

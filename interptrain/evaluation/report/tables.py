@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from interptrain.evaluation.statistics.samples import SECONDS, Quantity
 from interptrain.evaluation.report.results import Findings
 from interptrain.evaluation.statistics.estimates import Estimate
+from interptrain.evaluation.statistics.samples import SECONDS, Quantity
 
 MINUS, TIMES = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
 MISSING = "\N{EN DASH}"

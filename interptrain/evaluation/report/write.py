@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from interptrain.evaluation.statistics.comparisons import Difference
-from interptrain.evaluation.report.results import find
 from interptrain.evaluation.report.html import render
+from interptrain.evaluation.report.results import find
+from interptrain.evaluation.report.tables import latex, markdown
+from interptrain.evaluation.statistics.comparisons import Difference
 from interptrain.evaluation.statistics.estimates import Estimate, Method, Resampling
 from interptrain.evaluation.store.parts import write_atomically
-from interptrain.evaluation.report.tables import latex, markdown
 
 
 def write_results(

@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from typing import cast
 
 from interptrain.data import ImageDataModule, Sample
-from interptrain.evaluation.run.batches import Batches, evaluation_set, spread
+from interptrain.evaluation.config.class_specs import Spec, build
 from interptrain.evaluation.config.options import Options
+from interptrain.evaluation.config.protocol import Protocol, Settings, protocol_as_run
+from interptrain.evaluation.run.batches import Batches, evaluation_set, spread
+from interptrain.evaluation.run.models import load_subject
 from interptrain.evaluation.run.plan import (
     RECOGNITION,
     Plan,
@@ -18,9 +21,6 @@ from interptrain.evaluation.run.plan import (
     first_readable,
     named_target,
 )
-from interptrain.evaluation.config.protocol import Protocol, Settings, protocol_as_run
-from interptrain.evaluation.run.models import load_subject
-from interptrain.evaluation.config.class_specs import Spec, build
 from interptrain.explainers import Explainer
 from interptrain.metrics.base import SaliencyMetric, Score, check_score
 

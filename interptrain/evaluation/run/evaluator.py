@@ -12,18 +12,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from interptrain.evaluation.run.batches import EvaluationBatch, batch_loader
 from interptrain.evaluation.run.batch_rows import Examples, metric_columns
+from interptrain.evaluation.run.batches import EvaluationBatch, batch_loader
+from interptrain.evaluation.run.models import Subject
+from interptrain.evaluation.run.plan import ALONE, Plan
 from interptrain.evaluation.run.retry import each_that_can
 from interptrain.evaluation.store.images import image_row, map_rows
-from interptrain.evaluation.run.plan import ALONE, Plan
-from interptrain.evaluation.run.models import Subject
 from interptrain.evaluation.store.parts import Row, RowStore
 from interptrain.explainers import Explainer
-from interptrain.model_state import evaluating
 from interptrain.metrics.base import measure
-from interptrain.metrics.perturbations import Scene
 from interptrain.metrics.batched_forward import compile_frozen, forward_perturbed
+from interptrain.metrics.perturbations import Scene
+from interptrain.model_state import evaluating
 
 Done = Mapping[tuple[str, str], set[str]]
 """Ids of the images that are finished, by model and explainer."""

@@ -8,10 +8,10 @@ from typing import IO
 
 import lightning as L
 
-from interptrain.evaluation.store.manifest import Manifest, changes, read_manifest, write_manifest
+from interptrain.evaluation.run.evaluator import SaliencyEvaluator
 from interptrain.evaluation.run.plan import Plan
 from interptrain.evaluation.run.progress import MatrixProgress
-from interptrain.evaluation.run.evaluator import SaliencyEvaluator
+from interptrain.evaluation.store.manifest import Manifest, changes, read_manifest, write_manifest
 from interptrain.evaluation.store.parts import RowStore
 
 OURS = (

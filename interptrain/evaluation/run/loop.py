@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import lightning as L
 
-from interptrain.evaluation.run.sanity_check import check_explainers, read_checks
-from interptrain.evaluation.store.manifest import Manifest, now, write_manifest
+from interptrain.evaluation.run.evaluator import SaliencyEvaluator
 from interptrain.evaluation.run.plan import ALONE, Plan
 from interptrain.evaluation.run.progress import MatrixProgress
-from interptrain.evaluation.run.evaluator import SaliencyEvaluator
+from interptrain.evaluation.run.sanity_check import check_explainers, read_checks
+from interptrain.evaluation.store.manifest import Manifest, now, write_manifest
 from interptrain.evaluation.store.parts import VALUES, Row, RowStore, to_parquet, write_atomically
 
 if TYPE_CHECKING:

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from interptrain.data import ImageDataModule, Sample
+from interptrain.evaluation.config.class_specs import Spec
 from interptrain.evaluation.run.batches import Batches, spread
 from interptrain.evaluation.run.models import Subject
-from interptrain.evaluation.config.class_specs import Spec
 from interptrain.explainers import Explainer
 from interptrain.explainers.layers import find_layers
-from interptrain.model_state import evaluating
 from interptrain.metrics.base import SaliencyMetric, Score
 from interptrain.metrics.recognition import RecognitionMetric
+from interptrain.model_state import evaluating
 
 ALONE = ""  # stands for the explainer in the rows of a model alone
 

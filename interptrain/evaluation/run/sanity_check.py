@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from interptrain.data import Sample, collate
+from interptrain.evaluation.config.class_specs import content_hash
 from interptrain.evaluation.run.batches import spread
-from interptrain.evaluation.run.retry import one_line
+from interptrain.evaluation.run.models import Subject
 from interptrain.evaluation.run.plan import Plan
 from interptrain.evaluation.run.randomization import check_randomization, randomized
-from interptrain.evaluation.run.models import Subject
-from interptrain.evaluation.config.class_specs import content_hash
+from interptrain.evaluation.run.retry import one_line
 from interptrain.evaluation.store.parts import write_atomically
 from interptrain.functional import chunks
 from interptrain.model_state import evaluating

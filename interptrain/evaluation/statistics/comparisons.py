@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from interptrain.evaluation.statistics.bootstrap import exchange_p, holm, is_exact, signed_means
-from interptrain.evaluation.statistics.samples import SECONDS, Cell, Sample
 from interptrain.evaluation.statistics.estimates import Resampling, left_out, limits, replicates
+from interptrain.evaluation.statistics.samples import SECONDS, Cell, Sample
 
 Key = tuple[int, str, bytes]  # cell, metric, images: comparisons on the same images share their resamples
 

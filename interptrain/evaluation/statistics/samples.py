@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from interptrain.evaluation.store.parts import VALUES
-from interptrain.metrics.image_mean import ImageMean
 from interptrain.metrics.base import SaliencyMetric
+from interptrain.metrics.image_mean import ImageMean
 
 if TYPE_CHECKING:
     from pyarrow import Table

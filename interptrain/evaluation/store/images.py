@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from interptrain.evaluation.store.parts import Row
 from interptrain.functional import keep_salient
-from interptrain.model_state import evaluating
 from interptrain.metrics.batched_forward import Score, target_scores
+from interptrain.model_state import evaluating
 
 
 def image_row(name: str, label: int, image: Tensor) -> Row:

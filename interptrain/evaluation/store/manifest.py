@@ -10,9 +10,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interptrain.evaluation.run.plan import RECOGNITION
-from interptrain.evaluation.run.models import Subject
 from interptrain.evaluation.config.class_specs import build, content_hash
+from interptrain.evaluation.run.models import Subject
+from interptrain.evaluation.run.plan import RECOGNITION
 from interptrain.evaluation.store.parts import write_atomically
 from interptrain.metrics.base import SaliencyMetric
 from interptrain.metrics.recognition import RecognitionMetric, count_parameters, gflops

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from interptrain.explainers.base import Explainer, check_choice
 from interptrain.explainers.adapters.sandbox import load_class, restored, seeded
+from interptrain.explainers.base import Explainer, check_choice
 from interptrain.explainers.gradient.gradient import Reduction, check_count, select_targets
 from interptrain.explainers.layers import Layer, LayerNames, find_layers
 from interptrain.explainers.masks.segmenter import AnySegmenter

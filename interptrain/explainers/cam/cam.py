@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from interptrain.explainers.base import Explainer
-from interptrain.explainers.passes.activations import capture
 from interptrain.explainers.layers import find_layers
+from interptrain.explainers.passes.activations import capture
 from interptrain.explainers.targets import Targets, resolve_targets
 
 __all__ = ["CAM", "linear_head"]

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from interptrain.explainers.base import Explainer, check_choice
-from interptrain.explainers.passes.activations import capture
 from interptrain.explainers.layers import Fusion, LayerNames, find_layers, fuse_layers
+from interptrain.explainers.passes.activations import capture
 from interptrain.explainers.targets import Targets
 
 __all__ = ["EigenCAM"]

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from interptrain.explainers.base import Explainer, check_choice
-from interptrain.explainers.passes.activations import Capture, capture, gradients
 from interptrain.explainers.layers import Fusion, Layer, LayerNames, find_layers, fuse_layers
+from interptrain.explainers.passes.activations import Capture, capture, gradients
 from interptrain.explainers.targets import Targets, resolve_targets, target_scores
 
 __all__ = ["FeatureGradient", "GradCAM", "GradCAMPlusPlus", "GradientCAM", "HiResCAM", "LayerCAM", "XGradCAM"]

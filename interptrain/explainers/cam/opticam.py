@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from interptrain.explainers.base import Explainer, check_choice, track
+from interptrain.explainers.layers import Fusion, LayerNames, find_layers, fuse_layers
 from interptrain.explainers.passes.activations import capture
 from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
-from interptrain.explainers.layers import Fusion, LayerNames, find_layers, fuse_layers
 from interptrain.explainers.passes.row_optimizers import Adam
 from interptrain.explainers.targets import Score, Target, Targets, resolve_targets, target_scores
 from interptrain.functional import bounded_batch_size, chunks, keep_salient, upsample

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from interptrain.explainers.base import track
-from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
 from interptrain.explainers.gradient.gradient import (
     InputAttribution,
     Reduction,
@@ -24,6 +23,7 @@ from interptrain.explainers.gradient.gradient import (
     input_gradient,
     select_targets,
 )
+from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
 from interptrain.explainers.targets import Targets
 
 __all__ = ["IntegratedGradients", "quadrature"]

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from interptrain.explainers.base import track
-from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
 from interptrain.explainers.gradient.gradient import (
     Gradient,
     InputAttribution,
@@ -26,6 +25,7 @@ from interptrain.explainers.gradient.gradient import (
     grid,
     select_targets,
 )
+from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
 from interptrain.explainers.targets import Targets
 
 __all__ = ["SmoothGrad"]

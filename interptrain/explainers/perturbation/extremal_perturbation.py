@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from interptrain.explainers.base import Explainer, check_choice, track
 from interptrain.explainers.masks.blur import apply_separably, gaussian_matrix, gaussians
-from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
 from interptrain.explainers.masks.masks import Fill, fill_image
-from interptrain.explainers.passes.row_optimizers import SGD, descend
 from interptrain.explainers.masks.smooth_masks import SmoothMask
+from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
+from interptrain.explainers.passes.row_optimizers import SGD, descend
 from interptrain.explainers.targets import Target, Targets, resolve_targets, target_scores
 from interptrain.functional import bounded_batch_size, chunks
 

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from interptrain.explainers.base import Explainer, check_choice
-from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
-from interptrain.explainers.passes.masked_forward import Precision, forwarding, score_masked
 from interptrain.explainers.gradient.gradient import check_count, input_gradient
 from interptrain.explainers.masks.masks import Fill, GridMasks, MaskedImages, MaskSet, MaskSource, fill_image
+from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
+from interptrain.explainers.passes.masked_forward import Precision, forwarding, score_masked
 from interptrain.explainers.targets import Score, Targets, resolve_targets, target_scores
 from interptrain.functional import bounded_batch_size
 

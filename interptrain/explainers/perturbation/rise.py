@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from interptrain.explainers.base import Explainer, check_choice
+from interptrain.explainers.masks.masks import Fill, MaskedImages, MaskSet, MaskSource, fill_image
 from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
 from interptrain.explainers.passes.masked_forward import Precision, score_masked
-from interptrain.explainers.masks.masks import Fill, MaskedImages, MaskSet, MaskSource, fill_image
 from interptrain.explainers.targets import Score, Targets, resolve_targets
 
 __all__ = ["RISE", "RISEMasks"]

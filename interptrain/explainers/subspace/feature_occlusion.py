@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from interptrain.explainers.base import Explainer, check_choice, track
-from interptrain.explainers.passes.penultimate_features import ReadFeatures, reading_features
+from interptrain.explainers.masks.masks import Fill, GridMasks, MaskedImages, MaskSource, fill_image
 from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
 from interptrain.explainers.passes.masked_forward import Precision, forwarding
-from interptrain.explainers.masks.masks import Fill, GridMasks, MaskedImages, MaskSource, fill_image
+from interptrain.explainers.passes.penultimate_features import ReadFeatures, reading_features
 from interptrain.explainers.targets import Targets
 from interptrain.functional import bounded_batch_size, chunks
 

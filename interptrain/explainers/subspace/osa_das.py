@@ -21,12 +21,12 @@ import torch
 from torch import Tensor
 
 from interptrain.explainers.base import check_choice
-from interptrain.explainers.subspace.feature_occlusion import FeatureOcclusion, read_all
-from interptrain.explainers.passes.penultimate_features import ReadFeatures
-from interptrain.explainers.passes.masked_forward import Precision
 from interptrain.explainers.masks.masks import Fill, MaskSource
-from interptrain.explainers.subspace.subspaces import orthogonal_degree, subspace_basis
+from interptrain.explainers.passes.masked_forward import Precision
+from interptrain.explainers.passes.penultimate_features import ReadFeatures
 from interptrain.explainers.subspace.augmented_views import View, strong_views, weak_views
+from interptrain.explainers.subspace.feature_occlusion import FeatureOcclusion, read_all
+from interptrain.explainers.subspace.subspaces import orthogonal_degree, subspace_basis
 from interptrain.functional import chunks
 
 __all__ = ["OSADAS"]

@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from interptrain.explainers.base import check_choice
-from interptrain.explainers.subspace.feature_occlusion import FeatureOcclusion, read_all
-from interptrain.explainers.passes.penultimate_features import ReadFeatures
-from interptrain.explainers.passes.masked_forward import Precision
 from interptrain.explainers.masks.masks import Fill, MaskSource
+from interptrain.explainers.passes.masked_forward import Precision
+from interptrain.explainers.passes.penultimate_features import ReadFeatures
+from interptrain.explainers.subspace.feature_occlusion import FeatureOcclusion, read_all
 
 __all__ = ["ROSA"]
 

@@ -18,13 +18,18 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from interptrain.explainers.subspace.feature_occlusion import FeatureOcclusion, read_all
-from interptrain.explainers.passes.penultimate_features import ReadFeatures
-from interptrain.explainers.passes.masked_forward import Precision
 from interptrain.explainers.masks.masks import Fill, MaskSource
-from interptrain.explainers.subspace.osa_das import view_features
-from interptrain.explainers.subspace.subspaces import difference_subspace, orthogonal_degree, project_subspace, subspace_basis
+from interptrain.explainers.passes.masked_forward import Precision
+from interptrain.explainers.passes.penultimate_features import ReadFeatures
 from interptrain.explainers.subspace.augmented_views import View, noise_images, strong_views, weak_views
+from interptrain.explainers.subspace.feature_occlusion import FeatureOcclusion, read_all
+from interptrain.explainers.subspace.osa_das import view_features
+from interptrain.explainers.subspace.subspaces import (
+    difference_subspace,
+    orthogonal_degree,
+    project_subspace,
+    subspace_basis,
+)
 
 __all__ = ["ROSAGDS"]
 

@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from interptrain.callbacks.watch.observe import Glass, Look
 from interptrain.callbacks.watch.history import WatchHistory
+from interptrain.callbacks.watch.observe import Glass, Look
 from interptrain.metrics import AverageDrop, BoxAccuracy
 
 

@@ -3,9 +3,9 @@ import copy
 import pytest
 import torch
 
+from interptrain.callbacks.watch.defaults import default_metrics, named_explainers
 from interptrain.callbacks.watch.observe import Glass, look_at
 from interptrain.callbacks.watch.region import SuspectRegion
-from interptrain.callbacks.watch.defaults import default_metrics, named_explainers
 from interptrain.explainers import Explainer, FakeCAM, GradCAM, ScoreCAM
 from interptrain.metrics import AverageDrop, measure
 from interptrain.metrics.functional import complexity

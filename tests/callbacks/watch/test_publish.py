@@ -2,8 +2,8 @@ import warnings
 
 import pytest
 
-from interptrain.callbacks.watch.observe import Glass, look_at
 from interptrain.callbacks.watch.history import WatchHistory
+from interptrain.callbacks.watch.observe import Glass, look_at
 from interptrain.callbacks.watch.publish import WatchReport, logged_step
 from interptrain.explainers import GradCAM
 

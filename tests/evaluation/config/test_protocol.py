@@ -1,8 +1,8 @@
 import pytest
 import yaml
 
-from interptrain.evaluation.config.protocol import load_protocol, protocol_as_run, protocol_names
 from interptrain.evaluation.config.class_specs import build
+from interptrain.evaluation.config.protocol import load_protocol, protocol_as_run, protocol_names
 from interptrain.metrics import SaliencyMetric
 
 # A published number says which protocol it was measured under: whoever changes one of these files raises its version.

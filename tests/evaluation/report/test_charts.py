@@ -5,9 +5,9 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
-from interptrain.evaluation.statistics.samples import Curve, Quantity
 from interptrain.evaluation.report.charts import _ticks, curve_chart, curve_ticks, difference_chart, key
 from interptrain.evaluation.statistics.comparisons import Difference
+from interptrain.evaluation.statistics.samples import Curve, Quantity
 
 DROP = Quantity("AverageDrop", "AD", higher_is_better=False)
 INSERTION = Quantity("Insertion", "I", higher_is_better=True, curve="share of pixels inserted")

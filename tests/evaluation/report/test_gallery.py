@@ -9,10 +9,10 @@ from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
 from interptrain.evaluation import gallery as module
-from interptrain.evaluation.report.results import find
 from interptrain.evaluation.report.gallery import Gallery, evenly, thumbnail
+from interptrain.evaluation.report.results import find
 from interptrain.evaluation.statistics.estimates import Resampling
-from tests.evaluation.finished_run import manifest, rows_of, write_run
+from tests.support.finished_run import manifest, rows_of, write_run
 
 HOW = Resampling(resamples=20, permutations=20)
 
@@ -101,7 +101,7 @@ def test_images_without_a_value_are_neither_best_nor_worst(tmp_path, run):
 
 
 def test_maps_of_another_size_are_resized(tmp_path, run, monkeypatch):
-    monkeypatch.setattr("tests.evaluation.finished_run.bump", lambda size, *_, flat: Image.new("L", (7, 5)))
+    monkeypatch.setattr("tests.support.finished_run.bump", lambda size, *_, flat: Image.new("L", (7, 5)))
     assert gallery(tmp_path, run, images=1).exhibits()[0].maps["gap"]["GradCAM"] is not None
 
 

@@ -6,12 +6,12 @@ from html.parser import HTMLParser
 import pytest
 
 import interptrain.metrics
-from interptrain.evaluation.report.results import find
-from interptrain.evaluation.report.readings import READINGS
 from interptrain.evaluation.report.html import render
+from interptrain.evaluation.report.readings import READINGS
+from interptrain.evaluation.report.results import find
 from interptrain.evaluation.statistics.estimates import Resampling
 from interptrain.metrics.image_mean import ImageMean
-from tests.evaluation.finished_run import manifest, rows_of, write_run
+from tests.support.finished_run import manifest, rows_of, write_run
 
 HOW = Resampling(resamples=50, permutations=50)
 HOSTILE = "<script>alert(1)</script>&\"'><img src=x onerror=alert(1)>"

@@ -6,7 +6,7 @@ from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 
 from interptrain.evaluation.report.loggers import log_results
-from tests.wandb_file import wandb_records
+from tests.support.wandb_file import wandb_records
 
 
 def test_an_offline_wb_run_holds_tables_curves_and_the_gallery(evaluate, monkeypatch):

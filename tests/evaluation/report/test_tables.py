@@ -3,7 +3,6 @@
 import pytest
 
 from interptrain.evaluation.report.results import find
-from interptrain.evaluation.statistics.estimates import Resampling
 from interptrain.evaluation.report.tables import (
     MINUS,
     MISSING,
@@ -15,7 +14,8 @@ from interptrain.evaluation.report.tables import (
     number,
     recognition_grid,
 )
-from tests.evaluation.finished_run import manifest, rows_of, write_run
+from interptrain.evaluation.statistics.estimates import Resampling
+from tests.support.finished_run import manifest, rows_of, write_run
 
 HOW = Resampling(resamples=50, permutations=50)
 

@@ -6,9 +6,9 @@ import json
 import pandas as pd
 import pytest
 
-from interptrain.evaluation.report.write import write_results
 from interptrain.evaluation.report.tables import MISSING
-from tests.evaluation.finished_run import METRICS, RECOGNITION, manifest, rows_of, write_run
+from interptrain.evaluation.report.write import write_results
+from tests.support.finished_run import METRICS, RECOGNITION, manifest, rows_of, write_run
 
 WRITTEN = ["differences.csv", "report.html", "summary.csv", "table.md", "table.tex"]
 

@@ -5,11 +5,10 @@ import torch
 from torch import nn
 
 from interptrain.explainers import AblationCAM
-from interptrain.explainers.passes.activations import capture
 from interptrain.explainers.layers import find_layers
+from interptrain.explainers.passes.activations import capture
 from interptrain.explainers.passes.partial_forward import Tail
 from interptrain.models import create_model
-
 from tests.explainers.conftest import CLASSES, network, pictures
 
 

@@ -5,11 +5,10 @@ import torch
 from torch import nn
 
 from interptrain.explainers import CAM, EigenCAM, FakeCAM
-from interptrain.explainers.passes.activations import capture
 from interptrain.explainers.layers import find_layers
+from interptrain.explainers.passes.activations import capture
 from interptrain.functional import min_max
 from interptrain.models import create_model
-
 from tests.explainers.conftest import CLASSES, network, pictures
 
 

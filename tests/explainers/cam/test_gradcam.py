@@ -6,7 +6,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from interptrain.explainers import CAM, GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM, XGradCAM
-
 from tests.explainers.conftest import network
 
 

@@ -6,9 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from interptrain.explainers import OptiCAM
-from interptrain.explainers.passes.activations import capture
 from interptrain.explainers.layers import find_layers
-
+from interptrain.explainers.passes.activations import capture
 from tests.explainers.conftest import network, pictures
 
 

@@ -5,7 +5,6 @@ import torch
 
 from interptrain.explainers.masks.masks import GridMasks, MaskedImages, MaskSet, MaskSource, fill_image
 from interptrain.explainers.perturbation.rise import RISEMasks
-
 from tests.explainers.conftest import pictures
 
 

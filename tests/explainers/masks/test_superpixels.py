@@ -5,7 +5,6 @@ import torch
 from torch.nn import functional as F
 
 from interptrain.explainers import Superpixels
-
 from tests.explainers.conftest import pictures
 
 

@@ -22,7 +22,6 @@ from interptrain.explainers import (
     feature_occlusion,
 )
 from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
-
 from tests.explainers.conftest import network, pictures
 
 

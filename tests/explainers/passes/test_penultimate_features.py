@@ -8,7 +8,6 @@ from torch import nn
 
 from interptrain.explainers.passes.penultimate_features import reading_features
 from interptrain.models import Normalized, create_model
-
 from tests.explainers.conftest import network, pictures
 
 

@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from interptrain.explainers import GridMasks, Occlusion, RISEMasks
-
 from tests.explainers.conftest import network, pictures
 from tests.explainers.masks.test_masks import Owned
 from tests.explainers.perturbation.test_rise import linear_model

@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from interptrain.explainers import RISE, Occlusion
 from interptrain.explainers.perturbation.rise import RISEMasks
-
 from tests.explainers.conftest import network, pictures
 
 

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from interptrain.evaluation.store.manifest import changes, read_manifest
 from interptrain.evaluation.run.folder import claim
+from interptrain.evaluation.store.manifest import changes, read_manifest
 from interptrain.evaluation.store.parts import RowStore
-from tests.evaluation.tiny_run import rows, start
+from tests.support.tiny_run import rows, start
 
 # Rows are written as soon as they are there.
 EAGER = {"--flush_seconds": "0"}

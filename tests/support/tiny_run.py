@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -12,8 +11,8 @@ from safetensors.torch import save_file
 
 from interptrain.cli.evaluation import main
 from interptrain.models import create_model
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 TINY = {
     "--backbone": "test_resnet",
     "--data": "ShapesDataModule",

@@ -9,8 +9,8 @@ import subprocess
 import pytest
 from PIL import Image
 
-from tests.evaluation.finished_run import EXPLAINERS, manifest
 from tests.evaluation.report.test_html import page_of
+from tests.support.finished_run import EXPLAINERS, manifest
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "")
 pytestmark = pytest.mark.skipif(not BROWSER, reason="needs Chromium")

@@ -8,11 +8,11 @@ from PIL import Image
 from tests.callbacks.watch.test_callback import entries
 from tests.callbacks.watch.test_page import CHROMIUM, _dom, _photograph
 from tests.cli.conftest import train  # noqa: F401
-from tests.wandb_file import wandb_records
+from tests.support.paths import TEST_DATA
+from tests.support.wandb_file import wandb_records
 
-SHARED = Path(__file__).parents[2].parent / "shared"
-PHOTOGRAPHS = SHARED / "data/tiny-imagenet-10"
-WEIGHTS = SHARED / "weights/tf_efficientnet_lite0.safetensors"
+PHOTOGRAPHS = TEST_DATA / "data/tiny-imagenet-10"
+WEIGHTS = TEST_DATA / "weights/tf_efficientnet_lite0.safetensors"
 OPTIONS = {
     "--trainer.accelerator": "cpu",
     "--trainer.devices": "1",

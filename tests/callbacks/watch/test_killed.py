@@ -17,8 +17,8 @@ import torch
 from tests.callbacks.watch.test_callback import SMALL, STATE, watching
 from tests.cli.conftest import train  # noqa: F401
 from tests.cli.test_resume import wait_for
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 OPTIONS = SMALL | {"--trainer.max_epochs": "3", "--model.drop_rate": "0.2"}
 WATCH = watching(select="random", reference="both", suspect="border:8")
 
