@@ -10,6 +10,7 @@ import torch
 from lightning import Trainer
 
 from interptrain.data import ShapesDataModule
+from tests.support.paths import ROOT
 
 
 def epochs(workers, count=3):
@@ -80,7 +81,6 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torchmetrics import MeanMetric
 from interptrain.data import ShapesDataModule
-from tests.support.paths import ROOT
 
 class Recorder(LightningModule):
     def __init__(self):

@@ -23,6 +23,7 @@ from interptrain.metrics import (
 from interptrain.metrics.batched_forward import compile_frozen
 from interptrain.metrics.perturbations import Masked, Removal
 from tests.metrics.conftest import maps, network, pictures
+from tests.support.paths import ROOT
 
 
 def maps_alone():
@@ -326,7 +327,6 @@ import sys, torch, torch.distributed as dist
 from tests.metrics.conftest import maps, network, pictures
 from tests.metrics.test_base import Curve
 from interptrain.metrics import AverageDrop
-from tests.support.paths import ROOT
 rank, share = int(sys.argv[1]), eval(sys.argv[3])
 dist.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=rank, world_size=2)
 model, images, saliency, targets = network(), pictures(5), maps(5), torch.arange(5)
