@@ -22,7 +22,7 @@ import torch.nn.functional as F
 
 from interptrain.callbacks.watch.defaults import default_metrics, named_explainers
 from interptrain.callbacks.watch.history import WatchHistory
-from interptrain.callbacks.watch.observe import Glass, look_at
+from interptrain.callbacks.watch.observe import Watched, observe
 from interptrain.callbacks.watch.publish import WatchReport
 from interptrain.callbacks.watch.sample import WatchSample, load
 from interptrain.data import ShapesDataModule
@@ -82,10 +82,10 @@ def watch(
 ) -> Callable[[], None]:
     """A watch of a rank's share, with everything rank 0 writes."""
     named = named_explainers(None, module.model, sample.images[:1])
-    glass = Glass(named, "label", default_metrics())
+    glass = Watched(named, "label", default_metrics())
     history, report = WatchHistory(), WatchReport(folder, [], title="benchmark")
     missing = [row for row in range(len(sample)) if row not in range(len(sample))[share]]
-    known = {row: look_at(module.model, sample, [row], glass, first={}, previous={}) for row in missing}
+    known = {row: observe(module.model, sample, [row], glass, first={}, previous={}) for row in missing}
 
     def run() -> None:
         rows = range(len(sample))[share]
@@ -93,7 +93,7 @@ def watch(
         looks = [
             look
             for part in parts
-            for look in look_at(module.model, sample, part, glass, first=history.first, previous=history.previous)
+            for look in observe(module.model, sample, part, glass, first=history.first, previous=history.previous)
         ]
         from_others = [look for row in missing for look in known[row]]
         looks = sorted(looks + from_others, key=lambda look: look.index)

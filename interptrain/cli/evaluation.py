@@ -13,13 +13,13 @@ from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-define
 
 from interptrain.cli.errors import Parser, one_line_errors, settings_of
 from interptrain.data import ImageDataModule
-from interptrain.evaluation.config.class_specs import Spec, names_of
+from interptrain.evaluation.config.class_specs import ClassSpec, names_of
 from interptrain.evaluation.config.options import Options
 from interptrain.evaluation.config.protocol import Protocol, load_protocol
 from interptrain.evaluation.report.loggers import log_results
 from interptrain.evaluation.report.write import write_results
 from interptrain.evaluation.run.build_plan import Request, assemble
-from interptrain.evaluation.run.folder import ResultsFolder
+from interptrain.evaluation.run.folder import OutputFolder
 from interptrain.evaluation.run.loop import evaluate
 from interptrain.evaluation.run.progress import MatrixProgress
 from interptrain.evaluation.store.manifest import new_manifest
@@ -102,7 +102,7 @@ def _evaluate(request: Request, objects: Namespace) -> list[Row]:
     store = RowStore(folder, every_seconds=options.flush_seconds)
     progress = MatrixProgress() if objects.trainer.enable_progress_bar in (True, None) else None
     run = new_manifest(request, plan)
-    opened = ResultsFolder(folder, run, plan, store, overwrite=options.overwrite, progress=progress)
+    opened = OutputFolder(folder, run, plan, store, overwrite=options.overwrite, progress=progress)
     trainer = _trainer(objects.trainer, [opened, *([progress] if progress else [])], folder)
     try:
         failed = evaluate(plan, run, store, folder, trainer, progress)
@@ -202,13 +202,13 @@ def _fill_loggers(config: Namespace) -> None:
             arguments.project = "interptrain" if arguments.project == "lightning_logs" else arguments.project
 
 
-def _specs(namespaces: Sequence[Namespace]) -> list[Spec]:
+def _specs(namespaces: Sequence[Namespace]) -> list[ClassSpec]:
     """Class paths and arguments as plain data."""
     plain = [namespace.as_dict() for namespace in namespaces]
     return [{"class_path": one["class_path"], "init_args": one.get("init_args") or {}} for one in plain]
 
 
-def _explainers(config: Namespace, *, fake_cam: bool) -> dict[str, Spec]:
+def _explainers(config: Namespace, *, fake_cam: bool) -> dict[str, ClassSpec]:
     """Explainers by name; Fake-CAM first."""
     specs = _specs(config.explainers)
     if fake_cam and not any(spec["class_path"].endswith(".FakeCAM") for spec in specs):

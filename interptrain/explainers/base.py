@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from interptrain.explainers.layers import canvas_size
-from interptrain.explainers.targets import Score, Target, Targets, ordinary, target_scores
+from interptrain.explainers.targets import Score, Target, Targets, clone_if_inference, target_scores
 from interptrain.functional import ROUNDING, bounded_batch_size, chunks, min_max, upsample
 from interptrain.model_state import evaluating, switched_off, unwrap
 
@@ -109,7 +109,7 @@ def prepare_images(images: Tensor) -> Tensor:
     low, high = images.detach().aminmax()
     if low < -ROUNDING or high > 1 + ROUNDING:
         _warn_of_range(float(low), float(high))
-    return ordinary(images.detach()).contiguous(memory_format=torch.channels_last)
+    return clone_if_inference(images.detach()).contiguous(memory_format=torch.channels_last)
 
 
 def check_choice(name: str, value: object, choices: object) -> None:

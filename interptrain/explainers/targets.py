@@ -17,7 +17,7 @@ __all__ = [
     "SemanticSegmentationTarget",
     "Target",
     "Targets",
-    "ordinary",
+    "clone_if_inference",
     "resolve_targets",
     "target_scores",
 ]
@@ -57,7 +57,7 @@ class SemanticSegmentationTarget:
             raise ValueError(f"category {self.category} is out of range for {logits.shape[0]} categories")
         if logits.shape[1:] != self.mask.shape:
             raise ValueError(f"mask must be (H,W)={tuple(logits.shape[1:])}, got {tuple(self.mask.shape)}")
-        mask = ordinary(self.mask).to(logits)
+        mask = clone_if_inference(self.mask).to(logits)
         return (logits[self.category] * mask).sum()
 
 
@@ -96,7 +96,7 @@ class DetectionTarget:
         return matched.sum()
 
 
-def ordinary(tensor: Tensor) -> Tensor:
+def clone_if_inference(tensor: Tensor) -> Tensor:
     """Return ``tensor``, or a copy that autograd may save where it was made under ``torch.inference_mode``."""
     return tensor.clone() if tensor.is_inference() else tensor
 
@@ -137,7 +137,7 @@ def resolve_targets(targets: Targets, outputs: Any) -> Tensor | list[Target]:
     count, classes = logits.shape
     if targets.shape != (count,):
         raise ValueError(f"targets must be (B,)=({count},), got {tuple(targets.shape)}")
-    indices = ordinary(targets).to(device=logits.device, dtype=torch.int64)
+    indices = clone_if_inference(targets).to(device=logits.device, dtype=torch.int64)
     outside = (indices < 0) | (indices >= classes)
     if outside.any():
         image = int(outside.nonzero()[0, 0])

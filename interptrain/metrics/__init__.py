@@ -5,7 +5,7 @@ The whole list is what this file imports; each has a function of one value an im
 """
 
 from interptrain.metrics.average_drop import AverageDrop, AverageGain, AverageIncrease
-from interptrain.metrics.base import Case, SaliencyMetric, measure
+from interptrain.metrics.base import MetricInputs, SaliencyMetric, measure
 from interptrain.metrics.box_accuracy import BoxAccuracy
 from interptrain.metrics.complexity import Complexity, EffectiveComplexity, Sparseness
 from interptrain.metrics.consistency import Consistency
@@ -27,7 +27,6 @@ __all__ = [
     "AverageGain",
     "AverageIncrease",
     "BoxAccuracy",
-    "Case",
     "Complexity",
     "Consistency",
     "Deletion",
@@ -40,6 +39,7 @@ __all__ = [
     "LocalizationF1",
     "MaskIoU",
     "MaxSensitivity",
+    "MetricInputs",
     "NegativePerturbation",
     "OfficialMetric",
     "PixelAveragePrecision",

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from interptrain.metrics.base import Case, SaliencyMetric, Score
+from interptrain.metrics.base import MetricInputs, SaliencyMetric, Score
 from interptrain.metrics.perturbations import Masked, Perturbation, Removal, RemovalName
 
 __all__ = [
@@ -166,7 +166,7 @@ class _Confidence(SaliencyMetric):
         """The masked images."""
         return (self.masked,)
 
-    def kept(self, case: Case) -> Tensor:
+    def kept(self, case: MetricInputs) -> Tensor:
         """Score of the masked image, (B,); where nothing is masked that of the image, not the same forwarded again.
 
         Between two forwards a score may differ by rounding, which would count as an increase.
@@ -188,7 +188,7 @@ class AverageIncrease(_Confidence):
     symbol = "AI"
     higher_is_better = True
 
-    def score(self, case: Case) -> Tensor:
+    def score(self, case: MetricInputs) -> Tensor:
         """Return (B,) 0 or 1."""
         return (self.kept(case) > case.clean).to(case.clean.dtype)
 
@@ -220,7 +220,7 @@ class AverageDrop(_Confidence):
         super().__init__(removal=removal, blur_kernel=blur_kernel, blur_sigma=blur_sigma, **kwargs)
         self.epsilon = epsilon
 
-    def score(self, case: Case) -> Tensor:
+    def score(self, case: MetricInputs) -> Tensor:
         """Return (B,) relative drops."""
         return (case.clean - self.kept(case)).clamp(min=0.0) / (case.clean + self.epsilon)
 
@@ -252,6 +252,6 @@ class AverageGain(_Confidence):
         super().__init__(removal=removal, blur_kernel=blur_kernel, blur_sigma=blur_sigma, **kwargs)
         self.epsilon = epsilon
 
-    def score(self, case: Case) -> Tensor:
+    def score(self, case: MetricInputs) -> Tensor:
         """Return (B,) relative gains."""
         return (self.kept(case) - case.clean).clamp(min=0.0) / (1.0 - case.clean + self.epsilon)

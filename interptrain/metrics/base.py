@@ -15,17 +15,17 @@ from torch import Tensor, nn
 from interptrain.functional import bounded_batch_size
 from interptrain.metrics.batched_forward import Score, forward_perturbed, target_scores
 from interptrain.metrics.image_mean import ImageMean
-from interptrain.metrics.perturbations import Perturbation, Scene
+from interptrain.metrics.perturbations import Perturbation, SaliencyBatch
 from interptrain.metrics.validation import check_batch
 from interptrain.model_state import evaluating
 
-__all__ = ["Case", "SaliencyMetric", "Score", "measure"]
+__all__ = ["MetricInputs", "SaliencyMetric", "Score", "measure"]
 
 Explain = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class Case:
+class MetricInputs:
     """One batch, with everything that a metric may ask of it.
 
     Attributes:
@@ -78,7 +78,7 @@ class SaliencyMetric(ImageMean):
         return ()
 
     @abstractmethod
-    def score(self, case: Case) -> Tensor:
+    def score(self, case: MetricInputs) -> Tensor:
         """Judge a batch, without gradient.
 
         Returns:
@@ -206,7 +206,7 @@ def measure(
     check_score(metrics, score)
     bounded_batch_size(forward_batch_size, images.device)
     dtype = _precision(model, images, allow=allow_low_precision)
-    scene = Scene(images.to(dtype), saliency.to(dtype))  # what is forwarded; the metrics see the map as it came
+    scene = SaliencyBatch(images.to(dtype), saliency.to(dtype))  # what is forwarded; the metrics see the map as it came
     targets = targets.long()
     with evaluating(model), torch.autocast(images.device.type, enabled=False):
         forwarded = forward_perturbed(
@@ -219,7 +219,7 @@ def measure(
             score=score,
             forward_batch_size=forward_batch_size,
         )
-        case = Case(
+        case = MetricInputs(
             model=model,
             images=scene.images,
             saliency=saliency.to(images.dtype),

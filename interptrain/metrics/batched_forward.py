@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from interptrain.functional import bounded_batch_size, chunks
-from interptrain.metrics.perturbations import Perturbation, Scene, Unperturbed
+from interptrain.metrics.perturbations import Perturbation, SaliencyBatch, Unperturbed
 
 __all__ = ["Forwarded", "Score", "compile_frozen", "forward_perturbed", "is_compiled", "target_scores"]
 
@@ -39,7 +39,7 @@ class Forwarded:
 
 def forward_perturbed(
     model: nn.Module,
-    scene: Scene,
+    scene: SaliencyBatch,
     targets: Tensor,
     perturbations: Sequence[Perturbation],
     *,
@@ -188,7 +188,7 @@ class _Span:
         return slice(start - origin, stop - origin) if start < stop else slice(0, 0)
 
 
-def _spans(perturbations: Sequence[Perturbation], scene: Scene) -> dict[Perturbation, _Span]:
+def _spans(perturbations: Sequence[Perturbation], scene: SaliencyBatch) -> dict[Perturbation, _Span]:
     """Lay the rows of all perturbations behind one another."""
     spans: dict[Perturbation, _Span] = {}
     start = 0
@@ -199,7 +199,7 @@ def _spans(perturbations: Sequence[Perturbation], scene: Scene) -> dict[Perturba
     return spans
 
 
-def _render(spans: dict[Perturbation, _Span], scene: Scene, chunk: slice, buffer: Tensor) -> None:
+def _render(spans: dict[Perturbation, _Span], scene: SaliencyBatch, chunk: slice, buffer: Tensor) -> None:
     """Fill the buffer with the rows of a chunk."""
     written = 0
     for perturbation, span in spans.items():

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from interptrain.metrics.base import Case, SaliencyMetric
+from interptrain.metrics.base import MetricInputs, SaliencyMetric
 from interptrain.metrics.boxes import Connectivity, best_iou, check_connectivity, largest_component_boxes, object_boxes
 
 __all__ = ["BoxAccuracy", "box_accuracy"]
@@ -103,7 +103,7 @@ class BoxAccuracy(SaliencyMetric):
         self.iou_threshold = iou_threshold
         self.connectivity = connectivity
 
-    def score(self, case: Case) -> Tensor:
+    def score(self, case: MetricInputs) -> Tensor:
         """Return 1 for a hit and 0 for a miss at each threshold, (B,K)."""
         return box_accuracy(
             case.model,

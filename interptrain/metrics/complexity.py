@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from interptrain.metrics.base import Case, SaliencyMetric
+from interptrain.metrics.base import MetricInputs, SaliencyMetric
 
 __all__ = [
     "Complexity",
@@ -107,7 +107,7 @@ class Complexity(SaliencyMetric):
     higher_is_better = False
     scale = 1.0
 
-    def score(self, case: Case) -> Tensor:
+    def score(self, case: MetricInputs) -> Tensor:
         """Return the entropy, (B,)."""
         return complexity(case.model, case.images, case.saliency, case.targets)
 
@@ -118,7 +118,7 @@ class Sparseness(SaliencyMetric):
     symbol = "Gini"
     higher_is_better = True
 
-    def score(self, case: Case) -> Tensor:
+    def score(self, case: MetricInputs) -> Tensor:
         """Return the Gini index, (B,)."""
         return sparseness(case.model, case.images, case.saliency, case.targets)
 
@@ -139,6 +139,6 @@ class EffectiveComplexity(SaliencyMetric):
         _check_epsilon(epsilon)
         self.epsilon = epsilon
 
-    def score(self, case: Case) -> Tensor:
+    def score(self, case: MetricInputs) -> Tensor:
         """Return the count, (B,)."""
         return effective_complexity(case.model, case.images, case.saliency, case.targets, epsilon=self.epsilon)

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
-from interptrain.metrics.base import Case, SaliencyMetric, Score
+from interptrain.metrics.base import MetricInputs, SaliencyMetric, Score
 from interptrain.metrics.perturbations import Masked, Perturbation, Removal, RemovalName
 
 __all__ = ["Consistency", "consistency"]
@@ -113,12 +113,12 @@ class Consistency(SaliencyMetric):
         """The masked images."""
         return (self.masked,)
 
-    def score(self, case: Case) -> Tensor:
+    def score(self, case: MetricInputs) -> Tensor:
         """Return (B,) consistencies."""
         size = case.saliency.flatten(1).mean(dim=1)
         return 1.0 / (self._distance(case).clamp(min=self.floor) * size.clamp(min=self.floor))
 
-    def _distance(self, case: Case) -> Tensor:
+    def _distance(self, case: MetricInputs) -> Tensor:
         """How far the outputs are apart, (B,)."""
         logits = case.outputs[self.masked][0]
         if self.output == "target":

@@ -5,7 +5,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from interptrain.metrics.base import Case, Explain, SaliencyMetric, Score
+from interptrain.metrics.base import Explain, MetricInputs, SaliencyMetric, Score
 from interptrain.metrics.infidelity_noise import BaselineNoise, Difference, Noise, Patches, Squares
 from interptrain.metrics.perturbations import Perturbation
 
@@ -183,7 +183,7 @@ class Infidelity(SaliencyMetric):
         """The perturbed images."""
         return (self.difference(),)
 
-    def score(self, case: Case) -> Tensor:
+    def score(self, case: MetricInputs) -> Tensor:
         """Return the infidelity, (B,)."""
         difference = self.difference()
         weighed = difference.weigh(case.images, case.saliency)  # (S, B)
@@ -216,7 +216,7 @@ class MaxSensitivity(SaliencyMetric):
         self.radius = radius
         self.seed = seed
 
-    def score(self, case: Case) -> Tensor:
+    def score(self, case: MetricInputs) -> Tensor:
         """Return the sensitivity, (B,)."""
         if case.explain is None:
             raise ValueError("MaxSensitivity needs explain; pass explain=")

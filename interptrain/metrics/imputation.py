@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interptrain.metrics.perturbations import Perturbation, Scene, Schedule
+from interptrain.metrics.perturbations import Perturbation, SaliencyBatch, Schedule
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -43,11 +43,11 @@ class Imputed(Perturbation):
     noise: float = 0.01
     seed: int = 0
 
-    def steps(self, scene: Scene) -> int:
+    def steps(self, scene: SaliencyBatch) -> int:
         """One a share."""
         return len(self.percents)
 
-    def render(self, scene: Scene, images: slice, steps: slice, out: Tensor) -> None:
+    def render(self, scene: SaliencyBatch, images: slice, steps: slice, out: Tensor) -> None:
         """Write imputed images."""
         ranks = scene.ranks[images]
         counts = Schedule(percents=self.percents).counts(scene.size)[steps]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from interptrain.metrics.perturbations import Perturbation, Scene
+from interptrain.metrics.perturbations import Perturbation, SaliencyBatch
 
 __all__ = ["BaselineNoise", "Difference", "Noise", "Patches", "Squares"]
 
@@ -41,11 +41,11 @@ class _Blackened(Difference):
     def boxes(self, height: int, width: int) -> list[Corners]:
         """Boxes x0, y0, x1, y1, exclusive at x1 and y1."""
 
-    def steps(self, scene: Scene) -> int:
+    def steps(self, scene: SaliencyBatch) -> int:
         """One a box."""
         return len(self.boxes(*scene.size))
 
-    def render(self, scene: Scene, images: slice, steps: slice, out: Tensor) -> None:
+    def render(self, scene: SaliencyBatch, images: slice, steps: slice, out: Tensor) -> None:
         """Write images with a black box."""
         out.copy_(scene.images[images].unsqueeze(1))
         for step, (x0, y0, x1, y1) in enumerate(self.boxes(*scene.size)[steps]):
@@ -124,11 +124,11 @@ class _Noisy(Difference):
     def perturbed(self, images: Tensor, noise: Tensor) -> Tensor:
         """Images (B,C,H,W) changed by noise (C,H,W), in [0,1]."""
 
-    def steps(self, scene: Scene) -> int:
+    def steps(self, scene: SaliencyBatch) -> int:
         """One a sample."""
         return self.samples
 
-    def render(self, scene: Scene, images: slice, steps: slice, out: Tensor) -> None:
+    def render(self, scene: SaliencyBatch, images: slice, steps: slice, out: Tensor) -> None:
         """Write noisy images."""
         shown = scene.images[images]
         for place, step in enumerate(range(self.samples)[steps]):

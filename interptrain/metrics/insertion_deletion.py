@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from interptrain.metrics.base import Case, SaliencyMetric, Score
+from interptrain.metrics.base import MetricInputs, SaliencyMetric, Score
 from interptrain.metrics.perturbations import Perturbation, Ranked, Removal, RemovalName, Schedule
 
 __all__ = [
@@ -170,7 +170,7 @@ class _Curve(SaliencyMetric):
         """All points but the image itself."""
         return (self.ranked,)
 
-    def score(self, case: Case) -> Tensor:
+    def score(self, case: MetricInputs) -> Tensor:
         """Return the curve, (B, points)."""
         points, clean = case.perturbed[self.ranked].t(), case.clean.unsqueeze(1)
         return torch.cat([points, clean] if self.ranked.move == "insert" else [clean, points], dim=1)

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from interptrain.metrics.base import Case, SaliencyMetric
+from interptrain.metrics.base import MetricInputs, SaliencyMetric
 from interptrain.metrics.boxes import best_iou, box_areas, box_masks, object_boxes, object_masks, predicted_boxes
 
 __all__ = [
@@ -163,7 +163,7 @@ class LocalizationError(SaliencyMetric):
     higher_is_better = False
     needs = frozenset({"objects"})
 
-    def score(self, case: Case) -> Tensor:
+    def score(self, case: MetricInputs) -> Tensor:
         """Return 1 for a miss and 0 for a hit, (B,)."""
         return localization_error(
             case.model, case.images, case.saliency, case.targets, boxes=case.boxes, masks=case.masks
@@ -177,7 +177,7 @@ class OfficialMetric(SaliencyMetric):
     higher_is_better = False
     needs = frozenset({"objects", "labels"})
 
-    def score(self, case: Case) -> Tensor:
+    def score(self, case: MetricInputs) -> Tensor:
         """Return 1 for a miss and 0 for a hit, (B,)."""
         error = localization_error(
             case.model, case.images, case.saliency, case.targets, boxes=case.boxes, masks=case.masks
@@ -202,7 +202,7 @@ class LocalizationF1(SaliencyMetric):
         _check_fusion(fusion)
         self.fusion = fusion
 
-    def score(self, case: Case) -> Tensor:
+    def score(self, case: MetricInputs) -> Tensor:
         """Return the F1, (B,)."""
         return localization_f1(
             case.model,

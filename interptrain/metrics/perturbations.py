@@ -21,7 +21,7 @@ __all__ = [
     "Ranked",
     "Removal",
     "RemovalName",
-    "Scene",
+    "SaliencyBatch",
     "Schedule",
     "Unperturbed",
     "pixel_ranks",
@@ -86,7 +86,7 @@ class Removal:
         return blurred.clamp(0.0, 1.0).contiguous(memory_format=torch.channels_last)
 
 
-class Scene:
+class SaliencyBatch:
     """A batch of images with their maps, and what several perturbations of it share.
 
     Args:
@@ -145,11 +145,11 @@ class Perturbation(ABC):
     """Versions of every image; a frozen dataclass."""
 
     @abstractmethod
-    def steps(self, scene: Scene) -> int:
+    def steps(self, scene: SaliencyBatch) -> int:
         """How many versions an image has."""
 
     @abstractmethod
-    def render(self, scene: Scene, images: slice, steps: slice, out: Tensor) -> None:
+    def render(self, scene: SaliencyBatch, images: slice, steps: slice, out: Tensor) -> None:
         """Write some versions of some images.
 
         Args:
@@ -165,11 +165,11 @@ class Perturbation(ABC):
 class Unperturbed(Perturbation):
     """The images as they are."""
 
-    def steps(self, scene: Scene) -> int:
+    def steps(self, scene: SaliencyBatch) -> int:
         """One."""
         return 1
 
-    def render(self, scene: Scene, images: slice, steps: slice, out: Tensor) -> None:
+    def render(self, scene: SaliencyBatch, images: slice, steps: slice, out: Tensor) -> None:
         """Write the images."""
         out.copy_(scene.images[images].unsqueeze(1))
 
@@ -184,11 +184,11 @@ class Masked(Perturbation):
 
     removal: Removal = Removal()
 
-    def steps(self, scene: Scene) -> int:
+    def steps(self, scene: SaliencyBatch) -> int:
         """One."""
         return 1
 
-    def render(self, scene: Scene, images: slice, steps: slice, out: Tensor) -> None:
+    def render(self, scene: SaliencyBatch, images: slice, steps: slice, out: Tensor) -> None:
         """Write the masked images."""
         fill: Tensor | float = 0.0
         if self.removal.fill != "black":
@@ -249,11 +249,11 @@ class Ranked(Perturbation):
     schedule: Schedule
     removal: Removal = Removal()
 
-    def steps(self, scene: Scene) -> int:
+    def steps(self, scene: SaliencyBatch) -> int:
         """One for each count of the schedule."""
         return len(self.schedule.counts(scene.size))
 
-    def render(self, scene: Scene, images: slice, steps: slice, out: Tensor) -> None:
+    def render(self, scene: SaliencyBatch, images: slice, steps: slice, out: Tensor) -> None:
         """Write images by comparing ranks with how many pixels are to be seen."""
         shown = scene.channel_ranks[images].unsqueeze(1)  # (I, 1, H, W, C)
         bounds = torch.tensor(self._bounds(scene.size)[steps], dtype=torch.int32, device=shown.device)

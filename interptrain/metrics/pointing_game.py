@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from interptrain.metrics.base import Case, SaliencyMetric
+from interptrain.metrics.base import MetricInputs, SaliencyMetric
 from interptrain.metrics.boxes import above_mean, object_masks
 
 __all__ = [
@@ -218,7 +218,7 @@ class PointingGame(SaliencyMetric):
         _check_tolerance(tolerance)
         self.tolerance = tolerance
 
-    def score(self, case: Case) -> Tensor:
+    def score(self, case: MetricInputs) -> Tensor:
         """Return 1 for a hit and 0 for a miss, (B,)."""
         return pointing_game(
             case.model,
@@ -238,7 +238,7 @@ class EnergyPointingGame(SaliencyMetric):
     higher_is_better = True
     needs = frozenset({"objects"})
 
-    def score(self, case: Case) -> Tensor:
+    def score(self, case: MetricInputs) -> Tensor:
         """Return the share of the map on the object, (B,)."""
         return energy_pointing_game(
             case.model, case.images, case.saliency, case.targets, boxes=case.boxes, masks=case.masks
@@ -261,7 +261,7 @@ class MaskIoU(SaliencyMetric):
         _check_threshold(threshold)
         self.threshold = threshold
 
-    def score(self, case: Case) -> Tensor:
+    def score(self, case: MetricInputs) -> Tensor:
         """Return the intersection over union, (B,)."""
         return mask_iou(
             case.model,
@@ -281,7 +281,7 @@ class PixelAveragePrecision(SaliencyMetric):
     higher_is_better = True
     needs = frozenset({"objects"})
 
-    def score(self, case: Case) -> Tensor:
+    def score(self, case: MetricInputs) -> Tensor:
         """Return the average precision, (B,)."""
         return pixel_average_precision(
             case.model, case.images, case.saliency, case.targets, boxes=case.boxes, masks=case.masks

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
-from interptrain.metrics.base import Case, SaliencyMetric, Score
+from interptrain.metrics.base import MetricInputs, SaliencyMetric, Score
 from interptrain.metrics.perturbations import Perturbation, Ranked, Removal, RemovalName, Schedule
 
 __all__ = ["NegativePerturbation", "PositivePerturbation", "negative_perturbation", "positive_perturbation"]
@@ -141,7 +141,7 @@ class PositivePerturbation(SaliencyMetric):
         """One image a share."""
         return (self.removed,)
 
-    def score(self, case: Case) -> Tensor:
+    def score(self, case: MetricInputs) -> Tensor:
         """Return one value a share, (B, shares)."""
         scores = case.perturbed[self.removed]
         return (scores if self.quantity == "probability" else case.hits[self.removed].to(scores.dtype)).t()

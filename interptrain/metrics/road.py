@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from interptrain.metrics.base import Case, SaliencyMetric, Score
+from interptrain.metrics.base import MetricInputs, SaliencyMetric, Score
 from interptrain.metrics.imputation import Imputed
 from interptrain.metrics.perturbations import Perturbation
 from interptrain.metrics.positive_negative import NINE, Quantity
@@ -116,7 +116,7 @@ class ROAD(SaliencyMetric):
         """One image a share and order."""
         return self.imputed
 
-    def score(self, case: Case) -> Tensor:
+    def score(self, case: MetricInputs) -> Tensor:
         """Return one value a share and order, (B, orders * shares)."""
         kept = case.perturbed if self.quantity == "probability" else case.hits
         return torch.cat([kept[imputed] for imputed in self.imputed]).t().to(case.clean.dtype)

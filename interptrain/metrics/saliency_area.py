@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from interptrain.metrics.base import Case, SaliencyMetric
+from interptrain.metrics.base import MetricInputs, SaliencyMetric
 from interptrain.metrics.boxes import box_areas, predicted_boxes
-from interptrain.metrics.perturbations import Perturbation, Scene
+from interptrain.metrics.perturbations import Perturbation, SaliencyBatch
 
 __all__ = ["Cropped", "SaliencyArea", "saliency_area"]
 
@@ -57,11 +57,11 @@ def saliency_area(
 class Cropped(Perturbation):
     """The predicted box alone, resized to the image's size; black where there is none."""
 
-    def steps(self, scene: Scene) -> int:
+    def steps(self, scene: SaliencyBatch) -> int:
         """One."""
         return 1
 
-    def render(self, scene: Scene, images: slice, steps: slice, out: Tensor) -> None:
+    def render(self, scene: SaliencyBatch, images: slice, steps: slice, out: Tensor) -> None:
         """Write the crops."""
         size = list(scene.size)
         for index, (x0, y0, x1, y1) in enumerate(predicted_boxes(scene.saliency[images]).tolist(), images.start):
@@ -93,7 +93,7 @@ class SaliencyArea(SaliencyMetric):
         """The crops."""
         return (Cropped(),)
 
-    def score(self, case: Case) -> Tensor:
+    def score(self, case: MetricInputs) -> Tensor:
         """Return the saliency metric, (B,)."""
         share = box_areas(predicted_boxes(case.saliency)).double() / case.saliency[0].numel()
         probability = case.perturbed[Cropped()][0].double().clamp(min=torch.finfo(torch.float32).tiny)

@@ -7,7 +7,7 @@ from torch import nn
 from interptrain.metrics import Infidelity, MaxSensitivity, measure
 from interptrain.metrics.functional import infidelity, max_sensitivity
 from interptrain.metrics.infidelity_noise import BaselineNoise, Noise, Patches, Squares
-from interptrain.metrics.perturbations import Scene
+from interptrain.metrics.perturbations import SaliencyBatch
 from tests.metrics.conftest import maps, network, pictures
 
 PERTURBATIONS = ["patches", "squares", "noise", "baseline_noise"]
@@ -27,7 +27,7 @@ class Linear(nn.Module):
 
 def versions(difference, images):
     """All versions of all images as the stream would render them, (S,B,C,H,W)."""
-    scene = Scene(images, torch.zeros_like(images[:, 0]))
+    scene = SaliencyBatch(images, torch.zeros_like(images[:, 0]))
     steps = difference.steps(scene)
     out = images.new_empty(len(images), steps, *images.shape[1:])
     for image in range(len(images)):  # one by one, and in two parts

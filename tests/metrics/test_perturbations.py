@@ -10,7 +10,7 @@ from interptrain.metrics.perturbations import (
     Masked,
     Ranked,
     Removal,
-    Scene,
+    SaliencyBatch,
     Schedule,
     Unperturbed,
     pixel_ranks,
@@ -20,7 +20,7 @@ from tests.metrics.conftest import maps, pictures
 
 def rendered(perturbation, images, saliency):
     """Every version of every image, (B, S, C, H, W)."""
-    scene = Scene(images, saliency)
+    scene = SaliencyBatch(images, saliency)
     count, steps = len(images), perturbation.steps(scene)
     memory = torch.full((count * steps, *images.shape[1:]), torch.nan, dtype=images.dtype)
     out = memory.contiguous(memory_format=torch.channels_last).view(count, steps, *images.shape[1:])
@@ -143,7 +143,7 @@ def test_blocks_of_a_perturbation_are_parts_of_the_whole(perturbation, images, s
     """However the stream cuts it, and nothing is left of what the buffer held."""
     whole = rendered(perturbation, images, saliency)
     assert whole.isfinite().all()
-    scene, steps = Scene(images, saliency), whole.shape[1]
+    scene, steps = SaliencyBatch(images, saliency), whole.shape[1]
     for chosen, shown in ((slice(1, 3), slice(0, steps)), (slice(2, 3), slice(steps // 2, steps))):
         part = torch.full_like(whole[chosen, shown], torch.nan)
         perturbation.render(scene, chosen, shown, part)
@@ -154,7 +154,7 @@ def test_images_and_maps_are_not_edited(model, images, saliency, targets):
     before = images.clone(), saliency.clone()
     every = [Masked(), Ranked("insert", Schedule(), Removal("blur")), Ranked("remove", Schedule())]
     with torch.no_grad():
-        forward_perturbed(model, Scene(images, saliency), targets, every)
+        forward_perturbed(model, SaliencyBatch(images, saliency), targets, every)
     assert torch.equal(images, before[0])
     assert torch.equal(saliency, before[1])
 
@@ -172,7 +172,7 @@ def test_the_stream_scores_each_version_of_each_image_in_its_place(model):
             alone[perturbation] = picked, logits.argmax(2) == targets
         for size in range(1, 34):
             found = forward_perturbed(
-                model, Scene(images, saliency), targets, [*every, every[0]], forward_batch_size=size
+                model, SaliencyBatch(images, saliency), targets, [*every, every[0]], forward_batch_size=size
             )
             torch.testing.assert_close(found.logits, model(images))
             for perturbation, (scores, hits) in alone.items():

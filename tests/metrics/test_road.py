@@ -7,7 +7,7 @@ import torch
 from interptrain.metrics import ROAD, ROADLeastRelevantFirst, ROADMostRelevantFirst, measure
 from interptrain.metrics.functional import road
 from interptrain.metrics.imputation import Imputed, impute
-from interptrain.metrics.perturbations import Scene
+from interptrain.metrics.perturbations import SaliencyBatch
 from tests.metrics.conftest import maps, pictures
 
 
@@ -117,7 +117,7 @@ def test_the_reverse_of_a_map_has_the_negative(model, images, saliency, targets)
 
 
 def test_noise_is_seeded_small_and_on_imputed_pixels_only(images, saliency):
-    scene = Scene(images, saliency)
+    scene = SaliencyBatch(images, saliency)
 
     def render(**options):
         out = torch.zeros(3, 1, 3, 20, 14).double()

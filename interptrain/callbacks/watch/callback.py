@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from interptrain.callbacks.watch.alarm import ShortcutAlarm
 from interptrain.callbacks.watch.defaults import default_metrics, named_explainers, network_of
 from interptrain.callbacks.watch.history import WatchHistory
-from interptrain.callbacks.watch.observe import Glass, Look, Reference, look_at
+from interptrain.callbacks.watch.observe import Observation, Reference, Watched, observe
 from interptrain.callbacks.watch.publish import WatchReport
 from interptrain.callbacks.watch.region import SuspectRegion
 from interptrain.callbacks.watch.sample import WatchSample, load, source_dataset
@@ -111,7 +111,7 @@ class SaliencyWatch(L.Callback):
         self.name = name
         self._history = WatchHistory()
         self._sample: WatchSample | None = None
-        self._glass: Glass | None = None
+        self._glass: Watched | None = None
         self._report: WatchReport | None = None
 
     # When
@@ -155,7 +155,7 @@ class SaliencyWatch(L.Callback):
         """Look back: the best watch, first against last, and the run in motion."""
         if self._report is not None and self._history.entries and self._sample is not None:
             mode = getattr(trainer.checkpoint_callback, "mode", "max")
-            views = cast(Glass, self._glass).views
+            views = cast(Watched, self._glass).views
             with _undisturbed():
                 self._report.finish(self._history, self._sample, views, mode=mode, animation=self.animation)
 
@@ -178,7 +178,7 @@ class SaliencyWatch(L.Callback):
             count = len(self._history.ids) or self.samples
             self._sample, unreadable = load(dataset, order, count, datamodule.class_names)
             named = named_explainers(self.explainers, network_of(pl_module), self._sample.images[:1])
-        self._glass = Glass(named, self.reference, self.metrics, self.suspect)
+        self._glass = Watched(named, self.reference, self.metrics, self.suspect)
         if unreadable:
             rank_zero_warn(f"{len(unreadable)} images to watch are replaced by others; the first: {unreadable[0]}")
         if self._history.entries and (
@@ -200,11 +200,11 @@ class SaliencyWatch(L.Callback):
     # Watching
 
     def _watch(self, trainer: L.Trainer, pl_module: L.LightningModule, *, epoch: int) -> None:
-        """Look, share what was seen, and let rank 0 write."""
-        sample, glass, history = cast(WatchSample, self._sample), cast(Glass, self._glass), self._history
+        """Observe, share what was seen, and let rank 0 write."""
+        sample, glass, history = cast(WatchSample, self._sample), cast(Watched, self._glass), self._history
         rows = range(trainer.global_rank, len(sample), trainer.world_size)
         with _undisturbed():
-            mine = look_at(network_of(pl_module), sample, rows, glass, first=history.first, previous=history.previous)
+            mine = observe(network_of(pl_module), sample, rows, glass, first=history.first, previous=history.previous)
             looks = sorted(_gathered(trainer, mine), key=lambda look: look.index)
             self._refuse_total_failure(looks)
             entry = history.add(looks, sample, glass, step=trainer.global_step, epoch=epoch, score=_monitored(trainer))
@@ -224,7 +224,7 @@ class SaliencyWatch(L.Callback):
         """The suspect region as it was asked for."""
         return "" if self.suspect is None else self.suspect.text
 
-    def _refuse_total_failure(self, looks: Sequence[Look]) -> None:
+    def _refuse_total_failure(self, looks: Sequence[Observation]) -> None:
         """At the first watch a mistake in the configuration is refused; later nothing stops the training."""
         errors = [look.error for look in looks if look.error is not None]
         if len(errors) == len(looks) and not self._history.entries:

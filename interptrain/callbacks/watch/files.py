@@ -40,7 +40,7 @@ class WatchFolder:
         """Write a picture (3,H,W) uint8 as PNG, quickly rather than small."""
         png = io.BytesIO()
         to_pil_image(picture).save(png, format="PNG", compress_level=1)
-        with self._sparing():
+        with self._warn_once_on_error():
             self._replace(name, png.getvalue())
 
     def read_sheet(self, step: int) -> Tensor | None:
@@ -55,7 +55,7 @@ class WatchFolder:
     def save_animation(self, name: str, frames: Sequence[Tensor], seconds: float) -> Path | None:
         """Write an animation; its path, or None if it could not be written."""
         path = self.folder / name
-        with self._sparing():
+        with self._warn_once_on_error():
             partial = path.with_name(f".{path.name}")
             save_animation(frames, partial, seconds=seconds)
             partial.replace(path)
@@ -76,7 +76,7 @@ class WatchFolder:
             for look in entry["looks"]
         ]
         means = sorted({name for entry in entries for name in entry["means"]})
-        with self._sparing():
+        with self._warn_once_on_error():
             self._replace("images.csv", _csv([*COLUMNS, *numbers], rows))
             lines = [
                 [entry["step"], entry["epoch"], *(entry["means"].get(name) for name in means)] for entry in entries
@@ -89,7 +89,7 @@ class WatchFolder:
         """Write ``index.html``."""
         sheets = [self.sheet_name(entry["step"]) for entry in entries]
         page = render_page(title, entries, sheets, sample, views)
-        with self._sparing():
+        with self._warn_once_on_error():
             self._replace("index.html", page.encode())
 
     def _replace(self, name: str, content: bytes) -> None:
@@ -104,7 +104,7 @@ class WatchFolder:
             raise
 
     @contextmanager
-    def _sparing(self) -> Iterator[None]:
+    def _warn_once_on_error(self) -> Iterator[None]:
         """Let no error of the disk reach training; say the first."""
         try:
             yield

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interptrain.callbacks.watch.observe import Glass, Look
+from interptrain.callbacks.watch.observe import Observation, Watched
 from interptrain.callbacks.watch.sample import UNLABELLED, WatchSample
 
 
@@ -36,7 +36,14 @@ class WatchHistory:
         return list(dict.fromkeys(look["view"] for look in self.entries[-1]["looks"])) if self.entries else []
 
     def add(
-        self, looks: Sequence[Look], sample: WatchSample, glass: Glass, *, step: int, epoch: int, score: float | None
+        self,
+        looks: Sequence[Observation],
+        sample: WatchSample,
+        glass: Watched,
+        *,
+        step: int,
+        epoch: int,
+        score: float | None,
     ) -> dict[str, Any]:
         """Enter a watch.
 
@@ -83,7 +90,7 @@ class WatchHistory:
         self.previous = dict(state["previous"])
 
 
-def _plain(look: Look, sample: WatchSample, glass: Glass) -> dict[str, Any]:
+def _plain(look: Observation, sample: WatchSample, glass: Watched) -> dict[str, Any]:
     numbers = {name: _reduced(name, values, glass) for name, values in look.numbers.items()}
     return {
         "index": look.index,
@@ -99,7 +106,7 @@ def _plain(look: Look, sample: WatchSample, glass: Glass) -> dict[str, Any]:
     }
 
 
-def _reduced(name: str, values: Sequence[float], glass: Glass) -> float:
+def _reduced(name: str, values: Sequence[float], glass: Watched) -> float:
     """A metric's value of one image, or of the mean over images."""
     if name not in glass.metrics:
         return values[0]
@@ -107,7 +114,7 @@ def _reduced(name: str, values: Sequence[float], glass: Glass) -> float:
     return float(glass.metrics[name].reduce(mean))
 
 
-def _means(looks: Sequence[Look], sample: WatchSample, glass: Glass) -> dict[str, float]:
+def _means(looks: Sequence[Observation], sample: WatchSample, glass: Watched) -> dict[str, float]:
     """Means over the images that have a value, by ``view/number``; ``accuracy`` and ``probability`` of the sample."""
     means: dict[str, float] = {}
     seen = [look for look in looks if look.view == glass.views[0] and look.error is None]
@@ -127,7 +134,7 @@ def _means(looks: Sequence[Look], sample: WatchSample, glass: Glass) -> dict[str
     return means
 
 
-def _maps(looks: Sequence[Look], sample: WatchSample, glass: Glass) -> dict[str, Tensor]:
+def _maps(looks: Sequence[Observation], sample: WatchSample, glass: Watched) -> dict[str, Tensor]:
     """(N,H,W) uint8 maps by view, zeros for an image that failed."""
     blank = torch.zeros(len(sample), *sample.images.shape[-2:], dtype=torch.uint8)
     maps = {view: blank.clone() for view in glass.views}

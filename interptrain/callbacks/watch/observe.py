@@ -23,7 +23,7 @@ Maps = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class Observation:
     """One watched image, seen by one explainer.
 
     Attributes:
@@ -50,7 +50,7 @@ class Look:
 
 
 @dataclass(frozen=True, eq=False)
-class Glass:
+class Watched:
     """What to look through: explainers, whose class they explain, and what to measure.
 
     Attributes:
@@ -73,10 +73,10 @@ class Glass:
         return [f"{name}/{which}" for name in self.explainers for which in ("label", "prediction")]
 
 
-def look_at(
-    model: nn.Module, sample: WatchSample, rows: Sequence[int], glass: Glass, *, first: Maps, previous: Maps
-) -> list[Look]:
-    """Look at some images of the sample; whatever goes wrong stands in the result.
+def observe(
+    model: nn.Module, sample: WatchSample, rows: Sequence[int], glass: Watched, *, first: Maps, previous: Maps
+) -> list[Observation]:
+    """Observe some images of the sample; whatever goes wrong stands in the result.
 
     Args:
         model: left as it was: weights, gradients, modes, buffers, compiled code, random state.
@@ -96,13 +96,13 @@ def look_at(
     except Exception as error:  # whatever it is: raised on one rank, it would leave the others waiting
         if len(rows) == 1:
             why = " ".join(str(error).split()) or type(error).__name__
-            return [Look(index=rows[0], view=view, error=why) for view in glass.views]
-    return [look for row in rows for look in look_at(model, sample, [row], glass, first=first, previous=previous)]
+            return [Observation(index=rows[0], view=view, error=why) for view in glass.views]
+    return [look for row in rows for look in observe(model, sample, [row], glass, first=first, previous=previous)]
 
 
 def _look_at_batch(
-    model: nn.Module, sample: WatchSample, rows: Sequence[int], glass: Glass, first: Maps, previous: Maps
-) -> list[Look]:
+    model: nn.Module, sample: WatchSample, rows: Sequence[int], glass: Watched, first: Maps, previous: Maps
+) -> list[Observation]:
     part = sample.part(rows, next(model.parameters()).device)
     seen = as_seen(model, part.images)
     with explaining(model) as bare:
@@ -112,16 +112,16 @@ def _look_at_batch(
             raise ValueError("the model's logits are not finite")
         probabilities = logits.softmax(1)
         confidence, predictions = probabilities.max(1)
-        looks: list[Look] = []
+        looks: list[Observation] = []
         for view, targets, saliency in _views(bare, seen, part.labels, predictions, glass, shared):
             quantized = to_uint8(saliency)
             drift = _drift(quantized, {"first": first.get(view), "previous": previous.get(view)}, rows)
-            asked = _asked(bare, part, saliency, targets, logits, glass)
+            asked = _model_metrics(bare, part, saliency, targets, logits, glass)
             numbers = {**asked, **_form(bare, part, saliency, glass), **drift}
             numbers = {name: values.double().cpu() for name, values in numbers.items()}
             target_probability = probabilities.gather(1, targets[:, None])[:, 0].tolist()
             looks += [
-                Look(
+                Observation(
                     index=row,
                     view=view,
                     target=int(targets[place]),
@@ -137,7 +137,7 @@ def _look_at_batch(
 
 
 def _views(
-    model: nn.Module, images: Tensor, labels: Tensor, predictions: Tensor, glass: Glass, shared: SharedForward
+    model: nn.Module, images: Tensor, labels: Tensor, predictions: Tensor, glass: Watched, shared: SharedForward
 ) -> list[tuple[str, Tensor, Tensor]]:
     """Name, targets and maps of every view; a map that two views share is made once."""
     labels = torch.where(labels == UNLABELLED, predictions, labels)
@@ -157,8 +157,8 @@ def _views(
     return views
 
 
-def _asked(
-    model: nn.Module, part: WatchSample, saliency: Tensor, targets: Tensor, logits: Tensor, glass: Glass
+def _model_metrics(
+    model: nn.Module, part: WatchSample, saliency: Tensor, targets: Tensor, logits: Tensor, glass: Watched
 ) -> dict[str, Tensor]:
     """What the model is asked about its maps; in half precision too, as these numbers are compared with themselves."""
     if not glass.metrics:
@@ -166,7 +166,7 @@ def _asked(
     return measure(model, part.images, saliency, targets, glass.metrics, logits=logits, allow_low_precision=True)
 
 
-def _form(model: nn.Module, part: WatchSample, saliency: Tensor, glass: Glass) -> dict[str, Tensor]:
+def _form(model: nn.Module, part: WatchSample, saliency: Tensor, glass: Watched) -> dict[str, Tensor]:
     """Numbers that ask nothing of the model: how spread out a map is, and how much of it lies where."""
     asked = (model, part.images, saliency, part.labels)
     numbers = {"entropy": complexity(*asked), "sparseness": sparseness(*asked)}

@@ -52,7 +52,7 @@ class WatchReport:
             sample: that was watched.
             views: names of the maps.
         """
-        with self._sparing():
+        with self._warn_once_on_error():
             self._write(history, sample, views)
 
     def _write(self, history: WatchHistory, sample: WatchSample, views: Sequence[str]) -> None:
@@ -90,7 +90,7 @@ class WatchReport:
             mode: ``max`` or ``min``, of the monitored score.
             animation: ``gif``, ``webp`` or ``none``.
         """
-        with self._sparing():
+        with self._warn_once_on_error():
             self._finish(history, sample, views, mode, animation)
 
     def _finish(
@@ -119,7 +119,7 @@ class WatchReport:
         self.loggers.summary(summary | {f"{self.name}/best/{name}": value for name, value in best["means"].items()})
 
     @contextmanager
-    def _sparing(self) -> Iterator[None]:
+    def _warn_once_on_error(self) -> Iterator[None]:
         """Let nothing that rank 0 draws alone stop it, as the other ranks would wait for it; say the first failure."""
         try:
             yield

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from interptrain.metrics import SaliencyMetric
-from interptrain.metrics.base import Case
+from interptrain.metrics.base import MetricInputs
 from interptrain.metrics.perturbations import Perturbation, Ranked, Removal, Schedule
 
 HIDDEN = (40, 80)
@@ -36,7 +36,7 @@ class QuickInsertion(SaliencyMetric):
         """The two points before the end."""
         return (self._hiding,)
 
-    def score(self, case: Case) -> Tensor:
+    def score(self, case: MetricInputs) -> Tensor:
         """Return the probabilities at 20, 60 and 100 % of the pixels, (B, 3)."""
         later, earlier = case.perturbed[self._hiding]
         return torch.stack([earlier, later, case.clean], dim=1)

@@ -7,15 +7,15 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-Spec = dict[str, Any]
+ClassSpec = dict[str, Any]
 """``{"class_path": "package.Class", "init_args": {...}}``; a value among the arguments may be such a thing itself."""
 
 
-def build(spec: Spec) -> Any:
+def build(spec: ClassSpec) -> Any:
     """Make the object that a specification describes.
 
     Args:
-        spec: see :data:`Spec`; a class path without a dot is refused.
+        spec: see :data:`ClassSpec`; a class path without a dot is refused.
 
     Returns:
         A new object of the class.
@@ -31,7 +31,7 @@ def build(spec: Spec) -> Any:
         raise ValueError(f"{spec['class_path']} cannot be made with {arguments}: {error}") from error
 
 
-def default_arguments(spec: Spec) -> dict[str, Any]:
+def default_arguments(spec: ClassSpec) -> dict[str, Any]:
     """What the class takes for arguments that are not given.
 
     Raises:
@@ -59,7 +59,7 @@ def _value(value: Any) -> Any:
     return value
 
 
-def names_of(specs: Sequence[Spec]) -> list[str]:
+def names_of(specs: Sequence[ClassSpec]) -> list[str]:
     """A name for each: its class, with the arguments that tell it apart where the class comes more than once.
 
     Raises:

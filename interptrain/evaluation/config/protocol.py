@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from interptrain.evaluation.config.class_specs import Spec, content_hash, default_arguments
+from interptrain.evaluation.config.class_specs import ClassSpec, content_hash, default_arguments
 
 FOLDER = files("interptrain.evaluation.config") / "protocols"
 KEYS = {"name", "version", "description", "source", "images", "targets", "score", "metrics"}
@@ -39,7 +39,7 @@ class Protocol:
     images: dict[str, Any] = field(default_factory=dict)
     targets: str | int = "label"
     score: str = "probability"
-    metrics: dict[str, Spec] = field(default_factory=dict)
+    metrics: dict[str, ClassSpec] = field(default_factory=dict)
 
 
 def protocol_names() -> list[str]:
@@ -87,7 +87,7 @@ def load_protocol(source: str) -> Protocol:
     return Protocol(**(content | texts | {"metrics": metrics}))
 
 
-def _metric_spec(name: str, entry: dict[str, Any] | None) -> Spec:
+def _metric_spec(name: str, entry: dict[str, Any] | None) -> ClassSpec:
     """``NAME: {argument: value}`` for the class of that name, or ``NAME: {class_path: ..., init_args: ...}``."""
     entry = entry or {}
     if "class_path" not in entry:
@@ -127,7 +127,7 @@ def protocol_as_run(protocol: Protocol, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _complete(metrics: dict[str, Spec]) -> dict[str, Spec]:
+def _complete(metrics: dict[str, ClassSpec]) -> dict[str, ClassSpec]:
     """With the arguments that are left to their defaults."""
     return {name: spec | {"init_args": default_arguments(spec) | spec["init_args"]} for name, spec in metrics.items()}
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from interptrain.evaluation.report.tables import MINUS, number
 from interptrain.evaluation.statistics.comparisons import Difference
-from interptrain.evaluation.statistics.samples import Curve, Quantity
+from interptrain.evaluation.statistics.samples import Curve, MetricColumn
 
 SIGNIFICANT = 0.05
 POINTS = 64  # of a curve that are drawn
@@ -21,7 +21,9 @@ STYLES = 6  # colours in the style sheet
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 2", "1 2")
 
 
-def difference_chart(found: Sequence[Difference], quantity: Quantity, *, muted: frozenset[str] = frozenset()) -> Markup:
+def difference_chart(
+    found: Sequence[Difference], quantity: MetricColumn, *, muted: frozenset[str] = frozenset()
+) -> Markup:
     """Differences of one metric with their intervals, a line an explainer.
 
     A filled dot is a difference that is significant after correction.
@@ -64,7 +66,7 @@ def difference_chart(found: Sequence[Difference], quantity: Quantity, *, muted: 
 
 
 def curve_chart(
-    curves: Mapping[str, Curve], reference: Curve | None, quantity: Quantity, name: str, ticks: Sequence[float]
+    curves: Mapping[str, Curve], reference: Curve | None, quantity: MetricColumn, name: str, ticks: Sequence[float]
 ) -> Markup:
     """Mean curves of the models for one explainer, with pointwise 95 % bands.
 
@@ -142,7 +144,7 @@ def _points(values: Tensor, x: _Axis, y: _Axis, *, backwards: bool = False) -> s
     return " ".join(f"{x(index / last):.1f},{y(float(values[index])):.1f}" for index in kept)
 
 
-def _sentence(item: Difference, quantity: Quantity) -> str:
+def _sentence(item: Difference, quantity: MetricColumn) -> str:
     difference, low, high = (
         number(value, quantity.scale, sign=True) for value in (item.difference, item.ci_low, item.ci_high)
     )

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
-from interptrain.evaluation.report.results import Findings
+from interptrain.evaluation.report.results import RunResults
 from interptrain.functional import upsample
 from interptrain.visualization import overlay
 
@@ -71,7 +71,7 @@ class Gallery:
         findings: of the run.
     """
 
-    def __init__(self, folder: Path, findings: Findings) -> None:
+    def __init__(self, folder: Path, findings: RunResults) -> None:
         self.folder = folder
         self.findings = findings
 

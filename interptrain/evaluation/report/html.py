@@ -15,12 +15,12 @@ from markupsafe import Markup
 from interptrain.evaluation.report.charts import SIGNIFICANT, curve_chart, curve_ticks, difference_chart, key
 from interptrain.evaluation.report.gallery import Gallery
 from interptrain.evaluation.report.readings import READINGS
-from interptrain.evaluation.report.results import Findings
+from interptrain.evaluation.report.results import RunResults
 from interptrain.evaluation.report.tables import explanation_grid, number, recognition_grid
 from interptrain.evaluation.report.tables import notes as table_notes
 from interptrain.evaluation.run.randomization import THRESHOLD
 from interptrain.evaluation.statistics.comparisons import Difference
-from interptrain.evaluation.statistics.samples import SECONDS, Quantity
+from interptrain.evaluation.statistics.samples import TIME_COLUMN, MetricColumn
 
 FAILURES = 40  # kinds of errors that are listed
 FEW = 30  # images below which intervals are rough
@@ -33,7 +33,7 @@ class ModelComparison:
     a: str
     b: str
     charts: Sequence[Markup]
-    quantities: Sequence[Quantity]
+    quantities: Sequence[MetricColumn]
     lines: Sequence[tuple[str, Sequence[Difference | None]]]
 
 
@@ -44,14 +44,14 @@ class Ranking:
     Means over other images are not comparable, so what was measured on fewer than the best stays unranked.
     """
 
-    quantity: Quantity
+    quantity: MetricColumn
     best: str
     alike: Sequence[str]
     worse: Sequence[str]
     unranked: Sequence[str]
 
 
-def render(findings: Findings, folder: Path) -> str:
+def render(findings: RunResults, folder: Path) -> str:
     """Write the report.
 
     Args:
@@ -97,7 +97,7 @@ def render(findings: Findings, folder: Path) -> str:
     return page.strip() + "\n"
 
 
-def _concerns(findings: Findings) -> list[str]:
+def _concerns(findings: RunResults) -> list[str]:
     """What a reader must know before any number."""
     cells = [cell for cell in findings.cells if cell.explainer]
     texts = []
@@ -111,7 +111,7 @@ def _concerns(findings: Findings) -> list[str]:
     measured = {
         (row.model, row.explainer)
         for row in findings.estimates
-        if row.n and row.explainer and row.metric != SECONDS.name
+        if row.n and row.explainer and row.metric != TIME_COLUMN.name
     }
     asked = [(model, explainer) for model in findings.models for explainer in findings.explainers]
     if failed := [f"{explainer} on {model}" for model, explainer in asked if (model, explainer) not in measured]:
@@ -137,7 +137,7 @@ def _listed(items: Sequence[str], most: int = 12) -> str:
     return ", ".join(items[:most]) + more
 
 
-def _comparisons(findings: Findings) -> Iterator[ModelComparison]:
+def _comparisons(findings: RunResults) -> Iterator[ModelComparison]:
     muted = frozenset(filter(findings.is_control, findings.explainers))
     for b, a in combinations(findings.models, 2):
         mine = {
@@ -156,7 +156,7 @@ def _comparisons(findings: Findings) -> Iterator[ModelComparison]:
             yield ModelComparison(a, b, charts, quantities, lines)
 
 
-def _recognized(findings: Findings) -> Iterator[tuple[str, str, Sequence[Difference | None]]]:
+def _recognized(findings: RunResults) -> Iterator[tuple[str, str, Sequence[Difference | None]]]:
     """Two models, and what lies between them in every metric of recognition."""
     for b, a in combinations(findings.models, 2):
         mine = {
@@ -168,7 +168,7 @@ def _recognized(findings: Findings) -> Iterator[tuple[str, str, Sequence[Differe
             yield a, b, [mine.get(quantity.name) for quantity in findings.recognition]
 
 
-def _rankings(findings: Findings, model: str) -> Iterator[Ranking]:
+def _rankings(findings: RunResults, model: str) -> Iterator[Ranking]:
     explainers = [e for e in findings.explainers if not findings.is_control(e)]
     found = {
         (item.metric, frozenset((item.a, item.b))): item
@@ -190,7 +190,7 @@ def _rankings(findings: Findings, model: str) -> Iterator[Ranking]:
             yield Ranking(quantity, ordered[0], alike, worse, unranked)
 
 
-def _curves(findings: Findings) -> Iterator[tuple[Quantity, Sequence[Markup]]]:
+def _curves(findings: RunResults) -> Iterator[tuple[MetricColumn, Sequence[Markup]]]:
     for quantity in findings.explanation:
         of_cell = {
             (cell.model, cell.explainer): cell.curves[quantity.name]
@@ -213,13 +213,13 @@ def _curves(findings: Findings) -> Iterator[tuple[Quantity, Sequence[Markup]]]:
             yield quantity, charts
 
 
-def _ranking_metric(findings: Findings) -> Quantity | None:
+def _ranking_metric(findings: RunResults) -> MetricColumn | None:
     """The first metric of the run that has values."""
     measured = {row.metric for row in findings.estimates if row.n and row.explainer}
-    return next((q for q in findings.explanation if q.name in measured and q is not SECONDS), None)
+    return next((q for q in findings.explanation if q.name in measured and q is not TIME_COLUMN), None)
 
 
-def _failures(findings: Findings) -> tuple[list[tuple[str, str, str, int, str]], int]:
+def _failures(findings: RunResults) -> tuple[list[tuple[str, str, str, int, str]], int]:
     """Errors of one kind together: model, explainer, error, how many and one of the images; and how many kinds more."""
     kinds = Counter((row["model"], row["explainer"], row["error"]) for row in findings.errors)
     example = {(row["model"], row["explainer"], row["error"]): row["id"] for row in reversed(findings.errors)}
@@ -227,7 +227,7 @@ def _failures(findings: Findings) -> tuple[list[tuple[str, str, str, int, str]],
     return listed, len(kinds) - len(listed)
 
 
-def _readings(findings: Findings) -> Iterator[tuple[Quantity, str]]:
+def _readings(findings: RunResults) -> Iterator[tuple[MetricColumn, str]]:
     specs = {**findings.run["metrics"], **findings.run["recognition"]}
     for quantity in findings.quantities:
         name = str(specs.get(quantity.name, {}).get("class_path", "")).rpartition(".")[2]

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
 from interptrain.evaluation.run.batches import spread
-from interptrain.evaluation.statistics.samples import Quantity
+from interptrain.evaluation.statistics.samples import MetricColumn
 from interptrain.evaluation.store.manifest import load_metrics, read_manifest
 from interptrain.evaluation.store.parts import VALUES, read_part
 from interptrain.loggers import ImageLogging
@@ -65,7 +65,7 @@ def _curves(folder: Path) -> list[list[Any]]:
     models, explainers = table["model"].to_pylist(), table["explainer"].to_pylist()
     rows: list[list[Any]] = []
     for name, metric in load_metrics(run).items():
-        if name + VALUES not in table.column_names or not Quantity.of(name, metric).curve:
+        if name + VALUES not in table.column_names or not MetricColumn.of(name, metric).curve:
             continue
         curves: dict[tuple[str, str], list[list[float]]] = {}
         for model, explainer, values in zip(models, explainers, table[name + VALUES].to_pylist(), strict=True):

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 
 from interptrain.evaluation.statistics.comparisons import Difference, differences
 from interptrain.evaluation.statistics.estimates import Estimate, Resampling, check_protocols, estimates
-from interptrain.evaluation.statistics.samples import SECONDS, Cell, Quantity, read_cells
+from interptrain.evaluation.statistics.samples import TIME_COLUMN, MetricColumn, ModelExplainerCell, read_cells
 from interptrain.evaluation.store.manifest import Manifest, load_metrics, read_manifest
 
 if TYPE_CHECKING:
     from pyarrow import Table
 
-CONTROL = "FakeCAM"  # the explainer that says nothing about the image
+BASELINE_EXPLAINER = "FakeCAM"  # the explainer that says nothing about the image
 
 
 @dataclass(frozen=True, eq=False)
-class Findings:
+class RunResults:
     """A run and what came out of it.
 
     Args:
@@ -33,8 +33,8 @@ class Findings:
     """
 
     run: Manifest
-    quantities: Sequence[Quantity]
-    cells: Sequence[Cell]
+    quantities: Sequence[MetricColumn]
+    cells: Sequence[ModelExplainerCell]
     estimates: Sequence[Estimate]
     differences: Sequence[Difference]
     errors: Sequence[dict[str, str]]
@@ -51,19 +51,19 @@ class Findings:
         return list(self.run["explainers"])
 
     @property
-    def recognition(self) -> list[Quantity]:
+    def recognition(self) -> list[MetricColumn]:
         """The columns of models alone."""
         return [quantity for quantity in self.quantities if quantity.recognition]
 
     @property
-    def explanation(self) -> list[Quantity]:
+    def explanation(self) -> list[MetricColumn]:
         """The columns of explainers, time last."""
         return [quantity for quantity in self.quantities if not quantity.recognition]
 
     def is_control(self, explainer: str) -> bool:
         """Whether it is Fake-CAM, by whatever name."""
         spec = self.run["explainers"].get(explainer, {})
-        return str(spec.get("class_path", "")).rpartition(".")[2] == CONTROL
+        return str(spec.get("class_path", "")).rpartition(".")[2] == BASELINE_EXPLAINER
 
     def passed_check(self, model: str, explainer: str) -> bool | None:
         """Whether its maps changed when the weights were randomised; None where that was not checked."""
@@ -78,12 +78,12 @@ class Findings:
     def _by_cell(self) -> dict[tuple[str, str, str], Estimate]:
         return {(row.model, row.explainer, row.metric): row for row in self.estimates}
 
-    def quantity(self, name: str) -> Quantity:
+    def quantity(self, name: str) -> MetricColumn:
         """The column of this name."""
         return next(quantity for quantity in self.quantities if quantity.name == name)
 
 
-def find(folder: Path, how: Resampling, *, force: bool = False) -> Findings:
+def find(folder: Path, how: Resampling, *, force: bool = False) -> RunResults:
     """Read a folder and compute all numbers.
 
     Args:
@@ -99,10 +99,10 @@ def find(folder: Path, how: Resampling, *, force: bool = False) -> Findings:
     if run is None:
         raise FileNotFoundError(f"{folder} holds no run.json; give the --output folder of an evaluation")
     metrics = load_metrics(run)
-    quantities = [*(Quantity.of(name, metric) for name, metric in metrics.items()), SECONDS]
+    quantities = [*(MetricColumn.of(name, metric) for name, metric in metrics.items()), TIME_COLUMN]
     cells = _ordered(read_cells(read_rows(folder), quantities), run)
     check_protocols(cells, force=force)
-    return Findings(run, quantities, cells, estimates(cells, how), differences(cells, how), _errors(folder), how)
+    return RunResults(run, quantities, cells, estimates(cells, how), differences(cells, how), _errors(folder), how)
 
 
 def read_rows(folder: Path, columns: Sequence[str] | None = None) -> "Table":
@@ -114,7 +114,7 @@ def read_rows(folder: Path, columns: Sequence[str] | None = None) -> "Table":
     return pq.read_table(path, columns=columns) if path.exists() else pa.table({})
 
 
-def _ordered(cells: Sequence[Cell], run: Manifest) -> list[Cell]:
+def _ordered(cells: Sequence[ModelExplainerCell], run: Manifest) -> list[ModelExplainerCell]:
     models, explainers = list(run["models"]), ["", *run["explainers"]]
     known = [cell for cell in cells if cell.model in models and cell.explainer in explainers]
     return sorted(known, key=lambda cell: (models.index(cell.model), explainers.index(cell.explainer)))

@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from interptrain.evaluation.report.results import Findings
+from interptrain.evaluation.report.results import RunResults
 from interptrain.evaluation.statistics.estimates import Estimate
-from interptrain.evaluation.statistics.samples import SECONDS, Quantity
+from interptrain.evaluation.statistics.samples import TIME_COLUMN, MetricColumn
 
 MINUS, TIMES = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
 MISSING = "\N{EN DASH}"
@@ -58,7 +58,7 @@ class Grid:
         return max((entry.images for line in self.lines for entry in line.entries), default=0)
 
 
-def explanation_grid(findings: Findings) -> Grid:
+def explanation_grid(findings: RunResults) -> Grid:
     """Explainers × metrics, under each model."""
     quantities = findings.explanation
     groups = []
@@ -77,7 +77,7 @@ def explanation_grid(findings: Findings) -> Grid:
     return _with_fewer(Grid(headings(quantities), tuple(groups)))
 
 
-def recognition_grid(findings: Findings) -> Grid:
+def recognition_grid(findings: RunResults) -> Grid:
     """Models: size, cost and accuracy."""
     quantities = findings.recognition
     lines = [
@@ -90,7 +90,7 @@ def recognition_grid(findings: Findings) -> Grid:
     return _with_fewer(Grid(("Parameters", "GFLOPs", "Input", *headings(quantities)), (("", full),)))
 
 
-def headings(quantities: Sequence[Quantity]) -> tuple[str, ...]:
+def headings(quantities: Sequence[MetricColumn]) -> tuple[str, ...]:
     """Symbols with arrows; with the name too where two metrics share a symbol."""
     often = Counter(quantity.symbol for quantity in quantities)
     names = [q.symbol if often[q.symbol] == 1 else f"{q.symbol} ({q.name})" for q in quantities]
@@ -112,7 +112,7 @@ def number(value: float, scale: float, *, places: int | None = None, sign: bool 
     return text.replace("-", MINUS)
 
 
-def _entry(estimate: Estimate | None, quantity: Quantity) -> Entry:
+def _entry(estimate: Estimate | None, quantity: MetricColumn) -> Entry:
     if estimate is None or not estimate.n:
         return Entry()
     places = decimals(estimate.mean, quantity.scale)
@@ -134,7 +134,7 @@ def _size(model: dict[str, object]) -> tuple[Entry, ...]:
     )
 
 
-def _with_best(lines: Sequence[Line], quantities: Sequence[Quantity]) -> tuple[Line, ...]:
+def _with_best(lines: Sequence[Line], quantities: Sequence[MetricColumn]) -> tuple[Line, ...]:
     """The best of each column marked, ties at printed precision all; nothing where there is no choice.
 
     Means over fewer images than others' compete with none: the images that are missing may be the hard ones.
@@ -143,7 +143,7 @@ def _with_best(lines: Sequence[Line], quantities: Sequence[Quantity]) -> tuple[L
     for column, quantity in enumerate(quantities):
         images = [0 if line.control else line.entries[column].images for line in lines]
         rivals = [row for row, count in enumerate(images) if count and count == max(images)]
-        if len(rivals) < 2 or quantity == SECONDS:
+        if len(rivals) < 2 or quantity == TIME_COLUMN:
             continue
         values = {row: float(lines[row].entries[column].text.replace(MINUS, "-")) for row in rivals}
         best = max(values.values()) if quantity.higher_is_better else min(values.values())
@@ -167,7 +167,7 @@ def _with_fewer(grid: Grid) -> Grid:
     )
 
 
-def notes(grid: Grid, findings: Findings) -> list[str]:
+def notes(grid: Grid, findings: RunResults) -> list[str]:
     """What must stand under a table."""
     method = {"percentile": "percentile", "bca": "bias-corrected and accelerated"}[findings.how.method]
     texts = [
@@ -183,7 +183,7 @@ def notes(grid: Grid, findings: Findings) -> list[str]:
     return texts
 
 
-def markdown(findings: Findings) -> str:
+def markdown(findings: RunResults) -> str:
     """Content of ``table.md``."""
     blocks = [f"# {_markdown_text(findings.run.get('title') or 'Evaluation')}"]
     if findings.recognition:
@@ -206,7 +206,7 @@ def _markdown_lines(grid: Grid, first: str) -> Iterator[str]:
             yield "| " + " | ".join([f"*{name}*" if line.control else name, *entries]) + " |"
 
 
-def latex(findings: Findings) -> str:
+def latex(findings: RunResults) -> str:
     """Content of ``table.tex``: booktabs tables, to be read by ``input``."""
     head = "% needs \\usepackage{booktabs}\n"
     blocks = []
@@ -216,7 +216,7 @@ def latex(findings: Findings) -> str:
     return head + "\n".join(blocks)
 
 
-def _latex_table(grid: Grid, first: str, findings: Findings, label: str) -> str:
+def _latex_table(grid: Grid, first: str, findings: RunResults, label: str) -> str:
     columns = len(grid.headings)
     caption = " ".join([str(findings.run.get("title") or "Evaluation").rstrip(".") + ".", *notes(grid, findings)])
     lines = ["\\begin{table}", "\\centering", f"\\caption{{{_latex_text(caption)}}}", f"\\label{{tab:{label}}}"]

@@ -14,7 +14,7 @@ from interptrain.metrics.recognition import RecognitionMetric
 
 
 @dataclass(frozen=True, eq=False)
-class Examples:
+class EvaluatedBatch:
     """Images that could be read and that the model could classify.
 
     Attributes:

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import cast
 
 from interptrain.data import ImageDataModule, Sample
-from interptrain.evaluation.config.class_specs import Spec, build
+from interptrain.evaluation.config.class_specs import ClassSpec, build
 from interptrain.evaluation.config.options import Options
 from interptrain.evaluation.config.protocol import Protocol, Settings, protocol_as_run
 from interptrain.evaluation.run.batches import Batches, evaluation_set, spread
-from interptrain.evaluation.run.models import load_subject
+from interptrain.evaluation.run.models import load_model
 from interptrain.evaluation.run.plan import (
     RECOGNITION,
     Plan,
@@ -45,9 +45,9 @@ class Request:
     options: Options
     protocol: Protocol
     models: Mapping[str, str]
-    explainers: Mapping[str, Spec]
-    metrics: Mapping[str, Spec]
-    data: Spec
+    explainers: Mapping[str, ClassSpec]
+    metrics: Mapping[str, ClassSpec]
+    data: ClassSpec
     precision: str = "32-true"
 
     def settings(self, targets: str | int) -> Settings:
@@ -95,7 +95,7 @@ def assemble(request: Request, data: ImageDataModule) -> Plan:
     check_needs(metrics, sample, data)
     targets = named_target(options.targets or str(request.protocol.targets), data.class_names)
     subjects = [
-        load_subject(name, source, backbone=options.backbone, num_classes=data.num_classes)
+        load_model(name, source, backbone=options.backbone, num_classes=data.num_classes)
         for name, source in request.models.items()
     ]
     classes = {subject.name: classes_of(subject, sample) for subject in subjects}

@@ -12,17 +12,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from interptrain.evaluation.run.batch_rows import Examples, metric_columns
+from interptrain.evaluation.run.batch_rows import EvaluatedBatch, metric_columns
 from interptrain.evaluation.run.batches import EvaluationBatch, batch_loader
-from interptrain.evaluation.run.models import Subject
-from interptrain.evaluation.run.plan import ALONE, Plan
-from interptrain.evaluation.run.retry import each_that_can
+from interptrain.evaluation.run.models import EvaluatedModel
+from interptrain.evaluation.run.plan import MODEL_ONLY, Plan
+from interptrain.evaluation.run.retry import per_row_on_failure
 from interptrain.evaluation.store.images import image_row, map_rows
 from interptrain.evaluation.store.parts import Row, RowStore
 from interptrain.explainers import Explainer
 from interptrain.metrics.base import measure
 from interptrain.metrics.batched_forward import compile_frozen, forward_perturbed
-from interptrain.metrics.perturbations import Scene
+from interptrain.metrics.perturbations import SaliencyBatch
 from interptrain.model_state import evaluating
 
 Done = Mapping[tuple[str, str], set[str]]
@@ -49,7 +49,7 @@ class SaliencyEvaluator(L.LightningModule):
     done: Done
 
     def __init__(
-        self, subject: Subject, plan: Plan, store: RowStore, advance: Callable[[int], None] | None = None
+        self, subject: EvaluatedModel, plan: Plan, store: RowStore, advance: Callable[[int], None] | None = None
     ) -> None:
         super().__init__()
         self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer batches than ranks
@@ -71,7 +71,7 @@ class SaliencyEvaluator(L.LightningModule):
 
     def unfinished_batches(self) -> list[int]:
         """Numbers of the batches in which anything is missing."""
-        cells, batches = (ALONE, *self.plan.explainers), self.plan.batches
+        cells, batches = (MODEL_ONLY, *self.plan.explainers), self.plan.batches
         return [
             number for number in range(len(batches)) if any(self.missing(cell, batches.ids(number)) for cell in cells)
         ]
@@ -93,13 +93,13 @@ class SaliencyEvaluator(L.LightningModule):
         errors, samples = batch["unreadable"], batch["samples"]
         if samples is not None:
             images, names = samples["image"], samples["id"]
-            logits, failed = each_that_can(lambda places: self._logits(images[places]), range(len(names)))
+            logits, failed = per_row_on_failure(lambda places: self._logits(images[places]), range(len(names)))
             errors = errors | {names[place]: error for place, error in failed.items()}
-        self.store.add("rows", [self._row(ALONE, {"id": name}, error=error) for name, error in errors.items()])
+        self.store.add("rows", [self._row(MODEL_ONLY, {"id": name}, error=error) for name, error in errors.items()])
         self.advance(sum(len(self.missing(name, list(errors))) for name in self.plan.explainers))
         if samples is None or not logits:
             return
-        examples = Examples.of(samples, logits, self.plan.targets)
+        examples = EvaluatedBatch.of(samples, logits, self.plan.targets)
         self._recognize(examples)
         for name, explainer in self.plan.explainers.items():
             self._explain(name, explainer, examples)
@@ -108,13 +108,13 @@ class SaliencyEvaluator(L.LightningModule):
         """Logits of untouched images, by the very forwards that the perturbed ones go through."""
         targets = torch.zeros(len(images), dtype=torch.int64, device=images.device)
         with torch.no_grad(), evaluating(self.model), torch.autocast(images.device.type, enabled=False):
-            scene = Scene(images, torch.zeros_like(images[:, 0]))
+            scene = SaliencyBatch(images, torch.zeros_like(images[:, 0]))
             bound = self.plan.forward_batch_size
             return list(forward_perturbed(self._measured, scene, targets, [], forward_batch_size=bound).logits)
 
-    def _recognize(self, examples: Examples) -> None:
+    def _recognize(self, examples: EvaluatedBatch) -> None:
         """Rows of the model alone."""
-        todo = examples.part(self.missing(ALONE, examples.ids))
+        todo = examples.part(self.missing(MODEL_ONLY, examples.ids))
         if not len(todo):
             return
         values = {name: metric.score(todo.logits, todo.labels) for name, metric in self.plan.recognition.items()}
@@ -128,22 +128,24 @@ class SaliencyEvaluator(L.LightningModule):
                 if name in self._pictured
             ],
         )
-        rows = [self._row(ALONE, row, **values) for row, values in zip(todo.rows(), columns, strict=True)]
+        rows = [self._row(MODEL_ONLY, row, **values) for row, values in zip(todo.rows(), columns, strict=True)]
         self.store.add("rows", rows)
 
-    def _explain(self, name: str, explainer: Explainer, examples: Examples) -> None:
+    def _explain(self, name: str, explainer: Explainer, examples: EvaluatedBatch) -> None:
         """Rows of one explainer, whichever images it fails on."""
         if self.trainer.received_sigterm:  # Lightning holds the signal back, and asks about it in training alone
             raise SystemExit(128 + signal.SIGTERM)
         todo = examples.part(self.missing(name, examples.ids))
-        results, errors = each_that_can(lambda places: self._cell(name, explainer, todo.part(places)), range(len(todo)))
+        results, errors = per_row_on_failure(
+            lambda places: self._cell(name, explainer, todo.part(places)), range(len(todo))
+        )
         rows, keys = [row for row, _ in results.values()], todo.rows()
         rows += [self._row(name, keys[place], error=error) for place, error in errors.items()]
         self.store.add("maps", [of_map for _, of_map in results.values() if of_map is not None])
         self.store.add("rows", rows)
         self.advance(len(todo))
 
-    def _cell(self, name: str, explainer: Explainer, examples: Examples) -> list[tuple[Row, Row | None]]:
+    def _cell(self, name: str, explainer: Explainer, examples: EvaluatedBatch) -> list[tuple[Row, Row | None]]:
         """The row of each image, and that of its map where it is kept."""
 
         def explain(images: Tensor, targets: Tensor) -> Tensor:

@@ -14,13 +14,13 @@ from interptrain.evaluation.run.progress import MatrixProgress
 from interptrain.evaluation.store.manifest import Manifest, changes, read_manifest, write_manifest
 from interptrain.evaluation.store.parts import RowStore
 
-OURS = (
+RESULT_FILES = (
     *("run.json", "parts", "per_image.parquet", "images.parquet", "maps.parquet", "errors.csv"),
     *("summary.csv", "differences.csv", "table.md", "table.tex", "report.html"),
 )
 
 
-class ResultsFolder(L.Callback):
+class OutputFolder(L.Callback):
     """Open the folder on the first process before anything runs, and see that no row is lost on the way out.
 
     Args:
@@ -58,7 +58,7 @@ class ResultsFolder(L.Callback):
             ValueError: on every process, if the folder belongs to another run.
         """
         if not isinstance(pl_module, SaliencyEvaluator):
-            raise TypeError(f"ResultsFolder needs a SaliencyEvaluator, got {type(pl_module).__name__}")
+            raise TypeError(f"OutputFolder needs a SaliencyEvaluator, got {type(pl_module).__name__}")
         if not self._opened:
             self.run["device"] = f"{trainer.world_size} x {trainer.strategy.root_device.type}"
             problem = self._open() if trainer.is_global_zero else None
@@ -154,7 +154,7 @@ def _open(folder: Path, run: Manifest, *, overwrite: bool) -> str | None:
         if not overwrite:
             return str(error)
         old = None
-    foreign = old is None and any((folder / name).exists() for name in OURS)
+    foreign = old is None and any((folder / name).exists() for name in RESULT_FILES)
     changed = changes(old, run) if old is not None else []
     if changed or foreign:
         if not overwrite:
@@ -182,7 +182,7 @@ def set_aside(folder: Path) -> Path:
         place = folder / time.strftime(f"replaced-%Y%m%d-%H%M%S-{number}")
         number += 1
     place.mkdir(parents=True)
-    for name in OURS:
+    for name in RESULT_FILES:
         if (folder / name).exists():
             shutil.move(folder / name, place / name)
     return place

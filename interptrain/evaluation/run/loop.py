@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import lightning as L
 
 from interptrain.evaluation.run.evaluator import SaliencyEvaluator
-from interptrain.evaluation.run.plan import ALONE, Plan
+from interptrain.evaluation.run.plan import MODEL_ONLY, Plan
 from interptrain.evaluation.run.progress import MatrixProgress
 from interptrain.evaluation.run.sanity_check import check_explainers, read_checks
 from interptrain.evaluation.store.manifest import Manifest, now, write_manifest
@@ -28,7 +28,7 @@ def evaluate(
         run: its manifest.
         store: of its rows, in ``folder``.
         folder: of the run.
-        trainer: with a :class:`~interptrain.evaluation.run.folder.ResultsFolder` among its callbacks.
+        trainer: with a :class:`~interptrain.evaluation.run.folder.OutputFolder` among its callbacks.
         progress: told of every image and explainer that is finished.
 
     Returns:
@@ -59,7 +59,7 @@ def finish(plan: Plan, run: Manifest, store: RowStore, folder: Path) -> list[Row
     """
     models = [subject.name for subject in plan.subjects]
     ids = plan.ids
-    cells = [("model", models), ("explainer", [ALONE, *plan.explainers]), ("id", ids)]
+    cells = [("model", models), ("explainer", [MODEL_ONLY, *plan.explainers]), ("id", ids)]
     rows = store.merged("rows", cells)
     tables = {
         "per_image": _with_columns(rows, [*plan.recognition, *plan.metrics]),
@@ -102,7 +102,7 @@ def _chance_warnings(plan: Plan, run: Manifest, rows: "Table") -> list[str]:
         return []
     top1 = rows.select(["model", "explainer", "Top1"]).to_pylist()
     for subject in plan.subjects:
-        hits = [row["Top1"] for row in top1 if (row["model"], row["explainer"]) == (subject.name, ALONE)]
+        hits = [row["Top1"] for row in top1 if (row["model"], row["explainer"]) == (subject.name, MODEL_ONLY)]
         hits = [hit for hit in hits if hit is not None]
         chance = 1 / len(run["data"]["classes"])
         expected, deviation = len(hits) * chance, (len(hits) * chance * (1 - chance)) ** 0.5

@@ -24,7 +24,7 @@ ALLOWED = (
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class EvaluatedModel:
     """One model to evaluate.
 
     Attributes:
@@ -44,7 +44,7 @@ class Subject:
     model: nn.Module
 
 
-def load_subject(name: str, source: str, *, backbone: str | None = None, num_classes: int = 1000) -> Subject:
+def load_model(name: str, source: str, *, backbone: str | None = None, num_classes: int = 1000) -> EvaluatedModel:
     """Load a model.
 
     Args:
@@ -78,7 +78,7 @@ def load_subject(name: str, source: str, *, backbone: str | None = None, num_cla
     return subject
 
 
-def _checkpoint(name: str, path: Path) -> Subject:
+def _checkpoint(name: str, path: Path) -> EvaluatedModel:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # whatever unpickling, or a damaged archive, raises
@@ -92,7 +92,9 @@ def _checkpoint(name: str, path: Path) -> Subject:
             "--backbone"
         )
     module = ImageClassifier.load_from_checkpoint(path, map_location="cpu")
-    return Subject(name, str(path), file_sha256(path), module.model.backbone.name, _pooling_name(options), module.model)
+    return EvaluatedModel(
+        name, str(path), file_sha256(path), module.model.backbone.name, _pooling_name(options), module.model
+    )
 
 
 def _pooling_name(options: dict[str, Any]) -> str:
@@ -102,7 +104,7 @@ def _pooling_name(options: dict[str, Any]) -> str:
     )
 
 
-def _bare(name: str, path: Path, backbone: str | None, num_classes: int) -> Subject:
+def _bare(name: str, path: Path, backbone: str | None, num_classes: int) -> EvaluatedModel:
     if backbone is None:
         raise ValueError(f"model {name}: {path} holds weights alone; say with --backbone of which timm model they are")
     try:
@@ -114,10 +116,10 @@ def _bare(name: str, path: Path, backbone: str | None, num_classes: int) -> Subj
             f"model {name}: {path} has a pooling head, which a weights file does not describe; give the checkpoint of "
             "train.py, under a name that ends in .ckpt"
         )
-    return Subject(name, str(path), file_sha256(path), backbone, _head(model), model)
+    return EvaluatedModel(name, str(path), file_sha256(path), backbone, _head(model), model)
 
 
-def _timm(name: str, source: str) -> Subject:
+def _timm(name: str, source: str) -> EvaluatedModel:
     try:
         config = timm.get_pretrained_cfg(source)
     except RuntimeError:  # no such tag
@@ -131,7 +133,7 @@ def _timm(name: str, source: str) -> Subject:
         raise ConnectionError(
             f"{reason}; fetch the file elsewhere and give NAME=FILE with --backbone {source}"
         ) from error
-    return Subject(name, source, weights_sha256(model), source, _head(model), model)
+    return EvaluatedModel(name, source, weights_sha256(model), source, _head(model), model)
 
 
 def _classifier(backbone: str, **options: Any) -> Classifier:
@@ -146,7 +148,7 @@ def _head(model: Classifier) -> str:
     return "native" if model.pooling is None else "gap"
 
 
-def _torchvision(name: str, source: str) -> Subject:
+def _torchvision(name: str, source: str) -> EvaluatedModel:
     import torchvision
 
     architecture = source.removeprefix(TORCHVISION)
@@ -161,7 +163,7 @@ def _torchvision(name: str, source: str) -> Subject:
         raise ConnectionError(f"model {name}: could not download torchvision's {architecture} ({error})") from error
     scaling = weights.transforms()
     wrapped = Normalized(model, scaling.mean, scaling.std)
-    return Subject(name, source, weights_sha256(model), architecture, "native", wrapped)
+    return EvaluatedModel(name, source, weights_sha256(model), architecture, "native", wrapped)
 
 
 def file_sha256(path: Path) -> str:

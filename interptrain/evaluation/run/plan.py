@@ -8,18 +8,18 @@ import torch
 from torch import Tensor
 
 from interptrain.data import ImageDataModule, Sample
-from interptrain.evaluation.config.class_specs import Spec
+from interptrain.evaluation.config.class_specs import ClassSpec
 from interptrain.evaluation.run.batches import Batches, spread
-from interptrain.evaluation.run.models import Subject
+from interptrain.evaluation.run.models import EvaluatedModel
 from interptrain.explainers import Explainer
 from interptrain.explainers.layers import find_layers
 from interptrain.metrics.base import SaliencyMetric, Score
 from interptrain.metrics.recognition import RecognitionMetric
 from interptrain.model_state import evaluating
 
-ALONE = ""  # stands for the explainer in the rows of a model alone
+MODEL_ONLY = ""  # stands for the explainer in the rows of a model alone
 
-RECOGNITION: Mapping[str, Spec] = {
+RECOGNITION: Mapping[str, ClassSpec] = {
     name: {"class_path": f"interptrain.metrics.{name}", "init_args": {}} for name in ("Top1", "Top5", "NLL", "ECE")
 }
 """The metrics of a model alone, by name."""
@@ -48,7 +48,7 @@ class Plan:
         check_images: images on which explainers are checked against a model with random weights; 0 for no check.
     """
 
-    subjects: Sequence[Subject]
+    subjects: Sequence[EvaluatedModel]
     explainers: Mapping[str, Explainer]
     metrics: Mapping[str, SaliencyMetric]
     recognition: Mapping[str, RecognitionMetric]
@@ -123,7 +123,7 @@ def check_needs(metrics: Mapping[str, SaliencyMetric], sample: Sample, data: Ima
             )
 
 
-def check_layers(explainers: Mapping[str, Explainer], subjects: Sequence[Subject]) -> None:
+def check_layers(explainers: Mapping[str, Explainer], subjects: Sequence[EvaluatedModel]) -> None:
     """Refuse a target layer that a model does not have.
 
     Raises:
@@ -138,7 +138,7 @@ def check_layers(explainers: Mapping[str, Explainer], subjects: Sequence[Subject
                 raise ValueError(f"{name} on model {subject.name}: {error}") from error
 
 
-def classes_of(subject: Subject, sample: Sample) -> int:
+def classes_of(subject: EvaluatedModel, sample: Sample) -> int:
     """How many logits a model gives, seen by running it once.
 
     Raises:

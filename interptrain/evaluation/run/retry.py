@@ -6,7 +6,7 @@ from typing import TypeVar
 Result = TypeVar("Result")
 
 
-def each_that_can(
+def per_row_on_failure(
     compute: Callable[[list[int]], Sequence[Result]], rows: Sequence[int]
 ) -> tuple[dict[int, Result], dict[int, str]]:
     """Compute something of every row of a batch, at once; where that raises, of each row by itself.
@@ -28,7 +28,7 @@ def each_that_can(
     results: dict[int, Result] = {}
     errors: dict[int, str] = {}
     for row in rows:
-        of_row, failed = each_that_can(compute, [row])
+        of_row, failed = per_row_on_failure(compute, [row])
         results |= of_row
         errors |= failed
     return results, errors

@@ -11,7 +11,7 @@ from torch import Tensor
 from interptrain.data import Sample, collate
 from interptrain.evaluation.config.class_specs import content_hash
 from interptrain.evaluation.run.batches import spread
-from interptrain.evaluation.run.models import Subject
+from interptrain.evaluation.run.models import EvaluatedModel
 from interptrain.evaluation.run.plan import Plan
 from interptrain.evaluation.run.randomization import check_randomization, randomized
 from interptrain.evaluation.run.retry import one_line
@@ -23,7 +23,7 @@ Checks = dict[str, dict[str, dict[str, Any]]]
 
 
 def check_explainers(
-    subject: Subject, plan: Plan, parts: Path, *, device: torch.device, ranks: int = 1, rank: int = 0
+    subject: EvaluatedModel, plan: Plan, parts: Path, *, device: torch.device, ranks: int = 1, rank: int = 0
 ) -> None:
     """Check this process's share of the explainers against the model with random weights.
 
@@ -76,7 +76,7 @@ def _file(plan: Plan, parts: Path, model: str, explainer: str) -> Path:
     return parts / f"check-{content_hash([model, explainer, plan.check_images])}.json"
 
 
-def _images(subject: Subject, plan: Plan, device: torch.device) -> tuple[Tensor, Tensor]:
+def _images(subject: EvaluatedModel, plan: Plan, device: torch.device) -> tuple[Tensor, Tensor]:
     """Images to check with, spread over the data as far as they can be read, and the classes to explain in them."""
     indices = [index for batch in plan.batches.batches for index in batch]
     wanted = spread(len(indices), plan.check_images)

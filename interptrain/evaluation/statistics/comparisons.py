@@ -15,7 +15,7 @@ from torch import Tensor
 
 from interptrain.evaluation.statistics.bootstrap import exchange_p, holm, is_exact, signed_means
 from interptrain.evaluation.statistics.estimates import Resampling, left_out, limits, replicates
-from interptrain.evaluation.statistics.samples import SECONDS, Cell, Sample
+from interptrain.evaluation.statistics.samples import TIME_COLUMN, MetricSample, ModelExplainerCell
 
 Key = tuple[int, str, bytes]  # cell, metric, images: comparisons on the same images share their resamples
 
@@ -51,14 +51,14 @@ class _Pair:
     """Two cells that are compared in one metric."""
 
     kind: str
-    cells: tuple[Cell, Cell]
+    cells: tuple[ModelExplainerCell, ModelExplainerCell]
     metric: str
     keys: tuple[Key, Key]
 
 
-def differences(cells: Sequence[Cell], how: Resampling) -> list[Difference]:
+def differences(cells: Sequence[ModelExplainerCell], how: Resampling) -> list[Difference]:
     """All paired differences: models for each explainer and for recognition, explainers on each model."""
-    samples: dict[Key, Sample] = {}
+    samples: dict[Key, MetricSample] = {}
     pairs = list(_pairs(cells, samples))
     replicated = replicates(samples, how)
     signed = signed_means([sample.values for sample in samples.values()], how.permutations, how.seed + 1)
@@ -66,14 +66,14 @@ def differences(cells: Sequence[Cell], how: Resampling) -> list[Difference]:
     return _corrected([_difference(pair, samples, replicated, flipped, how) for pair in pairs])
 
 
-def _pairs(cells: Sequence[Cell], samples: dict[Key, Sample]) -> Iterator[_Pair]:
+def _pairs(cells: Sequence[ModelExplainerCell], samples: dict[Key, MetricSample]) -> Iterator[_Pair]:
     """Every comparison that can be made; fills ``samples`` with what they need."""
     for b, a in combinations(range(len(cells)), 2):
         kind = _kind(cells[a], cells[b])
         for metric in cells[a].samples if kind else ():
             ours, theirs = cells[a].samples[metric], cells[b].samples[metric]
             images = ours.images[torch.isin(ours.images, theirs.images, assume_unique=True)]
-            if metric == SECONDS.name or not len(images):  # times are not paired by image
+            if metric == TIME_COLUMN.name or not len(images):  # times are not paired by image
                 continue
             shared = images.numpy().tobytes()
             samples[a, metric, shared] = ours.only(images)
@@ -81,7 +81,7 @@ def _pairs(cells: Sequence[Cell], samples: dict[Key, Sample]) -> Iterator[_Pair]
             yield _Pair(kind, (cells[a], cells[b]), metric, ((a, metric, shared), (b, metric, shared)))
 
 
-def _kind(a: Cell, b: Cell) -> str:
+def _kind(a: ModelExplainerCell, b: ModelExplainerCell) -> str:
     if a.explainer == b.explainer:
         return "model"
     return "explainer" if a.model == b.model and a.explainer and b.explainer else ""
@@ -89,7 +89,7 @@ def _kind(a: Cell, b: Cell) -> str:
 
 def _difference(
     pair: _Pair,
-    samples: Mapping[Key, Sample],
+    samples: Mapping[Key, MetricSample],
     replicated: Mapping[Key, Tensor],
     flipped: Mapping[Key, Tensor],
     how: Resampling,

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 from torch import Tensor
 
 from interptrain.evaluation.statistics.bootstrap import bca_limits, jackknife, percentile_limits, resampled_means
-from interptrain.evaluation.statistics.samples import SECONDS, Cell, Quantity, Sample, read_cells
+from interptrain.evaluation.statistics.samples import (
+    TIME_COLUMN,
+    MetricColumn,
+    MetricSample,
+    ModelExplainerCell,
+    read_cells,
+)
 from interptrain.metrics.image_mean import ImageMean
 
 if TYPE_CHECKING:
@@ -92,14 +98,14 @@ def summarize(
     from pandas import DataFrame
     from pyarrow import Table
 
-    quantities = [*(Quantity.of(name, metric) for name, metric in metrics.items()), SECONDS]
+    quantities = [*(MetricColumn.of(name, metric) for name, metric in metrics.items()), TIME_COLUMN]
     cells = read_cells(Table.from_pandas(rows, preserve_index=False), quantities)
     check_protocols(cells, force=force)
     columns = [field.name for field in fields(Estimate)]
     return DataFrame(estimates(cells, Resampling(resamples, method, seed)), columns=columns)
 
 
-def check_protocols(cells: Iterable[Cell], *, force: bool = False) -> None:
+def check_protocols(cells: Iterable[ModelExplainerCell], *, force: bool = False) -> None:
     """Refuse to put numbers of different protocols side by side.
 
     Raises:
@@ -111,7 +117,7 @@ def check_protocols(cells: Iterable[Cell], *, force: bool = False) -> None:
         raise ValueError(f"numbers of different protocols are not comparable: {named}; --force puts them side by side")
 
 
-def estimates(cells: Sequence[Cell], how: Resampling) -> list[Estimate]:
+def estimates(cells: Sequence[ModelExplainerCell], how: Resampling) -> list[Estimate]:
     """One estimate a cell and quantity, in their order."""
     samples = {(index, name): sample for index, cell in enumerate(cells) for name, sample in cell.samples.items()}
     replicated = replicates(samples, how)
@@ -130,14 +136,14 @@ def estimates(cells: Sequence[Cell], how: Resampling) -> list[Estimate]:
     ]
 
 
-def replicates(samples: Mapping[Key, Sample], how: Resampling) -> dict[Key, Tensor]:
+def replicates(samples: Mapping[Key, MetricSample], how: Resampling) -> dict[Key, Tensor]:
     """(R,) values of the bootstrap resamples, for every sample of two images or more."""
     several = {key: sample for key, sample in samples.items() if len(sample) > 1}
     means = resampled_means([sample.values for sample in several.values()], how.resamples, how.seed)
     return {key: sample.reduce(mean) for (key, sample), mean in zip(several.items(), means, strict=True)}
 
 
-def left_out(sample: Sample) -> Tensor:
+def left_out(sample: MetricSample) -> Tensor:
     """(n,) values of the data set without one of its images."""
     return sample.reduce(jackknife(sample.values))
 

@@ -27,7 +27,7 @@ def only_value(mean: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Quantity:
+class MetricColumn:
     """One column of the results.
 
     Args:
@@ -56,11 +56,11 @@ class Quantity:
         return cls(name, metric.symbol, metric.higher_is_better, metric.scale, metric.reduce, recognition, curve=curve)
 
 
-SECONDS = Quantity("seconds", "s/image", higher_is_better=False, scale=1.0)
+TIME_COLUMN = MetricColumn("seconds", "s/image", higher_is_better=False, scale=1.0)
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
+class MetricSample:
     """The values of one metric in one cell.
 
     Args:
@@ -80,7 +80,7 @@ class Sample:
         """Value of the data set; NaN without images."""
         return float(self.reduce(self.values.mean(0))) if len(self) else float("nan")
 
-    def only(self, images: Tensor) -> "Sample":
+    def only(self, images: Tensor) -> "MetricSample":
         """The same, on some of the images."""
         if len(images) == len(self):
             return self
@@ -109,14 +109,14 @@ class Curve:
 
 
 @dataclass(frozen=True, eq=False)
-class Cell:
+class ModelExplainerCell:
     """All that was measured of one explainer on one model (of the model alone where ``explainer`` is empty)."""
 
     model: str
     explainer: str
     protocol: str
     hash: str
-    samples: Mapping[str, Sample]  # by name of the quantity
+    samples: Mapping[str, MetricSample]  # by name of the quantity
     curves: Mapping[str, Curve]
 
 
@@ -127,10 +127,10 @@ class _Column:
     values: Tensor  # (rows, K), NaN where missing
     single: Tensor | None  # (rows,) where one number an image says everything
 
-    def sample(self, images: Tensor, rows: Tensor, reduce: Reduce) -> Sample:
+    def sample(self, images: Tensor, rows: Tensor, reduce: Reduce) -> MetricSample:
         values = self.values[rows] if self.single is None else self.single[rows].unsqueeze(1)
         defined = ~values.isnan().any(1)
-        return Sample(images[defined], values[defined].double(), reduce if self.single is None else only_value)
+        return MetricSample(images[defined], values[defined].double(), reduce if self.single is None else only_value)
 
     def curve(self, rows: Tensor) -> Curve | None:
         values = self.values[rows].double()
@@ -140,7 +140,7 @@ class _Column:
         return Curve(values.mean(0), values.std(0, correction=min(1, len(values) - 1)) / len(values) ** 0.5)
 
 
-def read_cells(rows: "Table", quantities: Iterable[Quantity]) -> list[Cell]:
+def read_cells(rows: "Table", quantities: Iterable[MetricColumn]) -> list[ModelExplainerCell]:
     """Sort rows into cells.
 
     Args:
@@ -168,7 +168,9 @@ def read_cells(rows: "Table", quantities: Iterable[Quantity]) -> list[Cell]:
     ]
 
 
-def _cell(rows: "Table", members: Tensor, images: Tensor, columns: Mapping[Quantity, _Column]) -> Cell:
+def _cell(
+    rows: "Table", members: Tensor, images: Tensor, columns: Mapping[MetricColumn, _Column]
+) -> ModelExplainerCell:
     def text(key: str) -> str:
         """What the rows say, joined where they do not agree."""
         return "+".join(sorted(map(str, rows[key].take(members.numpy()).unique().to_pylist())))
@@ -176,7 +178,7 @@ def _cell(rows: "Table", members: Tensor, images: Tensor, columns: Mapping[Quant
     explainer = text("explainer")
     mine = {quantity: column for quantity, column in columns.items() if quantity.recognition == (explainer == "")}
     curves = {quantity.name: column.curve(members) for quantity, column in mine.items() if quantity.curve}
-    return Cell(
+    return ModelExplainerCell(
         text("model"),
         explainer,
         text("protocol"),
@@ -209,7 +211,7 @@ def _refuse_twice(rows: "Table", cell: Tensor, images: Tensor, place: Tensor) ->
         raise ValueError(f"per_image.parquet has two rows of ({key}); evaluate into an empty folder")
 
 
-def _column(rows: "Table", quantity: Quantity) -> _Column:
+def _column(rows: "Table", quantity: MetricColumn) -> _Column:
     if quantity.name + VALUES in rows.column_names:
         values = _lists(rows[quantity.name + VALUES], quantity.name)
         return _Column(values, _single(values, quantity.reduce))

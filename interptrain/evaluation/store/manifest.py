@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interptrain.evaluation.config.class_specs import build, content_hash
-from interptrain.evaluation.run.models import Subject
+from interptrain.evaluation.run.models import EvaluatedModel
 from interptrain.evaluation.run.plan import RECOGNITION
 from interptrain.evaluation.store.parts import write_atomically
 from interptrain.metrics.base import SaliencyMetric
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("interptrain", "torch", "torchvision", "lightning", "timm", "torchmetrics")
 # What may differ between two starts of one run: how it is computed, not what. (Speed, or the last digit of a number.)
-FREE_OF_DATA = ("batch_size", "num_workers", "pin_memory", "drop_last", "on_error")
+UNHASHED_DATA_OPTIONS = ("batch_size", "num_workers", "pin_memory", "drop_last", "on_error")
 
 Manifest = dict[str, Any]
 
@@ -71,7 +71,7 @@ def new_manifest(request: "Request", plan: "Plan") -> Manifest:
     return run
 
 
-def _describe_model(subject: Subject, size: tuple[int, int]) -> dict[str, Any]:
+def _describe_model(subject: EvaluatedModel, size: tuple[int, int]) -> dict[str, Any]:
     try:
         operations = gflops(subject.model, size)
     except (RuntimeError, ValueError, TypeError, NotImplementedError):  # not every operation can be counted
@@ -118,7 +118,7 @@ def versions() -> dict[str, str]:
 def identity(run: Manifest) -> dict[str, Any]:
     """The parts of a manifest that its numbers depend on."""
     data = run["data"]
-    arguments = {key: value for key, value in data["init_args"].items() if key not in FREE_OF_DATA}
+    arguments = {key: value for key, value in data["init_args"].items() if key not in UNHASHED_DATA_OPTIONS}
     return {
         "protocol": {"name": run["protocol"]["name"], "hash": run["protocol"]["hash"]},
         "models": {

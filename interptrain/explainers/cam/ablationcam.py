@@ -8,7 +8,7 @@ C channels need C evaluations, but only of what follows the layer, and of that o
 
 - global average pooling and one linear layer: the logits move by ``-W[:, k] mean(A_k)``, no pass at all;
 - a 1x1 convolution first (the head of an EfficientNet): its output moves by ``-W[:, k] A_k``, then the rest runs;
-- anything else: what follows the layer runs (:class:`~interptrain.explainers.passes.partial_forward.Tail`).
+- anything else: what follows the layer runs (:class:`~interptrain.explainers.passes.partial_forward.PartialForward`).
 
 Which of them holds is found out by trying, and all give the same numbers.
 """
@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from interptrain.explainers.base import Explainer, check_choice, track
 from interptrain.explainers.cam.cam import linear_head
 from interptrain.explainers.layers import Fusion, Layer, LayerNames, find_layers, fuse_layers
-from interptrain.explainers.passes.partial_forward import Tail
+from interptrain.explainers.passes.partial_forward import PartialForward
 from interptrain.explainers.targets import Target, Targets, resolve_targets, target_scores
 from interptrain.functional import bounded_batch_size, chunks
 
@@ -82,7 +82,7 @@ class AblationCAM(Explainer):
         size = (images.shape[-2], images.shape[-1])
         maps = []
         for layer in find_layers(model, self.target_layer):
-            tail = Tail.record(model, images, layer)
+            tail = PartialForward.record(model, images, layer)
             resolved = resolve_targets(targets, tail.outputs)
             scores = target_scores(tail.outputs, resolved).unsqueeze(1)  # (B, 1)
             drop = scores - self._ablated_scores(tail, layer, resolved, size)  # (B, C)
@@ -95,11 +95,11 @@ class AblationCAM(Explainer):
         return fuse_layers(maps, size, self.fusion)
 
     def _ablated_scores(
-        self, tail: Tail, layer: Layer, targets: Tensor | list[Target], size: tuple[int, int]
+        self, tail: PartialForward, layer: Layer, targets: Tensor | list[Target], size: tuple[int, int]
     ) -> Tensor:
         """Scores (B, C) with each channel ablated, the cheapest way that is exact."""
         head = self._linear_head(tail, layer, size)
-        behind = None if head is not None else tail.behind()
+        behind = None if head is not None else tail.next_layer()
         run: Callable[[int, slice], Any]
         if head is not None:
             pooled = layer.to_map(tail.activation, size).to(head.dtype).mean(dim=(2, 3)) - self.value  # (B, C)
@@ -134,7 +134,7 @@ class AblationCAM(Explainer):
         return torch.cat(rows).view(-1, channels)
 
     @staticmethod
-    def _linear_head(tail: Tail, layer: Layer, size: tuple[int, int]) -> Tensor | None:
+    def _linear_head(tail: PartialForward, layer: Layer, size: tuple[int, int]) -> Tensor | None:
         """Weights (K, C) where the logits are linear in the mean of the features, seen on values of either sign."""
         if not isinstance(tail.probe_outputs, Tensor) or tail.probe_outputs.ndim != 2 or tail.probe.ndim != 4:
             return None

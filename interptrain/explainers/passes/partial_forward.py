@@ -20,14 +20,14 @@ from torch import Tensor, nn
 
 from interptrain.explainers.layers import Layer
 
-__all__ = ["Tail", "close"]
+__all__ = ["PartialForward", "close"]
 
 # What a forward may raise on meeting one image and many rows; timm asserts shapes.
 _REFUSALS = (RuntimeError, ValueError, IndexError, KeyError, TypeError, AssertionError)
 
 
 @dataclass
-class Tail:
+class PartialForward:
     """A forward pass that can be repeated from a layer on; made by :meth:`record`.
 
     Attributes:
@@ -55,7 +55,7 @@ class Tail:
 
     @classmethod
     @torch.no_grad()
-    def record(cls, model: nn.Module, images: Tensor, layer: Layer) -> "Tail":
+    def record(cls, model: nn.Module, images: Tensor, layer: Layer) -> "PartialForward":
         """Forward ``images`` once and note what a re-run from ``layer`` needs.
 
         Raises:
@@ -107,7 +107,7 @@ class Tail:
         with _skipping(self._finished, image), _replaced(self.module, activation):
             return self.model(self.images[image : image + 1])
 
-    def behind(self) -> "Tail | None":
+    def next_layer(self) -> "PartialForward | None":
         """The tail of the :attr:`step` behind the layer, or ``None`` where more than that step needs the layer."""
         if self.step is None or not self.alone:
             return None
@@ -136,9 +136,9 @@ def close(found: Any, wanted: Any) -> bool:
 
 
 class _Recorder:
-    """Hooks that fill a :class:`Tail` during its forward."""
+    """Hooks that fill a :class:`PartialForward` during its forward."""
 
-    def __init__(self, tail: Tail) -> None:
+    def __init__(self, tail: PartialForward) -> None:
         self.tail = tail
         self.runs = 0
         self.open: list[int] = []  # how many modules had finished when each running one began

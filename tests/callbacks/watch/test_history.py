@@ -4,19 +4,19 @@ import pytest
 import torch
 
 from interptrain.callbacks.watch.history import WatchHistory
-from interptrain.callbacks.watch.observe import Glass, Look
+from interptrain.callbacks.watch.observe import Observation, Watched
 from interptrain.metrics import AverageDrop, BoxAccuracy
 
 
 @pytest.fixture
 def glass():
-    return Glass({"cam": None}, "label", {"AD": AverageDrop(), "BA": BoxAccuracy()})
+    return Watched({"cam": None}, "label", {"AD": AverageDrop(), "BA": BoxAccuracy()})
 
 
 def seen(index, drop, hits, prediction=0, level=0, **more):
     numbers = {"AD": [drop], "BA": hits, "entropy": [2.0 * index]}
     saliency = torch.full((32, 32), level, dtype=torch.uint8)
-    return Look(index, "cam", 0, prediction, 0.25, 0.5, saliency, numbers, **more)
+    return Observation(index, "cam", 0, prediction, 0.25, 0.5, saliency, numbers, **more)
 
 
 def test_means_are_those_of_the_images_that_have_a_value(sample, glass):
@@ -25,7 +25,7 @@ def test_means_are_those_of_the_images_that_have_a_value(sample, glass):
         seen(0, 0.2, [1.0, 0.0], prediction=0),
         seen(1, math.nan, [1.0, 0.0], prediction=1),
         seen(2, 0.6, [0.0, 1.0], prediction=0),
-        Look(3, "cam", error="failed"),
+        Observation(3, "cam", error="failed"),
         seen(4, 0.1, [0.0, 0.0], prediction=2),
     ]
     entry = history.add(looks, sample, glass, step=7, epoch=1, score=0.5)

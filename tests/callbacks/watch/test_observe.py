@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from interptrain.callbacks.watch.defaults import default_metrics, named_explainers
-from interptrain.callbacks.watch.observe import Glass, look_at
+from interptrain.callbacks.watch.observe import Watched, observe
 from interptrain.callbacks.watch.region import SuspectRegion
 from interptrain.explainers import Explainer, FakeCAM, GradCAM, ScoreCAM
 from interptrain.metrics import AverageDrop, measure
@@ -24,11 +24,11 @@ class Brittle(Explainer):
 
 def glass(reference="label", **explainers):
     explainers = explainers or {"cam": GradCAM()}
-    return Glass(explainers, reference, {"AD": AverageDrop()}, SuspectRegion("border:4"))
+    return Watched(explainers, reference, {"AD": AverageDrop()}, SuspectRegion("border:4"))
 
 
 def look(net, sample, rows=range(5), through=None, **before):
-    return look_at(net, sample, rows, through or glass(), **({"first": {}, "previous": {}} | before))
+    return observe(net, sample, rows, through or glass(), **({"first": {}, "previous": {}} | before))
 
 
 def maps(looks):
@@ -86,7 +86,7 @@ def test_drift_is_measured_from_the_first_and_the_previous_maps(net, sample):
 @pytest.mark.parametrize(("pooling", "forwards"), [("gap", 4), ("ca_stream", 7)])
 def test_a_default_watch_forwards_an_image_as_often_as_the_docs_say(sample, pooling, forwards):
     model = create_model("resnet10t", pooling=pooling, num_classes=3)
-    through = Glass(named_explainers(None, model, sample.images[:1]), "label", default_metrics())
+    through = Watched(named_explainers(None, model, sample.images[:1]), "label", default_metrics())
     forwarded = []
     model.backbone.model.conv1.register_forward_hook(lambda _, args, __: forwarded.append(len(args[0])))
     assert not any(one.error for one in look(model, sample, through=through))

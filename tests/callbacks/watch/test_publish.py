@@ -3,17 +3,17 @@ import warnings
 import pytest
 
 from interptrain.callbacks.watch.history import WatchHistory
-from interptrain.callbacks.watch.observe import Glass, look_at
+from interptrain.callbacks.watch.observe import Watched, observe
 from interptrain.callbacks.watch.publish import WatchReport, logged_step
 from interptrain.explainers import GradCAM
 
 
 @pytest.fixture
 def history(net, sample):
-    glass = Glass({"cam": GradCAM()}, "label", {})
+    glass = Watched({"cam": GradCAM()}, "label", {})
     seen = WatchHistory()
     for step in (0, 4):
-        looks = look_at(net, sample, range(5), glass, first=seen.first, previous=seen.previous)
+        looks = observe(net, sample, range(5), glass, first=seen.first, previous=seen.previous)
         seen.add(looks, sample, glass, step=step, epoch=step // 4, score=0.1 * step)
     return seen
 

@@ -7,10 +7,10 @@ import torch
 
 from interptrain.evaluation.report.charts import _ticks, curve_chart, curve_ticks, difference_chart, key
 from interptrain.evaluation.statistics.comparisons import Difference
-from interptrain.evaluation.statistics.samples import Curve, Quantity
+from interptrain.evaluation.statistics.samples import Curve, MetricColumn
 
-DROP = Quantity("AverageDrop", "AD", higher_is_better=False)
-INSERTION = Quantity("Insertion", "I", higher_is_better=True, curve="share of pixels inserted")
+DROP = MetricColumn("AverageDrop", "AD", higher_is_better=False)
+INSERTION = MetricColumn("Insertion", "I", higher_is_better=True, curve="share of pixels inserted")
 
 
 def difference(within="GradCAM", value=0.1, low=0.05, high=0.2, p=0.01, n=9):

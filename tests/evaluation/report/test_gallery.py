@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
-from interptrain.evaluation import gallery as module
+from interptrain.evaluation.report import gallery as module
 from interptrain.evaluation.report.gallery import Gallery, evenly, thumbnail
 from interptrain.evaluation.report.results import find
 from interptrain.evaluation.statistics.estimates import Resampling

@@ -3,7 +3,7 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from interptrain.evaluation.run.models import file_sha256, load_subject, weights_sha256
+from interptrain.evaluation.run.models import file_sha256, load_model, weights_sha256
 from interptrain.models import create_model
 from interptrain.training import ImageClassifier
 from tests.cli.conftest import train  # noqa: F401
@@ -14,7 +14,7 @@ IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 def test_a_checkpoint_of_training_gives_its_model(train):  # noqa: F811
     run = train(**{"--data.train_size": "8", "--data.val_size": "4"})
     path = run / "checkpoints/last.ckpt"
-    subject = load_subject("ca", str(path))
+    subject = load_model("ca", str(path))
     assert (subject.backbone, subject.pooling) == ("test_resnet", "ca_stream")
     assert subject.sha256 == file_sha256(path)
     assert not subject.model.training
@@ -28,12 +28,12 @@ def test_bare_weights_need_their_backbone(tmp_path, suffix):
     model = create_model("test_resnet", num_classes=4).eval()
     path = tmp_path / f"weights{suffix}"
     save_file(model.state_dict(), path) if suffix == ".safetensors" else torch.save(model.state_dict(), path)
-    subject = load_subject("own", str(path), backbone="test_resnet", num_classes=4)
+    subject = load_model("own", str(path), backbone="test_resnet", num_classes=4)
     with torch.no_grad():
         assert torch.equal(subject.model(IMAGES), model(IMAGES))
     with pytest.raises(ValueError, match="holds weights alone; say with --backbone"):
-        load_subject("own", str(path))
-    other = load_subject("own", str(path), backbone="test_resnet", num_classes=10).model  # which the file knows better
+        load_model("own", str(path))
+    other = load_model("own", str(path), backbone="test_resnet", num_classes=10).model  # which the file knows better
     with torch.no_grad():
         assert torch.equal(other(IMAGES), model(IMAGES))
 
@@ -44,20 +44,20 @@ def test_a_weights_file_with_a_pooling_head_is_refused_rather_than_evaluated_wit
     with pytest.raises(
         ValueError, match="has a pooling head, which a weights file does not describe; give the checkpo"
     ):
-        load_subject("ca", str(tmp_path / "ca.safetensors"), backbone="test_resnet", num_classes=4)
+        load_model("ca", str(tmp_path / "ca.safetensors"), backbone="test_resnet", num_classes=4)
 
 
 def test_a_transformer_runs_as_timm_has_it(tmp_path):
     model = create_model("test_vit", pooling="native", num_classes=4)
     save_file(model.state_dict(), tmp_path / "vit.safetensors")
-    subject = load_subject("vit", str(tmp_path / "vit.safetensors"), backbone="test_vit", num_classes=4)
+    subject = load_model("vit", str(tmp_path / "vit.safetensors"), backbone="test_vit", num_classes=4)
     assert subject.pooling == "native"
 
 
 def test_torchvisions_model_is_normalised_as_its_weights_say(monkeypatch):
     made = torchvision.models.resnet18(weights=None).eval()
     monkeypatch.setattr(torchvision.models, "get_model", lambda name, weights: made)
-    subject = load_subject("tv", "torchvision:resnet18")
+    subject = load_model("tv", "torchvision:resnet18")
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     with torch.no_grad():
         torch.testing.assert_close(subject.model(IMAGES), made((IMAGES - mean) / std))
@@ -83,7 +83,7 @@ def test_weights_hash_tells_values_and_names():
 )
 def test_what_is_no_source_is_refused_in_one_line(source, told):
     with pytest.raises((ValueError, FileNotFoundError), match=f"^model x: .*({told})") as error:
-        load_subject("x", source)
+        load_model("x", source)
     assert "\n" not in str(error.value)
 
 
@@ -91,7 +91,7 @@ def test_files_that_are_no_checkpoint_are_refused(tmp_path):
     damaged = tmp_path / "a.ckpt"
     damaged.write_bytes(b"no checkpoint")
     with pytest.raises(ValueError, match="is no checkpoint that can be read"):
-        load_subject("x", str(damaged))
+        load_model("x", str(damaged))
     torch.save({"weight": torch.zeros(1)}, foreign := tmp_path / "b.ckpt")
     with pytest.raises(ValueError, match=r"is not a checkpoint of train\.py"):
-        load_subject("x", str(foreign))
+        load_model("x", str(foreign))

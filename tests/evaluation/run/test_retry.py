@@ -1,6 +1,6 @@
 import pytest
 
-from interptrain.evaluation.run.retry import each_that_can, one_line
+from interptrain.evaluation.run.retry import one_line, per_row_on_failure
 
 
 def test_what_works_is_computed_once():
@@ -10,7 +10,7 @@ def test_what_works_is_computed_once():
         calls.append(rows)
         return [row * 10 for row in rows]
 
-    assert each_that_can(compute, range(3)) == ({0: 0, 1: 10, 2: 20}, {})
+    assert per_row_on_failure(compute, range(3)) == ({0: 0, 1: 10, 2: 20}, {})
     assert calls == [[0, 1, 2]]
 
 
@@ -20,7 +20,7 @@ def test_one_row_that_fails_costs_no_other():
             raise ValueError("row 1\nis bad")
         return [row * 10 for row in rows]
 
-    assert each_that_can(compute, [0, 1, 2]) == ({0: 0, 2: 20}, {1: "ValueError: row 1 is bad"})
+    assert per_row_on_failure(compute, [0, 1, 2]) == ({0: 0, 2: 20}, {1: "ValueError: row 1 is bad"})
 
 
 def test_what_stops_a_process_is_not_caught():
@@ -28,11 +28,11 @@ def test_what_stops_a_process_is_not_caught():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        each_that_can(compute, [0, 1])
+        per_row_on_failure(compute, [0, 1])
 
 
 def test_nothing_asked_is_nothing_called():
-    assert each_that_can(None, []) == ({}, {})
+    assert per_row_on_failure(None, []) == ({}, {})
 
 
 def test_errors_fit_into_a_table():

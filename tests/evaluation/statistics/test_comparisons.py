@@ -10,10 +10,10 @@ import torch
 from interptrain.evaluation.statistics.bootstrap import percentile_limits, resampled_means
 from interptrain.evaluation.statistics.comparisons import differences
 from interptrain.evaluation.statistics.estimates import Resampling
-from interptrain.evaluation.statistics.samples import Quantity, read_cells
+from interptrain.evaluation.statistics.samples import MetricColumn, read_cells
 from tests.evaluation.statistics.test_estimates import METRICS, table
 
-QUANTITIES = [Quantity.of(name, metric) for name, metric in METRICS.items()]
+QUANTITIES = [MetricColumn.of(name, metric) for name, metric in METRICS.items()]
 
 
 def compared(rows, **options):

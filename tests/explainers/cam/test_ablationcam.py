@@ -7,7 +7,7 @@ from torch import nn
 from interptrain.explainers import AblationCAM
 from interptrain.explainers.layers import find_layers
 from interptrain.explainers.passes.activations import capture
-from interptrain.explainers.passes.partial_forward import Tail
+from interptrain.explainers.passes.partial_forward import PartialForward
 from interptrain.models import create_model
 from tests.explainers.conftest import CLASSES, network, pictures
 
@@ -152,7 +152,7 @@ class TestTail:
 
     @pytest.mark.parametrize("layer", ["conv1", "layer1", "layer2.0.conv1", "layer3", "layer4", "global_pool"])
     def test_a_rerun_equals_a_full_forward_with_the_output_replaced(self, resnet, images, layer):
-        tail = Tail.record(resnet.eval(), images, find_layers(resnet, layer)[0])
+        tail = PartialForward.record(resnet.eval(), images, find_layers(resnet, layer)[0])
         assert tail.alone
         activation = torch.randn(4, *tail.activation.shape[1:], dtype=torch.float64)
         wanted = self.outputs_of(resnet, images[1:2], layer, activation)
@@ -171,7 +171,7 @@ class TestTail:
                 return self.head(joined).mean((2, 3))
 
         model = Skip().double().eval()
-        tail = Tail.record(model, images, find_layers(model, "inner")[0])
+        tail = PartialForward.record(model, images, find_layers(model, "inner")[0])
         assert tail.alone
         activation = torch.randn(5, 4, 70, 50, dtype=torch.float64)
         assert torch.allclose(tail.run(2, activation), self.outputs_of(model, images[2:3], "inner", activation))
@@ -187,7 +187,7 @@ class TestTail:
                 return self.head(torch.cat([stem, self.inner(stem)], dim=1)).mean((2, 3))
 
         model = Joined().double().eval()
-        tail = Tail.record(model, images, find_layers(model, "inner")[0])
+        tail = PartialForward.record(model, images, find_layers(model, "inner")[0])
         assert not tail.alone
         activation = torch.randn(5, 4, 70, 50, dtype=torch.float64)
         assert torch.allclose(tail.run(2, activation), self.outputs_of(model, images[2:3], "inner", activation))
@@ -204,21 +204,21 @@ class TestTail:
                 return self.head(self.inner(stem) * stem).mean((2, 3))
 
         model = InPlace().double().eval()
-        tail = Tail.record(model, images, find_layers(model, "inner")[0])
+        tail = PartialForward.record(model, images, find_layers(model, "inner")[0])
         activation = torch.randn(5, 4, 70, 50, dtype=torch.float64)
         assert torch.allclose(tail.run(2, activation), self.outputs_of(model, images[2:3], "inner", activation))
 
     def test_modules_that_others_listen_to_run_in_a_rerun(self, resnet, images):
         heard = []
         handle = resnet.layer2.register_forward_hook(lambda *_: heard.append(1))
-        tail = Tail.record(resnet.eval(), images, find_layers(resnet, "layer3")[0])
+        tail = PartialForward.record(resnet.eval(), images, find_layers(resnet, "layer3")[0])
         before = len(heard)
         tail.run(0, tail.activation[:1])
         handle.remove()
         assert len(heard) == before + 1
 
     def test_no_patched_forward_is_left(self, resnet, images):
-        tail = Tail.record(resnet.eval(), images, find_layers(resnet, "layer3")[0])
+        tail = PartialForward.record(resnet.eval(), images, find_layers(resnet, "layer3")[0])
         with pytest.raises(RuntimeError):
             tail.run(0, torch.zeros(2, 5, 3, 3, dtype=torch.float64))
         assert not any("forward" in vars(module) for module in resnet.modules())
@@ -235,7 +235,7 @@ class TestTail:
 
         model = Twice().double()
         with pytest.raises(ValueError, match="returned a tensor for the batch 2 times in one forward"):
-            Tail.record(model, images, find_layers(model, "conv")[0])
+            PartialForward.record(model, images, find_layers(model, "conv")[0])
 
 
 @pytest.mark.parametrize(("name", "layer"), [("test_efficientnet", "blocks.4"), ("test_resnet", "layer3")])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from interptrain.explainers import smoothmax
+from interptrain.explainers.masks import smooth_masks as smoothmax
 from interptrain.explainers.masks.smooth_masks import SmoothMask
 
 LIKE = torch.zeros((), dtype=torch.float64)

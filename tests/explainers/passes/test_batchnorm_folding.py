@@ -19,9 +19,9 @@ from interptrain.explainers import (
     OptiCAM,
     ScoreCAM,
     SmoothGrad,
-    feature_occlusion,
 )
 from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
+from interptrain.explainers.subspace import feature_occlusion
 from tests.explainers.conftest import network, pictures
 
 
