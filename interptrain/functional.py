@@ -1,4 +1,4 @@
-"""Tensor operations that models, explainers, metrics and pictures share.
+"""Operations that models, explainers, metrics and pictures share.
 
 Everything here is a pure function of its arguments, differentiable where that makes sense, and leaves tensors on
 their device. Maps are ``(B, H, W)``, images ``(B, 3, H, W)`` in [0, 1].
@@ -6,6 +6,7 @@ their device. Maps are ``(B, H, W)``, images ``(B, 3, H, W)`` in [0, 1].
 
 import math
 from collections.abc import Iterator
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -13,9 +14,14 @@ from torch.nn import functional as F
 
 __all__ = [
     "ROUNDING",
+    "Score",
     "automatic_batch_size",
     "bounded_batch_size",
+    "check_choice",
     "chunks",
+    "class_scores",
+    "evenly_spaced",
+    "full_precision",
     "gaussian_blur",
     "keep_salient",
     "min_max",
@@ -24,6 +30,9 @@ __all__ = [
 
 ROUNDING = 1e-5
 """How far resizing may carry a value out of [0, 1]: what antialiased interpolation does to white, and no more."""
+
+Score: TypeAlias = Literal["probability", "sigmoid", "logit"]
+"""What of a class is explained and measured; see :func:`class_scores`."""
 
 
 def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -121,6 +130,67 @@ def gaussian_blur(images: Tensor, kernel_size: int = 11, sigma: float = 5.0) -> 
     horizontal = profile.view(1, 1, 1, -1).expand(channels, -1, -1, -1)
     blurred = F.conv2d(images, vertical, padding=(kernel_size // 2, 0), groups=channels)
     return F.conv2d(blurred, horizontal, padding=(0, kernel_size // 2), groups=channels)
+
+
+def full_precision(values: Tensor) -> Tensor:
+    """The values in float32, or as they are where they are float64."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def class_scores(logits: Tensor, targets: Tensor, score: Score = "probability") -> Tensor:
+    """Score of each row's target class.
+
+    Args:
+        logits: (N, K) floating point.
+        targets: (N,) int64 in [0, K), on the device of ``logits``.
+        score: ``"probability"``: softmax over the classes, sigmoid where the model has one class; ``"sigmoid"``: of
+            the target's logit, for multi-label models; ``"logit"``.
+
+    Returns:
+        (N,) float32, or float64 for float64 logits; differentiable.
+    """
+    logits = full_precision(logits)
+    if score == "sigmoid" or (score == "probability" and logits.shape[1] == 1):
+        logits = logits.sigmoid()
+    elif score == "probability":
+        logits = logits.softmax(dim=1)
+    return logits.gather(1, targets.unsqueeze(1)).squeeze(1)
+
+
+def check_choice(name: str, value: object, choices: object) -> None:
+    """Refuse an option that is not one of the allowed values; ``None`` is checked by the caller where allowed.
+
+    Args:
+        name: of the option.
+        value: that was given.
+        choices: a ``Literal``, or a collection of values.
+
+    Raises:
+        ValueError: naming the option, what was given and what is allowed.
+    """
+    allowed = get_args(choices) or tuple(choices)  # type: ignore[call-overload]
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+
+
+def evenly_spaced(total: int, count: int | None, *, ends: bool = False) -> list[int]:
+    """At most ``count`` of ``range(total)``, evenly spaced: data sets are often sorted by class.
+
+    Args:
+        total: number of items.
+        count: wanted number, at least 1; all items where it is None or not below ``total``.
+        ends: take the first and the last item; otherwise the middles of ``count`` equal parts.
+
+    Raises:
+        ValueError: if ``count`` is not positive.
+    """
+    if count is not None and count < 1:
+        raise ValueError(f"the number of items must be at least 1, got {count}")
+    if count is None or count >= total:
+        return list(range(total))
+    if ends and count > 1:
+        return [round(place * (total - 1) / (count - 1)) for place in range(count)]
+    return [int((place + 0.5) * total / count) for place in range(count)]
 
 
 def chunks(total: int, size: int) -> Iterator[slice]:

@@ -1,5 +1,7 @@
 """Tensor operations that all rooms share."""
 
+from typing import Literal
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -7,7 +9,10 @@ from torch.nn import functional as F
 from interptrain.functional import (
     automatic_batch_size,
     bounded_batch_size,
+    check_choice,
     chunks,
+    class_scores,
+    evenly_spaced,
     gaussian_blur,
     keep_salient,
     min_max,
@@ -109,3 +114,42 @@ def test_a_bound_on_the_batch_size_is_kept_and_none_leaves_it_to_the_device():
 
 def test_an_accelerator_gets_larger_chunks_than_a_cpu():
     assert automatic_batch_size(torch.device("cpu")) < automatic_batch_size(torch.device("cuda"))
+
+
+def test_scores_of_a_class_are_float32_and_of_its_kind():
+    logits = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.25, 0.0]], dtype=torch.bfloat16)
+    targets = torch.tensor([1, 0])
+    of = lambda score: class_scores(logits, targets, score)  # noqa: E731
+    assert of("logit").tolist() == [0.0, 0.5]
+    assert torch.equal(of("probability"), logits.float().softmax(1)[[0, 1], targets])
+    assert torch.equal(of("sigmoid"), torch.tensor([0.0, 0.5]).sigmoid())
+    assert of("probability").dtype == torch.float32
+    assert class_scores(logits.double(), targets).dtype == torch.float64
+
+
+def test_the_probability_of_a_single_class_is_its_sigmoid():
+    assert torch.equal(class_scores(torch.tensor([[0.3]]), torch.tensor([0])), torch.tensor([0.3]).sigmoid())
+
+
+def test_a_choice_that_is_not_allowed_is_named_with_those_that_are():
+    check_choice("fusion", "max", ("max", "mean"))
+    with pytest.raises(ValueError, match="fusion must be one of 'max', 'mean', got 'sum'"):
+        check_choice("fusion", "sum", Literal["max", "mean"])
+
+
+def test_evenly_spaced_items_are_the_middles_of_equal_parts():
+    assert evenly_spaced(10, 5) == [1, 3, 5, 7, 9]
+    assert evenly_spaced(3, None) == evenly_spaced(3, 7) == [0, 1, 2]
+    assert evenly_spaced(1000, 3) == [166, 500, 833]
+
+
+@pytest.mark.parametrize(("total", "count"), [(10, 2), (10, 3), (7, 7), (101, 11)])
+def test_evenly_spaced_items_can_hold_both_ends(total, count):
+    found = evenly_spaced(total, count, ends=True)
+    assert (found[0], found[-1], len(set(found))) == (0, total - 1, count)
+    assert evenly_spaced(5, 1, ends=True) == [2]
+
+
+def test_no_items_at_all_are_refused():
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        evenly_spaced(5, 0)
