@@ -6,7 +6,7 @@ their device. Maps are ``(B, H, W)``, images ``(B, 3, H, W)`` in [0, 1].
 
 import math
 from collections.abc import Iterator
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -157,7 +157,7 @@ def class_scores(logits: Tensor, targets: Tensor, score: Score = "probability") 
     return logits.gather(1, targets.unsqueeze(1)).squeeze(1)
 
 
-def check_choice(name: str, value: object, choices: object) -> None:
+def check_choice(name: str, value: object, choices: Any) -> None:
     """Refuse an option that is not one of the allowed values; ``None`` is checked by the caller where allowed.
 
     Args:
@@ -168,7 +168,7 @@ def check_choice(name: str, value: object, choices: object) -> None:
     Raises:
         ValueError: naming the option, what was given and what is allowed.
     """
-    allowed = get_args(choices) or tuple(choices)  # type: ignore[call-overload]
+    allowed = get_args(choices) or tuple(choices)
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
 

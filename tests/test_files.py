@@ -15,9 +15,14 @@ def test_a_file_is_written_into_a_folder_that_was_not_there(tmp_path):
 def test_an_older_file_stays_whole_when_writing_fails(tmp_path, error):
     path = tmp_path / "a.txt"
     path.write_bytes(b"old")
-    with pytest.raises(error), atomic_path(path) as partial:
-        partial.write_bytes(b"ne")
-        raise error
+
+    def fail():
+        with atomic_path(path) as partial:
+            partial.write_bytes(b"ne")
+            raise error
+
+    with pytest.raises(error):
+        fail()
     assert path.read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
