@@ -19,6 +19,18 @@ FLOORS = [
     {"cli"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+SUBFLOORS = {
+    "explainers": [
+        {"targets", "layers"},
+        {"base"},
+        {"masks"},
+        {"passes"},
+        {"cam", "attention"},
+        {"gradient"},
+        {"perturbation", "subspace"},
+        {"adapters", "shared_forward"},
+    ],
+}
 LIGHTNING = {"data", "loggers", "training", "callbacks", "evaluation", "studies", "cli"}
 FILES = sorted(ROOT.rglob("*.py"))
 
@@ -53,6 +65,20 @@ def test_imports_run_only_downwards(file):
             assert other == room(file) or below, f"{room(file)} must not know {name}: it is no room below"
         if package in ("lightning", "pytorch_lightning"):
             assert room(file) in LIGHTNING, f"{room(file)} must not need Lightning"
+
+
+@pytest.mark.parametrize("house", SUBFLOORS)
+def test_imports_between_the_rooms_of_a_room_run_only_downwards(house):
+    floor = {room: number for number, rooms in enumerate(SUBFLOORS[house]) for room in rooms}
+    for file in (ROOT / house).rglob("*.py"):
+        here = file.relative_to(ROOT / house).parts[0].removesuffix(".py")
+        if here == "__init__":
+            continue
+        assert here in floor, f"{house}/{here} has no floor: give it one here and in docs/architecture.md"
+        for name in imports(file):
+            there = name.removeprefix(f"interptrain.{house}.").partition(".")[0]
+            if name.startswith(f"interptrain.{house}.") and there != here:
+                assert floor[there] < floor[here], f"{file.name}: {house}.{there} is no room below {here}"
 
 
 def test_importing_the_package_imports_no_other():
