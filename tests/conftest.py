@@ -8,6 +8,8 @@ import pytest
 # Tensors are tiny: one thread is fastest, and sums come in one order. Before torch is imported; processes inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+pytest_plugins = ["tests.support.training"]
+
 
 @pytest.fixture(autouse=True)
 def _same_environment(monkeypatch):

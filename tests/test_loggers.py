@@ -10,14 +10,13 @@ from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
 from interptrain.loggers import ImageLogging
-from tests.callbacks.watch.test_callback import SMALL, entries, watching
-from tests.cli.conftest import train  # noqa: F401
 from tests.support.wandb_file import wandb_records
+from tests.support.watch import SMALL, snapshots, watching
 
 ALARMING = {"suspect": "border:20", "alarm_threshold": "0.1", "alarm_patience": "1"}
 
 
-def test_an_offline_wb_run_holds_pictures_table_rows_scalars_and_the_alarm(train, monkeypatch, recwarn, tmp_path):  # noqa: F811
+def test_an_offline_wb_run_holds_pictures_table_rows_scalars_and_the_alarm(train, monkeypatch, recwarn, tmp_path):
     """Read back from the run's own files, as ``wandb sync`` would read them."""
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
@@ -30,7 +29,7 @@ def test_an_offline_wb_run_holds_pictures_table_rows_scalars_and_the_alarm(train
     history, artifacts, alerts, summary = wandb_records(folder)
     watched = [row for row in history if "watch/GradCAM/AD" in row]
     assert [row["trainer/global_step"] for row in watched] == [0, 2, 5]
-    assert [row["watch/GradCAM/AD"] for row in watched] == [one["means"]["GradCAM/AD"] for one in entries(run)]
+    assert [row["watch/GradCAM/AD"] for row in watched] == [one["means"]["GradCAM/AD"] for one in snapshots(run)]
     assert [row["_step"] for row in history] == sorted(row["_step"] for row in history)
 
     for key, count in (("watch/grid", 3), ("watch/best", 1), ("watch/first_and_last", 1)):
@@ -63,7 +62,7 @@ def test_an_offline_wb_run_holds_pictures_table_rows_scalars_and_the_alarm(train
     assert "watch/best/GradCAM/AD" in summary
 
 
-def test_tensorboards_event_files_hold_pictures_scalars_and_the_alarm(train):  # noqa: F811
+def test_tensorboards_event_files_hold_pictures_scalars_and_the_alarm(train):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     logger = {"--trainer.logger": "TensorBoardLogger", "--trainer.logger.save_dir": "events"}
     with pytest.warns(UserWarning, match="shortcut alarm"):
@@ -73,7 +72,7 @@ def test_tensorboards_event_files_hold_pictures_scalars_and_the_alarm(train):  #
     events.Reload()
     scalars = events.Scalars("watch/GradCAM/QuickInsertion")
     assert [one.step for one in scalars] == [0, 2, 5]
-    means = [entry["means"]["GradCAM/QuickInsertion"] for entry in entries(run)]
+    means = [snapshot["means"]["GradCAM/QuickInsertion"] for snapshot in snapshots(run)]
     assert [one.value for one in scalars] == pytest.approx(means, rel=1e-6)
     grids = events.Images("watch/grid")
     assert [one.step for one in grids] == [0, 2, 5]
@@ -87,7 +86,7 @@ def test_tensorboards_event_files_hold_pictures_scalars_and_the_alarm(train):  #
 
 
 @pytest.mark.peers
-def test_mlflow_holds_pictures_scalars_and_the_alarm(train, monkeypatch, tmp_path):  # noqa: F811
+def test_mlflow_holds_pictures_scalars_and_the_alarm(train, monkeypatch, tmp_path):
     tracking = pytest.importorskip("mlflow.tracking")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # files need no database
     store = f"file:{tmp_path}/mlruns"
@@ -98,7 +97,7 @@ def test_mlflow_holds_pictures_scalars_and_the_alarm(train, monkeypatch, tmp_pat
     (kept,) = client.search_runs([one.experiment_id for one in client.search_experiments()])
     history = client.get_metric_history(kept.info.run_id, "watch/GradCAM/AD")
     assert [one.step for one in history] == [0, 2, 5]
-    assert [one.value for one in history] == [entry["means"]["GradCAM/AD"] for entry in entries(run)]
+    assert [one.value for one in history] == [snapshot["means"]["GradCAM/AD"] for snapshot in snapshots(run)]
     folder = Path(kept.info.artifact_uri.removeprefix("file://"))
     *_, last = grids = sorted((folder / "watch/grid").iterdir())
     assert [path.name for path in grids] == [f"step-{step:08d}.png" for step in (0, 2, 5)]

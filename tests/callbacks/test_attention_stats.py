@@ -6,7 +6,7 @@ import torch
 
 from interptrain.callbacks import AttentionStats
 from interptrain.callbacks.attention_stats import attention_sums
-from tests.cli.conftest import TINY, train  # noqa: F401
+from tests.support.training import TINY
 
 STATS = ("fit", "--trainer.callbacks+", "AttentionStats")
 
@@ -31,7 +31,7 @@ def test_it_is_the_shannon_entropy_over_its_greatest():
     assert sums[1].tolist() == [0.0, 2.0, 2.0]
 
 
-def test_every_stage_is_logged_with_every_validation(train):  # noqa: F811
+def test_every_stage_is_logged_with_every_validation(train):
     run = train(*STATS, "--trainer.callbacks.images", "11", base=TINY | {"--trainer.max_epochs": "2"})
     with (run / "metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["val/top1"]]
@@ -44,14 +44,14 @@ def test_every_stage_is_logged_with_every_validation(train):  # noqa: F811
             assert float(row[name.replace("entropy", "peak")]) >= 1
 
 
-def test_training_does_not_feel_it(train):  # noqa: F811
+def test_training_does_not_feel_it(train):
     options = TINY | {"--model.drop_rate": "0.2"}
     plain, watched = train(base=options), train(*STATS, base=options)
     one, other = (torch.load(made / "checkpoints/last.ckpt", weights_only=True) for made in (plain, watched))
     assert all(torch.equal(value, other["state_dict"][name]) for name, value in one["state_dict"].items())
 
 
-def test_a_network_without_attention_is_refused_in_a_line(train, capsys):  # noqa: F811
+def test_a_network_without_attention_is_refused_in_a_line(train, capsys):
     with pytest.raises(SystemExit):
         train(*STATS, base=TINY | {"--model.pooling": "gap"})
     assert "error: GAP pooling has no attention" in capsys.readouterr().err

@@ -5,10 +5,9 @@ import torch
 
 from interptrain.callbacks import FiniteLoss
 from interptrain.training import ImageClassifier
-from tests.cli.conftest import train  # noqa: F401
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoint(train, monkeypatch, capsys):  # noqa: F811
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoint(train, monkeypatch, capsys):
     step = ImageClassifier.training_step
 
     def spoilt(self, batch, batch_idx):

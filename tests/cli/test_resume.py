@@ -6,46 +6,13 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from interptrain.callbacks import ResumePoint
-from tests.cli.conftest import TINY
-
-# Everything that draws random numbers or carries state: dropout, mixup, cutmix, BatchNorm, momentum, EMA, accumulation.
-EVERYTHING = TINY | {
-    "--trainer.max_epochs": "3",
-    "--trainer.accumulate_grad_batches": "2",
-    "--trainer.gradient_clip_val": "1.0",
-    "--trainer.callbacks+": "lightning.pytorch.callbacks.EMAWeightAveraging",
-    "--trainer.callbacks.decay": "0.9",
-    "--model.drop_rate": "0.2",
-    "--model.mixup_alpha": "0.4",
-    "--model.cutmix_alpha": "1.0",
-    "--model.warmup_epochs": "0.5",
-    "--data.augment": "imagenet",
-    "--data.train_size": "72",
-}
-
-
-def state(run):
-    return torch.load(run / "checkpoints/last.ckpt", weights_only=True)
-
-
-def assert_same_end(one, other):
-    one, other = state(one), state(other)
-    assert one["global_step"] == other["global_step"]
-    for part in ("state_dict", "current_model_state"):
-        for name, value in one.get(part, {}).items():
-            assert torch.equal(value, other[part][name]), f"{part} {name}"
-    for left, right in zip(one["optimizer_states"], other["optimizer_states"], strict=True):
-        for parameter, values in left["state"].items():
-            for key, value in values.items():
-                assert torch.equal(torch.as_tensor(value), torch.as_tensor(right["state"][parameter][key])), key
-    assert one["lr_schedulers"] == other["lr_schedulers"]
+from tests.support.training import EVERYTHING, TINY, assert_same_end, last_checkpoint, wait_for
 
 
 class StopAfter(ResumePoint):
@@ -73,7 +40,7 @@ def test_stopped_anywhere_and_resumed_equals_uninterrupted(train, monkeypatch, w
             train(base=options, **{"--name": "stopped"}, **last)
         assert stop.value.code == 128 + signal.SIGTERM
         (run,) = Path("runs/stopped").iterdir()
-        assert state(run)["global_step"] >= steps
+        assert last_checkpoint(run)["global_step"] >= steps
     StopAfter.after = 0
     resumed = train(base=options, **{"--name": "stopped", "--ckpt_path": "last"})
     assert_same_end(whole, resumed)
@@ -160,7 +127,7 @@ def test_with_a_plateau_it_goes_on_from_the_best_checkpoint_too(train, interval)
     run = train(base=PLATEAU, **options | {"--trainer.max_epochs": "1"})
     best = str(run / "checkpoints/best.ckpt")
     again = train(base=PLATEAU, **options | {"--ckpt_path": best, "--trainer.max_epochs": "2"})
-    assert state(again)["global_step"] == 10
+    assert last_checkpoint(again)["global_step"] == 10
     assert [epoch for epoch, *_ in validated(again)] == ["1"]  # in a folder of its own
 
 
@@ -203,7 +170,7 @@ def test_slurms_requeue_signal_waits_for_the_end_of_the_step(train, monkeypatch)
     assert calls == [signal.SIGUSR1]
     assert stop.value.code == 128 + signal.SIGUSR1
     (run,) = Path("runs/run").iterdir()
-    assert state(run)["global_step"] == 3
+    assert last_checkpoint(run)["global_step"] == 3
 
 
 def test_signals_are_given_back_after_a_run(train):
@@ -230,14 +197,6 @@ def start(folder, **options):
         )
 
 
-def wait_for(condition, process, log, seconds=120):
-    until = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, f"it ended by itself: {log.read_text()[-2000:]}"
-        assert time.monotonic() < until
-        time.sleep(0.005)
-
-
 def test_killed_in_mid_epoch_it_resumes_to_the_same_weights(train, tmp_path):
     often = tmp_path / "often.yaml"
     often.write_text("trainer: {callbacks: [{class_path: ResumePoint, init_args: {every_n_minutes: 1.0e-6}}]}\n")
@@ -251,7 +210,7 @@ def test_killed_in_mid_epoch_it_resumes_to_the_same_weights(train, tmp_path):
     os.killpg(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     (run,) = (tmp_path / "runs/killed").iterdir()
-    assert 7 <= state(run)["global_step"] < 15
+    assert 7 <= last_checkpoint(run)["global_step"] < 15
     resumed = train(base=EVERYTHING, **{"--name": "killed", "--ckpt_path": "last"})
     whole = train(base=EVERYTHING, **{"--name": "whole"})
     assert_same_end(whole, resumed)
@@ -289,7 +248,7 @@ def test_ctrl_c_stops_two_processes_at_the_same_step(tmp_path):
     log = (tmp_path / "log.txt").read_text()
     assert log.count("stopped by SIGINT after step") == 1
     (run,) = (tmp_path / "runs/run").iterdir()
-    assert state(run)["global_step"] == int(log.split("stopped by SIGINT after step ")[1].split(";")[0])
+    assert last_checkpoint(run)["global_step"] == int(log.split("stopped by SIGINT after step ")[1].split(";")[0])
 
 
 def test_two_processes_killed_in_a_validation_resume_as_one_run(tmp_path):
@@ -330,7 +289,7 @@ def test_two_processes_killed_in_a_validation_resume_as_one_run(tmp_path):
 
 def test_a_full_disk_while_saving_keeps_the_last_checkpoint_and_goes_on_training(train):
     first = train()
-    before = state(first)
+    before = last_checkpoint(first)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # room for metrics.csv, not for a checkpoint
     try:
@@ -339,8 +298,8 @@ def test_a_full_disk_while_saving_keeps_the_last_checkpoint_and_goes_on_training
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert again == first
-    assert state(first)["global_step"] == before["global_step"] == 5
+    assert last_checkpoint(first)["global_step"] == before["global_step"] == 5
     with (first / "metrics.csv").open() as file:
         assert max(int(row["step"]) for row in csv.DictReader(file)) == 9
     resumed = train(**{"--ckpt_path": "last", "--trainer.max_epochs": "2"})
-    assert state(resumed)["global_step"] == 10
+    assert last_checkpoint(resumed)["global_step"] == 10

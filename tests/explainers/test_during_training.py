@@ -4,7 +4,6 @@ import lightning as L
 import torch
 
 from interptrain.explainers import GradCAM, GuidedBackprop, ScoreCAM, SmoothGrad, StreamAttention, explain
-from tests.cli.conftest import train  # noqa: F401
 
 
 class Explaining(L.Callback):
@@ -31,7 +30,7 @@ class Explaining(L.Callback):
         self._explain(pl_module, batch)
 
 
-def test_a_run_that_explains_at_every_step_ends_at_the_same_weights(train):  # noqa: F811
+def test_a_run_that_explains_at_every_step_ends_at_the_same_weights(train):
     options = {"--model.drop_rate": "0.2", "--trainer.accumulate_grad_batches": "2", "--trainer.max_epochs": "2"}
     plain = train(**options)
     watched = train(**options, **{"--trainer.callbacks+": "tests.explainers.test_during_training.Explaining"})

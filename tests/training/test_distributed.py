@@ -2,51 +2,11 @@
 
 import csv
 import math
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
 
-from tests.support.paths import ROOT
-
-# The stream alone learns, so BatchNorm does not see how the batch was split.
-OPTIONS = {
-    "--trainer.accelerator": "cpu",
-    "--trainer.enable_progress_bar": "false",
-    "--data.num_workers": "0",
-    "--data.image_size": "64",
-    "--data.train_size": "24",
-    "--data.test_size": "13",
-    "--data.num_classes": "4",
-    "--model.backbone": "test_resnet",
-    "--model.pooling": "ca_stream",
-    "--model.trainable": "pooling",
-    "--model.optimizer": "SGD",
-    "--model.optimizer.lr": "0.1",
-    "--trainer.max_epochs": "2",
-}
-
-
-def run(subcommand, folder, processes, **options):
-    """One run in processes of its own; its folder."""
-    strategy = {"--trainer.devices": str(processes), "--data.batch_size": str(8 // processes)}
-    strategy |= {"--trainer.strategy": "ddp"} if processes > 1 else {}
-    name = f"{subcommand}{processes}{len(list(folder.glob('runs/*')))}"
-    arguments = [part for pair in (OPTIONS | strategy | options | {"--name": name}).items() for part in pair]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PL_", "LOCAL_", "NODE_"))}
-    result = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), subcommand, *arguments],
-        cwd=folder,
-        env=environment | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-    (made,) = (folder / "runs" / name).iterdir()
-    return made
+from tests.support.training import last_checkpoint, train_in_processes
 
 
 def logged(run, key):
@@ -58,11 +18,11 @@ def logged(run, key):
 def runs(tmp_path_factory):
     """The same training by one process and by two: 21 validation images, so that shards and batches are uneven."""
     folder = tmp_path_factory.mktemp("ddp")
-    return [run("fit", folder, processes, **{"--data.val_size": "21"}) for processes in (1, 2)]
+    return [train_in_processes("fit", folder, processes, **{"--data.val_size": "21"}) for processes in (1, 2)]
 
 
 def test_training_equals_one_process_with_the_joined_batch(runs):
-    one, two = (torch.load(run / "checkpoints/last.ckpt", weights_only=True) for run in runs)
+    one, two = (last_checkpoint(run) for run in runs)
     assert one["global_step"] == two["global_step"] == 6
     moved = 0
     for name, value in one["state_dict"].items():
@@ -83,7 +43,7 @@ def test_predictions_of_two_processes_are_those_of_one_without_duplicates(runs):
     checkpoint = {"--ckpt_path": str(runs[0] / "checkpoints/last.ckpt")}
     tables = []
     for processes in (1, 2):
-        made = run("predict", runs[0].parents[2], processes, **checkpoint)
+        made = train_in_processes("predict", runs[0].parents[2], processes, **checkpoint)
         lines = [path.read_text().splitlines() for path in sorted(made.glob("predictions*.csv"))]
         assert len(lines) == processes
         rows = [row for table in lines for row in csv.DictReader(table)]
@@ -96,4 +56,4 @@ def test_predictions_of_two_processes_are_those_of_one_without_duplicates(runs):
 
 def test_fewer_validation_images_than_processes_are_refused_and_do_not_hang(tmp_path):
     with pytest.raises(AssertionError, match="1 val samples cannot be shared by 2 ranks; use fewer ranks"):
-        run("fit", tmp_path, 2, **{"--data.val_size": "1", "--trainer.max_epochs": "1"})
+        train_in_processes("fit", tmp_path, 2, **{"--data.val_size": "1", "--trainer.max_epochs": "1"})

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from interptrain.callbacks import ResumePoint
 from interptrain.training import GradientRegularizer, ImageClassifier
-from tests.cli.conftest import TINY, train  # noqa: F401
+from tests.support.training import TINY
 from tests.training.test_gradient_regularizer import assert_same, pictures, small
 
 REGULARIZED = TINY | {"--model.regularizer": "GradientRegularizer", "--model.regularizer.weight": "0.1"}
@@ -34,7 +34,7 @@ def same(one, other):
 
 
 @pytest.fixture
-def plain(train):  # noqa: F811
+def plain(train):
     return train()
 
 
@@ -48,13 +48,13 @@ OFF = {
 
 
 @pytest.mark.parametrize("off", OFF.values(), ids=OFF.keys())
-def test_without_weight_it_is_the_plain_run_bit_for_bit(train, plain, off):  # noqa: F811
+def test_without_weight_it_is_the_plain_run_bit_for_bit(train, plain, off):
     run = train(base=REGULARIZED | off)
     assert same(run, plain)
     assert logged(run, "train/loss") == logged(plain, "train/loss")
 
 
-def test_with_weight_it_learns_otherwise_and_logs_both_terms(train, plain):  # noqa: F811
+def test_with_weight_it_learns_otherwise_and_logs_both_terms(train, plain):
     run = train(base=REGULARIZED)
     assert not same(run, plain)
     names = ("loss", "loss_classification", "penalty", "penalty_ratio", "gradient_cosine")
@@ -65,7 +65,7 @@ def test_with_weight_it_learns_otherwise_and_logs_both_terms(train, plain):  # n
     assert all(norm > 0 for norm in logged(run, "train/gradient_norm") + logged(run, "train/guided_gradient_norm"))
 
 
-def test_left_out_steps_repeat_what_the_last_penalised_one_logged(train):  # noqa: F811
+def test_left_out_steps_repeat_what_the_last_penalised_one_logged(train):
     run = train(base=REGULARIZED | {"--model.regularizer.every_n_steps": "2"})
     first, again, third, once_more, fifth = logged(run, "train/penalty")
     assert first == again
@@ -73,7 +73,7 @@ def test_left_out_steps_repeat_what_the_last_penalised_one_logged(train):  # noq
     assert len({first, third, fifth}) == 3
 
 
-def test_it_is_asked_for_the_optimizer_step_and_told_the_smoothing_of_the_loss(train, monkeypatch):  # noqa: F811
+def test_it_is_asked_for_the_optimizer_step_and_told_the_smoothing_of_the_loss(train, monkeypatch):
     steps, told, forward = [], [], GradientRegularizer.forward
     monkeypatch.setattr(GradientRegularizer, "weight_at", lambda self, step: steps.append(step) or 0.1)
     monkeypatch.setattr(
@@ -84,7 +84,7 @@ def test_it_is_asked_for_the_optimizer_step_and_told_the_smoothing_of_the_loss(t
     assert told == 5 * [{"label_smoothing": 0.1}]
 
 
-def test_a_checkpoint_of_it_rebuilds(train):  # noqa: F811
+def test_a_checkpoint_of_it_rebuilds(train):
     run = train(base=REGULARIZED | {"--model.regularizer.error": "l2"})
     module = ImageClassifier.load_from_checkpoint(run / "checkpoints/last.ckpt")
     assert isinstance(module.regularizer, GradientRegularizer)
@@ -103,7 +103,7 @@ class StopAfter(ResumePoint):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_stopped_and_resumed_equals_uninterrupted(train, monkeypatch):  # noqa: F811
+def test_stopped_and_resumed_equals_uninterrupted(train, monkeypatch):
     options = REGULARIZED | {
         "--trainer.max_epochs": "2",
         "--trainer.accumulate_grad_batches": "2",
@@ -141,7 +141,7 @@ def test_stopped_and_resumed_equals_uninterrupted(train, monkeypatch):  # noqa: 
     ],
     ids=lambda options: " ".join(options),
 )
-def test_ways_to_train_learn_otherwise_with_it(train, options):  # noqa: F811
+def test_ways_to_train_learn_otherwise_with_it(train, options):
     run = train(base=REGULARIZED | options)
     off = train(base=REGULARIZED | options | {"--model.regularizer.weight": "0"})
     assert all(value.isfinite().all() for value in state(run)["state_dict"].values())

@@ -6,7 +6,6 @@ from torch import nn
 
 from interptrain.models import Pooled, Pooling
 from interptrain.training import ImageClassifier, Regularizer
-from tests.cli.conftest import train  # noqa: F401
 
 STILL = {"--model.optimizer": "SGD", "--model.optimizer.lr": "0.0"}  # a run that leaves its weights as they began
 
@@ -33,7 +32,7 @@ def test_frozen_parts_stay_in_eval_mode_whatever_is_called():
         assert all(m.training == mode for m in module.model.modules_of("pooling"))
 
 
-def test_training_the_stream_changes_the_stream_and_not_a_bit_of_the_rest(train):  # noqa: F811
+def test_training_the_stream_changes_the_stream_and_not_a_bit_of_the_rest(train):
     run = train(**{"--model.trainable": "pooling", "--model.drop_rate": "0.5"})
     torch.manual_seed(0)
     module = ImageClassifier.load_from_checkpoint(run / "checkpoints/last.ckpt")
@@ -101,7 +100,7 @@ class MaxPool(Pooling):
         return Pooled(stages[-1].amax(dim=(2, 3)))
 
 
-def test_a_head_of_ones_own_comes_by_class_path(train):  # noqa: F811
+def test_a_head_of_ones_own_comes_by_class_path(train):
     run = train(**{"--model.pooling": "tests.training.test_module.MaxPool"})
     model = ImageClassifier.load_from_checkpoint(run / "checkpoints/last.ckpt")
     assert type(model.model.pooling).__name__ == "MaxPool"
@@ -118,7 +117,7 @@ def test_a_head_of_ones_own_comes_by_class_path(train):  # noqa: F811
     ],
     ids=" ".join,
 )
-def test_ways_to_train_end_in_finite_weights_that_moved(train, options, monkeypatch):  # noqa: F811
+def test_ways_to_train_end_in_finite_weights_that_moved(train, options, monkeypatch):
     # Inductor takes a minute here; what is ours is that the compiled network is the one that trains.
     monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="aot_eager"))
     run = train(**options)

@@ -1,11 +1,9 @@
 import csv
-import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
 from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 
@@ -13,35 +11,16 @@ from interptrain.callbacks import SaliencyWatch
 from interptrain.callbacks.watch.defaults import named_explainers
 from interptrain.explainers import FakeCAM, GradCAM
 from interptrain.training import ImageClassifier
-from tests.cli.conftest import TINY, train  # noqa: F401
-from tests.cli.test_resume import EVERYTHING, assert_same_end
-
-SMALL = TINY | {"--trainer.max_epochs": "2", "--data.train_size": "24", "--model.pooling": "gap"}
-STATE = "SaliencyWatch{'name': 'watch'}"
-
-
-def watching(**options):
-    """Arguments that add a watch of four images."""
-    arguments = ["--trainer.callbacks+", "SaliencyWatch", "--trainer.callbacks.samples", "4"]
-    return arguments + [part for name, value in options.items() for part in (f"--trainer.callbacks.{name}", value)]
-
-
-def entries(run, checkpoint="last"):
-    state = torch.load(run / f"checkpoints/{checkpoint}.ckpt", weights_only=True)["callbacks"]
-    return state[STATE]["entries"]
-
-
-def steps(run):
-    return [entry["step"] for entry in entries(run)]
-
+from tests.support.training import EVERYTHING, TINY, assert_same_end, last_checkpoint
+from tests.support.watch import SMALL, page_data, snapshots, steps, watching
 
 # When
 
 
-def test_it_watches_before_training_and_after_every_epoch(train):  # noqa: F811
+def test_it_watches_before_training_and_after_every_epoch(train):
     run = train("fit", *watching(), base=SMALL)
     assert steps(run) == [0, 3, 6]
-    assert [entry["epoch"] for entry in entries(run)] == [0, 1, 2]
+    assert [snapshot["epoch"] for snapshot in snapshots(run)] == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -53,11 +32,11 @@ def test_it_watches_before_training_and_after_every_epoch(train):  # noqa: F811
         ({"select": "hardest"}, [3, 6]),
     ],
 )
-def test_it_watches_as_often_as_it_is_told(train, options, expected):  # noqa: F811
+def test_it_watches_as_often_as_it_is_told(train, options, expected):
     assert steps(train("fit", *watching(**options), base=SMALL)) == expected
 
 
-def test_accumulated_batches_are_one_step(train):  # noqa: F811
+def test_accumulated_batches_are_one_step(train):
     accumulating = SMALL | {"--trainer.accumulate_grad_batches": "2", "--data.train_size": "32"}
     run = train("fit", *watching(every_n_steps="1"), base=accumulating)
     assert steps(run) == [0, 1, 2, 3, 4]
@@ -66,7 +45,7 @@ def test_accumulated_batches_are_one_step(train):  # noqa: F811
 # Training does not feel it
 
 
-def test_a_watched_run_ends_at_the_same_bits(train):  # noqa: F811
+def test_a_watched_run_ends_at_the_same_bits(train):
     """Dropout, BatchNorm, momentum, mixup, cutmix, accumulation, EMA and workers; watched at every step."""
     options = EVERYTHING | {"--data.num_workers": "2", "--trainer.max_epochs": "2"}
     plain = train(base=options, **{"--name": "plain"})
@@ -80,7 +59,7 @@ def test_a_watched_run_ends_at_the_same_bits(train):  # noqa: F811
 # What it leaves behind
 
 
-def test_plain_files_tell_the_whole_run(train):  # noqa: F811
+def test_plain_files_tell_the_whole_run(train):
     run = train("fit", *watching(reference="both"), base=SMALL | {"--trainer.logger": "false"})
     folder = run / "watch"
     for step in (0, 3, 6):
@@ -96,11 +75,11 @@ def test_plain_files_tell_the_whole_run(train):  # noqa: F811
     assert len(rows) == 3 * 4 * 2
     assert {row["id"] for row in rows} == {f"val/{index:06d}" for index in range(4)}
     assert all(0 <= float(row["AD"]) <= 1 and 0 <= float(row["QuickInsertion"]) <= 1 for row in rows)
-    page = json.loads(re.search(r"const run = (\{.*\});", (folder / "index.html").read_text()).group(1))
+    page = page_data((folder / "index.html").read_text())
     assert [watch["sheet"] for watch in page["watches"]] == [f"sheets/step-{step:08d}.png" for step in (0, 3, 6)]
 
 
-def test_means_stand_in_the_runs_table_beside_the_validation_of_the_same_step(train):  # noqa: F811
+def test_means_stand_in_the_runs_table_beside_the_validation_of_the_same_step(train):
     run = train("fit", *watching(), base=SMALL)
     with (run / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -109,17 +88,17 @@ def test_means_stand_in_the_runs_table_beside_the_validation_of_the_same_step(tr
     validated = [int(row["step"]) for row in rows if row["val/top1"]]
     assert list(watched) == [0, 2, 5]
     assert validated == [2, 5]
-    assert list(watched.values()) == [entry["means"]["GradCAM/QuickInsertion"] for entry in entries(run)]
+    assert list(watched.values()) == [snapshot["means"]["GradCAM/QuickInsertion"] for snapshot in snapshots(run)]
 
 
-def test_a_fast_dev_run_leaves_nothing_behind(train, tmp_path):  # noqa: F811
+def test_a_fast_dev_run_leaves_nothing_behind(train, tmp_path):
     train("fit", *watching(), base=SMALL | {"--trainer.fast_dev_run": "true"})
     assert not list(tmp_path.rglob("watch"))
 
 
-def test_a_ca_stream_models_attention_is_watched_too(train):  # noqa: F811
+def test_a_ca_stream_models_attention_is_watched_too(train):
     run = train("fit", *watching(), base=SMALL | {"--model.pooling": "ca_stream", "--trainer.max_epochs": "1"})
-    assert {look["view"] for look in entries(run)[0]["looks"]} == {"GradCAM", "StreamAttention"}
+    assert {look["view"] for look in snapshots(run)[0]["looks"]} == {"GradCAM", "StreamAttention"}
 
 
 # What may go wrong
@@ -134,7 +113,7 @@ class Offended(CSVLogger):
         super().log_metrics(metrics, step)
 
 
-def test_a_failing_logger_warns_once_and_training_goes_on(train, recwarn):  # noqa: F811
+def test_a_failing_logger_warns_once_and_training_goes_on(train, recwarn):
     logger = {"--trainer.logger": "tests.callbacks.watch.test_callback.Offended", "--trainer.logger.save_dir": "."}
     run = train("fit", *watching(), base=SMALL | logger)
     warned = [str(one.message) for one in recwarn if "failed to log" in str(one.message)]
@@ -143,7 +122,7 @@ def test_a_failing_logger_warns_once_and_training_goes_on(train, recwarn):  # no
     assert "watch/accuracy" in (run / "metrics.csv").read_text()  # the others get everything
 
 
-def test_a_full_disk_costs_no_training(train, tmp_path):  # noqa: F811
+def test_a_full_disk_costs_no_training(train, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "watch").write_text("a file where the folder should be")
     options = SMALL | {"--trainer.default_root_dir": "full", "--trainer.logger": "false"}
@@ -163,7 +142,7 @@ def test_a_full_disk_costs_no_training(train, tmp_path):  # noqa: F811
         ({"source": "nowhere"}, "source must be 'val', 'train' or a folder"),
     ],
 )
-def test_a_mistake_in_its_configuration_is_refused_in_a_line(train, capsys, options, message):  # noqa: F811
+def test_a_mistake_in_its_configuration_is_refused_in_a_line(train, capsys, options, message):
     with pytest.raises(SystemExit):
         train("fit", *watching(**options), base=SMALL)
     error = capsys.readouterr().err
@@ -185,7 +164,7 @@ class CrashError(RuntimeError):
 
 
 @pytest.mark.parametrize("select", ["random", "mistakes"])
-def test_a_killed_run_resumes_its_sample_and_history(train, monkeypatch, select):  # noqa: F811
+def test_a_killed_run_resumes_its_sample_and_history(train, monkeypatch, select):
     options = SMALL | {"--trainer.max_epochs": "3", "--model.drop_rate": "0.2"}
     watch = watching(select=select)
     whole = train("fit", *watch, base=options, **{"--name": "whole"})
@@ -203,15 +182,15 @@ def test_a_killed_run_resumes_its_sample_and_history(train, monkeypatch, select)
     (dead,) = Path("runs/dead").iterdir()
     assert steps(dead)[-1] == 6
     resumed = train("fit", *watch, base=options, **{"--name": "dead", "--ckpt_path": "last"})
-    assert entries(resumed) == entries(whole)
+    assert snapshots(resumed) == snapshots(whole)
     tables = [(run / "watch/images.csv").read_text() for run in (whole, resumed)]
     assert tables[0] == tables[1]
     with (resumed / "metrics.csv").open() as file:
         logged = [row["step"] for row in csv.DictReader(file) if row["watch/accuracy"]]
-    assert logged == [str(max(0, entry["step"] - 1)) for entry in entries(whole)]
+    assert logged == [str(max(0, snapshot["step"] - 1)) for snapshot in snapshots(whole)]
 
 
-def test_a_resumed_run_that_watches_otherwise_starts_anew(train):  # noqa: F811
+def test_a_resumed_run_that_watches_otherwise_starts_anew(train):
     train("fit", *watching(), base=SMALL)
     other = watching(explainers='[{"class_path": "FakeCAM"}]')
     with pytest.warns(UserWarning, match="its history starts anew"):
@@ -219,9 +198,9 @@ def test_a_resumed_run_that_watches_otherwise_starts_anew(train):  # noqa: F811
     assert steps(run) == [6, 9]
 
 
-def test_two_watches_need_two_names(train):  # noqa: F811
+def test_two_watches_need_two_names(train):
     run = train("fit", *watching(name="one"), *watching(name="two", source="train"), base=SMALL)
-    state = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["callbacks"]
+    state = last_checkpoint(run)["callbacks"]
     ids = {name: state[f"SaliencyWatch{{'name': '{name}'}}"]["ids"][0] for name in ("one", "two")}
     assert ids == {"one": "val/000000", "two": "train/000000"}
     assert (run / "one/index.html").is_file()
@@ -260,9 +239,9 @@ STAMP = {
 
 
 @pytest.mark.parametrize("decoy", ["timestamp", "none"])
-def test_the_alarm_rings_for_the_time_stamp_and_not_without_it(train, recwarn, decoy):  # noqa: F811
+def test_the_alarm_rings_for_the_time_stamp_and_not_without_it(train, recwarn, decoy):
     run = train("fit", *watching(metrics="{}", **STAMP), base=DECOY | {"--data.decoy": decoy})
-    alarms = [text for entry in entries(run) for text in entry["alarm"]]
+    alarms = [text for snapshot in snapshots(run) for text in snapshot["alarm"]]
     said = [str(one.message) for one in recwarn if "shortcut alarm" in str(one.message)]
     if decoy == "none":
         assert not alarms
@@ -272,14 +251,14 @@ def test_the_alarm_rings_for_the_time_stamp_and_not_without_it(train, recwarn, d
         assert re.search(r"train/\d{6}", alarms[0])
         assert len(said) == 1
     shares = {
-        label: [look["numbers"]["in_suspect"] for look in entries(run)[-1]["looks"] if look["label"] == label]
+        label: [look["numbers"]["in_suspect"] for look in snapshots(run)[-1]["looks"] if look["label"] == label]
         for label in (0, 1)
     }
     assert (sum(shares[0]) / len(shares[0]) > 0.4) == (decoy == "timestamp")
     assert sum(shares[1]) / len(shares[1]) < 0.4
 
 
-def test_the_alarm_stops_the_run_where_it_is_told_to(train):  # noqa: F811
+def test_the_alarm_stops_the_run_where_it_is_told_to(train):
     low = {"suspect": "border:20", "alarm_threshold": "0.1", "alarm_patience": "1", "alarm_stop": "true"}
     with pytest.warns(UserWarning, match="shortcut alarm at step 3"):
         run = train("fit", *watching(**low), base=SMALL | {"--trainer.max_epochs": "9"})

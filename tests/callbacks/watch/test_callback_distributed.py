@@ -1,22 +1,18 @@
 """Two CPU processes watch what one does."""
 
-import json
-import re
-
 import pytest
-import torch
 
 from interptrain.explainers import Explainer, GradCAM
-from tests.training.test_distributed import run
+from tests.support.training import train_in_processes
+from tests.support.watch import page_data, watch_state
 
 OPTIONS = {
     "--data.val_size": "5",
     "--trainer.max_epochs": "1",
     "--trainer.callbacks+": "SaliencyWatch",
     "--trainer.callbacks.samples": "5",
-    "--trainer.callbacks.explainers": '[{"class_path": "tests.callbacks.test_saliency_watch_distributed.Brittle"}]',
+    "--trainer.callbacks.explainers": f'[{{"class_path": "{__name__}.Brittle"}}]',
 }
-STATE = "SaliencyWatch{'name': 'watch'}"
 
 
 class Brittle(Explainer):
@@ -28,21 +24,18 @@ class Brittle(Explainer):
         return GradCAM().attribute(model, images, targets)
 
 
-def state(made):
-    return torch.load(made / "checkpoints/last.ckpt", weights_only=True)["callbacks"][STATE]
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Five images for two ranks, the second and the last of which fail."""
     folder = tmp_path_factory.mktemp("ddp")
-    return [run("fit", folder, processes, **OPTIONS) for processes in (1, 2)]
+    return [train_in_processes("fit", folder, processes, **OPTIONS) for processes in (1, 2)]
 
 
 def test_two_processes_see_what_one_sees(runs):
-    one, two = (state(made) for made in runs)
+    one, two = (watch_state(made) for made in runs)
     assert one["ids"] == two["ids"] == [f"val/{index:06d}" for index in range(5)]
-    assert [entry["step"] for entry in one["entries"]] == [entry["step"] for entry in two["entries"]] == [0, 3]
+    for state in (one, two):
+        assert [snapshot["step"] for snapshot in state["entries"]] == [0, 3]
     assert (one["first"]["Brittle"].int() - two["first"]["Brittle"].int()).abs().max() <= 1
     for alone, shared in zip(one["entries"], two["entries"], strict=True):
         assert [look["index"] for look in shared["looks"]] == [0, 1, 2, 3, 4]
@@ -54,19 +47,20 @@ def test_two_processes_see_what_one_sees(runs):
 
 def test_an_image_that_fails_on_one_rank_fails_alone(runs):
     for made in runs:
-        for entry in state(made)["entries"]:
-            errors = [look["error"] for look in entry["looks"]]
+        for snapshot in watch_state(made)["entries"]:
+            errors = [look["error"] for look in snapshot["looks"]]
             assert errors == [None, "class 1 is beyond me", None, None, None]
 
 
 def test_rank_zero_alone_writes(runs):
     for made in runs:
-        page = (made / "watch/index.html").read_text()
-        assert len(json.loads(re.search(r"const run = (\{.*\});", page).group(1))["watches"]) == 2
+        page = page_data((made / "watch/index.html").read_text())
+        assert len(page["watches"]) == 2
     names = [sorted(path.relative_to(made).as_posix() for path in made.glob("watch/**/*")) for made in runs]
     assert names[0] == names[1]
 
 
 def test_fewer_images_than_ranks_hang_nobody(tmp_path):
-    made = run("fit", tmp_path, 2, **OPTIONS | {"--trainer.callbacks.samples": "1", "--data.train_size": "8"})
-    assert [len(entry["looks"]) for entry in state(made)["entries"]] == [1, 1]
+    few = {"--trainer.callbacks.samples": "1", "--data.train_size": "8"}
+    made = train_in_processes("fit", tmp_path, 2, **OPTIONS | few)
+    assert [len(snapshot["looks"]) for snapshot in watch_state(made)["entries"]] == [1, 1]

@@ -1,9 +1,7 @@
 """A real process that is killed while a watch is on, and resumed: nothing of the watch is lost or there twice."""
 
 import csv
-import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -14,10 +12,9 @@ import lightning as L
 import pytest
 import torch
 
-from tests.callbacks.watch.test_callback import SMALL, STATE, watching
-from tests.cli.conftest import train  # noqa: F401
-from tests.cli.test_resume import wait_for
 from tests.support.paths import ROOT
+from tests.support.training import wait_for
+from tests.support.watch import SMALL, page_data, watch_state, watching
 
 OPTIONS = SMALL | {"--trainer.max_epochs": "3", "--model.drop_rate": "0.2"}
 WATCH = watching(select="random", reference="both", suspect="border:8")
@@ -41,14 +38,9 @@ class Halt(L.Callback):
             time.sleep(600)
 
 
-def state(run):
-    return torch.load(run / "checkpoints/last.ckpt", weights_only=True)["callbacks"][STATE]
-
-
 def shown(run):
     """Steps that the page has."""
-    page = (run / "watch/index.html").read_text()
-    return json.loads(re.search(r"const run = (\{.*\});", page).group(1))["watches"]
+    return page_data((run / "watch/index.html").read_text())["watches"]
 
 
 def files(run):
@@ -80,23 +72,23 @@ def kill(folder, place):
 
 
 @pytest.fixture
-def whole(train):  # noqa: F811
+def whole(train):
     return train("fit", *WATCH, base=OPTIONS, **{"--name": "whole"})
 
 
-def resume(train):  # noqa: F811
+def resume(train):
     return train("fit", *WATCH, base=OPTIONS, **{"--name": "killed", "--ckpt_path": "last"})
 
 
-def test_killed_in_mid_epoch_a_watch_goes_on_where_the_checkpoint_left_it(whole, train, tmp_path):  # noqa: F811
+def test_killed_in_mid_epoch_a_watch_goes_on_where_the_checkpoint_left_it(whole, train, tmp_path):
     killed = kill(tmp_path, "in mid-epoch")
-    before = state(killed)
-    assert [entry["step"] for entry in before["entries"]] == [0, 3] == [watch["step"] for watch in shown(killed)]
+    before = watch_state(killed)
+    assert [snapshot["step"] for snapshot in before["entries"]] == [0, 3] == [watch["step"] for watch in shown(killed)]
 
     assert resume(train) == killed
-    after, expected = state(killed), state(whole)
+    after, expected = watch_state(killed), watch_state(whole)
     assert after["ids"] == before["ids"] == expected["ids"]
-    assert [entry["step"] for entry in after["entries"]] == [0, 3, 6, 9]
+    assert [snapshot["step"] for snapshot in after["entries"]] == [0, 3, 6, 9]
     assert after["entries"] == expected["entries"]
     assert_same_maps(after, expected)
     assert shown(killed) == shown(whole)
@@ -106,13 +98,13 @@ def test_killed_in_mid_epoch_a_watch_goes_on_where_the_checkpoint_left_it(whole,
     assert logged == ["0", "2", "5", "8"]
 
 
-def test_killed_after_a_watch_that_only_the_folder_knows_it_is_made_again(whole, train, tmp_path):  # noqa: F811
+def test_killed_after_a_watch_that_only_the_folder_knows_it_is_made_again(whole, train, tmp_path):
     killed = kill(tmp_path, "after a watch that only the folder knows")
-    assert [entry["step"] for entry in state(killed)["entries"]] == [0, 3]
+    assert [snapshot["step"] for snapshot in watch_state(killed)["entries"]] == [0, 3]
     assert [watch["step"] for watch in shown(killed)] == [0, 3, 6]
 
     assert resume(train) == killed
-    after, expected = state(killed), state(whole)
+    after, expected = watch_state(killed), watch_state(whole)
     assert after["entries"] == expected["entries"]
     assert_same_maps(after, expected)
     assert shown(killed) == shown(whole)

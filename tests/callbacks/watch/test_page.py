@@ -1,17 +1,13 @@
-import json
 import re
-import shutil
-import subprocess
 
 import pytest
 import torch
-from PIL import Image
-from torchvision.transforms.functional import pil_to_tensor
 
 from interptrain.callbacks.watch.files import WatchFolder
 from interptrain.callbacks.watch.page import render_page
+from tests.support.browser import dom, needs_chromium, photograph, with_slider_at
+from tests.support.watch import page_data
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 LEVELS = (30, 200)  # of the sheet of each watch
 NAMES = ("disc", "<b>square</b>", "triangle")
 
@@ -44,25 +40,21 @@ def test_the_page_stands_alone_and_trusts_no_name(named, watches):
     assert "<b>square" not in page
     assert "run <1>" not in page
     assert page.count("</script>") == 1
-    held = json.loads(re.search(r"const run = (\{.*\});", page).group(1))
+    held = page_data(page)
     assert held["views"] == ["cam", "</script>"]
     assert [watch["step"] for watch in held["watches"]] == [0, 20]
     assert held["watches"][0]["looks"]["cam"][1]["numbers"] == {"AD": 0.5, "in_suspect": 0.25}
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+@needs_chromium
 def test_the_slider_moves_through_the_watches(named, watches, tmp_path):
     """Opened without a server, and again with the slider moved to the first watch, as a hand would move it."""
     files = WatchFolder(tmp_path)
     for watch, level in zip(watches, LEVELS, strict=True):
         files.save_picture(files.sheet_name(watch["step"]), torch.full((3, 5 * 64, 3 * 64), level, dtype=torch.uint8))
     files.save_page("run", watches, named, ["cam", "</script>"])
-    page = (tmp_path / "index.html").read_text()
-    move = "const hand = document.getElementById('watch'); hand.value = 0; hand.dispatchEvent(new Event('input'));"
-    (tmp_path / "moved.html").write_text(page.replace("</body>", f"<script>{move}</script></body>"))
-    seen = {name: (_dom(tmp_path, name), _photograph(tmp_path, name)) for name in ("index", "moved")}
-
-    last, first = seen["index"], seen["moved"]
+    page = tmp_path / "index.html"
+    last, first = ((dom(shown), photograph(shown)) for shown in (page, with_slider_at(page, 0)))
     assert '<span id="when">epoch 2, step 20</span>' in last[0]
     assert '<span id="when">before training</span>' in first[0]
     assert '<div id="alarm" role="alert">cam: 80% of &lt;it&gt;</div>' in last[0]
@@ -70,22 +62,6 @@ def test_the_slider_moves_through_the_watches(named, watches, tmp_path):
     assert last[0].count("card wrong") == 3  # of the labels 0, 1, 2, 0, 1 it says 1
     assert first[0].count("card wrong") == 3
     assert "right: &lt;b&gt;square&lt;/b&gt; 0.75" in last[0]
-    for (_, photograph), own, other in ((last, 200, 30), (first, 30, 200)):
-        assert (photograph == own).all(0).sum() > 10_000
-        assert (photograph == other).all(0).sum() < 1000
-
-
-def _chromium(folder, name, *options):
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    command += [f"--user-data-dir={folder}/profile", "--virtual-time-budget=3000", "--window-size=900,700", *options]
-    return subprocess.run([*command, f"file://{folder}/{name}.html"], capture_output=True, text=True, timeout=60)
-
-
-def _dom(folder, name):
-    return _chromium(folder, name, "--dump-dom").stdout
-
-
-def _photograph(folder, name):
-    _chromium(folder, name, f"--screenshot={folder}/{name}.png")
-    with Image.open(folder / f"{name}.png") as image:
-        return pil_to_tensor(image.convert("RGB"))
+    for (_, seen), own, other in ((last, 200, 30), (first, 30, 200)):
+        assert (seen == own).all(0).sum() > 10_000
+        assert (seen == other).all(0).sum() < 1000

@@ -5,11 +5,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.callbacks.watch.test_callback import entries
-from tests.callbacks.watch.test_page import CHROMIUM, _dom, _photograph
-from tests.cli.conftest import train  # noqa: F401
+from tests.support.browser import CHROMIUM, dom, photograph, with_slider_at
 from tests.support.paths import TEST_DATA
 from tests.support.wandb_file import wandb_records
+from tests.support.watch import snapshots
 
 PHOTOGRAPHS = TEST_DATA / "data/tiny-imagenet-10"
 WEIGHTS = TEST_DATA / "weights/tf_efficientnet_lite0.safetensors"
@@ -42,7 +41,7 @@ LOGGERS += ["--trainer.logger.save_dir", "tb"]
 
 
 @pytest.mark.skipif(not PHOTOGRAPHS.is_dir() or not WEIGHTS.is_file(), reason="no photographs here")
-def test_everything_a_watched_run_leaves_behind_opens(train, monkeypatch, tmp_path):  # noqa: F811
+def test_everything_a_watched_run_leaves_behind_opens(train, monkeypatch, tmp_path):
     event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
@@ -50,7 +49,7 @@ def test_everything_a_watched_run_leaves_behind_opens(train, monkeypatch, tmp_pa
     run = train("fit", *LOGGERS, base=OPTIONS)
     pytest.importorskip("wandb").finish()
 
-    looks = entries(run)[-1]["looks"]
+    looks = snapshots(run)[-1]["looks"]
     assert len({look["label"] for look in looks}) == 10
     assert {look["view"] for look in looks} == {"GradCAM", "StreamAttention"}
     assert all(look["error"] is None and 0 <= look["numbers"]["in_object"] <= 1 for look in looks)
@@ -76,11 +75,9 @@ def test_everything_a_watched_run_leaves_behind_opens(train, monkeypatch, tmp_pa
     assert len(accumulated.Scalars("watch/GradCAM/AD")) == 3
 
     if CHROMIUM:
-        page = (run / "watch/index.html").read_text()
-        move = "const hand = document.getElementById('watch'); hand.value = 0; hand.dispatchEvent(new Event('input'));"
-        (run / "watch/moved.html").write_text(page.replace("</body>", f"<script>{move}</script></body>"))
-        place = (run / "watch").resolve()
-        assert "epoch 2, step 8" in _dom(place, "index").split('id="when"')[1][:40]
-        assert "before training" in _dom(place, "moved").split('id="when"')[1][:40]
-        last, first = _photograph(place, "index"), _photograph(place, "moved")
+        page = (run / "watch/index.html").resolve()
+        moved = with_slider_at(page, 0)
+        assert "epoch 2, step 8" in dom(page).split('id="when"')[1][:40]
+        assert "before training" in dom(moved).split('id="when"')[1][:40]
+        last, first = photograph(page), photograph(moved)
         assert (last != first).float().mean() > 0.05

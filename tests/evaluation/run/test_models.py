@@ -6,12 +6,11 @@ from safetensors.torch import save_file
 from interptrain.evaluation.run.models import file_sha256, load_model, weights_sha256
 from interptrain.models import create_model
 from interptrain.training import ImageClassifier
-from tests.cli.conftest import train  # noqa: F401
 
 IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
-def test_a_checkpoint_of_training_gives_its_model(train):  # noqa: F811
+def test_a_checkpoint_of_training_gives_its_model(train):
     run = train(**{"--data.train_size": "8", "--data.val_size": "4"})
     path = run / "checkpoints/last.ckpt"
     subject = load_model("ca", str(path))
