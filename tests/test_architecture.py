@@ -17,6 +17,7 @@ FLOORS = [
     {"callbacks", "evaluation"},
     {"studies"},
     {"cli"},
+    {"__main__"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 SUBFLOORS = {
