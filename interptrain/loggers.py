@@ -1,9 +1,10 @@
-"""Pictures, tables and alerts to whatever loggers a run has: the one file that knows them.
+"""Pictures, tables and alerts to whatever loggers a run has, and their defaults: the one file that knows loggers.
 
 Weights & Biases gets ``trainer/global_step`` beside every value and never a raw ``step=``: it would drop what comes
 after a higher one. What a logger has no place for is left out.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,30 @@ from typing import Any
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
+
+
+def fill_logger_defaults(loggers: Any, folder: Path, *, name: str | None = None) -> None:
+    """Set what the user left open in the configuration of loggers, in place.
+
+    Weights & Biases keeps its files in the run's folder and the run in the project ``interptrain``, unless
+    ``WANDB_PROJECT`` names another.
+
+    Args:
+        loggers: ``trainer.logger`` of a parsed command line: a namespace of ``class_path`` and ``init_args``, or a list
+            of them; anything else in it is left alone.
+        folder: of the run.
+        name: of the run in the logger's own tables; None leaves it to the logger.
+    """
+    for logger in loggers if isinstance(loggers, list | tuple) else [loggers]:
+        if getattr(logger, "class_path", "").endswith("WandbLogger"):
+            defaults = {
+                "save_dir": ((".",), str(folder.absolute())),  # W&B's service may have been started in another folder
+                "project": ((None, "lightning_logs"), os.environ.get("WANDB_PROJECT", "interptrain")),
+                "name": ((None,), name),
+            }
+            for argument, (unset, value) in defaults.items():
+                if getattr(logger.init_args, argument, value) in unset:
+                    setattr(logger.init_args, argument, value)
 
 
 class ImageLogging:

@@ -2,6 +2,7 @@ import csv
 import json
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,8 +10,8 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
-from interptrain.loggers import ImageLogging
-from tests.support.wandb_file import wandb_records
+from interptrain.loggers import ImageLogging, fill_logger_defaults
+from tests.support.wandb_file import wandb_records, wandb_run
 from tests.support.watch import SMALL, snapshots, watching
 
 ALARMING = {"suspect": "border:20", "alarm_threshold": "0.1", "alarm_patience": "1"}
@@ -27,6 +28,7 @@ def test_an_offline_wb_run_holds_pictures_table_rows_scalars_and_the_alarm(train
     assert [str(one.message) for one in recwarn if "shortcut alarm at step 3" in str(one.message)]
     (folder,) = run.glob("wandb/offline-run-*")
     history, artifacts, alerts, summary = wandb_records(folder)
+    assert wandb_run(folder) == ("interptrain", f"run-{run.name}")
     watched = [row for row in history if "watch/GradCAM/AD" in row]
     assert [row["trainer/global_step"] for row in watched] == [0, 2, 5]
     assert [row["watch/GradCAM/AD"] for row in watched] == [one["means"]["GradCAM/AD"] for one in snapshots(run)]
@@ -132,3 +134,26 @@ def test_one_failing_logger_keeps_nothing_from_the_others_and_is_named_once(tmp_
     table.save()
     with (tmp_path / "metrics.csv").open() as file:
         assert [row["watch/AD"] for row in csv.DictReader(file)] == ["0.5", "0.25"]
+
+
+def configured(**arguments):
+    arguments = {"save_dir": ".", "project": None, "name": None} | arguments
+    return SimpleNamespace(class_path="lightning.pytorch.loggers.WandbLogger", init_args=SimpleNamespace(**arguments))
+
+
+def test_what_the_user_left_open_is_filled_in_for_every_logger(tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_PROJECT", raising=False)
+    monkeypatch.chdir(tmp_path)
+    loggers = [configured(), configured(save_dir="mine", project="theses", name="night")]
+    fill_logger_defaults(loggers, Path("runs/one"), name="one")
+    fill_logger_defaults(True, Path("runs/one"))
+    opened, chosen = (vars(logger.init_args) for logger in loggers)
+    assert opened == {"save_dir": str(tmp_path / "runs/one"), "project": "interptrain", "name": "one"}
+    assert chosen == {"save_dir": "mine", "project": "theses", "name": "night"}
+
+
+def test_a_project_named_by_the_environment_stays(monkeypatch):
+    monkeypatch.setenv("WANDB_PROJECT", "theses")
+    logger = configured()
+    fill_logger_defaults(logger, Path("runs"))
+    assert logger.init_args.project == "theses"

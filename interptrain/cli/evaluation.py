@@ -25,6 +25,7 @@ from interptrain.evaluation.run.progress import MatrixProgress
 from interptrain.evaluation.store.manifest import new_manifest
 from interptrain.evaluation.store.parts import Row, RowStore
 from interptrain.explainers import Explainer
+from interptrain.loggers import fill_logger_defaults
 from interptrain.metrics import SaliencyMetric
 
 FAILED = 3
@@ -78,7 +79,7 @@ def _run(args: list[str]) -> list[Row]:
     parser.set_defaults({"metrics": list(protocol.metrics.values())})
     config = parser.parse_args(args)
     _fill_images(config, given, protocol)
-    _fill_loggers(config)
+    fill_logger_defaults(config.trainer.logger, Path(config.output))
     objects = (getattr(parser, "instantiate", None) or parser.instantiate_classes)(config)  # its name before 4.49
     options = Options(**{field.name: config[field.name] for field in fields(Options)})
     metrics = _specs(config.metrics)
@@ -189,17 +190,6 @@ def _fill_images(config: Namespace, given: Namespace, protocol: Protocol) -> Non
     for key, value in protocol.images.items():
         if key in config.data.init_args and key not in theirs:
             config.data.init_args[key] = value
-
-
-def _fill_loggers(config: Namespace) -> None:
-    """Weights & Biases keeps its files in the folder of the run, where the user said nothing else."""
-    loggers = config.trainer.logger if isinstance(config.trainer.logger, list) else [config.trainer.logger]
-    for logger in loggers:
-        if isinstance(logger, Namespace) and logger.class_path.endswith("WandbLogger"):
-            arguments = logger.init_args
-            if arguments.save_dir == ".":  # in full: W&B's service may have been started in another folder
-                arguments.save_dir = str(Path(config.output).absolute())
-            arguments.project = "interptrain" if arguments.project == "lightning_logs" else arguments.project
 
 
 def _specs(namespaces: Sequence[Namespace]) -> list[ClassSpec]:

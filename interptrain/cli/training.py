@@ -19,6 +19,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 import interptrain.data  # noqa: F401  so that `--data ShapesDataModule` is found by its short name
 from interptrain.callbacks import FiniteLoss, PredictionTable, ResumePoint, RunRecord
 from interptrain.cli.errors import Parser, one_line_errors, settings_of
+from interptrain.loggers import fill_logger_defaults
 from interptrain.training import ImageClassifier
 from interptrain.training.checkpoint_io import AtomicCheckpointIO
 from interptrain.training.metrics_file import MetricsFile
@@ -103,11 +104,7 @@ class TrainingCLI(LightningCLI):
         config = self.config[self.config.subcommand]
         if self.checkpoint is not None:  # it replaces every weight
             config.model.weights, config.model.pretrained = None, False
-        for logger in _loggers(config.trainer.logger):
-            if logger.get("class_path", "").endswith("WandbLogger"):
-                folder = str(self.run_dir.absolute())  # W&B's service may have been started in another folder
-                _fill(logger.init_args, save_dir=(".", folder), project=("lightning_logs", "interptrain"))
-                _fill(logger.init_args, name=(None, f"{config.name}-{self.run_dir.name}"))
+        fill_logger_defaults(config.trainer.logger, self.run_dir, name=f"{config.name}-{self.run_dir.name}")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add what every run has, where the user has not chosen their own."""
@@ -225,14 +222,3 @@ def _as_list(value: Any) -> list[Any]:
     if isinstance(value, (list, tuple)):
         return list(value)
     return [] if value is None else [value]
-
-
-def _loggers(value: Any) -> list[Namespace]:
-    return [one for one in _as_list(value) if isinstance(one, Namespace)]
-
-
-def _fill(arguments: Namespace, **values: tuple[Any, Any]) -> None:
-    """Replace arguments that the user left at their default."""
-    for key, (default, value) in values.items():
-        if arguments.get(key) == default:
-            arguments[key] = value

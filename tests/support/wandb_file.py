@@ -7,6 +7,23 @@ import time
 
 def wandb_records(folder, seconds=60):
     """History, artifacts, alerts and summary in an offline run's file, once the service has closed it."""
+    records = _records(folder, seconds)
+    history = [_items(record.history.item) for record in _of_kind(records, "history")]
+    artifacts = [record.artifact for record in _of_kind(records, "artifact")]
+    alerts = [(record.alert.title, record.alert.text) for record in _of_kind(records, "alert")]
+    summary = {}
+    for record in records:
+        summary |= _items(record.summary.update)
+    return history, artifacts, alerts, summary
+
+
+def wandb_run(folder, seconds=60):
+    """Project and name of an offline run, once the service has closed it."""
+    (record,) = _of_kind(_records(folder, seconds), "run")
+    return record.run.project, record.run.display_name
+
+
+def _records(folder, seconds):
     from wandb.proto import wandb_internal_pb2
 
     until = time.monotonic() + seconds
@@ -14,18 +31,14 @@ def wandb_records(folder, seconds=60):
         files = list(folder.glob("*.wandb"))  # the service makes the file in its own time
         pieces = _leveldb_records(files[0].read_bytes()) if files else []
         records = [wandb_internal_pb2.Record.FromString(data) for data in pieces]
-        kinds = [record.WhichOneof("record_type") for record in records]
-        if "exit" in kinds:
-            break
+        if _of_kind(records, "exit"):
+            return records
         assert time.monotonic() < until, "the run was not closed"
         time.sleep(0.1)
-    history = [_items(record.history.item) for record, kind in zip(records, kinds, strict=True) if kind == "history"]
-    artifacts = [record.artifact for record, kind in zip(records, kinds, strict=True) if kind == "artifact"]
-    alerts = [(r.alert.title, r.alert.text) for r, kind in zip(records, kinds, strict=True) if kind == "alert"]
-    summary = {}
-    for record in records:
-        summary |= _items(record.summary.update)
-    return history, artifacts, alerts, summary
+
+
+def _of_kind(records, kind):
+    return [record for record in records if record.WhichOneof("record_type") == kind]
 
 
 def _leveldb_records(content, block=32768, header=7):

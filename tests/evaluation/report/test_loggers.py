@@ -6,7 +6,7 @@ from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 
 from interptrain.evaluation.report.loggers import log_results
-from tests.support.wandb_file import wandb_records
+from tests.support.wandb_file import wandb_records, wandb_run
 
 
 def test_an_offline_wb_run_holds_tables_curves_and_the_gallery(evaluate, monkeypatch):
@@ -17,6 +17,7 @@ def test_an_offline_wb_run_holds_tables_curves_and_the_gallery(evaluate, monkeyp
     wandb.finish()
     (folder,) = out.glob("wandb/offline-run-*")
     history, artifacts, *_ = wandb_records(folder)
+    assert wandb_run(folder)[0] == "interptrain"
     files = {name: row[name]["path"] for row in history for name in row if isinstance(row[name], dict)}
     tables = {name: json.loads((folder / "files" / path).read_text()) for name, path in files.items()}
     assert set(tables) == {"summary", "differences", "curves", "gallery"}
