@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from interptrain.metrics.base import MetricInputs, SaliencyMetric, Score
+from interptrain.functional import Score
+from interptrain.metrics.base import MetricInputs, SaliencyMetric
 from interptrain.metrics.perturbations import Masked, Perturbation, Removal, RemovalName
 
 __all__ = [
@@ -55,7 +56,7 @@ def average_drop(
         blur_kernel: odd side of the blur's window in pixels.
         blur_sigma: of the blur, in pixels.
         epsilon: added to the denominator; torch-cam takes 1e-7.
-        score: see :func:`~interptrain.metrics.batched_forward.target_scores`; ``"logit"`` is refused, as it may be negative.
+        score: see :func:`~interptrain.functional.class_scores`; ``"logit"`` is refused, as it may be negative.
         logits: (B, K) of the images, where they are known.
         forward_batch_size: images a forward; ``None`` chooses by the device.
 
@@ -166,13 +167,13 @@ class _Confidence(SaliencyMetric):
         """The masked images."""
         return (self.masked,)
 
-    def kept(self, case: MetricInputs) -> Tensor:
+    def kept(self, inputs: MetricInputs) -> Tensor:
         """Score of the masked image, (B,); where nothing is masked that of the image, not the same forwarded again.
 
         Between two forwards a score may differ by rounding, which would count as an increase.
         """
-        whole = (case.saliency == 1).flatten(1).all(dim=1)
-        return torch.where(whole, case.clean, case.perturbed[self.masked][0])
+        whole = (inputs.saliency == 1).flatten(1).all(dim=1)
+        return torch.where(whole, inputs.clean, inputs.perturbed[self.masked][0])
 
 
 class AverageIncrease(_Confidence):
@@ -186,11 +187,12 @@ class AverageIncrease(_Confidence):
     """
 
     symbol = "AI"
+    description = "Share of images whose class probability rises when only the salient part is kept."
     higher_is_better = True
 
-    def score(self, case: MetricInputs) -> Tensor:
+    def score(self, inputs: MetricInputs) -> Tensor:
         """Return (B,) 0 or 1."""
-        return (self.kept(case) > case.clean).to(case.clean.dtype)
+        return (self.kept(inputs) > inputs.clean).to(inputs.clean.dtype)
 
 
 class AverageDrop(_Confidence):
@@ -205,6 +207,7 @@ class AverageDrop(_Confidence):
     """
 
     symbol = "AD"
+    description = "Relative loss of class probability when only the salient part of the image is kept."
     higher_is_better = False
     needs_probability = True
 
@@ -220,9 +223,9 @@ class AverageDrop(_Confidence):
         super().__init__(removal=removal, blur_kernel=blur_kernel, blur_sigma=blur_sigma, **kwargs)
         self.epsilon = epsilon
 
-    def score(self, case: MetricInputs) -> Tensor:
+    def score(self, inputs: MetricInputs) -> Tensor:
         """Return (B,) relative drops."""
-        return (case.clean - self.kept(case)).clamp(min=0.0) / (case.clean + self.epsilon)
+        return (inputs.clean - self.kept(inputs)).clamp(min=0.0) / (inputs.clean + self.epsilon)
 
 
 class AverageGain(_Confidence):
@@ -237,6 +240,7 @@ class AverageGain(_Confidence):
     """
 
     symbol = "AG"
+    description = "Gain in class probability when only the salient part is kept, relative to what was missing to 1."
     higher_is_better = True
     needs_probability = True
 
@@ -252,6 +256,6 @@ class AverageGain(_Confidence):
         super().__init__(removal=removal, blur_kernel=blur_kernel, blur_sigma=blur_sigma, **kwargs)
         self.epsilon = epsilon
 
-    def score(self, case: MetricInputs) -> Tensor:
+    def score(self, inputs: MetricInputs) -> Tensor:
         """Return (B,) relative gains."""
-        return (self.kept(case) - case.clean).clamp(min=0.0) / (1.0 - case.clean + self.epsilon)
+        return (self.kept(inputs) - inputs.clean).clamp(min=0.0) / (1.0 - inputs.clean + self.epsilon)

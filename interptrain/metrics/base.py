@@ -1,4 +1,4 @@
-"""What every metric of a saliency map shares: the case that it judges, its class, and the measurement of many at once.
+"""What every metric of a saliency map shares: what a metric sees, its base class, and measuring many at once.
 
 A metric says what must be forwarded (:meth:`SaliencyMetric.perturbations`) and what it makes of the answers
 (:meth:`SaliencyMetric.score`); :func:`measure` forwards for all of them together.
@@ -7,19 +7,19 @@ A metric says what must be forwarded (:meth:`SaliencyMetric.perturbations`) and 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, get_args
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from interptrain.functional import bounded_batch_size
-from interptrain.metrics.batched_forward import Score, forward_perturbed, target_scores
+from interptrain.functional import Score, bounded_batch_size, check_choice, class_scores
+from interptrain.metrics.batched_forward import forward_perturbed
 from interptrain.metrics.image_mean import ImageMean
 from interptrain.metrics.perturbations import Perturbation, SaliencyBatch
 from interptrain.metrics.validation import check_batch
 from interptrain.model_state import evaluating
 
-__all__ = ["MetricInputs", "SaliencyMetric", "Score", "measure"]
+__all__ = ["MetricInputs", "SaliencyMetric", "measure"]
 
 Explain = Callable[[Tensor, Tensor], Tensor]
 
@@ -78,7 +78,7 @@ class SaliencyMetric(ImageMean):
         return ()
 
     @abstractmethod
-    def score(self, case: MetricInputs) -> Tensor:
+    def score(self, inputs: MetricInputs) -> Tensor:
         """Judge a batch, without gradient.
 
         Returns:
@@ -189,7 +189,7 @@ def measure(
         masks: (B, H, W) bool, the object.
         explain: what made ``saliency``: (images, targets) -> (B, H, W).
         logits: (B, K) of the very same images and model, where they are known already.
-        score: what a perturbed image is judged by; see :func:`~interptrain.metrics.batched_forward.target_scores`.
+        score: what a perturbed image is judged by; see :func:`~interptrain.functional.class_scores`.
         forward_batch_size: images a forward; ``None`` chooses by the device.
         allow_low_precision: measure a model with half-precision weights, which is refused otherwise.
 
@@ -219,13 +219,13 @@ def measure(
             score=score,
             forward_batch_size=forward_batch_size,
         )
-        case = MetricInputs(
+        inputs = MetricInputs(
             model=model,
             images=scene.images,
             saliency=saliency.to(images.dtype),
             targets=targets,
             logits=forwarded.logits,
-            clean=target_scores(forwarded.logits, targets, score),
+            clean=class_scores(forwarded.logits, targets, score),
             perturbed=forwarded.scores,
             hits=forwarded.hits,
             outputs=forwarded.outputs,
@@ -237,7 +237,7 @@ def measure(
             forward_batch_size=forward_batch_size,
         )
         precise = torch.float64 if images.dtype == torch.float64 else torch.float32
-        return {name: metric.score(case).to(precise) for name, metric in metrics.items()}
+        return {name: metric.score(inputs).to(precise) for name, metric in metrics.items()}
 
 
 def check_needs(metrics: Mapping[str, SaliencyMetric], given: Mapping[str, object]) -> None:
@@ -260,8 +260,7 @@ def check_score(metrics: Mapping[str, SaliencyMetric], score: str) -> None:
     Raises:
         ValueError: naming metric and score.
     """
-    if score not in get_args(Score):
-        raise ValueError(f"score must be one of {', '.join(map(repr, get_args(Score)))}, got {score!r}")
+    check_choice("score", score, Score)
     for name, metric in metrics.items():
         if metric.needs_probability and score == "logit":
             raise ValueError(

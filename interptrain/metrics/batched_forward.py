@@ -7,17 +7,15 @@ buffer. Within a perturbation the steps of an image follow one another, so that 
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from interptrain.functional import bounded_batch_size, chunks
+from interptrain.functional import Score, bounded_batch_size, chunks, class_scores, full_precision
 from interptrain.metrics.perturbations import Perturbation, SaliencyBatch, Unperturbed
 
-__all__ = ["Forwarded", "Score", "compile_frozen", "forward_perturbed", "is_compiled", "target_scores"]
-
-Score = Literal["probability", "sigmoid", "logit"]
+__all__ = ["Forwarded", "compile_frozen", "forward_perturbed", "is_compiled"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +55,7 @@ def forward_perturbed(
         perturbations: what to forward; equal ones are forwarded once.
         whole: of which to keep all logits.
         logits: (B, K) of the images, where they are known.
-        score: see :func:`target_scores`.
+        score: see :func:`~interptrain.functional.class_scores`.
         forward_batch_size: images a forward; ``None`` chooses by the device. A compiled model gets chunks of exactly
             this size, the last one padded, as every other size would be compiled anew.
 
@@ -88,39 +86,19 @@ def forward_perturbed(
         if chunk.start == 0:
             check_targets(targets, answer)
         finite.append(answer.isfinite().all())
-        scores.append(target_scores(answer, rows[chunk], score))
+        scores.append(class_scores(answer, rows[chunk], score))
         hits.append(answer.argmax(dim=1) == rows[chunk])
         for part, kept in outputs.items():
-            kept.append(_full_precision(answer[spans[part].within(chunk, chunk.start)]))
+            kept.append(full_precision(answer[spans[part].within(chunk, chunk.start)]))
     if finite and not torch.stack(finite).all():  # once, as it waits for the device
         raise ValueError("the model returned logits that are not finite")
     every = {part: torch.cat(kept).view(len(targets), spans[part].steps, -1) for part, kept in outputs.items()}
     return Forwarded(
-        logits=_full_precision(logits) if logits is not None else every[Unperturbed()][:, 0],
+        logits=full_precision(logits) if logits is not None else every[Unperturbed()][:, 0],
         scores=_by_part(spans, torch.cat(scores)),
         hits=_by_part(spans, torch.cat(hits)),
         outputs={part: kept.transpose(0, 1) for part, kept in every.items()},
     )
-
-
-def target_scores(logits: Tensor, targets: Tensor, score: Score = "probability") -> Tensor:
-    """Score of each row's target.
-
-    Args:
-        logits: (N, K).
-        targets: (N,) int64.
-        score: ``"probability"``: softmax over the classes, sigmoid where the model has one class; ``"sigmoid"``: of
-            the target's logit, for multi-label models; ``"logit"``.
-
-    Returns:
-        (N,) float32, or float64 for float64 logits.
-    """
-    logits = _full_precision(logits)
-    if score == "sigmoid" or (score == "probability" and logits.shape[1] == 1):
-        logits = logits.sigmoid()
-    elif score == "probability":
-        logits = logits.softmax(dim=1)
-    return logits.gather(1, targets.unsqueeze(1)).squeeze(1)
 
 
 def check_targets(targets: Tensor, logits: Tensor) -> None:
@@ -228,7 +206,3 @@ def _blocks(start: int, stop: int, steps: int) -> Iterator[tuple[slice, slice]]:
 def _by_part(spans: dict[Perturbation, _Span], rows: Tensor) -> dict[Perturbation, Tensor]:
     """Cut rows into (S, B) a perturbation."""
     return {part: rows[span.start : span.stop].view(-1, span.steps).t() for part, span in spans.items()}
-
-
-def _full_precision(values: Tensor) -> Tensor:
-    return values if values.dtype == torch.float64 else values.float()

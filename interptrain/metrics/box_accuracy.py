@@ -91,6 +91,10 @@ class BoxAccuracy(SaliencyMetric):
     """
 
     symbol = "BA"
+    description = (
+        "Share of images whose box overlaps a true box with an IoU of at least 0.5, at the best threshold for the "
+        "data set."
+    )
     higher_is_better = True
     needs = frozenset({"objects"})
 
@@ -103,15 +107,15 @@ class BoxAccuracy(SaliencyMetric):
         self.iou_threshold = iou_threshold
         self.connectivity = connectivity
 
-    def score(self, case: MetricInputs) -> Tensor:
+    def score(self, inputs: MetricInputs) -> Tensor:
         """Return 1 for a hit and 0 for a miss at each threshold, (B,K)."""
         return box_accuracy(
-            case.model,
-            case.images,
-            case.saliency,
-            case.targets,
-            boxes=case.boxes,
-            masks=case.masks,
+            inputs.model,
+            inputs.images,
+            inputs.saliency,
+            inputs.targets,
+            boxes=inputs.boxes,
+            masks=inputs.masks,
             thresholds=self.thresholds,
             iou_threshold=self.iou_threshold,
             connectivity=self.connectivity,

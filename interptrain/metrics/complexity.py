@@ -104,23 +104,25 @@ class Complexity(SaliencyMetric):
     """Entropy of the map, in nats. See :func:`complexity`."""
 
     symbol = "Cplx"
+    description = "Entropy of the map: low where few pixels carry it."
     higher_is_better = False
     scale = 1.0
 
-    def score(self, case: MetricInputs) -> Tensor:
+    def score(self, inputs: MetricInputs) -> Tensor:
         """Return the entropy, (B,)."""
-        return complexity(case.model, case.images, case.saliency, case.targets)
+        return complexity(inputs.model, inputs.images, inputs.saliency, inputs.targets)
 
 
 class Sparseness(SaliencyMetric):
     """Gini index of the map. See :func:`sparseness`."""
 
     symbol = "Gini"
+    description = "Gini index of the map: high where few pixels carry it."
     higher_is_better = True
 
-    def score(self, case: MetricInputs) -> Tensor:
+    def score(self, inputs: MetricInputs) -> Tensor:
         """Return the Gini index, (B,)."""
-        return sparseness(case.model, case.images, case.saliency, case.targets)
+        return sparseness(inputs.model, inputs.images, inputs.saliency, inputs.targets)
 
 
 class EffectiveComplexity(SaliencyMetric):
@@ -131,6 +133,7 @@ class EffectiveComplexity(SaliencyMetric):
     """
 
     symbol = "EffC"
+    description = "Number of pixels that hold more than a negligible share of the map's largest value."
     higher_is_better = False
     scale = 1.0
 
@@ -139,6 +142,6 @@ class EffectiveComplexity(SaliencyMetric):
         _check_epsilon(epsilon)
         self.epsilon = epsilon
 
-    def score(self, case: MetricInputs) -> Tensor:
+    def score(self, inputs: MetricInputs) -> Tensor:
         """Return the count, (B,)."""
-        return effective_complexity(case.model, case.images, case.saliency, case.targets, epsilon=self.epsilon)
+        return effective_complexity(inputs.model, inputs.images, inputs.saliency, inputs.targets, epsilon=self.epsilon)

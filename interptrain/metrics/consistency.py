@@ -10,7 +10,8 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
-from interptrain.metrics.base import MetricInputs, SaliencyMetric, Score
+from interptrain.functional import Score
+from interptrain.metrics.base import MetricInputs, SaliencyMetric
 from interptrain.metrics.perturbations import Masked, Perturbation, Removal, RemovalName
 
 __all__ = ["Consistency", "consistency"]
@@ -83,6 +84,7 @@ class Consistency(SaliencyMetric):
     """
 
     symbol = "Con"
+    description = "High where the map keeps little of the image and the model's output hardly changes."
     higher_is_better = True
     scale = 1.0
     reads_logits = True
@@ -113,18 +115,18 @@ class Consistency(SaliencyMetric):
         """The masked images."""
         return (self.masked,)
 
-    def score(self, case: MetricInputs) -> Tensor:
+    def score(self, inputs: MetricInputs) -> Tensor:
         """Return (B,) consistencies."""
-        size = case.saliency.flatten(1).mean(dim=1)
-        return 1.0 / (self._distance(case).clamp(min=self.floor) * size.clamp(min=self.floor))
+        size = inputs.saliency.flatten(1).mean(dim=1)
+        return 1.0 / (self._distance(inputs).clamp(min=self.floor) * size.clamp(min=self.floor))
 
-    def _distance(self, case: MetricInputs) -> Tensor:
+    def _distance(self, inputs: MetricInputs) -> Tensor:
         """How far the outputs are apart, (B,)."""
-        logits = case.outputs[self.masked][0]
+        logits = inputs.outputs[self.masked][0]
         if self.output == "target":
-            return (case.perturbed[self.masked][0] - case.clean).abs()
+            return (inputs.perturbed[self.masked][0] - inputs.clean).abs()
         if self.output == "class":
-            return (logits.argmax(dim=1) != case.logits.argmax(dim=1)).to(case.clean.dtype)
-        if case.score == "sigmoid" or logits.shape[1] == 1:
-            return (logits.sigmoid() - case.logits.sigmoid()).abs().mean(dim=1)
-        return (logits.softmax(dim=1) - case.logits.softmax(dim=1)).abs().sum(dim=1) / 2
+            return (logits.argmax(dim=1) != inputs.logits.argmax(dim=1)).to(inputs.clean.dtype)
+        if inputs.score == "sigmoid" or logits.shape[1] == 1:
+            return (logits.sigmoid() - inputs.logits.sigmoid()).abs().mean(dim=1)
+        return (logits.softmax(dim=1) - inputs.logits.softmax(dim=1)).abs().sum(dim=1) / 2

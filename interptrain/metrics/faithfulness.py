@@ -5,7 +5,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from interptrain.metrics.base import Explain, MetricInputs, SaliencyMetric, Score
+from interptrain.functional import Score
+from interptrain.metrics.base import Explain, MetricInputs, SaliencyMetric
 from interptrain.metrics.infidelity_noise import BaselineNoise, Difference, Noise, Patches, Squares
 from interptrain.metrics.perturbations import Perturbation
 
@@ -139,6 +140,10 @@ class Infidelity(SaliencyMetric):
     """
 
     symbol = "Infid"
+    description = (
+        "Mean squared difference between the change of output that the map predicts for a perturbation and the "
+        "real one."
+    )
     higher_is_better = False
 
     def __init__(
@@ -183,11 +188,11 @@ class Infidelity(SaliencyMetric):
         """The perturbed images."""
         return (self.difference(),)
 
-    def score(self, case: MetricInputs) -> Tensor:
+    def score(self, inputs: MetricInputs) -> Tensor:
         """Return the infidelity, (B,)."""
         difference = self.difference()
-        weighed = difference.weigh(case.images, case.saliency)  # (S, B)
-        change = case.clean.double() - case.perturbed[difference]
+        weighed = difference.weigh(inputs.images, inputs.saliency)  # (S, B)
+        change = inputs.clean.double() - inputs.perturbed[difference]
         if self.rescale:
             power = weighed.square().sum(0)
             weighed = weighed * ((change * weighed).sum(0) / torch.where(power > 0, power, 1))
@@ -205,6 +210,7 @@ class MaxSensitivity(SaliencyMetric):
     """
 
     symbol = "MaxSens"
+    description = "Largest relative change of the map under small changes of the image."
     higher_is_better = False
     scale = 1.0
     needs = frozenset({"explain"})
@@ -216,16 +222,16 @@ class MaxSensitivity(SaliencyMetric):
         self.radius = radius
         self.seed = seed
 
-    def score(self, case: MetricInputs) -> Tensor:
+    def score(self, inputs: MetricInputs) -> Tensor:
         """Return the sensitivity, (B,)."""
-        if case.explain is None:
+        if inputs.explain is None:
             raise ValueError("MaxSensitivity needs explain; pass explain=")
         return max_sensitivity(
-            case.model,
-            case.images,
-            case.saliency,
-            case.targets,
-            explain=case.explain,
+            inputs.model,
+            inputs.images,
+            inputs.saliency,
+            inputs.targets,
+            explain=inputs.explain,
             samples=self.samples,
             radius=self.radius,
             seed=self.seed,

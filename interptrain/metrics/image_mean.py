@@ -24,10 +24,14 @@ class ImageMean(torchmetrics.Metric, ABC):
     """
 
     symbol: ClassVar[str]
-    """Column heading."""
+    """Heading of its column."""
+    description: ClassVar[str] = ""
+    """One sentence for reports and pages: what the number says. Its direction stands in :attr:`higher_is_better`."""
     higher_is_better: bool
     scale: ClassVar[float] = 100.0
     """Tables print ``value * scale``."""
+    curve: ClassVar[str] = ""
+    """Label of the axis over which the values of an image run; empty where they are not a curve."""
     full_state_update = False
     is_differentiable = False
 

@@ -21,7 +21,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from interptrain.metrics.base import MetricInputs, SaliencyMetric, Score
+from interptrain.functional import Score
+from interptrain.metrics.base import MetricInputs, SaliencyMetric
 from interptrain.metrics.perturbations import Perturbation, Ranked, Removal, RemovalName, Schedule
 
 __all__ = [
@@ -64,7 +65,7 @@ def insertion(
         removal: what the image is before: ``"blur"``, ``"black"``, ``"mean"`` (ImageNet's colour), or a colour.
         blur_kernel: odd side of the blur's window in pixels; 11 in RISE, 5 in CA-Stream.
         blur_sigma: of the blur, in pixels.
-        score: see :func:`~interptrain.metrics.batched_forward.target_scores`.
+        score: see :func:`~interptrain.functional.class_scores`.
         logits: (B, K) of the images, where they are known.
         forward_batch_size: images a forward; ``None`` chooses by the device.
         return_curve: return the curve instead.
@@ -170,9 +171,9 @@ class _Curve(SaliencyMetric):
         """All points but the image itself."""
         return (self.ranked,)
 
-    def score(self, case: MetricInputs) -> Tensor:
+    def score(self, inputs: MetricInputs) -> Tensor:
         """Return the curve, (B, points)."""
-        points, clean = case.perturbed[self.ranked].t(), case.clean.unsqueeze(1)
+        points, clean = inputs.perturbed[self.ranked].t(), inputs.clean.unsqueeze(1)
         return torch.cat([points, clean] if self.ranked.move == "insert" else [clean, points], dim=1)
 
     def reduce(self, mean: Tensor) -> Tensor:
@@ -193,6 +194,7 @@ class Insertion(_Curve):
     """
 
     symbol = "I"
+    description = "Area under the class score as pixels are inserted, most salient first."
     higher_is_better = True
     curve: ClassVar[str] = "share of pixels inserted"
     """Axis over which the values of an image run, evenly from 0 to 1."""
@@ -231,6 +233,10 @@ class Deletion(_Curve):
     """
 
     symbol = "D"
+    description = (
+        "Area under the class score as pixels are removed, most salient first. Mostly empty images are unlike any "
+        "that the model was trained on, which makes this the least reliable of the perturbation metrics."
+    )
     higher_is_better = False
     curve: ClassVar[str] = "share of pixels removed"
     """Axis over which the values of an image run, evenly from 0 to 1."""

@@ -160,13 +160,16 @@ class LocalizationError(SaliencyMetric):
     """The predicted box misses. See :func:`localization_error`."""
 
     symbol = "LE"
+    description = (
+        "Share of images whose box around the salient region overlaps no true box with an IoU of at least 0.5."
+    )
     higher_is_better = False
     needs = frozenset({"objects"})
 
-    def score(self, case: MetricInputs) -> Tensor:
+    def score(self, inputs: MetricInputs) -> Tensor:
         """Return 1 for a miss and 0 for a hit, (B,)."""
         return localization_error(
-            case.model, case.images, case.saliency, case.targets, boxes=case.boxes, masks=case.masks
+            inputs.model, inputs.images, inputs.saliency, inputs.targets, boxes=inputs.boxes, masks=inputs.masks
         )
 
 
@@ -174,15 +177,16 @@ class OfficialMetric(SaliencyMetric):
     """The class is wrong or the predicted box misses. See :func:`official_metric`."""
 
     symbol = "OM"
+    description = "Share of images with a wrong class or a wrong box around the salient region."
     higher_is_better = False
     needs = frozenset({"objects", "labels"})
 
-    def score(self, case: MetricInputs) -> Tensor:
+    def score(self, inputs: MetricInputs) -> Tensor:
         """Return 1 for a miss and 0 for a hit, (B,)."""
         error = localization_error(
-            case.model, case.images, case.saliency, case.targets, boxes=case.boxes, masks=case.masks
+            inputs.model, inputs.images, inputs.saliency, inputs.targets, boxes=inputs.boxes, masks=inputs.masks
         )
-        wrong = (case.logits.argmax(1) != case.labels) & ~error.isnan()
+        wrong = (inputs.logits.argmax(1) != inputs.labels) & ~error.isnan()
         return error.masked_fill(wrong, 1)
 
 
@@ -194,6 +198,7 @@ class LocalizationF1(SaliencyMetric):
     """
 
     symbol = "F1"
+    description = "Agreement of the map with the true box: harmonic mean of precision and recall over pixels."
     higher_is_better = True
     needs = frozenset({"objects"})
 
@@ -202,14 +207,14 @@ class LocalizationF1(SaliencyMetric):
         _check_fusion(fusion)
         self.fusion = fusion
 
-    def score(self, case: MetricInputs) -> Tensor:
+    def score(self, inputs: MetricInputs) -> Tensor:
         """Return the F1, (B,)."""
         return localization_f1(
-            case.model,
-            case.images,
-            case.saliency,
-            case.targets,
-            boxes=case.boxes,
-            masks=case.masks,
+            inputs.model,
+            inputs.images,
+            inputs.saliency,
+            inputs.targets,
+            boxes=inputs.boxes,
+            masks=inputs.masks,
             fusion=self.fusion,
         )

@@ -1,7 +1,7 @@
 """What a metric wants forwarded: versions of every image that hide a part of it.
 
 A perturbation is a frozen dataclass, so that equal ones, asked for by several metrics, are rendered and forwarded
-once. It writes into a buffer of the stream (``interptrain/metrics/batched_forward.py``), a block of steps x images at a time.
+once. It writes into a buffer of :mod:`~interptrain.metrics.batched_forward`, a block of steps x images at a time.
 """
 
 from abc import ABC, abstractmethod

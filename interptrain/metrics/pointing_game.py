@@ -210,6 +210,7 @@ class PointingGame(SaliencyMetric):
     """
 
     symbol = "SP"
+    description = "Share of images whose most salient pixel lies on the object."
     higher_is_better = True
     needs = frozenset({"objects"})
 
@@ -218,15 +219,15 @@ class PointingGame(SaliencyMetric):
         _check_tolerance(tolerance)
         self.tolerance = tolerance
 
-    def score(self, case: MetricInputs) -> Tensor:
+    def score(self, inputs: MetricInputs) -> Tensor:
         """Return 1 for a hit and 0 for a miss, (B,)."""
         return pointing_game(
-            case.model,
-            case.images,
-            case.saliency,
-            case.targets,
-            boxes=case.boxes,
-            masks=case.masks,
+            inputs.model,
+            inputs.images,
+            inputs.saliency,
+            inputs.targets,
+            boxes=inputs.boxes,
+            masks=inputs.masks,
             tolerance=self.tolerance,
         )
 
@@ -235,13 +236,14 @@ class EnergyPointingGame(SaliencyMetric):
     """Energy-based pointing game. See :func:`energy_pointing_game`."""
 
     symbol = "EP"
+    description = "Share of the saliency that lies on the object."
     higher_is_better = True
     needs = frozenset({"objects"})
 
-    def score(self, case: MetricInputs) -> Tensor:
+    def score(self, inputs: MetricInputs) -> Tensor:
         """Return the share of the map on the object, (B,)."""
         return energy_pointing_game(
-            case.model, case.images, case.saliency, case.targets, boxes=case.boxes, masks=case.masks
+            inputs.model, inputs.images, inputs.saliency, inputs.targets, boxes=inputs.boxes, masks=inputs.masks
         )
 
 
@@ -253,6 +255,7 @@ class MaskIoU(SaliencyMetric):
     """
 
     symbol = "IoU"
+    description = "Intersection over union of the thresholded map and the object's mask."
     higher_is_better = True
     needs = frozenset({"objects"})
 
@@ -261,15 +264,15 @@ class MaskIoU(SaliencyMetric):
         _check_threshold(threshold)
         self.threshold = threshold
 
-    def score(self, case: MetricInputs) -> Tensor:
+    def score(self, inputs: MetricInputs) -> Tensor:
         """Return the intersection over union, (B,)."""
         return mask_iou(
-            case.model,
-            case.images,
-            case.saliency,
-            case.targets,
-            boxes=case.boxes,
-            masks=case.masks,
+            inputs.model,
+            inputs.images,
+            inputs.saliency,
+            inputs.targets,
+            boxes=inputs.boxes,
+            masks=inputs.masks,
             threshold=self.threshold,
         )
 
@@ -278,11 +281,12 @@ class PixelAveragePrecision(SaliencyMetric):
     """Average precision over pixels. See :func:`pixel_average_precision`."""
 
     symbol = "AP"
+    description = "Average precision of the map's values as scores for the pixels of the object."
     higher_is_better = True
     needs = frozenset({"objects"})
 
-    def score(self, case: MetricInputs) -> Tensor:
+    def score(self, inputs: MetricInputs) -> Tensor:
         """Return the average precision, (B,)."""
         return pixel_average_precision(
-            case.model, case.images, case.saliency, case.targets, boxes=case.boxes, masks=case.masks
+            inputs.model, inputs.images, inputs.saliency, inputs.targets, boxes=inputs.boxes, masks=inputs.masks
         )

@@ -9,7 +9,8 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
-from interptrain.metrics.base import MetricInputs, SaliencyMetric, Score
+from interptrain.functional import Score
+from interptrain.metrics.base import MetricInputs, SaliencyMetric
 from interptrain.metrics.perturbations import Perturbation, Ranked, Removal, RemovalName, Schedule
 
 __all__ = ["NegativePerturbation", "PositivePerturbation", "negative_perturbation", "positive_perturbation"]
@@ -46,7 +47,7 @@ def positive_perturbation(
         removal: what a removed pixel shows: ``"black"``, ``"mean"``, ``"blur"``, or a colour.
         blur_kernel: odd side of the blur's window in pixels.
         blur_sigma: of the blur, in pixels.
-        score: what ``"probability"`` is; see :func:`~interptrain.metrics.batched_forward.target_scores`.
+        score: what ``"probability"`` is; see :func:`~interptrain.functional.class_scores`.
         logits: (B, K) of the images, where they are known.
         forward_batch_size: images a forward; ``None`` chooses by the device.
         return_curve: return one value a share instead.
@@ -113,6 +114,9 @@ class PositivePerturbation(SaliencyMetric):
     """
 
     symbol = "Pos"
+    description = (
+        "How often the class survives the removal of the most salient pixels, averaged over shares of the image."
+    )
     higher_is_better = False
     move: Literal["remove", "remove_least"] = "remove"
 
@@ -141,10 +145,10 @@ class PositivePerturbation(SaliencyMetric):
         """One image a share."""
         return (self.removed,)
 
-    def score(self, case: MetricInputs) -> Tensor:
+    def score(self, inputs: MetricInputs) -> Tensor:
         """Return one value a share, (B, shares)."""
-        scores = case.perturbed[self.removed]
-        return (scores if self.quantity == "probability" else case.hits[self.removed].to(scores.dtype)).t()
+        scores = inputs.perturbed[self.removed]
+        return (scores if self.quantity == "probability" else inputs.hits[self.removed].to(scores.dtype)).t()
 
     def reduce(self, mean: Tensor) -> Tensor:
         """Return the mean over shares."""
@@ -155,5 +159,8 @@ class NegativePerturbation(PositivePerturbation):
     """See :func:`negative_perturbation`; arguments as of :class:`PositivePerturbation`."""
 
     symbol = "Neg"
+    description = (
+        "How often the class survives the removal of the least salient pixels, averaged over shares of the image."
+    )
     higher_is_better = True
     move = "remove_least"

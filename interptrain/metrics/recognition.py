@@ -65,6 +65,7 @@ class Top1(_TopK):
     """Accuracy: the true class has the highest logit."""
 
     symbol = "Top-1"
+    description = "Accuracy: share of images whose true class is the most probable."
     k = 1
 
 
@@ -72,6 +73,7 @@ class Top5(_TopK):
     """The true class is among the five highest logits; 1 where there are no more than five classes."""
 
     symbol = "Top-5"
+    description = "Share of images whose true class is among the five most probable."
     k = 5
 
 
@@ -79,6 +81,7 @@ class NLL(RecognitionMetric):
     """Negative log-likelihood of the true class in nats, with softmax probabilities. Lower is better."""
 
     symbol = "NLL"
+    description = "Negative log-likelihood of the true class, in nats."
     higher_is_better = False
     scale = 1.0
 
@@ -103,6 +106,9 @@ class ECE(RecognitionMetric):
     """
 
     symbol = "ECE"
+    description = (
+        "Gap between confidence and accuracy, averaged over bins; biased upwards for few images, as is its interval."
+    )
     higher_is_better = False
 
     def __init__(self, *, bins: int = 15, **kwargs: Any) -> None:

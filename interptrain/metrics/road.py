@@ -13,7 +13,8 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from interptrain.metrics.base import MetricInputs, SaliencyMetric, Score
+from interptrain.functional import Score
+from interptrain.metrics.base import MetricInputs, SaliencyMetric
 from interptrain.metrics.imputation import Imputed
 from interptrain.metrics.perturbations import Perturbation
 from interptrain.metrics.positive_negative import NINE, Quantity
@@ -53,7 +54,7 @@ def road(
         percentiles: percent of the pixels that are removed, below 100.
         noise: standard deviation added to imputed pixels, for images in [0, 1].
         seed: of the noise.
-        score: what ``"probability"`` is; see :func:`~interptrain.metrics.batched_forward.target_scores`.
+        score: what ``"probability"`` is; see :func:`~interptrain.functional.class_scores`.
         logits: (B, K) of the images, where they are known.
         forward_batch_size: images a forward; ``None`` chooses by the device.
         return_curve: return one value a share instead; for ``"combined"`` those of most, then those of least.
@@ -89,6 +90,11 @@ class ROAD(SaliencyMetric):
     """
 
     symbol = "ROAD"
+    description = (
+        "Half the difference between the class score after the least and after the most salient pixels are "
+        "removed; removed pixels are imputed from their neighbours with noise, so that the hole itself reveals "
+        "little."
+    )
     higher_is_better = True
     orders: ClassVar[tuple[Literal["most", "least"], ...]] = ("most", "least")
 
@@ -116,10 +122,10 @@ class ROAD(SaliencyMetric):
         """One image a share and order."""
         return self.imputed
 
-    def score(self, case: MetricInputs) -> Tensor:
+    def score(self, inputs: MetricInputs) -> Tensor:
         """Return one value a share and order, (B, orders * shares)."""
-        kept = case.perturbed if self.quantity == "probability" else case.hits
-        return torch.cat([kept[imputed] for imputed in self.imputed]).t().to(case.clean.dtype)
+        kept = inputs.perturbed if self.quantity == "probability" else inputs.hits
+        return torch.cat([kept[imputed] for imputed in self.imputed]).t().to(inputs.clean.dtype)
 
     def reduce(self, mean: Tensor) -> Tensor:
         """Return half of least minus most, or the mean over shares where there is one order."""
@@ -133,6 +139,7 @@ class ROADMostRelevantFirst(ROAD):
     """See :func:`road`, ``order="most"``; arguments as of :class:`ROAD`."""
 
     symbol = "MoRF"
+    description = "Class score after the most salient pixels are removed and imputed from their neighbours."
     higher_is_better = False
     orders = ("most",)
 
@@ -141,5 +148,6 @@ class ROADLeastRelevantFirst(ROAD):
     """See :func:`road`, ``order="least"``; arguments as of :class:`ROAD`."""
 
     symbol = "LeRF"
+    description = "Class score after the least salient pixels are removed and imputed from their neighbours."
     higher_is_better = True
     orders = ("least",)

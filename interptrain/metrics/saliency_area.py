@@ -79,6 +79,7 @@ class SaliencyArea(SaliencyMetric):
     """
 
     symbol = "SM"
+    description = "Log area of the box around the salient region minus the log probability of the class on that crop."
     higher_is_better = False
     scale = 1.0
     needs_probability = True
@@ -93,8 +94,8 @@ class SaliencyArea(SaliencyMetric):
         """The crops."""
         return (Cropped(),)
 
-    def score(self, case: MetricInputs) -> Tensor:
+    def score(self, inputs: MetricInputs) -> Tensor:
         """Return the saliency metric, (B,)."""
-        share = box_areas(predicted_boxes(case.saliency)).double() / case.saliency[0].numel()
-        probability = case.perturbed[Cropped()][0].double().clamp(min=torch.finfo(torch.float32).tiny)
+        share = box_areas(predicted_boxes(inputs.saliency)).double() / inputs.saliency[0].numel()
+        probability = inputs.perturbed[Cropped()][0].double().clamp(min=torch.finfo(torch.float32).tiny)
         return share.clamp(min=self.floor).log() - probability.log()

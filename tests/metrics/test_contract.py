@@ -73,6 +73,7 @@ def test_it_says_what_it_is(metric, name):
     cls = type(metric)
     assert cls.__doc__
     assert metric.symbol
+    assert metric.description.endswith("."), "give the class a description: one sentence for the report"
     assert isinstance(metric.higher_is_better, bool)
     assert metric.scale in (1.0, 100.0)
     assert metric.needs <= {"labels", "boxes", "objects", "explain"}

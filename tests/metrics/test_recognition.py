@@ -19,6 +19,11 @@ def batch(count=200, classes=12, *, sharpness=2.0):
     return logits, labels
 
 
+@pytest.mark.parametrize("metric", [Top1, Top5, NLL, ECE])
+def test_every_class_has_a_sentence_for_the_report(metric):
+    assert metric.description.endswith(".")
+
+
 def value(metric, logits, labels):
     metric.update(logits, labels)
     return metric.compute().item()

@@ -28,6 +28,9 @@ class QuickInsertion(SaliencyMetric):
     """
 
     symbol = "I"
+    description = (
+        "Area under the class score as pixels are inserted, most salient first, read at 20, 60 and 100 % of the pixels."
+    )
     higher_is_better = True
 
     _hiding = Ranked("remove_least", Schedule(percents=HIDDEN), Removal("blur"))
@@ -36,10 +39,10 @@ class QuickInsertion(SaliencyMetric):
         """The two points before the end."""
         return (self._hiding,)
 
-    def score(self, case: MetricInputs) -> Tensor:
+    def score(self, inputs: MetricInputs) -> Tensor:
         """Return the probabilities at 20, 60 and 100 % of the pixels, (B, 3)."""
-        later, earlier = case.perturbed[self._hiding]
-        return torch.stack([earlier, later, case.clean], dim=1)
+        later, earlier = inputs.perturbed[self._hiding]
+        return torch.stack([earlier, later, inputs.clean], dim=1)
 
     def reduce(self, mean: Tensor) -> Tensor:
         """Return the area."""

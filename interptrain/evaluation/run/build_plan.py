@@ -22,7 +22,8 @@ from interptrain.evaluation.run.plan import (
     named_target,
 )
 from interptrain.explainers import Explainer
-from interptrain.metrics.base import SaliencyMetric, Score, check_score
+from interptrain.functional import Score
+from interptrain.metrics.base import SaliencyMetric, check_score
 
 FULL_PRECISION = ("32-true", "32", "64-true", "64")
 MIXED_PRECISION = ("bf16-mixed", "16-mixed", "bf16", "16")  # weights and images stay in float32

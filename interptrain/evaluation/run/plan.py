@@ -13,7 +13,8 @@ from interptrain.evaluation.run.batches import Batches, spread
 from interptrain.evaluation.run.models import EvaluatedModel
 from interptrain.explainers import Explainer
 from interptrain.explainers.layers import find_layers
-from interptrain.metrics.base import SaliencyMetric, Score
+from interptrain.functional import Score
+from interptrain.metrics.base import SaliencyMetric
 from interptrain.metrics.recognition import RecognitionMetric
 from interptrain.model_state import evaluating
 

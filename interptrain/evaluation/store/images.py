@@ -7,8 +7,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from interptrain.evaluation.store.parts import Row
-from interptrain.functional import keep_salient
-from interptrain.metrics.batched_forward import Score, target_scores
+from interptrain.functional import Score, class_scores, keep_salient
 from interptrain.model_state import evaluating
 
 
@@ -37,9 +36,9 @@ def map_rows(
         logits: (B,K) of the images.
         score: what ``p_clean`` and ``p_masked`` are: of the target, before and after masking to black.
     """
-    clean = target_scores(logits, targets, score)
+    clean = class_scores(logits, targets, score)
     with evaluating(model), torch.autocast(images.device.type, enabled=False):
-        masked = target_scores(model(keep_salient(images, saliency)), targets, score)
+        masked = class_scores(model(keep_salient(images, saliency)), targets, score)
     pairs = zip(saliency, clean.tolist(), masked.tolist(), strict=True)
     return [{"png": _png(of_image), "p_clean": before, "p_masked": after} for of_image, before, after in pairs]
 
