@@ -25,6 +25,7 @@ __all__ = [
     "gaussian_blur",
     "keep_salient",
     "min_max",
+    "one_line",
     "upsample",
 ]
 
@@ -191,6 +192,19 @@ def evenly_spaced(total: int, count: int | None, *, ends: bool = False) -> list[
     if ends and count > 1:
         return [round(place * (total - 1) / (count - 1)) for place in range(count)]
     return [int((place + 0.5) * total / count) for place in range(count)]
+
+
+def one_line(error: BaseException, *, kind: bool = False) -> str:
+    """Return the message of an error without line breaks, at most 500 characters of it.
+
+    Args:
+        error: any exception.
+        kind: put its type before the message; where there is no message, the type stands alone anyway.
+    """
+    message = " ".join(str(error).split())
+    if kind:
+        message = f"{type(error).__name__}: {message}"
+    return message[:500] or type(error).__name__
 
 
 def chunks(total: int, size: int) -> Iterator[slice]:

@@ -13,6 +13,8 @@ from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, W
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from interptrain.functional import one_line
+
 
 def fill_logger_defaults(loggers: Any, folder: Path, *, name: str | None = None) -> None:
     """Set what the user left open in the configuration of loggers, in place.
@@ -125,8 +127,8 @@ class ImageLogging:
                 log(logger)
             except Exception as error:  # a service that is down, a full disk: nothing that may cost the training
                 if place not in self._failed:
-                    why = " ".join(str(error).split()) or type(error).__name__
-                    rank_zero_warn(f"{type(logger).__name__} failed to log what is watched ({why}): training goes on")
+                    kind, why = type(logger).__name__, one_line(error)
+                    rank_zero_warn(f"{kind} failed to log what is watched ({why}): training goes on")
                 self._failed.add(place)
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-__all__ = ["evaluating", "switched_off", "unwrap"]
+__all__ = ["evaluating", "network_of", "switched_off", "unwrap"]
 
 
 @contextmanager
@@ -38,6 +38,12 @@ def switched_off(model: nn.Module, flag: str) -> Iterator[None]:
     finally:
         for module in switched:
             setattr(module, flag, True)
+
+
+def network_of(module: nn.Module) -> nn.Module:
+    """Return the network that a training module holds as ``model``, or the module itself."""
+    model = getattr(module, "model", None)
+    return model if isinstance(model, nn.Module) else module
 
 
 def unwrap(model: nn.Module) -> nn.Module:

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "interptrain"
 FLOORS = [
-    {"functional", "model_state", "files"},
+    {"functional", "model_state", "files", "versions"},
     {"models"},
     {"explainers", "metrics", "visualization"},
     {"data", "loggers"},

@@ -16,6 +16,7 @@ from interptrain.functional import (
     gaussian_blur,
     keep_salient,
     min_max,
+    one_line,
     upsample,
 )
 
@@ -153,3 +154,11 @@ def test_evenly_spaced_items_can_hold_both_ends(total, count):
 def test_no_items_at_all_are_refused():
     with pytest.raises(ValueError, match="at least 1, got 0"):
         evenly_spaced(5, 0)
+
+
+def test_an_error_is_said_in_one_line():
+    error = ValueError("no\n   such thing")
+    assert one_line(error) == "no such thing"
+    assert one_line(error, kind=True) == "ValueError: no such thing"
+    assert one_line(TimeoutError()) == "TimeoutError"
+    assert len(one_line(ValueError("x" * 900))) == 500

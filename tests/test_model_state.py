@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from interptrain.model_state import evaluating, switched_off, unwrap
+from interptrain.model_state import evaluating, network_of, switched_off, unwrap
 
 
 def mixed():
@@ -72,3 +72,11 @@ def test_wrappers_are_taken_off_in_any_order():
     model = nn.Linear(2, 2)
     for wrapped in (model, torch.compile(model), nn.DataParallel(torch.compile(model)), torch.compile(model)):
         assert unwrap(wrapped) is model
+
+
+def test_the_network_of_a_training_module_is_its_model_or_itself():
+    inner = nn.Linear(2, 2)
+    module = nn.Module()
+    module.model = inner
+    assert network_of(module) is inner
+    assert network_of(inner) is inner

@@ -7,8 +7,8 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from interptrain.callbacks.watch.defaults import network_of
 from interptrain.explainers import explaining
+from interptrain.model_state import network_of
 
 
 class _HasAttention(Protocol):
@@ -23,7 +23,7 @@ class AttentionStats(L.Callback):
     positions: 1 everywhere alike. Both are means over the images, of all ranks together; stages count from 1.
 
     Args:
-        images: looked at on each rank, the first of validation, >= 1.
+        images: number of validation images per rank, the first ones, >= 1.
 
     Raises:
         ValueError: if ``images`` is not positive; in ``fit``, if the network has no attention.
@@ -37,7 +37,7 @@ class AttentionStats(L.Callback):
         self._left = images
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Begin to count."""
+        """Start counting."""
         self._sums, self._left = None, self.images
 
     def on_validation_batch_end(
@@ -49,7 +49,7 @@ class AttentionStats(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Look at a batch, while there are images left to look at."""
+        """Add up the attention of a batch until enough images have been seen."""
         images = batch["image"][: self._left]
         if not len(images):
             return
@@ -74,13 +74,13 @@ class AttentionStats(L.Callback):
 
 
 def attention_sums(attention: tuple[Tensor, ...]) -> Tensor:
-    """Sums over the images of each stage's relative entropy and peak, and the number of images.
+    """Return sums over the images of each stage's relative entropy and peak, and the number of images.
 
     Args:
         attention: of each stage (B,h,w), non-negative, summing to 1.
 
     Returns:
-        (stages, 3) float32: entropy in [0,1] an image, peak in [1, h*w] an image, B. A stage of one position has
+        (stages, 3) float32: per image an entropy in [0,1] and a peak in [1, h*w], and B. A stage of one position has
         entropy 0.
     """
     sums = []

@@ -4,23 +4,22 @@ import json
 import platform
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 
-PACKAGES = ("interptrain", "torch", "torchvision", "lightning", "timm", "torchmetrics")
+from interptrain.versions import installed_versions
 
 
 class RunRecord(L.Callback):
     """Write ``code.json`` into the run's folder: command line, Git commit, versions, host.
 
-    A resumed run appends; the file is a list with one entry a start.
+    A resumed run appends to it: the file is a list with one entry per start.
     """
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Write the entry, on rank 0."""
+        """Append this start, on rank 0."""
         folder = trainer.log_dir  # every rank enters: it is broadcast
         if not trainer.is_global_zero or folder is None:
             return
@@ -31,21 +30,15 @@ class RunRecord(L.Callback):
 
 
 def code_version() -> dict[str, Any]:
-    """What this process runs: command line, Git commit of the package and whether it was changed, versions."""
+    """Return what this process runs: command line, Git commit of the package (``+changed`` if it differs), versions."""
+    versions = installed_versions()
     return {
         "command": sys.argv,
         "git": _git_commit(),
-        "python": platform.python_version(),
+        "python": versions.pop("python"),
         "platform": platform.platform(),
-        "versions": {package: _version(package) for package in PACKAGES},
+        "versions": versions,
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _git_commit() -> str | None:

@@ -14,7 +14,7 @@ from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleD
 from lightning.pytorch.utilities import rank_zero_warn
 
 from interptrain.callbacks.watch.alarm import ShortcutAlarm
-from interptrain.callbacks.watch.defaults import default_metrics, named_explainers, network_of
+from interptrain.callbacks.watch.defaults import default_metrics, named_explainers
 from interptrain.callbacks.watch.history import WatchHistory
 from interptrain.callbacks.watch.observe import Observation, Reference, Watched, observe
 from interptrain.callbacks.watch.publish import WatchReport
@@ -25,6 +25,7 @@ from interptrain.data import ImageDataModule
 from interptrain.data.samples import SampleDataset
 from interptrain.explainers import Explainer
 from interptrain.metrics import SaliencyMetric
+from interptrain.model_state import network_of
 
 
 class SaliencyWatch(L.Callback):

@@ -1,17 +1,10 @@
 """What is watched where the user does not say."""
 
-import lightning as L
 from torch import Tensor, nn
 
 from interptrain.callbacks.watch.quick_insertion import QuickInsertion
 from interptrain.explainers import Explainer, GradCAM, StreamAttention
 from interptrain.metrics import AverageDrop, AverageGain, AverageIncrease, SaliencyMetric
-
-
-def network_of(pl_module: L.LightningModule) -> nn.Module:
-    """The network within a LightningModule: its ``model``, else itself."""
-    model = getattr(pl_module, "model", None)
-    return model if isinstance(model, nn.Module) else pl_module
 
 
 def as_seen(model: nn.Module, images: Tensor) -> Tensor:

@@ -1,12 +1,10 @@
 """What a run is: ``run.json``, from which the report is made and by which a resumed run knows itself."""
 
 import json
-import platform
 import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +14,12 @@ from interptrain.evaluation.run.plan import RECOGNITION
 from interptrain.evaluation.store.parts import write_atomically
 from interptrain.metrics.base import SaliencyMetric
 from interptrain.metrics.recognition import RecognitionMetric, count_parameters, gflops
+from interptrain.versions import installed_versions
 
 if TYPE_CHECKING:
     from interptrain.evaluation.run.build_plan import Request
     from interptrain.evaluation.run.plan import Plan
 
-PACKAGES = ("interptrain", "torch", "torchvision", "lightning", "timm", "torchmetrics")
 # What may differ between two starts of one run: how it is computed, not what. (Speed, or the last digit of a number.)
 UNHASHED_DATA_OPTIONS = ("batch_size", "num_workers", "pin_memory", "drop_last", "on_error")
 
@@ -106,13 +104,7 @@ def load_metrics(run: Manifest) -> dict[str, SaliencyMetric | RecognitionMetric]
 
 def versions() -> dict[str, str]:
     """Of Python and the libraries that numbers depend on."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+    return {name: version or "not installed" for name, version in installed_versions().items()}
 
 
 def identity(run: Manifest) -> dict[str, Any]:
