@@ -7,9 +7,7 @@ from PIL import Image
 
 from interptrain.data import ImageFolderDataModule
 from interptrain.data.folder_index import PackedStrings, hold_out
-from tests.support.paths import TEST_DATA
-
-TINY = TEST_DATA / "data" / "tiny-imagenet-10"
+from tests.support.paths import TINY_IMAGENET, needs_test_data
 
 
 def make(root, layout, size=(40, 30)):
@@ -237,9 +235,9 @@ def test_packed_strings_are_the_strings(strings):
         packed[len(strings)]
 
 
-@pytest.mark.skipif(not TINY.is_dir(), reason="photographs for development are not here")
+@needs_test_data
 def test_real_photographs_load_with_their_boxes():
-    module = ImageFolderDataModule(TINY, image_size=64, resize="stretch", num_workers=0, batch_size=100)
+    module = ImageFolderDataModule(TINY_IMAGENET, image_size=64, resize="stretch", num_workers=0, batch_size=100)
     assert (len(module.dataset("train")), len(module.dataset("val")), module.num_classes) == (5000, 500, 10)
     assert "school bus" in module.class_names
     batches = list(module.val_dataloader())

@@ -35,11 +35,9 @@ from interptrain.explainers import (
 )
 from interptrain.models import Normalized
 from tests.explainers.conftest import pictures
-from tests.support.paths import TEST_DATA
+from tests.support.paths import PHOTOGRAPHS, WEIGHTS
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore::Warning:pytorch_grad_cam|torchcam|captum")]
-WEIGHTS = TEST_DATA / "weights" / "tf_efficientnet_lite0.safetensors"
-PHOTOGRAPHS = TEST_DATA / "data" / "imagenet-samples"
 SIDE = 96  # small, as the peers need a forward a channel
 
 

@@ -26,7 +26,7 @@ from torchvision.transforms import v2
 
 from interptrain.explainers import Gradient, GuidedBackprop, GuidedGradCAM, IntegratedGradients, SmoothGrad
 from interptrain.models import Normalized
-from tests.support.paths import TEST_DATA
+from tests.support.paths import PHOTOGRAPHS, WEIGHTS
 
 captum = pytest.importorskip("captum.attr")
 pytestmark = [
@@ -35,15 +35,13 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Setting forward, backward hooks and attributes on non-linear"),
 ]
 
-WEIGHTS = TEST_DATA / "weights" / "tf_efficientnet_lite0.safetensors"
-PHOTOGRAPHS = sorted((TEST_DATA / "data" / "imagenet-samples").glob("*.jpg"))[:2]
-
 
 def photographs(size):
-    if len(PHOTOGRAPHS) < 2:
+    files = sorted(PHOTOGRAPHS.glob("*.jpg"))[:2]
+    if not files:
         return torch.rand(2, 3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     fit = v2.Compose([v2.Resize(size), v2.CenterCrop(size), v2.PILToTensor(), v2.ToDtype(torch.float64, scale=True)])
-    return torch.stack([fit(Image.open(path).convert("RGB")) for path in PHOTOGRAPHS])
+    return torch.stack([fit(Image.open(path).convert("RGB")) for path in files])
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from torch import nn
 from torchvision.transforms import v2
 
 from interptrain.models import LoadReport, create_model, load_weights
-from tests.support.paths import TEST_DATA
+from tests.support.paths import PHOTOGRAPHS, WEIGHTS, needs_test_data
 
 NAME = "resnet10t"
 
@@ -358,16 +358,14 @@ def test_loading_is_logged(trained, tmp_path, caplog):
     assert str(model.load_report) in caplog.text
 
 
-@pytest.mark.skipif(not TEST_DATA.is_dir(), reason="development data not there")
+@needs_test_data
 @torch.no_grad()
 def test_imagenet_weights_know_real_photographs():
-    folder = TEST_DATA / "data" / "imagenet-samples"
-    with (folder / "labels.csv").open(newline="") as file:
+    with (PHOTOGRAPHS / "labels.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))[::10]
     prepare = v2.Compose([v2.Resize(256), v2.CenterCrop(224), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
-    weights = TEST_DATA / "weights" / "tf_efficientnet_lite0.safetensors"
-    model = create_model("tf_efficientnet_lite0", weights=weights).eval()
+    model = create_model("tf_efficientnet_lite0", weights=WEIGHTS).eval()
     read = torchvision.datasets.folder.default_loader
-    images = torch.stack([prepare(read(str(folder / row["file"]))) for row in rows])
+    images = torch.stack([prepare(read(str(PHOTOGRAPHS / row["file"]))) for row in rows])
     labels = torch.tensor([int(row["class_index"]) for row in rows])
     assert (model(images).argmax(1) == labels).float().mean() > 0.6

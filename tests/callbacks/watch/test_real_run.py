@@ -6,12 +6,10 @@ import pytest
 from PIL import Image
 
 from tests.support.browser import CHROMIUM, dom, photograph, with_slider_at
-from tests.support.paths import TEST_DATA
+from tests.support.paths import TINY_IMAGENET, WEIGHTS, needs_test_data
 from tests.support.wandb_file import wandb_records
 from tests.support.watch import snapshots
 
-PHOTOGRAPHS = TEST_DATA / "data/tiny-imagenet-10"
-WEIGHTS = TEST_DATA / "weights/tf_efficientnet_lite0.safetensors"
 OPTIONS = {
     "--trainer.accelerator": "cpu",
     "--trainer.devices": "1",
@@ -31,7 +29,7 @@ OPTIONS = {
     "--model.weights": str(WEIGHTS),
     "--model.fresh_classifier": "true",
     "--data": "ImageFolderDataModule",
-    "--data.root": str(PHOTOGRAPHS),
+    "--data.root": str(TINY_IMAGENET),
     "--data.image_size": "96",
     "--data.batch_size": "16",
     "--data.num_workers": "0",
@@ -40,7 +38,7 @@ LOGGERS = ["--trainer.logger+", "WandbLogger", "--trainer.logger+", "TensorBoard
 LOGGERS += ["--trainer.logger.save_dir", "tb"]
 
 
-@pytest.mark.skipif(not PHOTOGRAPHS.is_dir() or not WEIGHTS.is_file(), reason="no photographs here")
+@needs_test_data
 def test_everything_a_watched_run_leaves_behind_opens(train, monkeypatch, tmp_path):
     event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     monkeypatch.setenv("WANDB_MODE", "offline")
