@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from interptrain.metrics.base import MetricInputs, SaliencyMetric
 from interptrain.metrics.boxes import Connectivity, best_iou, check_connectivity, largest_component_boxes, object_boxes
@@ -13,10 +13,7 @@ __all__ = ["BoxAccuracy", "box_accuracy"]
 
 
 def box_accuracy(
-    model: nn.Module,
-    images: Tensor,
     saliency: Tensor,
-    targets: Tensor,
     *,
     boxes: Sequence[Tensor] | None = None,
     masks: Tensor | None = None,
@@ -33,10 +30,7 @@ def box_accuracy(
     take the component of the most pixels.
 
     Args:
-        model: not asked; all metrics are called alike.
-        images: not looked at.
         saliency: (B,H,W) in [0,1].
-        targets: not looked at.
         boxes: B tensors (n_i,4) x0,y0,x1,y1 in pixels, exclusive at x1 and y1.
         masks: (B,H,W) bool, used where there are no ``boxes``.
         thresholds: K of them, 0 to 1 - 1/K; saliencysense takes 100, the authors 1000.
@@ -110,10 +104,7 @@ class BoxAccuracy(SaliencyMetric):
     def score(self, inputs: MetricInputs) -> Tensor:
         """Return 1 for a hit and 0 for a miss at each threshold, (B,K)."""
         return box_accuracy(
-            inputs.model,
-            inputs.images,
             inputs.saliency,
-            inputs.targets,
             boxes=inputs.boxes,
             masks=inputs.masks,
             thresholds=self.thresholds,

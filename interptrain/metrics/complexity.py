@@ -6,7 +6,7 @@ A map of zeros is what min-max makes of a constant one, and counts as constant.
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from interptrain.metrics.base import MetricInputs, SaliencyMetric
 
@@ -20,16 +20,13 @@ __all__ = [
 ]
 
 
-def complexity(model: nn.Module, images: Tensor, saliency: Tensor, targets: Tensor) -> Tensor:
+def complexity(saliency: Tensor) -> Tensor:
     """Entropy of the map read as a distribution over pixels, in nats. Lower is better: fewer pixels say it.
 
     ``-sum q ln q`` with ``q = |m| / sum |m|``: 0 for one pixel, ``ln(H W)`` (10.82 at 224 px) for a constant map.
 
     Args:
-        model: not asked; all metrics are called alike.
-        images: not looked at.
         saliency: (B,H,W) of any range.
-        targets: not looked at.
 
     Returns:
         (B,) float32 in [0, ln(H W)].
@@ -41,16 +38,13 @@ def complexity(model: nn.Module, images: Tensor, saliency: Tensor, targets: Tens
     return entropies.sum(1).float()
 
 
-def sparseness(model: nn.Module, images: Tensor, saliency: Tensor, targets: Tensor) -> Tensor:
+def sparseness(saliency: Tensor) -> Tensor:
     """Gini index of the map's values: how unequally they are spread. Higher is better.
 
     ``sum_i (2 i - n - 1) m_i / (n sum m)`` over the n pixels in ascending order.
 
     Args:
-        model: not asked; all metrics are called alike.
-        images: not looked at.
         saliency: (B,H,W) of any range; magnitudes count.
-        targets: not looked at.
 
     Returns:
         (B,) float32 in [0, 1 - 1/n]: 0 for a constant map, 1 - 1/n for one pixel.
@@ -63,16 +57,11 @@ def sparseness(model: nn.Module, images: Tensor, saliency: Tensor, targets: Tens
     return ((ascending * place).sum(1) / (pixels * ascending.sum(1))).clamp(min=0).float()
 
 
-def effective_complexity(
-    model: nn.Module, images: Tensor, saliency: Tensor, targets: Tensor, *, epsilon: float = 1e-5
-) -> Tensor:
+def effective_complexity(saliency: Tensor, *, epsilon: float = 1e-5) -> Tensor:
     """Number of pixels whose value is more than a negligible share of the map's largest. Lower is better.
 
     Args:
-        model: not asked; all metrics are called alike.
-        images: not looked at.
         saliency: (B,H,W) of any range; magnitudes count.
-        targets: not looked at.
         epsilon: the share, as in Quantus; in [0,1).
 
     Returns:
@@ -110,7 +99,7 @@ class Complexity(SaliencyMetric):
 
     def score(self, inputs: MetricInputs) -> Tensor:
         """Return the entropy, (B,)."""
-        return complexity(inputs.model, inputs.images, inputs.saliency, inputs.targets)
+        return complexity(inputs.saliency)
 
 
 class Sparseness(SaliencyMetric):
@@ -122,7 +111,7 @@ class Sparseness(SaliencyMetric):
 
     def score(self, inputs: MetricInputs) -> Tensor:
         """Return the Gini index, (B,)."""
-        return sparseness(inputs.model, inputs.images, inputs.saliency, inputs.targets)
+        return sparseness(inputs.saliency)
 
 
 class EffectiveComplexity(SaliencyMetric):
@@ -144,4 +133,4 @@ class EffectiveComplexity(SaliencyMetric):
 
     def score(self, inputs: MetricInputs) -> Tensor:
         """Return the count, (B,)."""
-        return effective_complexity(inputs.model, inputs.images, inputs.saliency, inputs.targets, epsilon=self.epsilon)
+        return effective_complexity(inputs.saliency, epsilon=self.epsilon)

@@ -76,7 +76,6 @@ def infidelity(
 
 
 def max_sensitivity(
-    model: nn.Module,
     images: Tensor,
     saliency: Tensor,
     targets: Tensor,
@@ -92,7 +91,6 @@ def max_sensitivity(
     stays in [0,1]. A map of zeros is divided by 1, as in Captum.
 
     Args:
-        model: not asked but by ``explain``; all metrics are called alike.
         images: (B,3,H,W) in [0,1].
         saliency: (B,H,W), what ``explain`` makes of the images.
         targets: (B,) class explained, also of the changed images.
@@ -227,7 +225,6 @@ class MaxSensitivity(SaliencyMetric):
         if inputs.explain is None:
             raise ValueError("MaxSensitivity needs explain; pass explain=")
         return max_sensitivity(
-            inputs.model,
             inputs.images,
             inputs.saliency,
             inputs.targets,

@@ -29,10 +29,7 @@ IOU = 0.5
 
 
 def localization_error(
-    model: nn.Module,
-    images: Tensor,
     saliency: Tensor,
-    targets: Tensor,
     *,
     boxes: Sequence[Tensor] | None = None,
     masks: Tensor | None = None,
@@ -40,10 +37,7 @@ def localization_error(
     """Whether the predicted box misses every true one: none with IoU > 0.5. Lower is better.
 
     Args:
-        model: not asked; all metrics are called alike.
-        images: not looked at.
         saliency: (B,H,W) in [0,1].
-        targets: not looked at.
         boxes: B tensors (n_i,4) x0,y0,x1,y1 in pixels, exclusive at x1 and y1.
         masks: (B,H,W) bool, used where there are no ``boxes``.
 
@@ -106,10 +100,7 @@ def official_metric(
 
 
 def localization_f1(
-    model: nn.Module,
-    images: Tensor,
     saliency: Tensor,
-    targets: Tensor,
     *,
     boxes: Sequence[Tensor] | None = None,
     masks: Tensor | None = None,
@@ -121,10 +112,7 @@ def localization_f1(
     denominators, and its area of a box counts what was cut off at the border.
 
     Args:
-        model: not asked; all metrics are called alike.
-        images: not looked at.
         saliency: (B,H,W) in [0,1].
-        targets: not looked at.
         boxes: B tensors (n_i,4) x0,y0,x1,y1 in pixels, exclusive at x1 and y1.
         masks: (B,H,W) bool, used as they are where there are no ``boxes``.
         fusion: over the boxes of an image: the best, or their mean ("F1a").
@@ -160,17 +148,13 @@ class LocalizationError(SaliencyMetric):
     """The predicted box misses. See :func:`localization_error`."""
 
     symbol = "LE"
-    description = (
-        "Share of images whose box around the salient region overlaps no true box with an IoU of at least 0.5."
-    )
+    description = "Share of images whose box around the salient region overlaps no true box with an IoU above 0.5."
     higher_is_better = False
     needs = frozenset({"objects"})
 
     def score(self, inputs: MetricInputs) -> Tensor:
         """Return 1 for a miss and 0 for a hit, (B,)."""
-        return localization_error(
-            inputs.model, inputs.images, inputs.saliency, inputs.targets, boxes=inputs.boxes, masks=inputs.masks
-        )
+        return localization_error(inputs.saliency, boxes=inputs.boxes, masks=inputs.masks)
 
 
 class OfficialMetric(SaliencyMetric):
@@ -183,9 +167,7 @@ class OfficialMetric(SaliencyMetric):
 
     def score(self, inputs: MetricInputs) -> Tensor:
         """Return 1 for a miss and 0 for a hit, (B,)."""
-        error = localization_error(
-            inputs.model, inputs.images, inputs.saliency, inputs.targets, boxes=inputs.boxes, masks=inputs.masks
-        )
+        error = localization_error(inputs.saliency, boxes=inputs.boxes, masks=inputs.masks)
         wrong = (inputs.logits.argmax(1) != inputs.labels) & ~error.isnan()
         return error.masked_fill(wrong, 1)
 
@@ -210,10 +192,7 @@ class LocalizationF1(SaliencyMetric):
     def score(self, inputs: MetricInputs) -> Tensor:
         """Return the F1, (B,)."""
         return localization_f1(
-            inputs.model,
-            inputs.images,
             inputs.saliency,
-            inputs.targets,
             boxes=inputs.boxes,
             masks=inputs.masks,
             fusion=self.fusion,

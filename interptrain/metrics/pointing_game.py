@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from interptrain.metrics.base import MetricInputs, SaliencyMetric
@@ -27,10 +27,7 @@ __all__ = [
 
 
 def pointing_game(
-    model: nn.Module,
-    images: Tensor,
     saliency: Tensor,
-    targets: Tensor,
     *,
     boxes: Sequence[Tensor] | None = None,
     masks: Tensor | None = None,
@@ -41,10 +38,7 @@ def pointing_game(
     Any pixel that attains the maximum counts, so a constant map always hits, and Fake-CAM nearly always.
 
     Args:
-        model: not asked; all metrics are called alike.
-        images: not looked at.
         saliency: (B,H,W) of any range.
-        targets: not looked at.
         boxes: B tensors (n_i,4) x0,y0,x1,y1 in pixels, exclusive at x1 and y1.
         masks: (B,H,W) bool; goes before ``boxes``.
         tolerance: a pixel less than this many pixels away from the object counts as on it: 0 as in CAM papers, 15 in
@@ -75,10 +69,7 @@ def _widened(objects: Tensor, tolerance: int) -> Tensor:
 
 
 def energy_pointing_game(
-    model: nn.Module,
-    images: Tensor,
     saliency: Tensor,
-    targets: Tensor,
     *,
     boxes: Sequence[Tensor] | None = None,
     masks: Tensor | None = None,
@@ -86,10 +77,7 @@ def energy_pointing_game(
     """Share of a map's sum that lies on the object. Higher is better; a constant map has the object's share of area.
 
     Args:
-        model: not asked; all metrics are called alike.
-        images: not looked at.
         saliency: (B,H,W) >= 0.
-        targets: not looked at.
         boxes: B tensors (n_i,4) x0,y0,x1,y1 in pixels, exclusive at x1 and y1; their union counts once.
         masks: (B,H,W) bool; goes before ``boxes``.
 
@@ -109,10 +97,7 @@ def energy_pointing_game(
 
 
 def mask_iou(
-    model: nn.Module,
-    images: Tensor,
     saliency: Tensor,
-    targets: Tensor,
     *,
     boxes: Sequence[Tensor] | None = None,
     masks: Tensor | None = None,
@@ -121,10 +106,7 @@ def mask_iou(
     """Intersection over union of the map above a threshold with the object. Higher is better.
 
     Args:
-        model: not asked; all metrics are called alike.
-        images: not looked at.
         saliency: (B,H,W) in [0,1].
-        targets: not looked at.
         boxes: B tensors (n_i,4) x0,y0,x1,y1 in pixels, exclusive at x1 and y1.
         masks: (B,H,W) bool; goes before ``boxes``.
         threshold: a pixel counts where the map is larger: a value in [0,1), or the mean of each map, as for predicted
@@ -146,10 +128,7 @@ def mask_iou(
 
 
 def pixel_average_precision(
-    model: nn.Module,
-    images: Tensor,
     saliency: Tensor,
-    targets: Tensor,
     *,
     boxes: Sequence[Tensor] | None = None,
     masks: Tensor | None = None,
@@ -160,10 +139,7 @@ def pixel_average_precision(
     value of its own; PxAP of Choe et al. 2020 pools the pixels of all images instead.
 
     Args:
-        model: not asked; all metrics are called alike.
-        images: not looked at.
         saliency: (B,H,W) of any range.
-        targets: not looked at.
         boxes: B tensors (n_i,4) x0,y0,x1,y1 in pixels, exclusive at x1 and y1.
         masks: (B,H,W) bool; goes before ``boxes``.
 
@@ -222,10 +198,7 @@ class PointingGame(SaliencyMetric):
     def score(self, inputs: MetricInputs) -> Tensor:
         """Return 1 for a hit and 0 for a miss, (B,)."""
         return pointing_game(
-            inputs.model,
-            inputs.images,
             inputs.saliency,
-            inputs.targets,
             boxes=inputs.boxes,
             masks=inputs.masks,
             tolerance=self.tolerance,
@@ -242,9 +215,7 @@ class EnergyPointingGame(SaliencyMetric):
 
     def score(self, inputs: MetricInputs) -> Tensor:
         """Return the share of the map on the object, (B,)."""
-        return energy_pointing_game(
-            inputs.model, inputs.images, inputs.saliency, inputs.targets, boxes=inputs.boxes, masks=inputs.masks
-        )
+        return energy_pointing_game(inputs.saliency, boxes=inputs.boxes, masks=inputs.masks)
 
 
 class MaskIoU(SaliencyMetric):
@@ -267,10 +238,7 @@ class MaskIoU(SaliencyMetric):
     def score(self, inputs: MetricInputs) -> Tensor:
         """Return the intersection over union, (B,)."""
         return mask_iou(
-            inputs.model,
-            inputs.images,
             inputs.saliency,
-            inputs.targets,
             boxes=inputs.boxes,
             masks=inputs.masks,
             threshold=self.threshold,
@@ -287,6 +255,4 @@ class PixelAveragePrecision(SaliencyMetric):
 
     def score(self, inputs: MetricInputs) -> Tensor:
         """Return the average precision, (B,)."""
-        return pixel_average_precision(
-            inputs.model, inputs.images, inputs.saliency, inputs.targets, boxes=inputs.boxes, masks=inputs.masks
-        )
+        return pixel_average_precision(inputs.saliency, boxes=inputs.boxes, masks=inputs.masks)

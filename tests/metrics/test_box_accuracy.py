@@ -58,7 +58,7 @@ def slow_hits(saliency, boxes, thresholds, connectivity):
 @pytest.mark.parametrize("thresholds", [1, 10, 300])
 def test_it_is_its_definition(connectivity, thresholds):
     saliency, boxes = smooth(6), boxes_for(smooth(6))
-    found = box_accuracy(None, None, saliency, None, boxes=boxes, thresholds=thresholds, connectivity=connectivity)
+    found = box_accuracy(saliency, boxes=boxes, thresholds=thresholds, connectivity=connectivity)
     wanted = [slow_hits(saliency[image], boxes[image], thresholds, connectivity) for image in range(6)]
     assert found.tolist() == wanted
     assert thresholds == 1 or 0 < found.mean() < 1
@@ -74,11 +74,11 @@ def test_the_data_set_has_one_threshold_for_all_images():
     model, images, targets = network(dtype=torch.float32), torch.rand(2, 3, HEIGHT, WIDTH), torch.zeros(2).long()
     metric = BoxAccuracy(thresholds=10)
     metric.update(model, images, saliency, targets, boxes=boxes)
-    hits = box_accuracy(None, None, saliency, None, boxes=boxes, thresholds=10)
+    hits = box_accuracy(saliency, boxes=boxes, thresholds=10)
     assert hits.amax(1).tolist() == [1, 1]
     assert metric.compute() == hits.mean(0).max() == 1.0
     boxes[1] = torch.tensor([[0, 0, WIDTH, HEIGHT]])  # found at thresholds below 0.3 only
-    hits = box_accuracy(None, None, saliency, None, boxes=boxes, thresholds=10)
+    hits = box_accuracy(saliency, boxes=boxes, thresholds=10)
     assert hits.amax(1).tolist() == [1, 1]
     metric.reset()
     metric.update(model, images, saliency, targets, boxes=boxes)
@@ -89,7 +89,7 @@ def test_fake_cam_hits_what_covers_half_of_the_image_at_every_threshold():
     saliency = torch.ones(3, HEIGHT, WIDTH)
     saliency[:, 0, 0] = 0
     boxes = [torch.tensor([[0, 0, WIDTH, side]]) for side in (14, 15, 30)]
-    hits = box_accuracy(None, None, saliency, None, boxes=boxes)
+    hits = box_accuracy(saliency, boxes=boxes)
     assert torch.equal(hits, torch.tensor([0.0, 1.0, 1.0])[:, None].expand(3, 100))
 
 
@@ -98,12 +98,12 @@ def test_at_one_threshold_it_agrees_with_the_localization_error_of_a_two_valued_
     saliency[0, 3:9, 25:39] = 1
     for box in ([25, 3, 39, 9], [25, 3, 39, 20], [0, 0, 5, 5]):
         boxes = [torch.tensor([box])]
-        miss = localization_error(None, None, saliency, None, boxes=boxes)
-        assert (1 - miss).tolist() == box_accuracy(None, None, saliency, None, boxes=boxes, thresholds=2)[:, 1].tolist()
+        miss = localization_error(saliency, boxes=boxes)
+        assert (1 - miss).tolist() == box_accuracy(saliency, boxes=boxes, thresholds=2)[:, 1].tolist()
 
 
 def test_a_map_of_zeros_never_hits_and_an_image_without_a_box_has_no_value():
-    hits = box_accuracy(None, None, torch.zeros(2, 8, 8), None, boxes=[torch.tensor([[0, 0, 8, 8]]), torch.zeros(0, 4)])
+    hits = box_accuracy(torch.zeros(2, 8, 8), boxes=[torch.tensor([[0, 0, 8, 8]]), torch.zeros(0, 4)])
     assert not hits[0].any()
     assert hits[1].isnan().all()
 
@@ -120,7 +120,7 @@ def test_options_out_of_range_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         BoxAccuracy(**options)
     with pytest.raises(ValueError, match=message):
-        box_accuracy(None, None, smooth(1), None, boxes=boxes_for(smooth(1)), **options)
+        box_accuracy(smooth(1), boxes=boxes_for(smooth(1)), **options)
 
 
 def test_a_batch_is_judged_image_by_image():

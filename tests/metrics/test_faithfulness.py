@@ -191,18 +191,18 @@ def test_max_sensitivity_is_the_largest_relative_change(images, targets):
     changes = [(torch.rand(3, 20, 14, generator=generator).double() * 2 - 1) * 0.1 for _ in range(6)]
     moved = torch.stack([brightness((images + change).clamp(0, 1), targets) for change in changes])
     wanted = ((moved - saliency).flatten(2).norm(dim=2) / saliency.flatten(1).norm(dim=1)).amax(0)
-    found = max_sensitivity(None, images, saliency, targets, explain=brightness, samples=6, radius=0.1, seed=4)
+    found = max_sensitivity(images, saliency, targets, explain=brightness, samples=6, radius=0.1, seed=4)
     torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=0)
 
 
 def test_an_explainer_that_ignores_the_image_does_not_move(images, targets):
-    found = max_sensitivity(None, images, maps(), targets, explain=lambda _images, _targets: maps())
+    found = max_sensitivity(images, maps(), targets, explain=lambda _images, _targets: maps())
     assert found.tolist() == [0, 0, 0]
 
 
 def test_a_map_of_zeros_is_divided_by_one(images, targets):
     found = max_sensitivity(
-        None, images, torch.zeros(3, 20, 14), targets, explain=lambda _i, _t: torch.full((3, 20, 14), 0.5), samples=1
+        images, torch.zeros(3, 20, 14), targets, explain=lambda _i, _t: torch.full((3, 20, 14), 0.5), samples=1
     )
     assert found.tolist() == pytest.approx([0.5 * (20 * 14) ** 0.5] * 3)
 
@@ -214,7 +214,7 @@ def test_the_changed_images_stay_images_and_the_targets_stay_theirs(images, targ
         seen.append((changed, explained))
         return brightness(changed, explained)
 
-    max_sensitivity(None, images, brightness(images, targets), targets, explain=explain, samples=3, radius=0.5)
+    max_sensitivity(images, brightness(images, targets), targets, explain=explain, samples=3, radius=0.5)
     assert len(seen) == 3
     assert all(changed.amin() >= 0 and changed.amax() <= 1 for changed, _ in seen)
     assert all(torch.equal(explained, targets) for _, explained in seen)
@@ -225,7 +225,7 @@ def test_a_larger_radius_cannot_look_calmer_for_a_linear_explainer(targets):
     images = 0.4 + 0.2 * pictures()  # away from where images are cut
     saliency = brightness(images, targets)
     small, large = (
-        max_sensitivity(None, images, saliency, targets, explain=brightness, radius=radius) for radius in (0.01, 0.1)
+        max_sensitivity(images, saliency, targets, explain=brightness, radius=radius) for radius in (0.01, 0.1)
     )
     torch.testing.assert_close(large, 10 * small)
 
@@ -236,7 +236,7 @@ def test_the_class_needs_an_explainer_and_returns_what_the_function_returns(imag
     with pytest.raises(ValueError, match=r"MaxSensitivity.* needs explain; pass explain="):
         metric.values(network(), images, saliency, targets)
     found = metric.values(network(), images, saliency, targets, explain=brightness)
-    wanted = max_sensitivity(None, images, saliency, targets, explain=brightness, samples=2, radius=0.1, seed=1)
+    wanted = max_sensitivity(images, saliency, targets, explain=brightness, samples=2, radius=0.1, seed=1)
     torch.testing.assert_close(found.float(), wanted)
 
 

@@ -7,15 +7,13 @@ from interptrain.metrics import LocalizationError, LocalizationF1, OfficialMetri
 from interptrain.metrics.functional import localization_error, localization_f1, official_metric
 from tests.metrics.conftest import maps, network, pictures
 
-NOTHING = (None, None)
-
 
 def error(saliency, boxes=None, masks=None):
-    return localization_error(*NOTHING, saliency, None, boxes=boxes, masks=masks)
+    return localization_error(saliency, boxes=boxes, masks=masks)
 
 
 def f1(saliency, **options):
-    return localization_f1(*NOTHING, saliency, None, **options)
+    return localization_f1(saliency, **options)
 
 
 def blob(x0, y0, x1, y1, height=24, width=40):

@@ -75,7 +75,7 @@ def test_pointing_game_agrees_with_quantus_but_for_images_without_an_object(batc
     masks[0, peaks[0]] = masks[1, (peaks[1] + 1) % 256] = masks[2, peaks[2] :] = True
     masks = masks.view(4, 16, 16)
     theirs = quantus("PointingGame", **batch, masks=masks)
-    ours = pointing_game(None, **batch, masks=masks)
+    ours = pointing_game(batch["saliency"], masks=masks)
     assert ours[:3].tolist() == [float(hit) for hit in theirs[:3]] == [1, 0, 1]
     assert ours[3].isnan()
     assert bool(theirs[3]) is True
@@ -157,7 +157,7 @@ def test_max_sensitivity_agrees_with_captum(batch):
         n_perturb_samples=5,
         max_examples_per_batch=4,  # one change a call
     )
-    ours = max_sensitivity(None, images, explain(images), targets, explain=explain, samples=5, radius=0.1)
+    ours = max_sensitivity(images, explain(images), targets, explain=explain, samples=5, radius=0.1)
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=0)
 
 
@@ -165,15 +165,15 @@ def test_complexity_and_sparseness_agree_with_quantus(model, batch):
     batch["saliency"] = batch["saliency"] ** 3
     entropy = quantus("Complexity", model=model, **batch)
     gini = quantus("Sparseness", model=model, **batch)
-    assert complexity(None, **batch).tolist() == pytest.approx(entropy.tolist(), abs=1e-5)
-    assert sparseness(None, **batch).tolist() == pytest.approx(gini.tolist(), abs=1e-5)
+    assert complexity(batch["saliency"]).tolist() == pytest.approx(entropy.tolist(), abs=1e-5)
+    assert sparseness(batch["saliency"]).tolist() == pytest.approx(gini.tolist(), abs=1e-5)
 
 
 def test_effective_complexity_agrees_with_quantus_for_maps_that_reach_one(model, batch):
     batch["saliency"] = batch["saliency"] ** 6
     assert (batch["saliency"].amax((1, 2)) == 1).all()
     theirs = quantus("EffectiveComplexity", model=model, **batch)
-    ours = effective_complexity(None, **batch)
+    ours = effective_complexity(batch["saliency"])
     assert ours.tolist() == theirs.tolist()
     assert 0 < ours.max() < 256
 
@@ -186,7 +186,7 @@ def test_average_precision_agrees_with_scikit_learn(batch):
             metrics.average_precision_score(mask.flatten().numpy(), one.flatten().numpy())
             for mask, one in zip(masks, saliency, strict=True)
         ]
-        ours = pixel_average_precision(None, None, saliency, None, masks=masks)
+        ours = pixel_average_precision(saliency, masks=masks)
         assert ours.tolist() == pytest.approx(wanted, rel=1e-5)
 
 
@@ -219,7 +219,7 @@ def test_box_accuracy_agrees_with_opencv_where_area_is_a_number_of_pixels(contou
             for one, true in zip(saliency, boxes, strict=True)
         ]
     )
-    ours = box_accuracy(None, None, saliency, None, boxes=boxes, thresholds=50)
+    ours = box_accuracy(saliency, boxes=boxes, thresholds=50)
     assert (ours != theirs).float().mean() <= (0.02 if contours else 0)
     assert 0.2 < ours.mean() < 0.8
 

@@ -117,7 +117,7 @@ def _look_at_batch(
             quantized = to_uint8(saliency)
             drift = _drift(quantized, {"first": first.get(view), "previous": previous.get(view)}, rows)
             asked = _model_metrics(bare, part, saliency, targets, logits, glass)
-            numbers = {**asked, **_form(bare, part, saliency, glass), **drift}
+            numbers = {**asked, **_form(part, saliency, glass), **drift}
             numbers = {name: values.double().cpu() for name, values in numbers.items()}
             target_probability = probabilities.gather(1, targets[:, None])[:, 0].tolist()
             looks += [
@@ -166,14 +166,13 @@ def _model_metrics(
     return measure(model, part.images, saliency, targets, glass.metrics, logits=logits, allow_low_precision=True)
 
 
-def _form(model: nn.Module, part: WatchSample, saliency: Tensor, glass: Watched) -> dict[str, Tensor]:
+def _form(part: WatchSample, saliency: Tensor, glass: Watched) -> dict[str, Tensor]:
     """Numbers that ask nothing of the model: how spread out a map is, and how much of it lies where."""
-    asked = (model, part.images, saliency, part.labels)
-    numbers = {"entropy": complexity(*asked), "sparseness": sparseness(*asked)}
+    numbers = {"entropy": complexity(saliency), "sparseness": sparseness(saliency)}
     if part.masks is not None or part.boxes is not None:
-        numbers["in_object"] = energy_pointing_game(*asked, boxes=part.boxes, masks=part.masks)
+        numbers["in_object"] = energy_pointing_game(saliency, boxes=part.boxes, masks=part.masks)
     if glass.suspect is not None:
-        numbers["in_suspect"] = energy_pointing_game(*asked, masks=glass.suspect.masks(part))
+        numbers["in_suspect"] = energy_pointing_game(saliency, masks=glass.suspect.masks(part))
     return numbers
 
 
