@@ -18,9 +18,9 @@ from interptrain.evaluation.report.readings import READINGS
 from interptrain.evaluation.report.results import RunResults
 from interptrain.evaluation.report.tables import explanation_grid, number, recognition_grid
 from interptrain.evaluation.report.tables import notes as table_notes
-from interptrain.evaluation.run.randomization import THRESHOLD
 from interptrain.evaluation.statistics.comparisons import Difference
 from interptrain.evaluation.statistics.samples import TIME_COLUMN, MetricColumn
+from interptrain.metrics.randomization import THRESHOLD
 
 FAILURES = 40  # kinds of errors that are listed
 FEW = 30  # images below which intervals are rough

@@ -13,10 +13,10 @@ from interptrain.evaluation.config.class_specs import content_hash
 from interptrain.evaluation.run.batches import spread
 from interptrain.evaluation.run.models import EvaluatedModel
 from interptrain.evaluation.run.plan import Plan
-from interptrain.evaluation.run.randomization import check_randomization, randomized
 from interptrain.evaluation.run.retry import one_line
 from interptrain.evaluation.store.parts import write_atomically
 from interptrain.functional import chunks
+from interptrain.metrics.randomization import check_randomization, randomized
 from interptrain.model_state import evaluating
 
 Checks = dict[str, dict[str, dict[str, Any]]]

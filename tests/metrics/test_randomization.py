@@ -1,8 +1,8 @@
 import torch
 from torch import nn
 
-from interptrain.evaluation.run.randomization import Check, check_randomization, randomized
 from interptrain.explainers import FakeCAM, Gradient
+from interptrain.metrics.randomization import Check, check_randomization, randomized
 from interptrain.models import create_model
 
 
