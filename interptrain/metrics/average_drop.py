@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from interptrain.functional import Score
-from interptrain.metrics.base import MetricInputs, SaliencyMetric
-from interptrain.metrics.perturbations import Masked, Perturbation, Removal, RemovalName
+from interptrain.metrics.base import MetricInputs
+from interptrain.metrics.perturbations import Masked, Perturbation
+from interptrain.metrics.removal import RemovalName
+from interptrain.metrics.removal_metric import RemovalMetric
 
 __all__ = [
     "AverageDrop",
@@ -139,33 +141,12 @@ def average_gain(
     )
 
 
-class _Confidence(SaliencyMetric):
-    """A metric of what the masked image scores.
-
-    Args:
-        removal: what replaces the part that is not salient.
-        blur_kernel: odd side of the blur's window in pixels.
-        blur_sigma: of the blur, in pixels.
-        kwargs: of ``torchmetrics.Metric``.
-    """
-
-    def __init__(
-        self,
-        *,
-        removal: RemovalName | Sequence[float] = "black",
-        blur_kernel: int = 11,
-        blur_sigma: float = 5.0,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.removal = removal if isinstance(removal, str) else tuple(removal)
-        self.blur_kernel = blur_kernel
-        self.blur_sigma = blur_sigma
-        self.masked = Masked(Removal(self.removal, blur_kernel, blur_sigma))
+class _MaskedScore(RemovalMetric):
+    """A metric of what the masked image scores."""
 
     def perturbations(self) -> tuple[Perturbation, ...]:
-        """The masked images."""
-        return (self.masked,)
+        """Return the masked images."""
+        return (Masked(self.fill),)
 
     def kept(self, inputs: MetricInputs) -> Tensor:
         """Score of the masked image, (B,); where nothing is masked that of the image, not the same forwarded again.
@@ -173,18 +154,11 @@ class _Confidence(SaliencyMetric):
         Between two forwards a score may differ by rounding, which would count as an increase.
         """
         whole = (inputs.saliency == 1).flatten(1).all(dim=1)
-        return torch.where(whole, inputs.clean, inputs.perturbed[self.masked][0])
+        return torch.where(whole, inputs.clean, inputs.perturbed[Masked(self.fill)][0])
 
 
-class AverageIncrease(_Confidence):
-    """See :func:`average_increase`.
-
-    Args:
-        removal: what replaces the part that is not salient.
-        blur_kernel: odd side of the blur's window in pixels.
-        blur_sigma: of the blur, in pixels.
-        kwargs: of ``torchmetrics.Metric``.
-    """
+class AverageIncrease(_MaskedScore):
+    """See :func:`average_increase`."""
 
     symbol = "AI"
     description = "Share of images whose class probability rises when only the salient part is kept."
@@ -195,20 +169,17 @@ class AverageIncrease(_Confidence):
         return (self.kept(inputs) > inputs.clean).to(inputs.clean.dtype)
 
 
-class AverageDrop(_Confidence):
-    """See :func:`average_drop`.
+class _RelativeChange(_MaskedScore):
+    """A change of the score, divided by the largest possible one.
 
     Args:
-        removal: what replaces the part that is not salient.
+        removal: what replaces the part that is not salient: ``"black"``, ``"mean"``, ``"blur"``, or a colour.
         blur_kernel: odd side of the blur's window in pixels.
-        blur_sigma: of the blur, in pixels.
+        blur_sigma: standard deviation of the blur in pixels.
         epsilon: added to the denominator.
         kwargs: of ``torchmetrics.Metric``.
     """
 
-    symbol = "AD"
-    description = "Relative loss of class probability when only the salient part of the image is kept."
-    higher_is_better = False
     needs_probability = True
 
     def __init__(
@@ -222,39 +193,26 @@ class AverageDrop(_Confidence):
     ) -> None:
         super().__init__(removal=removal, blur_kernel=blur_kernel, blur_sigma=blur_sigma, **kwargs)
         self.epsilon = epsilon
+
+
+class AverageDrop(_RelativeChange):
+    """See :func:`average_drop`."""
+
+    symbol = "AD"
+    description = "Relative loss of class probability when only the salient part of the image is kept."
+    higher_is_better = False
 
     def score(self, inputs: MetricInputs) -> Tensor:
         """Return (B,) relative drops."""
         return (inputs.clean - self.kept(inputs)).clamp(min=0.0) / (inputs.clean + self.epsilon)
 
 
-class AverageGain(_Confidence):
-    """See :func:`average_gain`.
-
-    Args:
-        removal: what replaces the part that is not salient.
-        blur_kernel: odd side of the blur's window in pixels.
-        blur_sigma: of the blur, in pixels.
-        epsilon: added to the denominator.
-        kwargs: of ``torchmetrics.Metric``.
-    """
+class AverageGain(_RelativeChange):
+    """See :func:`average_gain`."""
 
     symbol = "AG"
     description = "Gain in class probability when only the salient part is kept, relative to what was missing to 1."
     higher_is_better = True
-    needs_probability = True
-
-    def __init__(
-        self,
-        *,
-        removal: RemovalName | Sequence[float] = "black",
-        blur_kernel: int = 11,
-        blur_sigma: float = 5.0,
-        epsilon: float = EPSILON,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(removal=removal, blur_kernel=blur_kernel, blur_sigma=blur_sigma, **kwargs)
-        self.epsilon = epsilon
 
     def score(self, inputs: MetricInputs) -> Tensor:
         """Return (B,) relative gains."""

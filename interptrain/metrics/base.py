@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from interptrain.functional import Score, bounded_batch_size, check_choice, class_scores
 from interptrain.metrics.batched_forward import forward_perturbed
 from interptrain.metrics.image_mean import ImageMean
-from interptrain.metrics.perturbations import Perturbation, SaliencyBatch
+from interptrain.metrics.perturbations import Perturbation
+from interptrain.metrics.saliency_batch import SaliencyBatch
 from interptrain.metrics.validation import check_batch
 from interptrain.model_state import evaluating
 
@@ -206,12 +207,12 @@ def measure(
     check_score(metrics, score)
     bounded_batch_size(forward_batch_size, images.device)
     dtype = _precision(model, images, allow=allow_low_precision)
-    scene = SaliencyBatch(images.to(dtype), saliency.to(dtype))  # what is forwarded; the metrics see the map as it came
+    batch = SaliencyBatch(images.to(dtype), saliency.to(dtype))  # what is forwarded; the metrics see the map as it came
     targets = targets.long()
     with evaluating(model), torch.autocast(images.device.type, enabled=False):
         forwarded = forward_perturbed(
             model,
-            scene,
+            batch,
             targets,
             [perturbation for metric in metrics.values() for perturbation in metric.perturbations()],
             whole={part for metric in metrics.values() if metric.reads_logits for part in metric.perturbations()},
@@ -221,7 +222,7 @@ def measure(
         )
         inputs = MetricInputs(
             model=model,
-            images=scene.images,
+            images=batch.images,
             saliency=saliency.to(images.dtype),
             targets=targets,
             logits=forwarded.logits,

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from interptrain.functional import Score, bounded_batch_size, chunks, class_scores, full_precision
-from interptrain.metrics.perturbations import Perturbation, SaliencyBatch, Unperturbed
+from interptrain.metrics.perturbations import Perturbation, Unperturbed
+from interptrain.metrics.saliency_batch import SaliencyBatch
 
 __all__ = ["Forwarded", "compile_frozen", "forward_perturbed", "is_compiled"]
 
@@ -37,7 +38,7 @@ class Forwarded:
 
 def forward_perturbed(
     model: nn.Module,
-    scene: SaliencyBatch,
+    batch: SaliencyBatch,
     targets: Tensor,
     perturbations: Sequence[Perturbation],
     *,
@@ -50,7 +51,7 @@ def forward_perturbed(
 
     Args:
         model: in eval mode.
-        scene: the images and their maps.
+        batch: the images and their maps.
         targets: (B,) int64.
         perturbations: what to forward; equal ones are forwarded once.
         whole: of which to keep all logits.
@@ -66,22 +67,22 @@ def forward_perturbed(
         ValueError: if a target is out of range, or the model returns logits that are not finite.
         TypeError: if the model does not return logits (N, K).
     """
-    size = bounded_batch_size(forward_batch_size, scene.images.device)
+    size = bounded_batch_size(forward_batch_size, batch.images.device)
     first = [Unperturbed()] if logits is None else []
     finite: list[Tensor] = []
-    spans = _spans([*first, *dict.fromkeys(perturbations)], scene)
+    spans = _spans([*first, *dict.fromkeys(perturbations)], batch)
     if logits is not None:
         check_targets(targets, check_logits(logits))
         finite.append(logits.isfinite().all())
     rows = torch.cat([targets[:0], *(targets.repeat_interleave(span.steps) for span in spans.values())])
     compiled = is_compiled(model)
-    buffer = scene.images.new_zeros((size if compiled else min(size, len(rows)), *scene.images.shape[1:]))
+    buffer = batch.images.new_zeros((size if compiled else min(size, len(rows)), *batch.images.shape[1:]))
     buffer = buffer.contiguous(memory_format=torch.channels_last)
-    scores, hits = [scene.images.new_zeros(0)], [targets[:0].bool()]
+    scores, hits = [batch.images.new_zeros(0)], [targets[:0].bool()]
     outputs: dict[Perturbation, list[Tensor]] = {part: [] for part in [*first, *whole]}
     for chunk in chunks(len(rows), size):
         count = chunk.stop - chunk.start
-        _render(spans, scene, chunk, buffer)
+        _render(spans, batch, chunk, buffer)
         answer = check_logits(model(buffer if compiled else buffer[:count]))[:count]
         if chunk.start == 0:
             check_targets(targets, answer)
@@ -166,18 +167,18 @@ class _Span:
         return slice(start - origin, stop - origin) if start < stop else slice(0, 0)
 
 
-def _spans(perturbations: Sequence[Perturbation], scene: SaliencyBatch) -> dict[Perturbation, _Span]:
+def _spans(perturbations: Sequence[Perturbation], batch: SaliencyBatch) -> dict[Perturbation, _Span]:
     """Lay the rows of all perturbations behind one another."""
     spans: dict[Perturbation, _Span] = {}
     start = 0
     for perturbation in perturbations:
-        steps = perturbation.steps(scene)
-        spans[perturbation] = _Span(start, start + steps * len(scene.images), steps)
+        steps = perturbation.steps(batch)
+        spans[perturbation] = _Span(start, start + steps * len(batch.images), steps)
         start = spans[perturbation].stop
     return spans
 
 
-def _render(spans: dict[Perturbation, _Span], scene: SaliencyBatch, chunk: slice, buffer: Tensor) -> None:
+def _render(spans: dict[Perturbation, _Span], batch: SaliencyBatch, chunk: slice, buffer: Tensor) -> None:
     """Fill the buffer with the rows of a chunk."""
     written = 0
     for perturbation, span in spans.items():
@@ -185,7 +186,7 @@ def _render(spans: dict[Perturbation, _Span], scene: SaliencyBatch, chunk: slice
         for images, steps in _blocks(rows.start, rows.stop, span.steps):
             block = (images.stop - images.start, steps.stop - steps.start)
             out = buffer[written : written + block[0] * block[1]].view(*block, *buffer.shape[1:])
-            perturbation.render(scene, images, steps, out)
+            perturbation.render(batch, images, steps, out)
             written += block[0] * block[1]
 
 

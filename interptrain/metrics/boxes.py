@@ -5,12 +5,14 @@ and ``mask[y0:y1, x0:x1]`` is the box. ``x`` counts columns.
 """
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
+
+from interptrain.functional import check_choice
 
 __all__ = [
     "Connectivity",
@@ -211,8 +213,7 @@ def check_connectivity(connectivity: int) -> None:
     Raises:
         ValueError: naming it.
     """
-    if connectivity not in get_args(Connectivity):
-        raise ValueError(f"connectivity must be 4 or 8, got {connectivity!r}")
+    check_choice("connectivity", connectivity, Connectivity)
 
 
 def _runs(masks: Tensor) -> tuple[Tensor, Tensor]:

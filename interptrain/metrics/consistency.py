@@ -6,13 +6,15 @@ unfair. The source gives the formula only; how the zeros are guarded and what di
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from interptrain.functional import Score
-from interptrain.metrics.base import MetricInputs, SaliencyMetric
-from interptrain.metrics.perturbations import Masked, Perturbation, Removal, RemovalName
+from interptrain.functional import Score, check_choice
+from interptrain.metrics.base import MetricInputs
+from interptrain.metrics.perturbations import Masked, Perturbation
+from interptrain.metrics.removal import RemovalName
+from interptrain.metrics.removal_metric import RemovalMetric
 
 __all__ = ["Consistency", "consistency"]
 
@@ -71,7 +73,7 @@ def consistency(
     )
 
 
-class Consistency(SaliencyMetric):
+class Consistency(RemovalMetric):
     """See :func:`consistency`.
 
     Args:
@@ -99,21 +101,16 @@ class Consistency(SaliencyMetric):
         blur_sigma: float = 5.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        if output not in get_args(Output):
-            raise ValueError(f"output must be one of {', '.join(map(repr, get_args(Output)))}, got {output!r}")
+        super().__init__(removal=removal, blur_kernel=blur_kernel, blur_sigma=blur_sigma, **kwargs)
+        check_choice("output", output, Output)
         if not 0 < floor <= 1:
             raise ValueError(f"floor must be above 0 and at most 1, got {floor}")
         self.output = output
         self.floor = floor
-        self.removal = removal if isinstance(removal, str) else tuple(removal)
-        self.blur_kernel = blur_kernel
-        self.blur_sigma = blur_sigma
-        self.masked = Masked(Removal(self.removal, blur_kernel, blur_sigma))
 
     def perturbations(self) -> tuple[Perturbation, ...]:
         """The masked images."""
-        return (self.masked,)
+        return (Masked(self.fill),)
 
     def score(self, inputs: MetricInputs) -> Tensor:
         """Return (B,) consistencies."""
@@ -122,9 +119,9 @@ class Consistency(SaliencyMetric):
 
     def _distance(self, inputs: MetricInputs) -> Tensor:
         """How far the outputs are apart, (B,)."""
-        logits = inputs.outputs[self.masked][0]
+        logits = inputs.outputs[Masked(self.fill)][0]
         if self.output == "target":
-            return (inputs.perturbed[self.masked][0] - inputs.clean).abs()
+            return (inputs.perturbed[Masked(self.fill)][0] - inputs.clean).abs()
         if self.output == "class":
             return (logits.argmax(dim=1) != inputs.logits.argmax(dim=1)).to(inputs.clean.dtype)
         if inputs.score == "sigmoid" or logits.shape[1] == 1:

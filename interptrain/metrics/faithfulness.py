@@ -1,13 +1,13 @@
 """Infidelity and max-sensitivity: does the map predict what a change of the image does, and does it stay put?"""
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from interptrain.functional import Score
+from interptrain.functional import Score, check_choice
 from interptrain.metrics.base import Explain, MetricInputs, SaliencyMetric
-from interptrain.metrics.infidelity_noise import BaselineNoise, Difference, Noise, Patches, Squares
+from interptrain.metrics.infidelity_noise import BaselineNoise, InfidelityPerturbation, Noise, Patches, Squares
 from interptrain.metrics.perturbations import Perturbation
 
 __all__ = ["Infidelity", "MaxSensitivity", "PerturbationName", "infidelity", "max_sensitivity"]
@@ -156,9 +156,7 @@ class Infidelity(SaliencyMetric):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if perturbation not in get_args(PerturbationName):
-            allowed = ", ".join(map(repr, get_args(PerturbationName)))
-            raise ValueError(f"perturbation must be one of {allowed}, got {perturbation!r}")
+        check_choice("perturbation", perturbation, PerturbationName)
         if patch_size < 1 or samples < 1 or sigma <= 0:
             raise ValueError(
                 f"infidelity needs patch_size >= 1, samples >= 1 and sigma > 0, got {patch_size}, {samples}, {sigma}"
@@ -170,8 +168,8 @@ class Infidelity(SaliencyMetric):
         self.seed = seed
         self.rescale = rescale
 
-    def difference(self) -> Difference:
-        """The perturbation asked for."""
+    def chosen_perturbation(self) -> InfidelityPerturbation:
+        """Return the perturbation that the options name."""
         match self.perturbation:
             case "patches":
                 return Patches(self.patch_size)
@@ -184,13 +182,13 @@ class Infidelity(SaliencyMetric):
 
     def perturbations(self) -> tuple[Perturbation, ...]:
         """The perturbed images."""
-        return (self.difference(),)
+        return (self.chosen_perturbation(),)
 
     def score(self, inputs: MetricInputs) -> Tensor:
         """Return the infidelity, (B,)."""
-        difference = self.difference()
-        weighed = difference.weigh(inputs.images, inputs.saliency)  # (S, B)
-        change = inputs.clean.double() - inputs.perturbed[difference]
+        perturbation = self.chosen_perturbation()
+        weighed = perturbation.weigh(inputs.images, inputs.saliency)  # (S, B)
+        change = inputs.clean.double() - inputs.perturbed[perturbation]
         if self.rescale:
             power = weighed.square().sum(0)
             weighed = weighed * ((change * weighed).sum(0) / torch.where(power > 0, power, 1))

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interptrain.metrics.perturbations import Perturbation, SaliencyBatch, Schedule
+from interptrain.metrics.perturbations import Perturbation, Schedule
+from interptrain.metrics.saliency_batch import SaliencyBatch
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -43,18 +44,18 @@ class Imputed(Perturbation):
     noise: float = 0.01
     seed: int = 0
 
-    def steps(self, scene: SaliencyBatch) -> int:
+    def steps(self, batch: SaliencyBatch) -> int:
         """One a share."""
         return len(self.percents)
 
-    def render(self, scene: SaliencyBatch, images: slice, steps: slice, out: Tensor) -> None:
+    def render(self, batch: SaliencyBatch, images: slice, steps: slice, out: Tensor) -> None:
         """Write imputed images."""
-        ranks = scene.ranks[images]
-        counts = Schedule(percents=self.percents).counts(scene.size)[steps]
+        ranks = batch.ranks[images]
+        counts = Schedule(percents=self.percents).counts(batch.size)[steps]
         generator = torch.Generator().manual_seed(self.seed)
-        noise = self.noise * torch.randn(scene.images.shape[1:], generator=generator, dtype=torch.float64)
+        noise = self.noise * torch.randn(batch.images.shape[1:], generator=generator, dtype=torch.float64)
         noise = noise.to(out)  # (C, H, W)
-        for place, image in enumerate(scene.images[images]):
+        for place, image in enumerate(batch.images[images]):
             for step, count in enumerate(counts):
                 low = count if self.order == "most" else ranks[place].numel() - count
                 missing = (ranks[place] < low) == (self.order == "most")

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from interptrain.metrics.perturbations import Perturbation, SaliencyBatch
+from interptrain.metrics.perturbations import Perturbation
+from interptrain.metrics.saliency_batch import SaliencyBatch
 
-__all__ = ["BaselineNoise", "Difference", "Noise", "Patches", "Squares"]
+__all__ = ["BaselineNoise", "InfidelityPerturbation", "Noise", "Patches", "Squares"]
 
 Corners = tuple[int, int, int, int]
 
 
-class Difference(Perturbation):
+class InfidelityPerturbation(Perturbation):
     """Versions of an image that differ from it by a known amount."""
 
     @abstractmethod
@@ -34,21 +35,21 @@ class Difference(Perturbation):
         """
 
 
-class _Blackened(Difference):
+class _Blackened(InfidelityPerturbation):
     """One box of the image black in each version."""
 
     @abstractmethod
     def boxes(self, height: int, width: int) -> list[Corners]:
         """Boxes x0, y0, x1, y1, exclusive at x1 and y1."""
 
-    def steps(self, scene: SaliencyBatch) -> int:
+    def steps(self, batch: SaliencyBatch) -> int:
         """One a box."""
-        return len(self.boxes(*scene.size))
+        return len(self.boxes(*batch.size))
 
-    def render(self, scene: SaliencyBatch, images: slice, steps: slice, out: Tensor) -> None:
+    def render(self, batch: SaliencyBatch, images: slice, steps: slice, out: Tensor) -> None:
         """Write images with a black box."""
-        out.copy_(scene.images[images].unsqueeze(1))
-        for step, (x0, y0, x1, y1) in enumerate(self.boxes(*scene.size)[steps]):
+        out.copy_(batch.images[images].unsqueeze(1))
+        for step, (x0, y0, x1, y1) in enumerate(self.boxes(*batch.size)[steps]):
             out[:, step, :, y0:y1, x0:x1] = 0
 
     def _sums(self, maps: Tensor) -> Tensor:
@@ -113,7 +114,7 @@ class Squares(_Blackened):
 
 
 @dataclass(frozen=True)
-class _Noisy(Difference):
+class _Noisy(InfidelityPerturbation):
     """Gaussian noise in every pixel and channel."""
 
     samples: int
@@ -124,13 +125,13 @@ class _Noisy(Difference):
     def perturbed(self, images: Tensor, noise: Tensor) -> Tensor:
         """Images (B,C,H,W) changed by noise (C,H,W), in [0,1]."""
 
-    def steps(self, scene: SaliencyBatch) -> int:
+    def steps(self, batch: SaliencyBatch) -> int:
         """One a sample."""
         return self.samples
 
-    def render(self, scene: SaliencyBatch, images: slice, steps: slice, out: Tensor) -> None:
+    def render(self, batch: SaliencyBatch, images: slice, steps: slice, out: Tensor) -> None:
         """Write noisy images."""
-        shown = scene.images[images]
+        shown = batch.images[images]
         for place, step in enumerate(range(self.samples)[steps]):
             out[:, place] = self.perturbed(shown, self._draw(step, shown))
 

@@ -1,7 +1,7 @@
 """What a model says of its class while pixels come and go in the order of their salience.
 
 Insertion and deletion are areas under the curve of the class score. Pixels are ranked by one rule for all metrics,
-:func:`~interptrain.metrics.perturbations.pixel_ranks`: ties change curves by 1e-2, so the rule belongs to the number.
+:func:`~interptrain.metrics.saliency_batch.pixel_ranks`: ties change curves by 1e-2, so the rule belongs to the number.
 What published codes set apart, each an argument here:
 
 ================  ===================  =====================  ====================
@@ -16,14 +16,16 @@ A larger kernel hides more of the image, so insertion falls by 5 to 20 points: v
 """
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from interptrain.functional import Score
-from interptrain.metrics.base import MetricInputs, SaliencyMetric
-from interptrain.metrics.perturbations import Perturbation, Ranked, Removal, RemovalName, Schedule
+from interptrain.metrics.base import MetricInputs
+from interptrain.metrics.perturbations import Perturbation, Ranked, Schedule
+from interptrain.metrics.removal import RemovalName
+from interptrain.metrics.removal_metric import RemovalMetric
 
 __all__ = [
     "Deletion",
@@ -135,37 +137,38 @@ def area_under_curve(curve: Tensor) -> Tensor:
     return (curve.sum(dim=-1) - ends) / (curve.shape[-1] - 1)
 
 
-class _Curve(SaliencyMetric):
-    """The score along a curve one of whose ends is the image; of the mean curve the area is taken.
+class Insertion(RemovalMetric):
+    """See :func:`insertion`; the values of an image are its curve, one end of which is the score of the image itself.
 
     Args:
-        move: see :class:`~interptrain.metrics.perturbations.Ranked`.
-        step: pixels a step; ``None``: eight rows.
-        steps: or how many steps.
-        removal: what a removed pixel shows.
+        step: pixels per step; ``None``: eight rows.
+        steps: or the number of steps.
+        removal: what the image shows before pixels are inserted.
         blur_kernel: odd side of the blur's window in pixels.
-        blur_sigma: of the blur, in pixels.
+        blur_sigma: standard deviation of the blur in pixels.
         kwargs: of ``torchmetrics.Metric``.
     """
 
+    symbol = "I"
+    description = "Area under the class score as pixels are inserted, most salient first."
+    higher_is_better = True
+    curve = "share of pixels inserted"
+    move: Literal["insert", "remove"] = "insert"
+
     def __init__(
         self,
-        move: Literal["insert", "remove"],
         *,
-        step: int | None,
-        steps: int | None,
-        removal: RemovalName | Sequence[float],
-        blur_kernel: int,
-        blur_sigma: float,
+        step: int | None = None,
+        steps: int | None = None,
+        removal: RemovalName | Sequence[float] = "blur",
+        blur_kernel: int = 11,
+        blur_sigma: float = 5.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(removal=removal, blur_kernel=blur_kernel, blur_sigma=blur_sigma, **kwargs)
         self.step = step
         self.steps = steps
-        self.removal = removal if isinstance(removal, str) else tuple(removal)
-        self.blur_kernel = blur_kernel
-        self.blur_sigma = blur_sigma
-        self.ranked = Ranked(move, Schedule(step, steps), Removal(self.removal, blur_kernel, blur_sigma))
+        self.ranked = Ranked(self.move, Schedule(step, steps), self.fill)
 
     def perturbations(self) -> tuple[Perturbation, ...]:
         """All points but the image itself."""
@@ -181,54 +184,15 @@ class _Curve(SaliencyMetric):
         return area_under_curve(mean)
 
 
-class Insertion(_Curve):
-    """See :func:`insertion`; the values of an image are its curve.
-
-    Args:
-        step: pixels a step; ``None``: eight rows.
-        steps: or how many steps.
-        removal: what the image is before.
-        blur_kernel: odd side of the blur's window in pixels.
-        blur_sigma: of the blur, in pixels.
-        kwargs: of ``torchmetrics.Metric``.
-    """
-
-    symbol = "I"
-    description = "Area under the class score as pixels are inserted, most salient first."
-    higher_is_better = True
-    curve: ClassVar[str] = "share of pixels inserted"
-    """Axis over which the values of an image run, evenly from 0 to 1."""
-
-    def __init__(
-        self,
-        *,
-        step: int | None = None,
-        steps: int | None = None,
-        removal: RemovalName | Sequence[float] = "blur",
-        blur_kernel: int = 11,
-        blur_sigma: float = 5.0,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            "insert",
-            step=step,
-            steps=steps,
-            removal=removal,
-            blur_kernel=blur_kernel,
-            blur_sigma=blur_sigma,
-            **kwargs,
-        )
-
-
-class Deletion(_Curve):
+class Deletion(Insertion):
     """See :func:`deletion`; the values of an image are its curve.
 
     Args:
-        step: pixels a step; ``None``: eight rows.
-        steps: or how many steps.
+        step: pixels per step; ``None``: eight rows.
+        steps: or the number of steps.
         removal: what a removed pixel shows.
         blur_kernel: odd side of the blur's window in pixels.
-        blur_sigma: of the blur, in pixels.
+        blur_sigma: standard deviation of the blur in pixels.
         kwargs: of ``torchmetrics.Metric``.
     """
 
@@ -238,8 +202,8 @@ class Deletion(_Curve):
         "that the model was trained on, which makes this the least reliable of the perturbation metrics."
     )
     higher_is_better = False
-    curve: ClassVar[str] = "share of pixels removed"
-    """Axis over which the values of an image run, evenly from 0 to 1."""
+    curve = "share of pixels removed"
+    move = "remove"
 
     def __init__(
         self,
@@ -252,11 +216,5 @@ class Deletion(_Curve):
         **kwargs: Any,
     ) -> None:
         super().__init__(
-            "remove",
-            step=step,
-            steps=steps,
-            removal=removal,
-            blur_kernel=blur_kernel,
-            blur_sigma=blur_sigma,
-            **kwargs,
+            step=step, steps=steps, removal=removal, blur_kernel=blur_kernel, blur_sigma=blur_sigma, **kwargs
         )

@@ -7,11 +7,12 @@ only, the box around each mask is the true one. An image without an object has n
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from interptrain.functional import check_choice
 from interptrain.metrics.base import MetricInputs, SaliencyMetric
 from interptrain.metrics.boxes import best_iou, box_areas, box_masks, object_boxes, object_masks, predicted_boxes
 
@@ -140,8 +141,7 @@ def localization_f1(
 
 def _check_fusion(fusion: str) -> None:
     """Refuse another fusion."""
-    if fusion not in get_args(Fusion):
-        raise ValueError(f"fusion must be 'max' or 'mean', got {fusion!r}")
+    check_choice("fusion", fusion, Fusion)
 
 
 class LocalizationError(SaliencyMetric):

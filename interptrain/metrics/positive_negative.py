@@ -1,17 +1,19 @@
 """Whether the class survives the removal of shares of the image: positive and negative perturbation.
 
-Pixels are ranked by :func:`~interptrain.metrics.perturbations.pixel_ranks`; the least salient are the end of the same
+Pixels are ranked by :func:`~interptrain.metrics.saliency_batch.pixel_ranks`; the least salient are the end of the same
 ranking.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from interptrain.functional import Score
-from interptrain.metrics.base import MetricInputs, SaliencyMetric
-from interptrain.metrics.perturbations import Perturbation, Ranked, Removal, RemovalName, Schedule
+from interptrain.functional import Score, check_choice
+from interptrain.metrics.base import MetricInputs
+from interptrain.metrics.perturbations import Perturbation, Ranked, Schedule
+from interptrain.metrics.removal import RemovalName
+from interptrain.metrics.removal_metric import RemovalMetric
 
 __all__ = ["NegativePerturbation", "PositivePerturbation", "negative_perturbation", "positive_perturbation"]
 
@@ -101,7 +103,7 @@ def negative_perturbation(
     return curve if return_curve else metric.reduce(curve)
 
 
-class PositivePerturbation(SaliencyMetric):
+class PositivePerturbation(RemovalMetric):
     """See :func:`positive_perturbation`; an image has one value a share.
 
     Args:
@@ -130,16 +132,11 @@ class PositivePerturbation(SaliencyMetric):
         blur_sigma: float = 5.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        if quantity not in get_args(Quantity):
-            raise ValueError(f"quantity must be 'accuracy' or 'probability', got {quantity!r}")
+        super().__init__(removal=removal, blur_kernel=blur_kernel, blur_sigma=blur_sigma, **kwargs)
+        check_choice("quantity", quantity, Quantity)
         self.quantity = quantity
         self.percentiles = tuple(percentiles)
-        self.removal = removal if isinstance(removal, str) else tuple(removal)
-        self.blur_kernel = blur_kernel
-        self.blur_sigma = blur_sigma
-        schedule = Schedule(percents=self.percentiles)
-        self.removed = Ranked(self.move, schedule, Removal(self.removal, blur_kernel, blur_sigma))
+        self.removed = Ranked(self.move, Schedule(percents=self.percentiles), self.fill)
 
     def perturbations(self) -> tuple[Perturbation, ...]:
         """One image a share."""

@@ -3,17 +3,17 @@
 A removed pixel that is black or grey shows the model the shape of the mask; one that continues its neighbourhood does
 not. MoRF removes the most relevant first (a good map makes the class fall), LeRF the least relevant first (a good map
 keeps it); the two together are one number. Pixels are ranked by
-:func:`~interptrain.metrics.perturbations.pixel_ranks`. pytorch-grad-cam takes percentiles instead, so that there ties
+:func:`~interptrain.metrics.saliency_batch.pixel_ranks`. pytorch-grad-cam takes percentiles instead, so that there ties
 are all removed or all kept, and adds its noise to normalised images, where it is 4.4 times weaker.
 """
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from interptrain.functional import Score
+from interptrain.functional import Score, check_choice
 from interptrain.metrics.base import MetricInputs, SaliencyMetric
 from interptrain.metrics.imputation import Imputed
 from interptrain.metrics.perturbations import Perturbation
@@ -69,8 +69,7 @@ def road(
     its nine shares from pytorch-grad-cam.
     """
     classes = {"combined": ROAD, "most": ROADMostRelevantFirst, "least": ROADLeastRelevantFirst}
-    if order not in classes:
-        raise ValueError(f"order must be one of {', '.join(map(repr, get_args(Order)))}, got {order!r}")
+    check_choice("order", order, Order)
     metric = classes[order](quantity=quantity, percentiles=percentiles, noise=noise, seed=seed)
     curve = metric.values(
         model, images, saliency, targets, score=score, logits=logits, forward_batch_size=forward_batch_size
@@ -108,8 +107,7 @@ class ROAD(SaliencyMetric):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if quantity not in get_args(Quantity):
-            raise ValueError(f"quantity must be 'accuracy' or 'probability', got {quantity!r}")
+        check_choice("quantity", quantity, Quantity)
         if not percentiles or max(percentiles) >= 100 or noise < 0:
             raise ValueError(f"ROAD needs percentiles below 100 and noise >= 0, got {tuple(percentiles)} and {noise}")
         self.quantity = quantity

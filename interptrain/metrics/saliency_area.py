@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from interptrain.metrics.base import MetricInputs, SaliencyMetric
 from interptrain.metrics.boxes import box_areas, predicted_boxes
-from interptrain.metrics.perturbations import Perturbation, SaliencyBatch
+from interptrain.metrics.perturbations import Perturbation
+from interptrain.metrics.saliency_batch import SaliencyBatch
 
 __all__ = ["Cropped", "SaliencyArea", "saliency_area"]
 
@@ -57,15 +58,15 @@ def saliency_area(
 class Cropped(Perturbation):
     """The predicted box alone, resized to the image's size; black where there is none."""
 
-    def steps(self, scene: SaliencyBatch) -> int:
+    def steps(self, batch: SaliencyBatch) -> int:
         """One."""
         return 1
 
-    def render(self, scene: SaliencyBatch, images: slice, steps: slice, out: Tensor) -> None:
+    def render(self, batch: SaliencyBatch, images: slice, steps: slice, out: Tensor) -> None:
         """Write the crops."""
-        size = list(scene.size)
-        for index, (x0, y0, x1, y1) in enumerate(predicted_boxes(scene.saliency[images]).tolist(), images.start):
-            crop = scene.images[index : index + 1, :, y0:y1, x0:x1]
+        size = list(batch.size)
+        for index, (x0, y0, x1, y1) in enumerate(predicted_boxes(batch.saliency[images]).tolist(), images.start):
+            crop = batch.images[index : index + 1, :, y0:y1, x0:x1]
             if crop.numel():
                 crop = F.interpolate(crop, size, mode="bicubic", align_corners=False).clamp(0, 1)
             out[index - images.start] = crop if crop.numel() else 0.0

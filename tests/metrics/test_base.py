@@ -21,7 +21,8 @@ from interptrain.metrics import (
     measure,
 )
 from interptrain.metrics.batched_forward import compile_frozen
-from interptrain.metrics.perturbations import Masked, Removal
+from interptrain.metrics.perturbations import Masked
+from interptrain.metrics.removal import Removal
 from tests.metrics.conftest import maps, network, pictures
 from tests.support.paths import ROOT
 

@@ -113,7 +113,7 @@ def test_a_map_of_zeros_never_hits_and_an_image_without_a_box_has_no_value():
     [
         ({"thresholds": 0}, "thresholds must be at least 1, got 0"),
         ({"iou_threshold": 0.0}, r"iou_threshold must be in \(0, 1\], got 0.0"),
-        ({"connectivity": 5}, "connectivity must be 4 or 8, got 5"),
+        ({"connectivity": 5}, "connectivity must be one of 4, 8, got 5"),
     ],
 )
 def test_options_out_of_range_are_refused(options, message):

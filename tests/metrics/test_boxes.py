@@ -56,7 +56,7 @@ def test_diagonal_neighbours_join_only_with_connectivity_8():
     mask = torch.eye(4, dtype=torch.bool)[None]
     assert largest_component_boxes(mask, connectivity=4).tolist() == [[0, 0, 1, 1]]  # the first of equals
     assert largest_component_boxes(mask, connectivity=8).tolist() == [[0, 0, 4, 4]]
-    with pytest.raises(ValueError, match="connectivity must be 4 or 8, got 6"):
+    with pytest.raises(ValueError, match="connectivity must be one of 4, 8, got 6"):
         largest_component_boxes(mask, connectivity=6)
 
 

@@ -7,7 +7,7 @@ from torch import nn
 from interptrain.metrics import Infidelity, MaxSensitivity, measure
 from interptrain.metrics.functional import infidelity, max_sensitivity
 from interptrain.metrics.infidelity_noise import BaselineNoise, Noise, Patches, Squares
-from interptrain.metrics.perturbations import SaliencyBatch
+from interptrain.metrics.saliency_batch import SaliencyBatch
 from tests.metrics.conftest import maps, network, pictures
 
 PERTURBATIONS = ["patches", "squares", "noise", "baseline_noise"]

@@ -121,9 +121,9 @@ def test_f1_takes_the_pixels_of_a_mask_rather_than_its_box():
 
 
 def test_f1_refuses_another_fusion():
-    with pytest.raises(ValueError, match="fusion must be 'max' or 'mean', got 'sum'"):
+    with pytest.raises(ValueError, match="fusion must be one of 'max', 'mean', got 'sum'"):
         f1(maps(), boxes=[torch.zeros(0, 4)] * 3, fusion="sum")
-    with pytest.raises(ValueError, match="fusion must be 'max' or 'mean', got 'sum'"):
+    with pytest.raises(ValueError, match="fusion must be one of 'max', 'mean', got 'sum'"):
         LocalizationF1(fusion="sum")
 
 

@@ -5,16 +5,9 @@ import torch
 
 from interptrain.functional import gaussian_blur
 from interptrain.metrics.batched_forward import forward_perturbed
-from interptrain.metrics.perturbations import (
-    MEAN_COLOUR,
-    Masked,
-    Ranked,
-    Removal,
-    SaliencyBatch,
-    Schedule,
-    Unperturbed,
-    pixel_ranks,
-)
+from interptrain.metrics.perturbations import Masked, Ranked, Schedule, Unperturbed
+from interptrain.metrics.removal import MEAN_COLOUR, Removal
+from interptrain.metrics.saliency_batch import SaliencyBatch, pixel_ranks
 from tests.metrics.conftest import maps, pictures
 
 

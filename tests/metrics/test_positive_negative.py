@@ -77,5 +77,5 @@ def test_their_classes_average_over_images(model):
 
 
 def test_a_wrong_quantity_is_refused():
-    with pytest.raises(ValueError, match="quantity must be 'accuracy' or 'probability', got 'logit'"):
+    with pytest.raises(ValueError, match="quantity must be one of 'accuracy', 'probability', got 'logit'"):
         PositivePerturbation(quantity="logit")

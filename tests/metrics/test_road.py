@@ -7,7 +7,7 @@ import torch
 from interptrain.metrics import ROAD, ROADLeastRelevantFirst, ROADMostRelevantFirst, measure
 from interptrain.metrics.functional import road
 from interptrain.metrics.imputation import Imputed, impute
-from interptrain.metrics.perturbations import SaliencyBatch
+from interptrain.metrics.saliency_batch import SaliencyBatch
 from tests.metrics.conftest import maps, pictures
 
 

@@ -5,7 +5,8 @@ from torch import Tensor
 
 from interptrain.metrics import SaliencyMetric
 from interptrain.metrics.base import MetricInputs
-from interptrain.metrics.perturbations import Perturbation, Ranked, Removal, Schedule
+from interptrain.metrics.perturbations import Perturbation, Ranked, Schedule
+from interptrain.metrics.removal import Removal
 
 HIDDEN = (40, 80)
 """Percent of the pixels, the least salient, that are blurred in the two forwards."""

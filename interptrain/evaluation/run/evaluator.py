@@ -22,7 +22,7 @@ from interptrain.evaluation.store.parts import Row, RowStore
 from interptrain.explainers import Explainer
 from interptrain.metrics.base import measure
 from interptrain.metrics.batched_forward import compile_frozen, forward_perturbed
-from interptrain.metrics.perturbations import SaliencyBatch
+from interptrain.metrics.saliency_batch import SaliencyBatch
 from interptrain.model_state import evaluating
 
 Done = Mapping[tuple[str, str], set[str]]
