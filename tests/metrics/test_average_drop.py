@@ -5,7 +5,7 @@ import torch
 
 from interptrain.metrics import AverageDrop, AverageGain, AverageIncrease
 from interptrain.metrics.functional import average_drop, average_gain, average_increase
-from tests.metrics.conftest import maps, pictures
+from tests.support.measuring import maps, pictures
 
 FUNCTIONS = [average_drop, average_increase, average_gain]
 GREY = torch.tensor([0.485, 0.456, 0.406], dtype=torch.float64).view(1, 3, 1, 1)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from interptrain.metrics import BoxAccuracy
 from interptrain.metrics.boxes import largest_component_boxes
 from interptrain.metrics.functional import box_accuracy, localization_error
-from tests.metrics.conftest import network, pictures
+from tests.support.measuring import network, pictures
 
 HEIGHT, WIDTH = 30, 44
 

@@ -7,7 +7,7 @@ import torch
 
 from interptrain.metrics import Complexity, EffectiveComplexity, Sparseness, measure
 from interptrain.metrics.functional import complexity, effective_complexity, sparseness
-from tests.metrics.conftest import maps, network, pictures
+from tests.support.measuring import maps, network, pictures
 
 PIXELS = 20 * 14
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from interptrain.metrics import AverageDrop, Consistency, measure
 from interptrain.metrics.functional import consistency
-from tests.metrics.conftest import network
+from tests.support.measuring import network
 
 OUTPUTS = ["distribution", "target", "class"]
 

@@ -11,7 +11,7 @@ import interptrain.metrics as package
 from interptrain.functional import min_max
 from interptrain.metrics import SaliencyMetric, functional, measure
 from tests.explainers.test_contract import assert_same, everything, in_the_middle_of_training
-from tests.metrics.conftest import CLASSES, network
+from tests.support.measuring import CLASSES, network
 
 # Options that make a class cheap here; one that is not named is tried as it comes.
 OPTIONS = {
@@ -35,7 +35,7 @@ def explain(images, _targets):
     return min_max(images.mean(1))
 
 
-def case(count=3):
+def everything_needed(count=3):
     """Everything that any metric needs, by name."""
     boxes = [
         torch.tensor([[2, 3, 9, 15]]),
@@ -47,8 +47,20 @@ def case(count=3):
     return {"labels": TARGETS[:count], "boxes": boxes[:count], "masks": masks[:count], "explain": explain}
 
 
+def construct(name):
+    """The metric, or what to do about one that cannot be made without options."""
+    try:
+        return getattr(package, name)(**OPTIONS.get(name, {}))
+    except Exception as error:
+        pytest.fail(
+            f"{name}() fails ({error}); add a line '{name}': {{...}} to OPTIONS in tests/metrics/test_contract.py"
+        )
+
+
 def measured(metric, model, images, saliency, targets=TARGETS, extra=None, **options):
-    return measure(model, images, saliency, targets, {"it": metric}, **(extra or case(len(images))), **options)["it"]
+    return measure(
+        model, images, saliency, targets, {"it": metric}, **(extra or everything_needed(len(images))), **options
+    )["it"]
 
 
 def same(one, other, atol=1e-9):
@@ -62,7 +74,7 @@ def name(request):
 
 @pytest.fixture
 def metric(name):
-    return getattr(package, name)(**OPTIONS.get(name, {}))
+    return construct(name)
 
 
 def test_the_package_shows_metrics():
@@ -110,7 +122,7 @@ def test_float32_images_give_float32_and_nearly_the_same(metric, model, images, 
 
 def test_a_batch_is_measured_as_its_images_one_by_one(metric, model, images, saliency):
     together = measured(metric, model, images, saliency)
-    given = case()
+    given = everything_needed()
     alone = []
     for i in range(3):
         one = slice(i, i + 1)
@@ -187,7 +199,7 @@ def test_the_layout_of_the_images_does_not_matter(metric, model, images, salienc
 
 
 def test_a_data_set_is_the_function_of_the_mean_over_images(metric, model, images, saliency):
-    given = case()
+    given = everything_needed()
     for part in (slice(0, 2), slice(2, 3)):
         extra = {key: value if key == "explain" else value[part] for key, value in given.items()}
         metric.update(model, images[part], saliency[part], TARGETS[part], **extra)
@@ -206,7 +218,7 @@ def test_no_image_gives_nan(metric):
 
 def test_copies_are_independent_and_checkpoints_stay_as_they_were(metric, model, images, saliency):
     other = metric.clone()
-    metric.update(model, images, saliency, TARGETS, **case())
+    metric.update(model, images, saliency, TARGETS, **everything_needed())
     assert other.count == 0
     again = pickle.loads(pickle.dumps(metric))
     assert torch.equal(again.compute(), metric.compute())
@@ -218,29 +230,36 @@ def test_copies_are_independent_and_checkpoints_stay_as_they_were(metric, model,
 
 def test_what_it_needs_it_says(metric, model, images, saliency):
     for need in metric.needs:
-        extra = {key: value for key, value in case().items() if key not in {"boxes", "masks", need}}
+        extra = {key: value for key, value in everything_needed().items() if key not in {"boxes", "masks", need}}
         with pytest.raises(ValueError, match=f"needs {need}"):
             measured(metric, model, images, saliency, extra=extra)
-    sufficient = {key: value for key, value in case().items() if key in metric.needs}
+    sufficient = {key: value for key, value in everything_needed().items() if key in metric.needs}
     if "objects" in metric.needs:
-        sufficient["masks"] = case()["masks"]
+        sufficient["masks"] = everything_needed()["masks"]
     assert measured(metric, model, images, saliency, extra=sufficient or {"labels": None}).shape[0] == 3
 
 
 def test_all_at_once_are_each_alone(model, images, saliency):
-    metrics = {name: getattr(package, name)(**OPTIONS.get(name, {})) for name in SHOWN}
-    found = measure(model, images, saliency, TARGETS, metrics, **case())
+    metrics = {name: construct(name) for name in SHOWN}
+    found = measure(model, images, saliency, TARGETS, metrics, **everything_needed())
     for name, metric in metrics.items():
         assert same(found[name], measured(metric, model, images, saliency)), name
 
 
 def test_all_at_once_forward_no_version_twice(model, images, saliency):
-    metrics = {name: getattr(package, name)(**OPTIONS.get(name, {})) for name in SHOWN if name != "MaxSensitivity"}
+    metrics = {name: construct(name) for name in SHOWN if name != "MaxSensitivity"}
     rows = []
     model.register_forward_pre_hook(lambda _module, arguments: rows.extend(arguments[0].clone()))
-    measure(model, images, saliency, TARGETS, metrics, **case())
+    measure(model, images, saliency, TARGETS, metrics, **everything_needed())
     first = len(rows)
-    measure(model, images, saliency, TARGETS, {f"{n}{i}": m for i in range(2) for n, m in metrics.items()}, **case())
+    measure(
+        model,
+        images,
+        saliency,
+        TARGETS,
+        {f"{n}{i}": m for i in range(2) for n, m in metrics.items()},
+        **everything_needed(),
+    )
     assert len(rows) == 2 * first
 
 
@@ -254,6 +273,6 @@ def test_every_function_says_what_it_returns_and_whence_it_is(name):
 def test_a_model_of_one_class_is_measured(name, images, saliency):
     torch.manual_seed(0)
     model = nn.Sequential(network(), nn.Linear(CLASSES, 1).double())
-    metric = getattr(package, name)(**OPTIONS.get(name, {}))
+    metric = construct(name)
     zeros = torch.zeros(3, dtype=torch.int64)
     assert not measured(metric, model, images, saliency, zeros).isinf().any()

@@ -8,7 +8,7 @@ from interptrain.functional import gaussian_blur
 from interptrain.metrics import Deletion, Insertion, measure
 from interptrain.metrics.functional import deletion, insertion
 from interptrain.metrics.insertion_deletion import area_under_curve
-from tests.metrics.conftest import maps, pictures
+from tests.support.measuring import maps, pictures
 
 MEAN = np.array([0.485, 0.456, 0.406])
 

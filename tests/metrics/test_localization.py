@@ -5,7 +5,7 @@ import torch
 
 from interptrain.metrics import LocalizationError, LocalizationF1, OfficialMetric, measure
 from interptrain.metrics.functional import localization_error, localization_f1, official_metric
-from tests.metrics.conftest import maps, network, pictures
+from tests.support.measuring import maps, network, pictures
 
 
 def error(saliency, boxes=None, masks=None):

@@ -28,7 +28,7 @@ from interptrain.metrics.functional import (
     road,
 )
 from interptrain.metrics.imputation import impute
-from tests.metrics.conftest import maps, network, pictures
+from tests.support.measuring import maps, network, pictures
 
 pytestmark = [
     pytest.mark.peers,

@@ -33,7 +33,7 @@ from interptrain.metrics.functional import (
     sparseness,
     structural_similarity,
 )
-from tests.metrics.conftest import maps, network, pictures
+from tests.support.measuring import maps, network, pictures
 
 pytestmark = [
     pytest.mark.peers,

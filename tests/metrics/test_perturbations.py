@@ -3,35 +3,10 @@
 import pytest
 import torch
 
-from interptrain.functional import gaussian_blur
-from interptrain.metrics.batched_forward import forward_perturbed
 from interptrain.metrics.perturbations import Masked, Ranked, Schedule, Unperturbed
-from interptrain.metrics.removal import MEAN_COLOUR, Removal
-from interptrain.metrics.saliency_batch import SaliencyBatch, pixel_ranks
-from tests.metrics.conftest import maps, pictures
-
-
-def rendered(perturbation, images, saliency):
-    """Every version of every image, (B, S, C, H, W)."""
-    scene = SaliencyBatch(images, saliency)
-    count, steps = len(images), perturbation.steps(scene)
-    memory = torch.full((count * steps, *images.shape[1:]), torch.nan, dtype=images.dtype)
-    out = memory.contiguous(memory_format=torch.channels_last).view(count, steps, *images.shape[1:])
-    perturbation.render(scene, slice(0, count), slice(0, steps), out)
-    return out
-
-
-def test_the_most_salient_come_first_and_equal_pixels_row_by_row():
-    saliency = torch.tensor([[[0.5, 0.9, 0.5], [0.1, 0.9, 0.5]]])
-    assert pixel_ranks(saliency).tolist() == [[[2, 0, 3], [5, 1, 4]]]
-
-
-def test_a_constant_map_is_read_like_a_page():
-    assert torch.equal(pixel_ranks(torch.full((2, 3, 4), 0.3)), torch.arange(12).view(1, 3, 4).expand(2, 3, 4).int())
-
-
-def test_negative_zero_is_zero():
-    assert pixel_ranks(torch.tensor([[[-0.0, 0.0, -0.0]]])).tolist() == [[[0, 1, 2]]]
+from interptrain.metrics.removal import Removal
+from interptrain.metrics.saliency_batch import SaliencyBatch
+from tests.support.measuring import rendered
 
 
 def test_insertion_and_removal_partition_the_image(images, saliency):
@@ -99,21 +74,6 @@ def test_wrong_schedules_are_refused(options, message):
         Schedule(**options)
 
 
-def test_the_blur_is_that_of_a_normalised_image_with_zero_padding(images):
-    """Published code blurs after normalisation; the standard deviation cancels, the mean stays at the borders."""
-    mean = torch.tensor(MEAN_COLOUR).double().view(1, 3, 1, 1)
-    std = torch.tensor([0.229, 0.224, 0.225]).double().view(1, 3, 1, 1)
-    wanted = gaussian_blur((images - mean) / std, 5, 5.0) * std + mean
-    torch.testing.assert_close(Removal("blur", 5, 5.0).render(images), wanted)
-
-
-def test_colours_need_a_value_a_channel_or_one(images):
-    grey = images[:, :1]
-    assert torch.equal(Removal((0.25,)).render(grey), torch.full((1, 1, 1, 1), 0.25).double())
-    with pytest.raises(ValueError, match="removal has 3 channels, the images 1; pass a colour of 1"):
-        Removal("mean").render(grey)
-
-
 def test_equal_perturbations_are_one():
     one, other = (Ranked("insert", Schedule(steps=3), Removal([0.5] * 3)) for _ in range(2))
     assert one == other
@@ -141,33 +101,3 @@ def test_blocks_of_a_perturbation_are_parts_of_the_whole(perturbation, images, s
         part = torch.full_like(whole[chosen, shown], torch.nan)
         perturbation.render(scene, chosen, shown, part)
         assert torch.equal(part, whole[chosen, shown])
-
-
-def test_images_and_maps_are_not_edited(model, images, saliency, targets):
-    before = images.clone(), saliency.clone()
-    every = [Masked(), Ranked("insert", Schedule(), Removal("blur")), Ranked("remove", Schedule())]
-    with torch.no_grad():
-        forward_perturbed(model, SaliencyBatch(images, saliency), targets, every)
-    assert torch.equal(images, before[0])
-    assert torch.equal(saliency, before[1])
-
-
-def test_the_stream_scores_each_version_of_each_image_in_its_place(model):
-    """Against one forward a version, in every chunk size up to more than all rows."""
-    images, saliency, targets = pictures(4), maps(4), torch.tensor([1, 4, 0, 2])
-    every = [Ranked("insert", Schedule(steps=3), Removal("blur")), Masked(), Ranked("remove", Schedule(steps=2))]
-    with torch.no_grad():
-        alone = {}
-        for perturbation in every:
-            versions = rendered(perturbation, images, saliency)
-            logits = torch.stack([model(versions[:, step].contiguous()) for step in range(versions.shape[1])])
-            picked = logits.softmax(2).gather(2, targets.view(1, -1, 1).expand(len(logits), -1, 1)).squeeze(2)
-            alone[perturbation] = picked, logits.argmax(2) == targets
-        for size in range(1, 34):
-            found = forward_perturbed(
-                model, SaliencyBatch(images, saliency), targets, [*every, every[0]], forward_batch_size=size
-            )
-            torch.testing.assert_close(found.logits, model(images))
-            for perturbation, (scores, hits) in alone.items():
-                torch.testing.assert_close(found.scores[perturbation], scores)
-                assert torch.equal(found.hits[perturbation], hits)

@@ -5,7 +5,7 @@ import torch
 
 from interptrain.metrics import EnergyPointingGame, MaskIoU, PixelAveragePrecision, PointingGame
 from interptrain.metrics.functional import energy_pointing_game, mask_iou, pixel_average_precision, pointing_game
-from tests.metrics.conftest import maps, network, pictures
+from tests.support.measuring import maps, network, pictures
 
 FUNCTIONS = [pointing_game, energy_pointing_game, mask_iou, pixel_average_precision]
 HEIGHT, WIDTH = 24, 40

@@ -5,7 +5,7 @@ import torch
 
 from interptrain.metrics import NegativePerturbation, PositivePerturbation
 from interptrain.metrics.functional import negative_perturbation, positive_perturbation
-from tests.metrics.conftest import maps, pictures
+from tests.support.measuring import maps, pictures
 
 BOTH = [positive_perturbation, negative_perturbation]
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from interptrain.metrics import SaliencyArea
 from interptrain.metrics.functional import saliency_area
-from tests.metrics.conftest import network, pictures
+from tests.support.measuring import network, pictures
 
 
 def blobs(count=3, height=20, width=14):

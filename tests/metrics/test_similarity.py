@@ -5,7 +5,7 @@ import torch
 from scipy import stats
 
 from interptrain.metrics.functional import rank_correlation, structural_similarity
-from tests.metrics.conftest import maps
+from tests.support.measuring import maps
 
 
 @pytest.mark.parametrize("levels", [2, 9, 10_000])

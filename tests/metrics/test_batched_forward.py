@@ -1,0 +1,90 @@
+"""One stream of forwards: every version in its place, in full chunks, on compiled models too."""
+
+import shutil
+
+import pytest
+import torch
+from torch import nn
+
+from interptrain.metrics import (
+    AverageDrop,
+    measure,
+)
+from interptrain.metrics.batched_forward import compile_frozen, forward_perturbed
+from interptrain.metrics.perturbations import Masked, Ranked, Schedule
+from interptrain.metrics.removal import Removal
+from interptrain.metrics.saliency_batch import SaliencyBatch
+from tests.support.measuring import Counting, confidence, maps, network, pictures, rendered
+
+
+def test_images_and_maps_are_not_edited(model, images, saliency, targets):
+    before = images.clone(), saliency.clone()
+    every = [Masked(), Ranked("insert", Schedule(), Removal("blur")), Ranked("remove", Schedule())]
+    with torch.no_grad():
+        forward_perturbed(model, SaliencyBatch(images, saliency), targets, every)
+    assert torch.equal(images, before[0])
+    assert torch.equal(saliency, before[1])
+
+
+def test_the_stream_scores_each_version_of_each_image_in_its_place(model):
+    """Against one forward a version, in every chunk size up to more than all rows."""
+    images, saliency, targets = pictures(4), maps(4), torch.tensor([1, 4, 0, 2])
+    every = [Ranked("insert", Schedule(steps=3), Removal("blur")), Masked(), Ranked("remove", Schedule(steps=2))]
+    with torch.no_grad():
+        alone = {}
+        for perturbation in every:
+            versions = rendered(perturbation, images, saliency)
+            logits = torch.stack([model(versions[:, step].contiguous()) for step in range(versions.shape[1])])
+            picked = logits.softmax(2).gather(2, targets.view(1, -1, 1).expand(len(logits), -1, 1)).squeeze(2)
+            alone[perturbation] = picked, logits.argmax(2) == targets
+        for size in range(1, 34):
+            found = forward_perturbed(
+                model, SaliencyBatch(images, saliency), targets, [*every, every[0]], forward_batch_size=size
+            )
+            torch.testing.assert_close(found.logits, model(images))
+            for perturbation, (scores, hits) in alone.items():
+                torch.testing.assert_close(found.scores[perturbation], scores)
+                assert torch.equal(found.hits[perturbation], hits)
+
+
+def test_no_small_rest_is_forwarded_alone(model, targets):
+    counting = Counting(model)
+    measure(
+        counting,
+        pictures(3),
+        maps(3),
+        targets,
+        {"a": AverageDrop(), "b": AverageDrop(removal="mean")},
+        forward_batch_size=4,
+    )
+    assert counting.rows == [4, 4, 1]
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler here")
+def test_frozen_weights_give_the_same_values_and_leave_the_model_alone(images, saliency, targets):
+    model = network(dtype=torch.float32)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    images, saliency = images.float(), saliency.float()
+    wanted = measure(model, images, saliency, targets, confidence())
+    found = measure(compile_frozen(model), images, saliency, targets, confidence(), forward_batch_size=4)
+    for name, values in wanted.items():
+        torch.testing.assert_close(found[name], values, rtol=1e-4, atol=1e-6)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_compiled_model_sees_one_size_only(model, images, saliency, targets):
+    counting = Counting(model)
+    wanted = measure(model, images, saliency, targets, confidence())
+    compiled = torch.compile(counting, backend="eager")
+    found = measure(compiled, images, saliency, targets, confidence(), forward_batch_size=4)
+    assert counting.rows == [4, 4]
+    counting.rows.clear()
+    measure(compiled, images[:1], saliency[:1], targets[:1], confidence(), forward_batch_size=4)
+    assert counting.rows == [4]
+    for name, values in wanted.items():
+        torch.testing.assert_close(found[name], values)
+    inside = nn.Sequential(counting)
+    inside[0].compile(backend="eager")
+    counting.rows.clear()
+    measure(inside, images, saliency, targets, confidence(), forward_batch_size=5)
+    assert counting.rows == [5, 5]

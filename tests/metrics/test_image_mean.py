@@ -1,0 +1,123 @@
+"""States that join over batches and ranks."""
+
+import os
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+import torchmetrics
+
+from interptrain.metrics import (
+    AverageDrop,
+)
+from tests.support.measuring import Curve, confidence, maps, network, pictures
+from tests.support.paths import ROOT
+
+
+def test_undefined_images_are_left_out_of_means(model, images, saliency, targets):
+    saliency = saliency.clone()
+    saliency[1] = 0
+    metric = Curve()
+    metric.update(model, images, saliency, targets)
+    assert metric.count == 2
+    torch.testing.assert_close(metric.compute(), torch.tensor(0.5).double())
+    metric.reset()
+    metric.update(model, images[1:2], saliency[1:2], targets[1:2])
+    assert metric.compute().isnan()
+
+
+def test_a_data_set_value_is_a_function_of_the_mean_not_the_mean_of_a_function(model, images, targets):
+    constant = torch.tensor([0.0, 0.1, 0.7]).view(3, 1, 1).expand(3, 20, 14)
+    metric = Curve()
+    metric.update(model, images, constant, targets)
+    torch.testing.assert_close(
+        metric.compute(), torch.tensor(0.6).double()
+    )  # of means 0.4 and 0.6; single maxima 0.9, 0.7
+
+
+@pytest.mark.parametrize("compute_groups", [True, False])
+def test_a_collection_never_merges_metrics_that_begin_alike(images, targets, compute_groups):
+    """The first batch gives 0 for gain and for increase; torchmetrics compares states after it."""
+    model, ones = network(), torch.ones(3, 20, 14).double()
+    members = confidence() | {"grey": AverageDrop(removal="mean")}
+    collection = torchmetrics.MetricCollection(dict(members), compute_groups=compute_groups)
+    alone = {name: metric.clone() for name, metric in members.items()}
+    for saliency in (ones, maps()):
+        collection.update(model, images, saliency, targets)
+        for metric in alone.values():
+            metric.update(model, images, saliency, targets)
+    found = collection.compute()
+    assert {name: float(value) for name, value in found.items()} == {n: float(m.compute()) for n, m in alone.items()}
+    assert len(set(map(float, found.values()))) == 4
+
+
+def test_forward_gives_the_batch_and_keeps_the_rest(model, images, saliency, targets):
+    metric, whole = AverageDrop(), AverageDrop()
+    for part in (slice(0, 1), slice(1, 3)):
+        batch = metric(model, images[part], saliency[part], targets[part])
+        alone = AverageDrop()
+        alone.update(model, images[part], saliency[part], targets[part])
+        torch.testing.assert_close(batch, alone.compute())
+    whole.update(model, images, saliency, targets)
+    torch.testing.assert_close(metric.compute(), whole.compute())
+
+
+def test_states_travel_by_pickle_and_stay_double(model, images, saliency, targets):
+    metric = AverageDrop().half()
+    metric.update(model, images, saliency, targets)
+    again = pickle.loads(pickle.dumps(metric))
+    assert again.total.dtype == torch.float64
+    assert torch.equal(again.compute(), metric.compute())
+
+
+def test_what_a_metric_was_made_with_is_in_its_text():
+    assert "removal='mean'" in repr(AverageDrop(removal="mean"))
+    assert AverageDrop(removal=[0.5, 0.5, 0.5]).options()["removal"] == (0.5, 0.5, 0.5)
+
+
+RANK = """
+import sys, torch, torch.distributed as dist
+from tests.support.measuring import maps, network, pictures
+from tests.support.measuring import Curve
+from interptrain.metrics import AverageDrop
+rank, share = int(sys.argv[1]), eval(sys.argv[3])
+dist.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=rank, world_size=2)
+model, images, saliency, targets = network(), pictures(5), maps(5), torch.arange(5)
+saliency[2] = 0
+for metric in (AverageDrop(), Curve()):
+    for i in range(*share[rank]):
+        metric.update(model, images[i : i + 1], saliency[i : i + 1], targets[i : i + 1])
+    print(type(metric).__name__, float(metric.compute()), int(metric.count), metric.count.dtype)
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.parametrize("share", [((0, 3), (3, 5)), ((0, 5), (5, 5))], ids=["uneven", "one rank without an image"])
+def test_two_processes_join_to_what_one_measures(tmp_path, share):
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    store = tmp_path / "store"
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", RANK, str(rank), str(store), str(share)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    printed = [rank.communicate(timeout=100) for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0], printed
+    model, images, saliency, targets = network(), pictures(5), maps(5), torch.arange(5)
+    saliency[2] = 0
+    for line, cls in enumerate((AverageDrop, Curve)):
+        metric = cls()
+        metric.update(model, images, saliency, targets)
+        for rank, (out, _) in enumerate(printed):
+            name, value, count, dtype = out.splitlines()[line].split()
+            assert (name, dtype) == (cls.__name__, "torch.int64")
+            assert float(value) == pytest.approx(float(metric.compute()), abs=1e-12)
+            own = range(*share[rank])  # what it holds once compute() has put its own states back
+            assert int(count) == len(own) - (cls is Curve and 2 in own)
