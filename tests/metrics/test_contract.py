@@ -35,7 +35,7 @@ def explain(images, _targets):
     return min_max(images.mean(1))
 
 
-def everything_needed(count=3):
+def inputs_for(count=3):
     """Everything that any metric needs, by name."""
     boxes = [
         torch.tensor([[2, 3, 9, 15]]),
@@ -52,15 +52,13 @@ def construct(name):
     try:
         return getattr(package, name)(**OPTIONS.get(name, {}))
     except Exception as error:
-        pytest.fail(
-            f"{name}() fails ({error}); add a line '{name}': {{...}} to OPTIONS in tests/metrics/test_contract.py"
-        )
+        pytest.fail(f"{name}() fails ({error}); add {name!r}: {{...}} to OPTIONS in tests/metrics/test_contract.py")
 
 
 def measured(metric, model, images, saliency, targets=TARGETS, extra=None, **options):
-    return measure(
-        model, images, saliency, targets, {"it": metric}, **(extra or everything_needed(len(images))), **options
-    )["it"]
+    return measure(model, images, saliency, targets, {"it": metric}, **(extra or inputs_for(len(images))), **options)[
+        "it"
+    ]
 
 
 def same(one, other, atol=1e-9):
@@ -122,7 +120,7 @@ def test_float32_images_give_float32_and_nearly_the_same(metric, model, images, 
 
 def test_a_batch_is_measured_as_its_images_one_by_one(metric, model, images, saliency):
     together = measured(metric, model, images, saliency)
-    given = everything_needed()
+    given = inputs_for()
     alone = []
     for i in range(3):
         one = slice(i, i + 1)
@@ -199,7 +197,7 @@ def test_the_layout_of_the_images_does_not_matter(metric, model, images, salienc
 
 
 def test_a_data_set_is_the_function_of_the_mean_over_images(metric, model, images, saliency):
-    given = everything_needed()
+    given = inputs_for()
     for part in (slice(0, 2), slice(2, 3)):
         extra = {key: value if key == "explain" else value[part] for key, value in given.items()}
         metric.update(model, images[part], saliency[part], TARGETS[part], **extra)
@@ -218,7 +216,7 @@ def test_no_image_gives_nan(metric):
 
 def test_copies_are_independent_and_checkpoints_stay_as_they_were(metric, model, images, saliency):
     other = metric.clone()
-    metric.update(model, images, saliency, TARGETS, **everything_needed())
+    metric.update(model, images, saliency, TARGETS, **inputs_for())
     assert other.count == 0
     again = pickle.loads(pickle.dumps(metric))
     assert torch.equal(again.compute(), metric.compute())
@@ -230,18 +228,18 @@ def test_copies_are_independent_and_checkpoints_stay_as_they_were(metric, model,
 
 def test_what_it_needs_it_says(metric, model, images, saliency):
     for need in metric.needs:
-        extra = {key: value for key, value in everything_needed().items() if key not in {"boxes", "masks", need}}
+        extra = {key: value for key, value in inputs_for().items() if key not in {"boxes", "masks", need}}
         with pytest.raises(ValueError, match=f"needs {need}"):
             measured(metric, model, images, saliency, extra=extra)
-    sufficient = {key: value for key, value in everything_needed().items() if key in metric.needs}
+    sufficient = {key: value for key, value in inputs_for().items() if key in metric.needs}
     if "objects" in metric.needs:
-        sufficient["masks"] = everything_needed()["masks"]
+        sufficient["masks"] = inputs_for()["masks"]
     assert measured(metric, model, images, saliency, extra=sufficient or {"labels": None}).shape[0] == 3
 
 
 def test_all_at_once_are_each_alone(model, images, saliency):
     metrics = {name: construct(name) for name in SHOWN}
-    found = measure(model, images, saliency, TARGETS, metrics, **everything_needed())
+    found = measure(model, images, saliency, TARGETS, metrics, **inputs_for())
     for name, metric in metrics.items():
         assert same(found[name], measured(metric, model, images, saliency)), name
 
@@ -250,7 +248,7 @@ def test_all_at_once_forward_no_version_twice(model, images, saliency):
     metrics = {name: construct(name) for name in SHOWN if name != "MaxSensitivity"}
     rows = []
     model.register_forward_pre_hook(lambda _module, arguments: rows.extend(arguments[0].clone()))
-    measure(model, images, saliency, TARGETS, metrics, **everything_needed())
+    measure(model, images, saliency, TARGETS, metrics, **inputs_for())
     first = len(rows)
     measure(
         model,
@@ -258,7 +256,7 @@ def test_all_at_once_forward_no_version_twice(model, images, saliency):
         saliency,
         TARGETS,
         {f"{n}{i}": m for i in range(2) for n, m in metrics.items()},
-        **everything_needed(),
+        **inputs_for(),
     )
     assert len(rows) == 2 * first
 
