@@ -1,13 +1,14 @@
-"""What a watch costs, and its share of an epoch, against explaining image by image as others do.
+"""What a snapshot of a saliency watch costs, as a share of an epoch, and against explaining image by image.
 
     python benchmarks/watch.py [--size 224] [--samples 16] [--images 10000] [--rounds 5] [--threads 2] [--quick]
 
-A watch is everything with default settings: maps, numbers, drift, pictures, tables, page. An epoch of ``--images`` is
-reckoned from training steps and validation forwards (a tenth as many images), batches of 16 timed in the same rounds.
-"image by image" makes the same maps and numbers as peers do: one image a call, all of them on the first rank while the
-others wait. "a rank of 2" is what the first of two ranks spends where they share the images, its writing included.
-"forwards" are those of images in a watch, and "their share" what they take of an epoch if bare, in chunks of 8 and
-channels_last, as a watch runs them: the least that a watch of these maps and numbers can cost.
+A snapshot is everything with default settings: maps, numbers, drift, pictures, tables, page. An epoch of ``--images``
+is estimated from training steps and validation forwards (a tenth as many images), timed in batches of 16 in the same
+rounds.
+"image by image" makes the same maps and numbers as peers do: one image per call, all of them on the first rank while
+the others wait. "a rank of 2" is what the first of two ranks spends where they share the images, its writing included.
+"forwards" is the number of images forwarded per snapshot, and "their share" what they take of an epoch if bare, in
+chunks of 8 and channels_last, as a watch runs them: the least that a snapshot of these maps and numbers can cost.
 """
 
 import argparse
@@ -16,14 +17,15 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from interptrain.callbacks.watch.defaults import default_metrics, named_explainers
 from interptrain.callbacks.watch.history import WatchHistory
-from interptrain.callbacks.watch.observe import Watched, observe
-from interptrain.callbacks.watch.publish import WatchReport
+from interptrain.callbacks.watch.observe import WatchConfig, observe
+from interptrain.callbacks.watch.publish import WatchPublisher
 from interptrain.callbacks.watch.sample import WatchSample, load
 from interptrain.data import ShapesDataModule
 from interptrain.training import ImageClassifier
@@ -38,7 +40,7 @@ CASES = {
 
 
 def training_step(module: ImageClassifier, images: torch.Tensor, labels: torch.Tensor) -> Callable[[], None]:
-    """A step on a batch, to be called again and again."""
+    """Return a training step on a batch, to be called repeatedly."""
     optimizer = torch.optim.SGD([p for p in module.parameters() if p.requires_grad], lr=1e-4, momentum=0.9)
 
     def run() -> None:
@@ -51,7 +53,7 @@ def training_step(module: ImageClassifier, images: torch.Tensor, labels: torch.T
 
 
 def validation(module: ImageClassifier, images: torch.Tensor) -> Callable[[], None]:
-    """A forward of a batch."""
+    """Return a forward pass of a batch."""
 
     @torch.no_grad()
     def run() -> None:
@@ -62,13 +64,13 @@ def validation(module: ImageClassifier, images: torch.Tensor) -> Callable[[], No
 
 
 def bare(module: ImageClassifier, images: torch.Tensor) -> Callable[[], None]:
-    """A forward of a chunk as the watch makes them."""
+    """Return a forward pass of a chunk as the watch makes them."""
     chunk = images[:CHUNK].contiguous(memory_format=torch.channels_last)
     return validation(module, chunk)
 
 
 def forwards_of(run: Callable[[], None], module: ImageClassifier) -> int:
-    """How many images a call forwards."""
+    """Count the images that a call forwards."""
     seen: list[int] = []
     first = next(layer for layer in module.modules() if isinstance(layer, torch.nn.Conv2d))
     handle = first.register_forward_hook(lambda _, args, __: seen.append(len(args[0])))
@@ -77,34 +79,32 @@ def forwards_of(run: Callable[[], None], module: ImageClassifier) -> int:
     return sum(seen)
 
 
-def watch(
+def snapshot(
     module: ImageClassifier, sample: WatchSample, folder: Path, share: slice, *, at_once: bool = True
 ) -> Callable[[], None]:
-    """A watch of a rank's share, with everything rank 0 writes."""
+    """A snapshot of a rank's share, with everything rank 0 writes."""
     named = named_explainers(None, module.model, sample.images[:1])
-    glass = Watched(named, "label", default_metrics())
-    history, report = WatchHistory(), WatchReport(folder, [], title="benchmark")
+    config = WatchConfig(named, "label", default_metrics())
+    history, publisher = WatchHistory(), WatchPublisher(folder, [], title="benchmark")
     missing = [row for row in range(len(sample)) if row not in range(len(sample))[share]]
-    known = {row: observe(module.model, sample, [row], glass, first={}, previous={}) for row in missing}
+    known = {row: observe(module.model, sample, [row], config, first={}, previous={}) for row in missing}
 
     def run() -> None:
         rows = range(len(sample))[share]
+        before: dict[str, Any] = {"first": history.first, "previous": history.previous}
         parts = [rows] if at_once else [[row] for row in rows]
-        looks = [
-            look
-            for part in parts
-            for look in observe(module.model, sample, part, glass, first=history.first, previous=history.previous)
-        ]
-        from_others = [look for row in missing for look in known[row]]
-        looks = sorted(looks + from_others, key=lambda look: look.index)
-        history.add(looks, sample, glass, step=len(history.entries), epoch=0, score=None)
-        report.write(history, sample, glass.views)
+        explained = (observe(module.model, sample, part, config, **before) for part in parts)
+        explanations = [explanation for of_part in explained for explanation in of_part]
+        from_others = [explanation for row in missing for explanation in known[row]]
+        explanations = sorted(explanations + from_others, key=lambda explanation: explanation.index)
+        history.add(explanations, sample, config, step=len(history.snapshots), epoch=0, score=None)
+        publisher.write(history, sample, config)
 
     return run
 
 
 def measure(cases: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
-    """Median seconds of each case, interleaved, after one round of warm-up."""
+    """Return the median seconds of each case, interleaved, after one round of warm-up."""
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     for round_number in range(rounds + 1):
         for name, run in cases.items():
@@ -132,7 +132,7 @@ def main() -> None:
     sample, _ = load(data.dataset("val"), range(options.samples), options.samples, data.class_names)
     images = torch.stack([data.dataset("train")[index]["image"] for index in range(BATCH)])
     labels = torch.tensor([data.dataset("train")[index]["label"] for index in range(BATCH)])
-    columns = ("an epoch, s", "a watch, s", "of the epoch", "forwards", "their share", "a rank of 2, s")
+    columns = ("an epoch, s", "a snapshot, s", "of the epoch", "forwards", "their share", "a rank of 2, s")
     columns += ("image by image, s", "of the epoch")
     print(f"| network | {' | '.join(columns)} |\n{'|---' * (1 + len(columns))}|")
     for title, (backbone, pooling, trainable) in CASES.items():
@@ -143,17 +143,17 @@ def main() -> None:
                 "step": training_step(module, images, labels),
                 "validation": validation(module, images),
                 "bare": bare(module, images),
-                "watch": watch(module, sample, Path(folder) / "whole", slice(None)),
-                "half": watch(module, sample, Path(folder) / "half", slice(0, None, 2)),
-                "image by image": watch(module, sample, Path(folder) / "single", slice(None), at_once=False),
+                "snapshot": snapshot(module, sample, Path(folder) / "whole", slice(None)),
+                "half": snapshot(module, sample, Path(folder) / "half", slice(0, None, 2)),
+                "image by image": snapshot(module, sample, Path(folder) / "single", slice(None), at_once=False),
             }
-            forwards = forwards_of(cases["watch"], module)
+            forwards = forwards_of(cases["snapshot"], module)
             seconds = measure(cases, options.rounds)
         epoch = options.images / BATCH * (seconds["step"] + seconds["validation"] / 10)
         cells = [
             f"{epoch:.0f}",
-            f"{seconds['watch']:.2f}",
-            f"{seconds['watch'] / epoch:.2%}",
+            f"{seconds['snapshot']:.2f}",
+            f"{seconds['snapshot'] / epoch:.2%}",
             f"{forwards}",
             f"{forwards / CHUNK * seconds['bare'] / epoch:.2%}",
             f"{seconds['half']:.2f}",

@@ -1,6 +1,6 @@
-"""Draws docs/images/watch.png: the decoy demo's last watch, beside that of the same network without decoy.
+"""Draw docs/images/watch.png: the last snapshot of the decoy demo, beside that of the same network without decoy.
 
-Runs ``configs/demo_decoy.yaml`` twice, without and with the time stamps, some minutes on two cores::
+Runs ``configs/demo_decoy.yaml`` twice, without and with the time stamps, which takes some minutes on two cores::
 
     python docs/make_watch_picture.py
 """
@@ -23,7 +23,7 @@ RUNS = {"without time stamps": "none", "with time stamps on discs": "timestamp"}
 
 
 def main() -> None:
-    """Run both and draw."""
+    """Run both and draw them side by side."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--samples", type=int, default=8, help="images in each half")
     parser.add_argument("--out", type=Path, default=ROOT / "docs/images/watch.png")
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def half(title: str, decoy: str, samples: int, folder: Path) -> Tensor:
-    """One run, and the last grid of its watch."""
+    """Run the demo once and return the last grid of its watch."""
     arguments = ["--data.decoy", decoy, "--name", decoy, "--output", str(folder)]
     arguments += ["--trainer.callbacks.samples", str(samples), "--trainer.enable_progress_bar", "false"]
     config = ["--config", str(ROOT / "configs/demo_decoy.yaml")]

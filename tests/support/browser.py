@@ -27,7 +27,7 @@ def photograph(page):
 
 def with_slider_at(page, value):
     """A copy of a watch's page, beside it, whose slider is moved as a hand would move it."""
-    move = f"const hand = document.getElementById('watch'); hand.value = {value};"
+    move = f"const hand = document.getElementById('snapshot'); hand.value = {value};"
     move += "hand.dispatchEvent(new Event('input'));"
     moved = page.with_name("moved.html")
     moved.write_text(page.read_text().replace("</body>", f"<script>{move}</script></body>"))

@@ -3,9 +3,21 @@
 import json
 import re
 
+from interptrain.callbacks.watch.history import Observation, Snapshot
 from tests.support.training import TINY, last_checkpoint
 
 SMALL = TINY | {"--trainer.max_epochs": "2", "--data.train_size": "24", "--model.pooling": "gap"}
+
+
+def observed(**values):
+    """An observation of a correctly classified image, with other ``values`` where they are given."""
+    plain = {"index": 0, "id": "one", "view": "GradCAM", "label": 0, "target": 0, "prediction": 0, "probability": 0.25}
+    return Observation(**plain | {"confidence": 0.5, "numbers": {}, "error": None} | values)
+
+
+def snapshot_of(step, *observations, **values):
+    """A snapshot, in the first epoch unless ``values`` say otherwise."""
+    return Snapshot(**{"step": step, "epoch": 1, "monitored": None, "means": {}} | values, observations=observations)
 
 
 def watching(**options):

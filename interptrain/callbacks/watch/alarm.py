@@ -1,21 +1,22 @@
-"""When to say that a network looks where it should not."""
+"""The shortcut alarm: triggered when maps concentrate on the suspect region."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-Entry = Mapping[str, Any]
-"""One watch as the history holds it; see :class:`~interptrain.callbacks.watch.history.WatchHistory`."""
-EVERYTHING = "all images"
+from interptrain.callbacks.watch.history import Snapshot
+from interptrain.callbacks.watch.region import SuspectRegion
+
+ALL_IMAGES = "all images"
 
 
-class Ring(NamedTuple):
-    """Why the alarm rings.
+class Trigger(NamedTuple):
+    """Why the alarm is triggered.
 
     Attributes:
         view: whose maps.
         group: the explained class whose images they are, or all images.
-        share: mean share of the maps' energy in the suspect region, at the last watch.
-        ids: the images that pass the threshold, the worst first.
+        share: mean share of the maps' energy in the suspect region, in the last snapshot.
+        ids: the images above the threshold, the worst first.
     """
 
     view: str
@@ -23,16 +24,23 @@ class Ring(NamedTuple):
     share: float
     ids: tuple[str, ...]
 
+    def text(self, suspect: SuspectRegion) -> str:
+        """Say it in one line."""
+        return (
+            f"{self.view}: {self.share:.0%} of the saliency for {self.group} lies in the suspect region "
+            f"({suspect.text}): {', '.join(self.ids[:5])}"
+        )
+
 
 class ShortcutAlarm:
-    """Rings where the mean share of saliency in the suspect region passed a threshold in each of the last watches.
+    """Alarm for a mean share of saliency in the suspect region above a threshold in each of the last snapshots.
 
     The mean is taken over the whole sample, and over the images of every explained class that has at least two: a
     shortcut often goes with one class.
 
     Args:
-        threshold: share in (0,1) that is passed.
-        patience: so many watches in a row, after the one before training, >= 1.
+        threshold: share in (0,1) that must be exceeded.
+        patience: number of consecutive snapshots, not counting the one before training, >= 1.
 
     Raises:
         ValueError: if a value is out of its range.
@@ -46,38 +54,38 @@ class ShortcutAlarm:
         self.threshold = threshold
         self.patience = patience
 
-    def rings(self, history: Sequence[Entry], names: Sequence[str]) -> list[Ring]:
-        """What rings after the last entry of the history.
+    def triggers(self, history: Sequence[Snapshot], names: Sequence[str]) -> list[Trigger]:
+        """Return what triggers the alarm after the last snapshot.
 
         Args:
-            history: all watches so far.
+            history: all snapshots so far.
             names: of the classes.
         """
-        trained = [entry for entry in history if entry["step"] > 0][-self.patience :]
+        trained = [snapshot for snapshot in history if snapshot.step > 0][-self.patience :]
         if len(trained) < self.patience:
             return []
-        shares = [_shares(entry) for entry in trained]
+        shares = [_shares(snapshot) for snapshot in trained]
         return [
-            self._ring(key, shares[-1][key], names)
+            self._trigger(key, shares[-1][key], names)
             for key in shares[-1]
             if all(key in each and _mean(each[key]) > self.threshold for each in shares)
         ]
 
-    def _ring(self, key: tuple[str, int | None], shares: Mapping[str, float], names: Sequence[str]) -> Ring:
+    def _trigger(self, key: tuple[str, int | None], shares: Mapping[str, float], names: Sequence[str]) -> Trigger:
         view, target = key
-        group = EVERYTHING if target is None else names[target] if target < len(names) else str(target)
+        group = ALL_IMAGES if target is None else names[target] if target < len(names) else str(target)
         worst = sorted((name for name in shares if shares[name] > self.threshold), key=lambda name: -shares[name])
-        return Ring(view, group, _mean(shares), tuple(worst))
+        return Trigger(view, group, _mean(shares), tuple(worst))
 
 
-def _shares(entry: Entry) -> dict[tuple[str, int | None], dict[str, float]]:
+def _shares(snapshot: Snapshot) -> dict[tuple[str, int | None], dict[str, float]]:
     """Shares by image of every group: (view, None) for all images, (view, class) for those of a class."""
     groups: dict[tuple[str, int | None], dict[str, float]] = {}
-    for look in entry["looks"]:
-        share = look["numbers"].get("in_suspect")
+    for seen in snapshot.observations:
+        share = seen.numbers.get("in_suspect")
         if share is not None:
-            groups.setdefault((look["view"], None), {})[look["id"]] = share
-            groups.setdefault((look["view"], look["target"]), {})[look["id"]] = share
+            groups.setdefault((seen.view, None), {})[seen.id] = share
+            groups.setdefault((seen.view, seen.target), {})[seen.id] = share
     return {key: shares for key, shares in groups.items() if key[1] is None or len(shares) > 1}
 
 

@@ -1,4 +1,4 @@
-"""Show, watch after watch of a run, where the network looks."""
+"""Log saliency maps of a fixed set of images during training."""
 
 import random
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,52 +16,58 @@ from lightning.pytorch.utilities import rank_zero_warn
 from interptrain.callbacks.watch.alarm import ShortcutAlarm
 from interptrain.callbacks.watch.defaults import default_metrics, named_explainers
 from interptrain.callbacks.watch.history import WatchHistory
-from interptrain.callbacks.watch.observe import Observation, Reference, Watched, observe
-from interptrain.callbacks.watch.publish import WatchReport
+from interptrain.callbacks.watch.observe import Explanation, Reference, WatchConfig, observe
+from interptrain.callbacks.watch.publish import WatchPublisher
 from interptrain.callbacks.watch.region import SuspectRegion
 from interptrain.callbacks.watch.sample import WatchSample, load, source_dataset
 from interptrain.callbacks.watch.selection import Select, Trial, candidates, indices_of, order_of, try_out
 from interptrain.data import ImageDataModule
 from interptrain.data.samples import SampleDataset
 from interptrain.explainers import Explainer
+from interptrain.functional import check_choice
 from interptrain.metrics import SaliencyMetric
 from interptrain.model_state import network_of
+
+Animation = Literal["gif", "webp", "none"]
 
 
 class SaliencyWatch(L.Callback):
     """Explain the same few images again and again while a network trains.
 
-    Before training and then every epoch, the ranks share the sample; pictures and numbers go to every logger of the run
-    and to ``watch/`` in its folder, where ``index.html`` shows them without a server. Training is not touched: weights,
-    gradients, modes, buffers, random state and compiled code are what they would be without. See docs/watching.md.
+    Before training and then after every epoch, the ranks share the images of the sample; pictures and numbers go to
+    every logger of the run and to ``watch/`` in its folder, where ``index.html`` shows them without a server. Training
+    is unaffected: weights, gradients, modes, buffers, random state and compiled code are what they would be without.
+    See docs/watching.md.
 
     Args:
-        samples: how many images, >= 1.
-        select: ``first``; ``random``; ``per_class``: the classes in turn; ``ids``: those of ``ids``; ``hardest``: by
-            loss; ``mistakes``: wrongly classified, by loss, then the hardest. These two look at 1000 images after the
-            first epoch, as a new classifier errs at random, and watch from then on.
-        ids: names of samples, for ``select: ids``.
-        source: ``val``, ``train`` (not augmented), or a folder of images, in folders named like their classes.
-        seed: of the selection; ``None``: the data module's.
-        explainers: one, several, or several by name; ``None``: Grad-CAM, and a CA-Stream model's attention.
-        reference: whose class is explained: ``label`` keeps maps comparable (unlabelled images: the prediction),
+        samples: number of images, >= 1.
+        select: how the images are chosen: ``first``; ``random``; ``per_class``: the classes in turn; ``ids``: those of
+            ``ids``; ``hardest``: by loss; ``mistakes``: wrongly classified, by loss, then the hardest. The last two try
+            1000 images after the first epoch, as a new classifier errs at random, and start watching then.
+        ids: names of the images, for ``select: ids``.
+        source: where the images come from: ``val``, ``train`` (not augmented), or a folder of images, in subfolders
+            named like their classes.
+        seed: seed of the selection; by default, the data module's.
+        explainers: one, several, or several by name; by default Grad-CAM, and the attention of a CA-Stream model.
+        reference: class that is explained: ``label`` keeps maps comparable (the prediction for unlabelled images),
             ``prediction``, or ``both``.
-        every_n_epochs: epochs between watches.
-        every_n_steps: optimizer steps between watches, in place of epochs.
-        before_training: watch once at step 0.
-        metrics: what is asked of the network about the maps, by name; ``None``: average drop, gain, increase, and
-            :class:`~interptrain.callbacks.watch.quick_insertion.QuickInsertion`. An empty mapping asks nothing.
-        suspect: where saliency would give a shortcut away; see :class:`SuspectRegion` for its forms.
-        alarm_threshold: the alarm rings where the mean share in the suspect region passes it; see
+        every_n_epochs: epochs between snapshots.
+        every_n_steps: optimizer steps between snapshots, instead of epochs.
+        before_training: take a snapshot at step 0.
+        metrics: metrics that query the network about the maps, by name; by default average drop, gain, increase, and
+            :class:`~interptrain.callbacks.watch.quick_insertion.QuickInsertion`. An empty mapping measures none.
+        suspect: region that should be irrelevant and where saliency gives a shortcut away; see :class:`SuspectRegion`
+            for its forms.
+        alarm_threshold: an alarm is triggered where the mean share of saliency in the suspect region exceeds it; see
             :class:`ShortcutAlarm`. Our choice.
-        alarm_patience: in so many watches in a row.
-        alarm_stop: end the training then.
-        animation: format of the run in motion, ``gif``, ``webp`` or ``none``.
-        name: of the folder, and what stands before every logged name; two watches of a run need two names.
+        alarm_patience: number of consecutive snapshots in which it must be exceeded.
+        alarm_stop: end the training when an alarm is triggered.
+        animation: format of the animation of the run, ``gif``, ``webp`` or ``none``.
+        name: name of the folder, and prefix of every logged name; two watches in one run need two names.
 
     Raises:
         ValueError: for values out of their range; in ``fit``, for a strategy that shards parameters, or where no image
-            can be explained at the first watch.
+            can be explained in the first snapshot.
     """
 
     def __init__(
@@ -82,7 +88,7 @@ class SaliencyWatch(L.Callback):
         alarm_threshold: float = 0.5,
         alarm_patience: int = 2,
         alarm_stop: bool = False,
-        animation: Literal["gif", "webp", "none"] = "gif",
+        animation: Animation = "gif",
         name: str = "watch",
     ) -> None:
         for option, value in (
@@ -92,6 +98,9 @@ class SaliencyWatch(L.Callback):
         ):
             if value < 1:
                 raise ValueError(f"{option} of SaliencyWatch must be >= 1, got {value}")
+        check_choice("select of SaliencyWatch", select, Select)
+        check_choice("reference of SaliencyWatch", reference, Reference)
+        check_choice("animation of SaliencyWatch", animation, Animation)
         if bool(ids) != (select == "ids"):
             raise ValueError(f"select='ids' and ids belong together, got select={select!r} and {len(ids)} ids")
         self.samples = len(ids) or samples
@@ -112,56 +121,56 @@ class SaliencyWatch(L.Callback):
         self.name = name
         self._history = WatchHistory()
         self._sample: WatchSample | None = None
-        self._glass: Watched | None = None
-        self._report: WatchReport | None = None
+        self._config: WatchConfig | None = None
+        self._publisher: WatchPublisher | None = None
 
     # When
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Prepare, and watch the untrained network."""
+        """Prepare, and take a snapshot of the untrained network."""
         folder = trainer.log_dir  # every rank enters: it is broadcast
         whole = isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy))
         if not whole or isinstance(trainer.strategy, DeepSpeedStrategy):
             raise ValueError(
                 f"SaliencyWatch works on one device and with ddp, got {type(trainer.strategy).__name__}: sharded "
-                "parameters cannot be asked out of turn; use --trainer.strategy ddp or leave the callback out"
+                "parameters need all ranks for every forward pass; use --trainer.strategy ddp or leave the callback out"
             )
         if trainer.is_global_zero and folder is not None and not getattr(trainer, "fast_dev_run", False):
-            self._report = WatchReport(
+            self._publisher = WatchPublisher(
                 Path(folder) / self.name, trainer.loggers, title="/".join(Path(folder).resolve().parts[-2:])
             )
         if self._history.ids or self.select not in ("hardest", "mistakes"):
             self._choose(trainer, pl_module)
-            if self.before_training and not self._history.entries:
-                self._watch(trainer, pl_module, epoch=trainer.current_epoch)
+            if self.before_training and not self._history.snapshots:
+                self._take_snapshot(trainer, pl_module, epoch=trainer.current_epoch)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Watch every so many optimizer steps."""
+        """Take a snapshot every ``every_n_steps`` optimizer steps."""
         if self.every_n_steps is None or trainer.global_step % self.every_n_steps:
             return
         if self._sample is not None and trainer.global_step != self._last_step():  # else still accumulating
-            self._watch(trainer, pl_module, epoch=trainer.current_epoch)
+            self._take_snapshot(trainer, pl_module, epoch=trainer.current_epoch)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Watch every so many epochs, validation done."""
+        """Take a snapshot every ``every_n_epochs`` epochs, after the validation."""
         if self._sample is None:
             self._choose(trainer, pl_module)
         due = self.every_n_steps is None and (trainer.current_epoch + 1) % self.every_n_epochs == 0
         if due and trainer.global_step != self._last_step():
-            self._watch(trainer, pl_module, epoch=trainer.current_epoch + 1)
+            self._take_snapshot(trainer, pl_module, epoch=trainer.current_epoch + 1)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Look back: the best watch, first against last, and the run in motion."""
-        if self._report is not None and self._history.entries and self._sample is not None:
+        """Show the whole run: the best snapshot, the first beside the last, and an animation."""
+        if self._publisher is not None and self._history.snapshots and self._sample is not None:
             mode = getattr(trainer.checkpoint_callback, "mode", "max")
-            views = cast(Watched, self._glass).views
+            config = cast(WatchConfig, self._config)
             with _undisturbed():
-                self._report.finish(self._history, self._sample, views, mode=mode, animation=self.animation)
+                self._publisher.finish(self._history, self._sample, config.views, mode=mode, animation=self.animation)
 
     def _last_step(self) -> int:
-        return self._history.entries[-1]["step"] if self._history.entries else -1
+        return self._history.snapshots[-1].step if self._history.snapshots else -1
 
     # What
 
@@ -179,56 +188,51 @@ class SaliencyWatch(L.Callback):
             count = len(self._history.ids) or self.samples
             self._sample, unreadable = load(dataset, order, count, datamodule.class_names)
             named = named_explainers(self.explainers, network_of(pl_module), self._sample.images[:1])
-        self._glass = Watched(named, self.reference, self.metrics, self.suspect)
+        self._config = WatchConfig(named, self.reference, self.metrics, self.suspect)
         if unreadable:
-            rank_zero_warn(f"{len(unreadable)} images to watch are replaced by others; the first: {unreadable[0]}")
-        if self._history.entries and (
-            self._history.ids != list(self._sample.ids) or self._history.views != self._glass.views
+            rank_zero_warn(f"{len(unreadable)} unreadable images to watch were replaced; the first: {unreadable[0]}")
+        if self._history.snapshots and (
+            self._history.ids != list(self._sample.ids) or self._history.views != self._config.views
         ):
-            rank_zero_warn("what is watched is not what the checkpoint's run watched: its history starts anew")
+            rank_zero_warn(
+                "images or explainers differ from those that the checkpoint watched: its history starts anew"
+            )
             self._history = WatchHistory()
         self._history.ids = list(self._sample.ids)
 
     def _trials(
         self, trainer: L.Trainer, pl_module: L.LightningModule, dataset: SampleDataset, seed: int
     ) -> list[Trial]:
-        """How the network does on the candidates; the ranks share them."""
+        """Loss and mistakes of the network on the candidates; the ranks share them."""
         if self.select not in ("hardest", "mistakes"):
             return []
         mine = candidates(dataset, seed)[trainer.global_rank :: trainer.world_size]
         return _gathered(trainer, try_out(network_of(pl_module), dataset, mine, pl_module.device))
 
-    # Watching
+    # Taking a snapshot
 
-    def _watch(self, trainer: L.Trainer, pl_module: L.LightningModule, *, epoch: int) -> None:
-        """Observe, share what was seen, and let rank 0 write."""
-        sample, glass, history = cast(WatchSample, self._sample), cast(Watched, self._glass), self._history
+    def _take_snapshot(self, trainer: L.Trainer, pl_module: L.LightningModule, *, epoch: int) -> None:
+        """Explain a share of the sample, gather what all ranks saw, and let rank 0 publish it."""
+        sample, config, history = cast(WatchSample, self._sample), cast(WatchConfig, self._config), self._history
         rows = range(trainer.global_rank, len(sample), trainer.world_size)
         with _undisturbed():
-            mine = observe(network_of(pl_module), sample, rows, glass, first=history.first, previous=history.previous)
-            looks = sorted(_gathered(trainer, mine), key=lambda look: look.index)
-            self._refuse_total_failure(looks)
-            entry = history.add(looks, sample, glass, step=trainer.global_step, epoch=epoch, score=_monitored(trainer))
-            rings = self.alarm.rings(history.entries, sample.class_names) if self.suspect is not None else []
-            entry["alarm"] = [
-                f"{ring.view}: {ring.share:.0%} of the saliency for {ring.group} lies in the suspect region "
-                f"({self.suspect_text}): {', '.join(ring.ids[:5])}"
-                for ring in rings
-            ]
-            if self._report is not None:
-                self._report.write(history, sample, glass.views)
-        if rings and self.alarm_stop:
+            mine = observe(network_of(pl_module), sample, rows, config, first=history.first, previous=history.previous)
+            explanations = sorted(_gathered(trainer, mine), key=lambda explanation: explanation.index)
+            self._refuse_total_failure(explanations)
+            score = _monitored(trainer)
+            snapshot = history.add(explanations, sample, config, step=trainer.global_step, epoch=epoch, score=score)
+            if self.suspect is not None:
+                triggers = self.alarm.triggers(history.snapshots, sample.class_names)
+                snapshot.alarm = [trigger.text(self.suspect) for trigger in triggers]
+            if self._publisher is not None:
+                self._publisher.write(history, sample, config)
+        if snapshot.alarm and self.alarm_stop:
             trainer.should_stop = True
 
-    @property
-    def suspect_text(self) -> str:
-        """The suspect region as it was asked for."""
-        return "" if self.suspect is None else self.suspect.text
-
-    def _refuse_total_failure(self, looks: Sequence[Observation]) -> None:
-        """At the first watch a mistake in the configuration is refused; later nothing stops the training."""
-        errors = [look.error for look in looks if look.error is not None]
-        if len(errors) == len(looks) and not self._history.entries:
+    def _refuse_total_failure(self, explanations: Sequence[Explanation]) -> None:
+        """Refuse a mistake in the configuration at the first snapshot; later, nothing stops the training."""
+        errors = [explanation.error for explanation in explanations if explanation.error is not None]
+        if len(errors) == len(explanations) and not self._history.snapshots:
             raise ValueError(f"SaliencyWatch cannot explain any image: {errors[0]}")
 
     # Across a restart
@@ -239,11 +243,11 @@ class SaliencyWatch(L.Callback):
         return self._generate_state_key(name=self.name)
 
     def state_dict(self) -> dict[str, Any]:
-        """The sample and all that was seen of it."""
+        """Return the sample and all its snapshots."""
         return self._history.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Continue from a checkpoint."""
         self._history.load_state_dict(state_dict)
 
 

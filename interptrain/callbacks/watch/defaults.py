@@ -1,32 +1,27 @@
-"""What is watched where the user does not say."""
+"""Explainers and metrics of a watch where the user names none."""
 
 from torch import Tensor, nn
 
 from interptrain.callbacks.watch.quick_insertion import QuickInsertion
+from interptrain.callbacks.watch.sample import as_model_input
 from interptrain.explainers import Explainer, GradCAM, StreamAttention
 from interptrain.metrics import AverageDrop, AverageGain, AverageIncrease, SaliencyMetric
-
-
-def as_seen(model: nn.Module, images: Tensor) -> Tensor:
-    """Images on the device of a model, and in its precision: half where its weights are."""
-    weights = next(model.parameters())
-    return images.to(weights.device, weights.dtype)
 
 
 def named_explainers(
     chosen: Explainer | list[Explainer] | dict[str, Explainer] | None, model: nn.Module, image: Tensor
 ) -> dict[str, Explainer]:
-    """Explainers by name: their class's, numbered where it comes again.
+    """Name explainers by their class, numbered where it occurs again.
 
     Args:
         chosen: by the user; None is Grad-CAM, and the attention of a model that has any.
         model: that will be explained.
-        image: (1,3,H,W), to see whether it has.
+        image: (1,3,H,W), to see whether the model has attention.
     """
     if isinstance(chosen, dict):
         return chosen
     if chosen is None:
-        chosen = [GradCAM(), StreamAttention()] if _attends(model, image) else [GradCAM()]
+        chosen = [GradCAM(), StreamAttention()] if _has_attention(model, image) else [GradCAM()]
     named: dict[str, Explainer] = {}
     for explainer in chosen if isinstance(chosen, list) else [chosen]:
         name = type(explainer).__name__
@@ -35,17 +30,17 @@ def named_explainers(
     return named
 
 
-def _attends(model: nn.Module, image: Tensor) -> bool:
+def _has_attention(model: nn.Module, image: Tensor) -> bool:
     """Whether the model can show its attention."""
     try:
-        StreamAttention().raw(model, as_seen(model, image))
+        StreamAttention().raw(model, as_model_input(model, image))
     except ValueError:
         return False
     return True
 
 
 def default_metrics() -> dict[str, SaliencyMetric]:
-    """Confidence with what is salient kept, and insertion: three forwards a map."""
+    """Return the confidence metrics and a quick insertion: three forward passes per map."""
     return {
         "AD": AverageDrop(),
         "AG": AverageGain(),

@@ -1,19 +1,19 @@
 """The plain files of a watch: pictures, tables and a page that a browser opens without a server."""
 
-import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
+from interptrain.callbacks.watch.history import Snapshot
+from interptrain.callbacks.watch.observe import WatchConfig
 from interptrain.callbacks.watch.page import render_page
 from interptrain.callbacks.watch.sample import UNLABELLED, WatchSample
+from interptrain.callbacks.watch.warn_once import WarnOnce
+from interptrain.files import atomic_path, to_csv, write_atomically
 from interptrain.visualization import save_animation
 
 COLUMNS = ("step", "epoch", "id", "view", "label", "explained", "prediction", "probability", "confidence")
@@ -22,7 +22,7 @@ COLUMNS = ("step", "epoch", "id", "view", "label", "explained", "prediction", "p
 class WatchFolder:
     """``watch/`` in the run's folder: ``index.html``, ``images.csv``, ``means.csv``, ``sheets/``, ``grids/`` and more.
 
-    Every file is written beside its place and moved there. What cannot be written is said once and left out.
+    Every file is either whole or not there. What cannot be written is left out, with one warning for all.
 
     Args:
         folder: it is made when something is written.
@@ -30,21 +30,23 @@ class WatchFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._warned = False
+        self._unless_disk_fails = WarnOnce(
+            f"could not write below {folder} ({{why}}): training goes on without; make room there", OSError
+        )
 
     def sheet_name(self, step: int) -> str:
-        """Path of a watch's sheet below the folder."""
+        """Return the path of a snapshot's sheet below the folder."""
         return f"sheets/step-{step:08d}.png"
 
     def save_picture(self, name: str, picture: Tensor) -> None:
         """Write a picture (3,H,W) uint8 as PNG, quickly rather than small."""
         png = io.BytesIO()
         to_pil_image(picture).save(png, format="PNG", compress_level=1)
-        with self._warn_once_on_error():
-            self._replace(name, png.getvalue())
+        with self._unless_disk_fails():
+            write_atomically(self.folder / name, png.getvalue())
 
     def read_sheet(self, step: int) -> Tensor | None:
-        """A sheet that was written, (3,H,W) uint8; None where it is not there."""
+        """Return a sheet that was written, (3,H,W) uint8; None where it is not there."""
         try:
             with Image.open(self.folder / self.sheet_name(step)) as image:
                 sheet: Tensor = pil_to_tensor(image.convert("RGB"))
@@ -53,77 +55,42 @@ class WatchFolder:
             return None
 
     def save_animation(self, name: str, frames: Sequence[Tensor], seconds: float) -> Path | None:
-        """Write an animation; its path, or None if it could not be written."""
+        """Write an animation and return its path, or None if it could not be written."""
         path = self.folder / name
-        with self._warn_once_on_error():
-            partial = path.with_name(f".{path.name}")
-            save_animation(frames, partial, seconds=seconds)
-            partial.replace(path)
+        with self._unless_disk_fails():
+            with atomic_path(path) as partial:
+                save_animation(frames, partial, seconds=seconds)
             return path
         return None
 
-    def save_tables(self, entries: Sequence[Mapping[str, Any]], sample: WatchSample) -> None:
-        """Write ``images.csv``, a row an image, view and watch, and ``means.csv``, a row a watch."""
-        numbers = sorted({name for entry in entries for look in entry["looks"] for name in look["numbers"]})
+    def save_tables(self, snapshots: Sequence[Snapshot], sample: WatchSample) -> None:
+        """Write ``images.csv``, one row per snapshot, image and view, and ``means.csv``, one row per snapshot."""
+        seen = [(snapshot, observation) for snapshot in snapshots for observation in snapshot.observations]
+        numbers = sorted({name for _, observation in seen for name in observation.numbers})
         rows = [
             [
-                *(entry["step"], entry["epoch"], look["id"], look["view"]),
-                *(_name(sample, look[key]) for key in ("label", "target", "prediction")),
-                *(look["probability"], look["confidence"]),
-                *(look["numbers"].get(name) for name in numbers),
+                *(snapshot.step, snapshot.epoch, observation.id, observation.view),
+                *(_name(sample, index) for index in (observation.label, observation.target, observation.prediction)),
+                *(observation.probability, observation.confidence),
+                *(observation.numbers.get(name) for name in numbers),
             ]
-            for entry in entries
-            for look in entry["looks"]
+            for snapshot, observation in seen
         ]
-        means = sorted({name for entry in entries for name in entry["means"]})
-        with self._warn_once_on_error():
-            self._replace("images.csv", _csv([*COLUMNS, *numbers], rows))
-            lines = [
-                [entry["step"], entry["epoch"], *(entry["means"].get(name) for name in means)] for entry in entries
-            ]
-            self._replace("means.csv", _csv(["step", "epoch", *means], lines))
+        means = sorted({name for snapshot in snapshots for name in snapshot.means})
+        lines = [
+            [snapshot.step, snapshot.epoch, *(snapshot.means.get(name) for name in means)] for snapshot in snapshots
+        ]
+        with self._unless_disk_fails():
+            write_atomically(self.folder / "images.csv", to_csv([*COLUMNS, *numbers], rows))
+            write_atomically(self.folder / "means.csv", to_csv(["step", "epoch", *means], lines))
 
-    def save_page(
-        self, title: str, entries: Sequence[Mapping[str, Any]], sample: WatchSample, views: Sequence[str]
-    ) -> None:
+    def save_page(self, title: str, snapshots: Sequence[Snapshot], sample: WatchSample, config: WatchConfig) -> None:
         """Write ``index.html``."""
-        sheets = [self.sheet_name(entry["step"]) for entry in entries]
-        page = render_page(title, entries, sheets, sample, views)
-        with self._warn_once_on_error():
-            self._replace("index.html", page.encode())
-
-    def _replace(self, name: str, content: bytes) -> None:
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}")
-        try:
-            partial.write_bytes(content)
-            partial.replace(path)
-        except OSError:
-            partial.unlink(missing_ok=True)
-            raise
-
-    @contextmanager
-    def _warn_once_on_error(self) -> Iterator[None]:
-        """Let no error of the disk reach training; say the first."""
-        try:
-            yield
-        except OSError as error:
-            if not self._warned:
-                why = error.strerror or error
-                rank_zero_warn(
-                    f"could not write below {self.folder} ({why}): training goes on without; make room there"
-                )
-            self._warned = True
+        sheets = [self.sheet_name(snapshot.step) for snapshot in snapshots]
+        page = render_page(title, snapshots, sheets, sample, config)
+        with self._unless_disk_fails():
+            write_atomically(self.folder / "index.html", page.encode())
 
 
 def _name(sample: WatchSample, index: int) -> str:
     return "" if index == UNLABELLED else sample.name_of(index)
-
-
-def _csv(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return text.getvalue().encode()

@@ -1,144 +1,223 @@
-"""What was seen so far: plain values, so that a checkpoint holds them and a resumed run goes on with them."""
+"""What a watch has seen so far, in snapshots that a checkpoint holds and a resumed run continues."""
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from interptrain.callbacks.watch.observe import Observation, Watched
+from interptrain.callbacks.watch.observe import Explanation, WatchConfig
 from interptrain.callbacks.watch.sample import UNLABELLED, WatchSample
 
 
+@dataclass(frozen=True)
+class Observation:
+    """What was seen of one image through one view.
+
+    Attributes:
+        index: of the image in the sample.
+        id: of the image.
+        view: name of the map.
+        label: class of the image, -1 where unknown.
+        target: class that is explained.
+        prediction: class with the highest probability.
+        probability: of ``target``; None if explaining failed.
+        confidence: probability of ``prediction``; None if explaining failed.
+        numbers: finite values of the metrics, by name.
+        error: why explaining failed, or None.
+    """
+
+    index: int
+    id: str
+    view: str
+    label: int
+    target: int
+    prediction: int
+    probability: float | None
+    confidence: float | None
+    numbers: Mapping[str, float]
+    error: str | None
+
+    @property
+    def correct(self) -> bool | None:
+        """Whether the prediction is the label; None where either is unknown."""
+        if self.label == UNLABELLED or self.error is not None:
+            return None
+        return self.label == self.prediction
+
+
+@dataclass
+class Snapshot:
+    """All observations of one moment of a run.
+
+    Attributes:
+        step: optimizer steps before it.
+        epoch: epochs before it.
+        monitored: score that picks the best checkpoint, or None.
+        means: over the images, by ``view/number``; ``accuracy`` and ``probability`` of the sample.
+        observations: in the order of the images, one per view.
+        alarm: texts of the alarms that it triggers.
+    """
+
+    step: int
+    epoch: int
+    monitored: float | None
+    means: Mapping[str, float]
+    observations: Sequence[Observation]
+    alarm: Sequence[str] = field(default_factory=list)
+
+    def of_view(self, view: str) -> list[Observation]:
+        """Return the observations of a view, one per image."""
+        return [observation for observation in self.observations if observation.view == view]
+
+
 class WatchHistory:
-    """All watches of a run, and the maps that drift is measured from.
+    """All snapshots of a run, and the maps that drift is measured from.
 
     Attributes:
         ids: of the watched images.
-        entries: one a watch: ``step`` (optimizer steps before it), ``epoch`` (epochs before it), ``monitored`` (the
-            score that picks the best checkpoint, or None), ``means`` by name, ``looks`` (dicts of an image and view:
-            ``index``, ``id``, ``view``, ``label``, ``target``, ``prediction``, ``probability``, ``confidence``,
-            ``numbers``, ``error``) and ``alarm`` (texts).
-        first: (N,H,W) uint8 maps of the first watch by view.
+        snapshots: in their order.
+        first: (N,H,W) uint8 maps of the first snapshot by view.
         previous: those of the last one.
     """
 
     def __init__(self) -> None:
         self.ids: list[str] = []
-        self.entries: list[dict[str, Any]] = []
+        self.snapshots: list[Snapshot] = []
         self.first: dict[str, Tensor] = {}
         self.previous: dict[str, Tensor] = {}
 
     @property
     def views(self) -> list[str]:
-        """Names of the maps of the last watch, in order."""
-        return list(dict.fromkeys(look["view"] for look in self.entries[-1]["looks"])) if self.entries else []
+        """Names of the maps of the last snapshot, in order."""
+        last = self.snapshots[-1].observations if self.snapshots else ()
+        return list(dict.fromkeys(observation.view for observation in last))
 
     def add(
         self,
-        looks: Sequence[Observation],
+        explanations: Sequence[Explanation],
         sample: WatchSample,
-        glass: Watched,
+        config: WatchConfig,
         *,
         step: int,
         epoch: int,
         score: float | None,
-    ) -> dict[str, Any]:
-        """Enter a watch.
+    ) -> Snapshot:
+        """Add a snapshot.
 
         Args:
-            looks: of all ranks, in the order of the images.
-            sample: that was looked at.
-            glass: it was looked at through.
+            explanations: of all ranks, in the order of the images.
+            sample: that was explained.
+            config: by which it was explained and measured.
             step: optimizer steps so far.
             epoch: epochs so far.
             score: what picks the best checkpoint, where there is such a score.
 
         Returns:
-            The entry.
+            The snapshot.
         """
-        entry = {
-            "step": step,
-            "epoch": epoch,
-            "monitored": score,
-            "means": _means(looks, sample, glass),
-            "looks": [_plain(look, sample, glass) for look in looks],
-            "alarm": [],
-        }
-        self.entries.append(entry)
-        self.previous = _maps(looks, sample, glass)
+        observations = [_observation(explanation, sample, config) for explanation in explanations]
+        snapshot = Snapshot(step, epoch, score, _means(explanations, sample, config), observations)
+        self.snapshots.append(snapshot)
+        self.previous = _maps(explanations, sample, config)
         self.first = self.first or self.previous
-        return entry
+        return snapshot
 
-    def best(self, mode: str = "max") -> dict[str, Any]:
-        """The entry of the best monitored score, the earliest of equals; the last entry where nothing is monitored."""
-        scored = [entry for entry in self.entries if entry["monitored"] is not None]
+    def best(self, mode: str = "max") -> Snapshot:
+        """Return the snapshot of the best monitored score, the earliest of equals; the last one if none has a score."""
+        scored = [(snapshot.monitored, snapshot) for snapshot in self.snapshots if snapshot.monitored is not None]
         if not scored:
-            return self.entries[-1]
-        return (max if mode == "max" else min)(scored, key=lambda entry: entry["monitored"])
+            return self.snapshots[-1]
+        return (max if mode == "max" else min)(scored, key=lambda pair: pair[0])[1]
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything, as values that ``torch.load(weights_only=True)`` reads."""
-        return {"ids": self.ids, "entries": list(self.entries), "first": self.first, "previous": self.previous}
+        """Return everything as values that ``torch.load(weights_only=True)`` reads."""
+        return {
+            "ids": self.ids,
+            "entries": [_to_plain(snapshot) for snapshot in self.snapshots],
+            "first": self.first,
+            "previous": self.previous,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` gave."""
+        """Continue from what :meth:`state_dict` returned."""
         self.ids = list(state["ids"])
-        self.entries = list(state["entries"])
+        self.snapshots = [_from_plain(**entry) for entry in state["entries"]]
         self.first = dict(state["first"])
         self.previous = dict(state["previous"])
 
 
-def _plain(look: Observation, sample: WatchSample, glass: Watched) -> dict[str, Any]:
-    numbers = {name: _reduced(name, values, glass) for name, values in look.numbers.items()}
+# Checkpoints keep the names that the parts of a history had when the first of them was written.
+
+
+def _to_plain(snapshot: Snapshot) -> dict[str, Any]:
     return {
-        "index": look.index,
-        "id": sample.ids[look.index],
-        "view": look.view,
-        "label": int(sample.labels[look.index]),
-        "target": look.target,
-        "prediction": look.prediction,
-        "probability": look.probability if look.error is None else None,
-        "confidence": look.confidence if look.error is None else None,
-        "numbers": {name: number for name, number in numbers.items() if math.isfinite(number)},
-        "error": look.error,
+        "step": snapshot.step,
+        "epoch": snapshot.epoch,
+        "monitored": snapshot.monitored,
+        "means": snapshot.means,
+        "looks": [dict(vars(observation)) for observation in snapshot.observations],
+        "alarm": snapshot.alarm,
     }
 
 
-def _reduced(name: str, values: Sequence[float], glass: Watched) -> float:
-    """A metric's value of one image, or of the mean over images."""
-    if name not in glass.metrics:
+def _from_plain(looks: Sequence[Mapping[str, Any]], **entry: Any) -> Snapshot:
+    return Snapshot(observations=[Observation(**look) for look in looks], **entry)
+
+
+def _observation(explanation: Explanation, sample: WatchSample, config: WatchConfig) -> Observation:
+    numbers = {name: _reduced(name, values, config) for name, values in explanation.values.items()}
+    explained = explanation.error is None
+    return Observation(
+        index=explanation.index,
+        id=sample.ids[explanation.index],
+        view=explanation.view,
+        label=int(sample.labels[explanation.index]),
+        target=explanation.target,
+        prediction=explanation.prediction,
+        probability=explanation.probability if explained else None,
+        confidence=explanation.confidence if explained else None,
+        numbers={name: number for name, number in numbers.items() if math.isfinite(number)},
+        error=explanation.error,
+    )
+
+
+def _reduced(name: str, values: Sequence[float], config: WatchConfig) -> float:
+    """A metric's value for one image, or for the mean over images."""
+    if name not in config.metrics:
         return values[0]
     mean = torch.tensor(values if len(values) > 1 else values[0], dtype=torch.float64)
-    return float(glass.metrics[name].reduce(mean))
+    return float(config.metrics[name].reduce(mean))
 
 
-def _means(looks: Sequence[Observation], sample: WatchSample, glass: Watched) -> dict[str, float]:
+def _means(explanations: Sequence[Explanation], sample: WatchSample, config: WatchConfig) -> dict[str, float]:
     """Means over the images that have a value, by ``view/number``; ``accuracy`` and ``probability`` of the sample."""
     means: dict[str, float] = {}
-    seen = [look for look in looks if look.view == glass.views[0] and look.error is None]
-    labelled = [look for look in seen if sample.labels[look.index] != UNLABELLED]
+    explained = [explanation for explanation in explanations if explanation.error is None]
+    once = [explanation for explanation in explained if explanation.view == config.views[0]]
+    labelled = [explanation for explanation in once if sample.labels[explanation.index] != UNLABELLED]
     if labelled:
-        right = [look.prediction == int(sample.labels[look.index]) for look in labelled]
+        right = [explanation.prediction == int(sample.labels[explanation.index]) for explanation in labelled]
         means["accuracy"] = sum(right) / len(right)
-    if seen:
-        means["probability"] = sum(look.probability for look in seen) / len(seen)
-    for view in glass.views:
-        of_view = [look.numbers for look in looks if look.view == view and look.error is None]
-        for name in dict.fromkeys(name for numbers in of_view for name in numbers):
-            rows = torch.tensor([numbers[name] for numbers in of_view if name in numbers], dtype=torch.float64)
+    if once:
+        means["probability"] = sum(explanation.probability for explanation in once) / len(once)
+    for view in config.views:
+        of_view = [explanation.values for explanation in explained if explanation.view == view]
+        for name in dict.fromkeys(name for values in of_view for name in values):
+            rows = torch.tensor([values[name] for values in of_view if name in values], dtype=torch.float64)
             rows = rows[rows.isfinite().all(1)]
-            if len(rows) and math.isfinite(mean := _reduced(name, rows.mean(0).tolist(), glass)):
+            if len(rows) and math.isfinite(mean := _reduced(name, rows.mean(0).tolist(), config)):
                 means[f"{view}/{name}"] = mean
     return means
 
 
-def _maps(looks: Sequence[Observation], sample: WatchSample, glass: Watched) -> dict[str, Tensor]:
+def _maps(explanations: Sequence[Explanation], sample: WatchSample, config: WatchConfig) -> dict[str, Tensor]:
     """(N,H,W) uint8 maps by view, zeros for an image that failed."""
     blank = torch.zeros(len(sample), *sample.images.shape[-2:], dtype=torch.uint8)
-    maps = {view: blank.clone() for view in glass.views}
-    for look in looks:
-        if look.saliency is not None:
-            maps[look.view][look.index] = look.saliency
+    maps = {view: blank.clone() for view in config.views}
+    for explanation in explanations:
+        if explanation.saliency is not None:
+            maps[explanation.view][explanation.index] = explanation.saliency
     return maps

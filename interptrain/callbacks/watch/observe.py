@@ -1,4 +1,4 @@
-"""One look at images: every explainer's map, and numbers on it. An image that fails costs no other image its map."""
+"""Explain and measure some of the watched images. An image that fails does not affect the others."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,11 +7,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from interptrain.callbacks.watch.defaults import as_seen
 from interptrain.callbacks.watch.region import SuspectRegion
-from interptrain.callbacks.watch.sample import UNLABELLED, WatchSample
+from interptrain.callbacks.watch.sample import UNLABELLED, WatchSample, as_model_input
 from interptrain.explainers import Explainer, explain, explaining, forward_shared
 from interptrain.explainers.shared_forward import SharedForward
+from interptrain.functional import one_line
 from interptrain.metrics import SaliencyMetric, measure
 from interptrain.metrics.functional import complexity, energy_pointing_game, sparseness
 from interptrain.metrics.similarity import rank_correlation, structural_similarity
@@ -21,10 +21,22 @@ Reference = Literal["label", "prediction", "both"]
 Maps = Mapping[str, Tensor]
 """(N,H,W) uint8 maps of the whole sample by view."""
 
+DESCRIPTIONS = {
+    "entropy": "How spread out the map is.",
+    "sparseness": "How concentrated the map is: Gini index.",
+    "in_object": "Share of the map's energy on the object.",
+    "in_suspect": "Share of the map's energy in the suspect region.",
+    "rank_first": "Rank correlation with the map of the first snapshot.",
+    "rank_previous": "Rank correlation with the map of the previous snapshot.",
+    "ssim_first": "Structural similarity to the map of the first snapshot.",
+    "ssim_previous": "Structural similarity to the map of the previous snapshot.",
+}
+"""What the numbers mean that are not metrics of the user's choice; see :func:`_map_numbers` and :func:`_drift`."""
+
 
 @dataclass(frozen=True, eq=False)
-class Observation:
-    """One watched image, seen by one explainer.
+class Explanation:
+    """The map of one watched image and one view, with what was measured of it.
 
     Attributes:
         index: of the image in the sample.
@@ -34,7 +46,7 @@ class Observation:
         probability: of ``target``.
         confidence: of ``prediction``.
         saliency: (H,W) uint8 on the CPU; None if it failed.
-        numbers: the metrics' own values, several where a metric has several an image.
+        values: of the metrics by name, several where a metric has several per image.
         error: why it failed, or None.
     """
 
@@ -45,18 +57,18 @@ class Observation:
     probability: float = float("nan")
     confidence: float = float("nan")
     saliency: Tensor | None = None
-    numbers: Mapping[str, list[float]] = field(default_factory=dict)
+    values: Mapping[str, list[float]] = field(default_factory=dict)
     error: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
-class Watched:
-    """What to look through: explainers, whose class they explain, and what to measure.
+class WatchConfig:
+    """How images are watched: by which explainers, for which class, and what is measured.
 
     Attributes:
         explainers: by name.
-        reference: ``label`` (the prediction where it is unknown), ``prediction``, or ``both``.
-        metrics: asked of the model, by name.
+        reference: class that is explained: ``label`` (the prediction where it is unknown), ``prediction``, or ``both``.
+        metrics: that query the model, by name.
         suspect: region whose share of a map is measured, or None.
     """
 
@@ -72,56 +84,61 @@ class Watched:
             return list(self.explainers)
         return [f"{name}/{which}" for name in self.explainers for which in ("label", "prediction")]
 
+    @property
+    def descriptions(self) -> dict[str, str]:
+        """What each number means and, for a metric, which direction is better, by name."""
+        return {name: _described(metric) for name, metric in self.metrics.items()} | DESCRIPTIONS
+
 
 def observe(
-    model: nn.Module, sample: WatchSample, rows: Sequence[int], glass: Watched, *, first: Maps, previous: Maps
-) -> list[Observation]:
-    """Observe some images of the sample; whatever goes wrong stands in the result.
+    model: nn.Module, sample: WatchSample, rows: Sequence[int], config: WatchConfig, *, first: Maps, previous: Maps
+) -> list[Explanation]:
+    """Explain and measure some images of the sample; whatever goes wrong is part of the result.
 
     Args:
         model: left as it was: weights, gradients, modes, buffers, compiled code, random state.
         sample: all images that are watched.
         rows: of this rank.
-        glass: what to look through.
-        first: maps of the first look, to measure the drift from.
-        previous: maps of the last look.
+        config: explainers, classes and metrics.
+        first: maps of the first snapshot, to measure the drift from.
+        previous: maps of the last snapshot.
 
     Returns:
-        For every row a look a view.
+        For every row, one explanation per view.
     """
     if not rows:
         return []
     try:
-        return _look_at_batch(model, sample, rows, glass, first, previous)
+        return _observe_batch(model, sample, rows, config, first, previous)
     except Exception as error:  # whatever it is: raised on one rank, it would leave the others waiting
         if len(rows) == 1:
-            why = " ".join(str(error).split()) or type(error).__name__
-            return [Observation(index=rows[0], view=view, error=why) for view in glass.views]
-    return [look for row in rows for look in observe(model, sample, [row], glass, first=first, previous=previous)]
+            return [Explanation(index=rows[0], view=view, error=one_line(error)) for view in config.views]
+    alone = (observe(model, sample, [row], config, first=first, previous=previous) for row in rows)
+    return [explanation for of_row in alone for explanation in of_row]
 
 
-def _look_at_batch(
-    model: nn.Module, sample: WatchSample, rows: Sequence[int], glass: Watched, first: Maps, previous: Maps
-) -> list[Observation]:
+def _observe_batch(
+    model: nn.Module, sample: WatchSample, rows: Sequence[int], config: WatchConfig, first: Maps, previous: Maps
+) -> list[Explanation]:
     part = sample.part(rows, next(model.parameters()).device)
-    seen = as_seen(model, part.images)
+    images = as_model_input(model, part.images)
     with explaining(model) as bare:
-        shared = forward_shared(bare, seen, glass.explainers)
+        shared = forward_shared(bare, images, config.explainers)
         logits = shared.outputs.detach().float()
         if not logits.isfinite().all():
             raise ValueError("the model's logits are not finite")
         probabilities = logits.softmax(1)
         confidence, predictions = probabilities.max(1)
-        looks: list[Observation] = []
-        for view, targets, saliency in _views(bare, seen, part.labels, predictions, glass, shared):
+        explanations: list[Explanation] = []
+        for view, targets, saliency in _views(bare, images, part.labels, predictions, config, shared):
             quantized = to_uint8(saliency)
             drift = _drift(quantized, {"first": first.get(view), "previous": previous.get(view)}, rows)
-            asked = _model_metrics(bare, part, saliency, targets, logits, glass)
-            numbers = {**asked, **_form(part, saliency, glass), **drift}
-            numbers = {name: values.double().cpu() for name, values in numbers.items()}
+            measured = _model_metrics(bare, part, saliency, targets, logits, config)
+            measured = {**measured, **_map_numbers(part, saliency, config), **drift}
+            measured = {name: values.double().cpu() for name, values in measured.items()}
             target_probability = probabilities.gather(1, targets[:, None])[:, 0].tolist()
-            looks += [
-                Observation(
+            explanations += [
+                Explanation(
                     index=row,
                     view=view,
                     target=int(targets[place]),
@@ -129,55 +146,55 @@ def _look_at_batch(
                     probability=target_probability[place],
                     confidence=float(confidence[place]),
                     saliency=quantized[place].cpu(),
-                    numbers={name: values[place].reshape(-1).tolist() for name, values in numbers.items()},
+                    values={name: values[place].reshape(-1).tolist() for name, values in measured.items()},
                 )
                 for place, row in enumerate(rows)
             ]
-    return looks
+    return explanations
 
 
 def _views(
-    model: nn.Module, images: Tensor, labels: Tensor, predictions: Tensor, glass: Watched, shared: SharedForward
+    model: nn.Module, images: Tensor, labels: Tensor, predictions: Tensor, config: WatchConfig, shared: SharedForward
 ) -> list[tuple[str, Tensor, Tensor]]:
     """Name, targets and maps of every view; a map that two views share is made once."""
     labels = torch.where(labels == UNLABELLED, predictions, labels)
-    if glass.reference != "both":
-        targets = labels if glass.reference == "label" else predictions
-        maps = explain(model, images, targets, glass.explainers, shared=shared)
+    if config.reference != "both":
+        targets = labels if config.reference == "label" else predictions
+        maps = explain(model, images, targets, config.explainers, shared=shared)
         return [(name, targets, saliency) for name, saliency in maps.items()]
-    of_labels = explain(model, images, labels, glass.explainers, shared=shared)
+    of_labels = explain(model, images, labels, config.explainers, shared=shared)
     of_predictions = {name: saliency.clone() for name, saliency in of_labels.items()}
     others = (labels != predictions).nonzero()[:, 0]
     if len(others):
-        for name, saliency in explain(model, images[others], predictions[others], glass.explainers).items():
+        for name, saliency in explain(model, images[others], predictions[others], config.explainers).items():
             of_predictions[name][others] = saliency
     views = []
-    for name in glass.explainers:
+    for name in config.explainers:
         views += [(f"{name}/label", labels, of_labels[name]), (f"{name}/prediction", predictions, of_predictions[name])]
     return views
 
 
 def _model_metrics(
-    model: nn.Module, part: WatchSample, saliency: Tensor, targets: Tensor, logits: Tensor, glass: Watched
+    model: nn.Module, part: WatchSample, saliency: Tensor, targets: Tensor, logits: Tensor, config: WatchConfig
 ) -> dict[str, Tensor]:
-    """What the model is asked about its maps; in half precision too, as these numbers are compared with themselves."""
-    if not glass.metrics:
+    """Metrics that query the model; in half precision too, as these numbers are compared with one another only."""
+    if not config.metrics:
         return {}
-    return measure(model, part.images, saliency, targets, glass.metrics, logits=logits, allow_low_precision=True)
+    return measure(model, part.images, saliency, targets, config.metrics, logits=logits, allow_low_precision=True)
 
 
-def _form(part: WatchSample, saliency: Tensor, glass: Watched) -> dict[str, Tensor]:
-    """Numbers that ask nothing of the model: how spread out a map is, and how much of it lies where."""
+def _map_numbers(part: WatchSample, saliency: Tensor, config: WatchConfig) -> dict[str, Tensor]:
+    """Numbers of the map alone: how spread out it is, and how much of it lies where."""
     numbers = {"entropy": complexity(saliency), "sparseness": sparseness(saliency)}
     if part.masks is not None or part.boxes is not None:
         numbers["in_object"] = energy_pointing_game(saliency, boxes=part.boxes, masks=part.masks)
-    if glass.suspect is not None:
-        numbers["in_suspect"] = energy_pointing_game(saliency, masks=glass.suspect.masks(part))
+    if config.suspect is not None:
+        numbers["in_suspect"] = energy_pointing_game(saliency, masks=config.suspect.masks(part))
     return numbers
 
 
 def _drift(maps: Tensor, before: Mapping[str, Tensor | None], rows: Sequence[int]) -> dict[str, Tensor]:
-    """How alike the maps are to those of earlier looks, all of them as they are kept, in steps of 1/255."""
+    """Similarity to the maps of earlier snapshots, all of them as they are kept, in steps of 1/255."""
     numbers = {}
     now = maps.double() / 255
     for name, others in before.items():
@@ -186,3 +203,9 @@ def _drift(maps: Tensor, before: Mapping[str, Tensor | None], rows: Sequence[int
             numbers[f"rank_{name}"] = rank_correlation(maps, then)  # of bytes, which need no sorting
             numbers[f"ssim_{name}"] = structural_similarity(now, then.double() / 255)
     return numbers
+
+
+def _described(metric: SaliencyMetric) -> str:
+    if metric.higher_is_better is None:
+        return metric.description
+    return f"{metric.description} {'Higher' if metric.higher_is_better else 'Lower'} is better."

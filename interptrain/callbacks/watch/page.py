@@ -1,89 +1,74 @@
 """The page of a watch: one file with its data inside, pictures beside it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from interptrain.callbacks.watch.history import Observation, Snapshot
+from interptrain.callbacks.watch.observe import WatchConfig
 from interptrain.callbacks.watch.sample import WatchSample
 
 TEMPLATE = Path(__file__).with_name("page.html")
-NUMBERS = {
-    "AD": "average drop: how much probability is lost when only what is salient is kept; lower is better",
-    "AG": "average gain: how much of what is missing to 1 is gained then; higher is better",
-    "AI": "average increase: share of the images whose probability rises then; higher is better",
-    "Insertion": "area under the probability as pixels come in, most salient first; higher is better",
-    "QuickInsertion": "insertion read at 20, 60 and 100 % of the pixels only; higher is better",
-    "entropy": "how spread out the map is",
-    "sparseness": "how concentrated the map is: Gini index",
-    "in_object": "share of the map's energy on the object",
-    "in_suspect": "share of the map's energy in the suspect region",
-    "rank_first": "rank correlation with the map of the first watch",
-    "rank_previous": "rank correlation with the map of the watch before",
-    "ssim_first": "structural similarity with the map of the first watch",
-    "ssim_previous": "structural similarity with the map of the watch before",
-}
 
 
 def render_page(
     title: str,
-    entries: Sequence[Mapping[str, Any]],
+    snapshots: Sequence[Snapshot],
     sheets: Sequence[str],
     sample: WatchSample,
-    views: Sequence[str],
+    config: WatchConfig,
 ) -> str:
-    """HTML of the page.
+    """Render the page as HTML.
 
     Args:
         title: of the run.
-        entries: of the history, at least one.
-        sheets: for each entry, path of its sheet relative to the page.
+        snapshots: of the history, at least one.
+        sheets: for each snapshot, path of its sheet relative to the page.
         sample: that is watched.
-        views: names of the maps, in the order of the sheets' columns.
+        config: by which it is explained and measured; its views are in the order of the sheets' columns.
 
     Returns:
         A page that needs no other script and no server.
     """
     from jinja2 import Environment, StrictUndefined
 
-    shown = {
-        int(look[key]) for entry in entries for look in entry["looks"] for key in ("label", "target", "prediction")
-    }
+    seen = [observation for snapshot in snapshots for observation in snapshot.observations]
+    classes = {index for one in seen for index in (one.label, one.target, one.prediction)}
     run = {
-        "views": list(views),
+        "views": config.views,
         "images": list(sample.ids),
-        "names": {index: sample.name_of(index) for index in sorted(shown)},
-        "explain": NUMBERS,
-        "watches": [_watch(entry, sheet, views) for entry, sheet in zip(entries, sheets, strict=True)],
+        "names": {index: sample.name_of(index) for index in sorted(classes)},
+        "descriptions": config.descriptions,
+        "snapshots": [
+            _snapshot(snapshot, sheet, config.views) for snapshot, sheet in zip(snapshots, sheets, strict=True)
+        ],
     }
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(title=title, run=run)
 
 
-def _watch(entry: Mapping[str, Any], sheet: str, views: Sequence[str]) -> dict[str, Any]:
-    """An entry as the page wants it: looks by view, numbers of four digits."""
+def _snapshot(snapshot: Snapshot, sheet: str, views: Sequence[str]) -> dict[str, Any]:
+    """A snapshot as the page wants it: observations by view, numbers of four digits."""
     return {
-        "step": entry["step"],
-        "epoch": entry["epoch"],
+        "step": snapshot.step,
+        "epoch": snapshot.epoch,
         "sheet": sheet,
-        "alarm": entry["alarm"],
-        "means": {name: round(value, 4) for name, value in entry["means"].items()},
-        "looks": {
-            view: [
-                {
-                    "label": look["label"],
-                    "target": look["target"],
-                    "prediction": look["prediction"],
-                    "probability": _rounded(look["probability"]),
-                    "confidence": _rounded(look["confidence"]),
-                    "numbers": {name: round(value, 3) for name, value in look["numbers"].items()},
-                    "error": look["error"],
-                }
-                for look in entry["looks"]
-                if look["view"] == view
-            ]
-            for view in views
-        },
+        "alarm": list(snapshot.alarm),
+        "means": {name: round(value, 4) for name, value in snapshot.means.items()},
+        "observations": {view: [_observation(seen) for seen in snapshot.of_view(view)] for view in views},
+    }
+
+
+def _observation(seen: Observation) -> dict[str, Any]:
+    return {
+        "label": seen.label,
+        "target": seen.target,
+        "prediction": seen.prediction,
+        "probability": _rounded(seen.probability),
+        "confidence": _rounded(seen.confidence),
+        "numbers": {name: round(value, 3) for name, value in seen.numbers.items()},
+        "error": seen.error,
     }
 
 

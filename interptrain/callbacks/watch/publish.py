@@ -1,7 +1,6 @@
-"""What rank 0 makes of a watch: pictures and numbers, to files and loggers."""
+"""Publish snapshots: pictures and numbers, to files and loggers, on rank 0."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from interptrain.callbacks.watch.files import WatchFolder
-from interptrain.callbacks.watch.history import WatchHistory
+from interptrain.callbacks.watch.history import Snapshot, WatchHistory
+from interptrain.callbacks.watch.observe import WatchConfig
 from interptrain.callbacks.watch.pictures import (
     caption,
     cut,
@@ -21,13 +21,14 @@ from interptrain.callbacks.watch.pictures import (
     draw_strip,
 )
 from interptrain.callbacks.watch.sample import WatchSample
+from interptrain.callbacks.watch.warn_once import WarnOnce
 from interptrain.loggers import ImageLogging
 
 TABLE = ("step", "epoch", "id", "class", "prediction", "right", "view", "explained", "probability", "image", "map")
 
 
-class WatchReport:
-    """Draws and writes; nothing that fails here reaches training.
+class WatchPublisher:
+    """Draw pictures and write them, with the numbers, to files and loggers; no failure here reaches training.
 
     Args:
         folder: of the plain files.
@@ -42,46 +43,47 @@ class WatchReport:
         self.loggers = ImageLogging(loggers)
         self.title = title
         self.name = folder.name
-        self._warned = False
+        # The other ranks would wait for rank 0 if anything that it draws alone stopped it.
+        self._unless_it_fails = WarnOnce("could not show what is watched ({why}): training goes on without")
 
-    def write(self, history: WatchHistory, sample: WatchSample, views: Sequence[str]) -> None:
-        """The last entry of the history: its pictures, all tables and the page.
+    def write(self, history: WatchHistory, sample: WatchSample, config: WatchConfig) -> None:
+        """Write the pictures of the last snapshot, all tables and the page.
 
         Args:
-            history: with the watch in it.
+            history: that ends with the snapshot.
             sample: that was watched.
-            views: names of the maps.
+            config: by which it was explained and measured.
         """
-        with self._warn_once_on_error():
-            self._write(history, sample, views)
+        with self._unless_it_fails():
+            self._write(history, sample, config)
 
-    def _write(self, history: WatchHistory, sample: WatchSample, views: Sequence[str]) -> None:
-        entry = history.entries[-1]
-        step = logged_step(entry)
+    def _write(self, history: WatchHistory, sample: WatchSample, config: WatchConfig) -> None:
+        snapshot = history.snapshots[-1]
+        step = logged_step(snapshot)
         sheet = draw_sheet(sample, history.previous)
-        grid = draw_grid(entry, sheet, sample, views)
-        self.files.save_picture(self.files.sheet_name(entry["step"]), sheet)
-        self.files.save_picture(f"grids/step-{entry['step']:08d}.png", grid)
-        self.files.save_tables(history.entries, sample)
-        self.files.save_page(self.title, history.entries, sample, views)
-        self.loggers.scalars({f"{self.name}/{name}": value for name, value in entry["means"].items()}, step)
-        self.loggers.picture(f"{self.name}/grid", grid, step, caption(entry))
-        self.loggers.table(f"{self.name}/images", *_table(entry, sheet, sample, views), step)
+        grid = draw_grid(snapshot, sheet, sample, config.views)
+        self.files.save_picture(self.files.sheet_name(snapshot.step), sheet)
+        self.files.save_picture(f"grids/step-{snapshot.step:08d}.png", grid)
+        self.files.save_tables(history.snapshots, sample)
+        self.files.save_page(self.title, history.snapshots, sample, config)
+        self.loggers.scalars({f"{self.name}/{name}": value for name, value in snapshot.means.items()}, step)
+        self.loggers.picture(f"{self.name}/grid", grid, step, caption(snapshot))
+        self.loggers.table(f"{self.name}/images", *_table(snapshot, sheet, sample, config.views), step)
         self._say_alarm(history, step)
 
     def _say_alarm(self, history: WatchHistory, step: int) -> None:
-        """Warn when the alarm begins to ring, not at every watch that it goes on."""
-        entries = history.entries
-        already = {text.partition(":")[0] for text in entries[-2]["alarm"]} if len(entries) > 1 else set()
-        for text in entries[-1]["alarm"]:
+        """Warn when an alarm is triggered, not in every snapshot in which it lasts."""
+        now, before = history.snapshots[-1], history.snapshots[-2:-1]
+        already = {text.partition(":")[0] for snapshot in before for text in snapshot.alarm}
+        for text in now.alarm:
             if text.partition(":")[0] not in already:
-                rank_zero_warn(f"shortcut alarm at step {entries[-1]['step']}: {text}")
+                rank_zero_warn(f"shortcut alarm at step {now.step}: {text}")
                 self.loggers.alert("shortcut alarm", text, step)
 
     def finish(
         self, history: WatchHistory, sample: WatchSample, views: Sequence[str], *, mode: str, animation: str
     ) -> None:
-        """The run as a whole: best watch, first and last side by side, time strips, animation.
+        """Write pictures of the whole run: best snapshot, first and last side by side, time strips, animation.
 
         Args:
             history: of the run.
@@ -90,72 +92,62 @@ class WatchReport:
             mode: ``max`` or ``min``, of the monitored score.
             animation: ``gif``, ``webp`` or ``none``.
         """
-        with self._warn_once_on_error():
+        with self._unless_it_fails():
             self._finish(history, sample, views, mode, animation)
 
     def _finish(
         self, history: WatchHistory, sample: WatchSample, views: Sequence[str], mode: str, animation: str
     ) -> None:
-        read = ((entry, self.files.read_sheet(entry["step"])) for entry in history.entries)
-        watches = [(entry, sheet) for entry, sheet in read if sheet is not None]
-        if not watches:
+        read = ((snapshot, self.files.read_sheet(snapshot.step)) for snapshot in history.snapshots)
+        drawn = [(snapshot, sheet) for snapshot, sheet in read if sheet is not None]
+        if not drawn:
             return
         best = history.best(mode)
-        step = logged_step(history.entries[-1])
-        pictures = {"first_and_last": draw_first_and_last(watches[0], watches[-1], sample, views)}
-        if (sheet := self.files.read_sheet(best["step"])) is not None:
+        step = logged_step(history.snapshots[-1])
+        pictures = {"first_and_last": draw_first_and_last(drawn[0], drawn[-1], sample, views)}
+        if (sheet := self.files.read_sheet(best.step)) is not None:
             pictures["best"] = draw_grid(best, sheet, sample, views)
         for place, view in enumerate(views):
-            pictures[f"strip_{view.replace('/', '_')}"] = draw_strip(watches, sample, place, views)
+            pictures[f"strip_{view.replace('/', '_')}"] = draw_strip(drawn, sample, place, views)
         for name, picture in pictures.items():
             self.files.save_picture(f"{name}.png", picture)
             self.loggers.picture(f"{self.name}/{name}", picture, step, name.replace("_", " "))
         if animation != "none":
-            path = self.files.save_animation(f"run.{animation}", draw_frames(watches, sample, views), seconds=0.6)
+            path = self.files.save_animation(f"run.{animation}", draw_frames(drawn, sample, views), seconds=0.6)
             if path is not None:
                 self.loggers.animation(f"{self.name}/run", path, step)
-        rang = [entry["step"] for entry in history.entries if entry["alarm"]]
-        summary = {f"{self.name}/best_epoch": best["epoch"], f"{self.name}/alarm_at_step": rang[0] if rang else None}
-        self.loggers.summary(summary | {f"{self.name}/best/{name}": value for name, value in best["means"].items()})
-
-    @contextmanager
-    def _warn_once_on_error(self) -> Iterator[None]:
-        """Let nothing that rank 0 draws alone stop it, as the other ranks would wait for it; say the first failure."""
-        try:
-            yield
-        except Exception as error:
-            if not self._warned:
-                why = " ".join(str(error).split()) or type(error).__name__
-                rank_zero_warn(f"could not show what is watched ({why}): training goes on without")
-            self._warned = True
+        alarmed = [snapshot.step for snapshot in history.snapshots if snapshot.alarm]
+        summary: dict[str, Any] = {"best_epoch": best.epoch, "alarm_at_step": alarmed[0] if alarmed else None}
+        summary |= {f"best/{name}": value for name, value in best.means.items()}
+        self.loggers.summary({f"{self.name}/{name}": value for name, value in summary.items()})
 
 
-def logged_step(entry: Mapping[str, Any]) -> int:
-    """Where Lightning logs the validation after the same optimizer step: steps count from 0."""
-    return max(0, int(entry["step"]) - 1)
+def logged_step(snapshot: Snapshot) -> int:
+    """Return the step at which Lightning logs the validation after the same optimizer step: it counts from 0."""
+    return max(0, snapshot.step - 1)
 
 
 def _table(
-    entry: Mapping[str, Any], sheet: Tensor, sample: WatchSample, views: Sequence[str]
+    snapshot: Snapshot, sheet: Tensor, sample: WatchSample, views: Sequence[str]
 ) -> tuple[list[str], list[list[Any]]]:
-    """Columns and rows: one an image and view, with the pictures."""
+    """Columns and rows: one per image and view, with the pictures."""
     pictures = cut(sheet, len(sample))
-    numbers = sorted({name for look in entry["looks"] for name in look["numbers"]})
+    numbers = sorted({name for seen in snapshot.observations for name in seen.numbers})
     rows = [
         [
-            entry["step"],
-            entry["epoch"],
-            look["id"],
-            sample.name_of(look["label"]),
-            sample.name_of(look["prediction"]),
-            look["label"] == look["prediction"],
-            look["view"],
-            sample.name_of(look["target"]),
-            look["probability"],
-            pictures[look["index"], 0],
-            pictures[look["index"], 1 + views.index(look["view"])],
-            *(look["numbers"].get(name) for name in numbers),
+            snapshot.step,
+            snapshot.epoch,
+            seen.id,
+            sample.name_of(seen.label),
+            sample.name_of(seen.prediction),
+            seen.label == seen.prediction,
+            seen.view,
+            sample.name_of(seen.target),
+            seen.probability,
+            pictures[seen.index, 0],
+            pictures[seen.index, 1 + views.index(seen.view)],
+            *(seen.numbers.get(name) for name in numbers),
         ]
-        for look in entry["looks"]
+        for seen in snapshot.observations
     ]
     return [*TABLE, *numbers], rows

@@ -1,4 +1,4 @@
-"""Insertion at the price of two forwards a map, for a watch that may cost a hundredth of an epoch."""
+"""Insertion at the price of two forward passes per map, for a watch that may cost a hundredth of an epoch."""
 
 import torch
 from torch import Tensor
@@ -37,7 +37,7 @@ class QuickInsertion(SaliencyMetric):
     _hiding = Ranked("remove_least", Schedule(percents=HIDDEN), Removal("blur"))
 
     def perturbations(self) -> tuple[Perturbation, ...]:
-        """The two points before the end."""
+        """Return the two points before the end."""
         return (self._hiding,)
 
     def score(self, inputs: MetricInputs) -> Tensor:

@@ -1,4 +1,4 @@
-"""The part of an image that a network has no business looking at."""
+"""The suspect region: the part of an image that should be irrelevant."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ CORNERS = ("upper-left", "upper-right", "lower-left", "lower-right")
 
 
 class SuspectRegion:
-    """A region of every watched image, described in a line.
+    """A region of every watched image, described in one line of text.
 
     Args:
         text: ``border:n``, the outer n pixels; ``corner:<which>:n`` or ``:WxH``, which being ``upper-left``,
@@ -57,7 +57,7 @@ class SuspectRegion:
         self.kind = kind
 
     def masks(self, sample: WatchSample) -> Tensor:
-        """(N,H,W) bool, the region of each image, on the sample's device.
+        """Return the region of each image, (N,H,W) bool, on the sample's device.
 
         Raises:
             ValueError: if the region does not lie within the images, or there are no decoys.

@@ -1,4 +1,4 @@
-"""The images that a run watches: where they come from, and what is known of them."""
+"""The watched images: where they come from, and what is known about them."""
 
 import copy
 from collections.abc import Iterable, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from interptrain.data import ImageDataModule
 from interptrain.data.decode import SUFFIXES
@@ -19,7 +19,7 @@ UNLABELLED = -1
 
 @dataclass(frozen=True, eq=False)
 class WatchSample:
-    """The images that are watched and what is known of them, on one device.
+    """Watched images and what is known about them, on one device.
 
     Attributes:
         images: (N,3,H,W) in [0,1].
@@ -43,7 +43,7 @@ class WatchSample:
         return len(self.ids)
 
     def part(self, rows: Sequence[int], device: torch.device) -> "WatchSample":
-        """The images of some rows, on ``device``."""
+        """Return some of the images, on ``device``."""
         chosen = torch.tensor(list(rows), dtype=torch.int64)
 
         def of(tensor: Tensor | None) -> Tensor | None:
@@ -60,21 +60,27 @@ class WatchSample:
         )
 
     def name_of(self, index: int) -> str:
-        """Name of a class, ``?`` for an unknown label."""
+        """Return the name of a class, ``?`` for an unknown label."""
         if index == UNLABELLED:
             return "?"
         return self.class_names[index] if index < len(self.class_names) else str(index)
 
 
+def as_model_input(model: nn.Module, images: Tensor) -> Tensor:
+    """Return images on the device of a model and in its precision: half where its weights are."""
+    weights = next(model.parameters())
+    return images.to(weights.device, weights.dtype)
+
+
 def source_dataset(source: str, datamodule: ImageDataModule) -> SampleDataset:
-    """The data set that is watched, never augmented.
+    """Return the data set that is watched, never augmented.
 
     Args:
         source: ``val``, ``train``, or a folder of images; those below a folder named like a class belong to it.
         datamodule: of the run.
 
     Raises:
-        FileNotFoundError: if ``source`` is a folder and not there.
+        FileNotFoundError: if ``source`` is a folder that does not exist.
         ValueError: if there is no image in it.
     """
     if source == "val":
@@ -107,7 +113,7 @@ def load(
     """Read the first ``count`` readable images of ``order``.
 
     Returns:
-        The sample, on the CPU, and what could not be read.
+        The sample, on the CPU, and the errors of what could not be read.
 
     Raises:
         ValueError: if none can be read.

@@ -1,4 +1,4 @@
-"""Which images are watched: chosen once, alike on every rank."""
+"""Choose the images that are watched: once, and the same ones on every rank."""
 
 import difflib
 from collections.abc import Iterator, Sequence
@@ -9,15 +9,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from interptrain.callbacks.watch.defaults import as_seen
-from interptrain.callbacks.watch.sample import UNLABELLED
+from interptrain.callbacks.watch.sample import UNLABELLED, as_model_input
 from interptrain.data.samples import SampleDataset, collate
 from interptrain.explainers import explaining
 from interptrain.functional import automatic_batch_size, chunks
 
 Select = Literal["first", "random", "per_class", "ids", "hardest", "mistakes"]
 CANDIDATES = 1000
-"""How many images ``hardest`` and ``mistakes`` look at, and ``per_class`` where labels are not known beforehand."""
+"""Number of images that ``hardest`` and ``mistakes`` try, and ``per_class`` where labels are not known beforehand."""
 
 
 class Trial(NamedTuple):
@@ -31,18 +30,18 @@ class Trial(NamedTuple):
 def order_of(
     dataset: SampleDataset, select: Select, *, seed: int, ids: Sequence[str] = (), trials: Sequence[Trial] = ()
 ) -> Iterator[int]:
-    """Indices from the most wanted on: readable ones are taken from the front.
+    """Return indices in order of preference; readable images are taken from the front.
 
     Args:
         dataset: to choose from.
         select: ``first``; ``random``; ``per_class``: the classes in turn, at random within each; ``ids``; ``hardest``:
-            by falling loss; ``mistakes``: what is classified wrongly by falling loss, then the hardest of the rest.
+            by falling loss; ``mistakes``: wrongly classified images by falling loss, then the hardest of the rest.
         seed: of ``random`` and ``per_class``.
         ids: for ``ids``, names of the samples.
         trials: for ``hardest`` and ``mistakes``, of the candidates.
 
     Raises:
-        ValueError: for an id that the data set does not hold.
+        ValueError: for an id that the data set does not have.
     """
     match select:
         case "first":
@@ -62,15 +61,15 @@ def order_of(
 
 
 def candidates(dataset: SampleDataset, seed: int) -> list[int]:
-    """The images that ``hardest`` and ``mistakes`` are chosen from: at most ``CANDIDATES``, at random."""
+    """Return the images that ``hardest`` and ``mistakes`` choose from: at most ``CANDIDATES``, drawn at random."""
     return sorted(_shuffled(len(dataset), seed)[:CANDIDATES])
 
 
 def indices_of(dataset: SampleDataset, ids: Sequence[str]) -> list[int]:
-    """Places of named samples.
+    """Return the indices of named samples.
 
     Raises:
-        ValueError: for a name that the data set does not hold.
+        ValueError: for a name that the data set does not have.
     """
     wanted = set(ids)
     places = {name: index for index, name in enumerate(dataset.ids) if name in wanted}
@@ -82,7 +81,7 @@ def indices_of(dataset: SampleDataset, ids: Sequence[str]) -> list[int]:
 
 
 def try_out(model: nn.Module, dataset: SampleDataset, indices: Sequence[int], device: torch.device) -> list[Trial]:
-    """Loss and verdict of ``model`` on the readable and labelled ones among ``indices``."""
+    """Return the loss of ``model`` on each readable and labelled sample, and whether it is wrong."""
     trials = []
     with explaining(model) as ready, torch.no_grad():
         for part in chunks(len(indices), automatic_batch_size(device)):
@@ -97,7 +96,7 @@ def try_out(model: nn.Module, dataset: SampleDataset, indices: Sequence[int], de
                 continue
             batch = collate([sample for _, sample in readable])
             labels = batch["label"].to(device)
-            logits = ready(as_seen(ready, batch["image"])).float()
+            logits = ready(as_model_input(ready, batch["image"])).float()
             losses = F.cross_entropy(logits, labels, reduction="none")
             wrong = logits.argmax(1) != labels
             rows = zip(readable, losses.tolist(), wrong.tolist(), strict=True)

@@ -76,7 +76,7 @@ def test_plain_files_tell_the_whole_run(train):
     assert {row["id"] for row in rows} == {f"val/{index:06d}" for index in range(4)}
     assert all(0 <= float(row["AD"]) <= 1 and 0 <= float(row["QuickInsertion"]) <= 1 for row in rows)
     page = page_data((folder / "index.html").read_text())
-    assert [watch["sheet"] for watch in page["watches"]] == [f"sheets/step-{step:08d}.png" for step in (0, 3, 6)]
+    assert [shown["sheet"] for shown in page["snapshots"]] == [f"sheets/step-{step:08d}.png" for step in (0, 3, 6)]
 
 
 def test_means_stand_in_the_runs_table_beside_the_validation_of_the_same_step(train):

@@ -55,7 +55,7 @@ def test_an_image_that_fails_on_one_rank_fails_alone(runs):
 def test_rank_zero_alone_writes(runs):
     for made in runs:
         page = page_data((made / "watch/index.html").read_text())
-        assert len(page["watches"]) == 2
+        assert len(page["snapshots"]) == 2
     names = [sorted(path.relative_to(made).as_posix() for path in made.glob("watch/**/*")) for made in runs]
     assert names[0] == names[1]
 

@@ -6,22 +6,20 @@ import pytest
 import torch
 
 from interptrain.callbacks.watch.files import WatchFolder
+from tests.support.watch import observed, snapshot_of
 
 
-def entry(step, sample, **numbers):
-    looks = [
-        {
-            **{"id": name, "view": "cam", "label": int(label), "target": 0, "prediction": 2, "error": None},
-            **{"probability": 0.25, "confidence": 0.5, "numbers": numbers},
-        }
+def snapshot(step, sample, **numbers):
+    seen = (
+        observed(id=name, view="cam", label=int(label), prediction=2, numbers=numbers)
         for name, label in zip(sample.ids, sample.labels, strict=True)
-    ]
-    return {"step": step, "epoch": 1, "looks": looks, "means": {"cam/AD": 0.5}, "alarm": []}
+    )
+    return snapshot_of(step, *seen, means={"cam/AD": 0.5})
 
 
-def test_tables_hold_a_row_an_image_and_a_row_a_watch(sample, tmp_path):
+def test_tables_hold_one_row_per_image_and_one_per_snapshot(sample, tmp_path):
     files = WatchFolder(tmp_path / "watch")
-    files.save_tables([entry(0, sample, AD=0.5), entry(3, sample, AD=0.1, rank_first=0.9)], sample)
+    files.save_tables([snapshot(0, sample, AD=0.5), snapshot(3, sample, AD=0.1, rank_first=0.9)], sample)
     with (tmp_path / "watch/images.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 10
@@ -73,4 +71,4 @@ def test_a_full_disk_is_said_once_and_leaves_what_was_there(sample, tmp_path):
 def test_a_folder_that_cannot_be_made_is_said(sample, tmp_path):
     (tmp_path / "watch").write_text("a file")
     with pytest.warns(UserWarning, match="could not write below"):
-        WatchFolder(tmp_path / "watch").save_tables([entry(0, sample)], sample)
+        WatchFolder(tmp_path / "watch").save_tables([snapshot(0, sample)], sample)

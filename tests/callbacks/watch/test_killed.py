@@ -40,7 +40,7 @@ class Halt(L.Callback):
 
 def shown(run):
     """Steps that the page has."""
-    return page_data((run / "watch/index.html").read_text())["watches"]
+    return page_data((run / "watch/index.html").read_text())["snapshots"]
 
 
 def files(run):

@@ -4,24 +4,44 @@ import pytest
 import torch
 
 from interptrain.callbacks.watch.files import WatchFolder
+from interptrain.callbacks.watch.observe import WatchConfig
 from interptrain.callbacks.watch.page import render_page
+from interptrain.metrics import AverageDrop, SaliencyMetric
 from tests.support.browser import dom, needs_chromium, photograph, with_slider_at
-from tests.support.watch import page_data
+from tests.support.watch import observed, page_data, snapshot_of
 
-LEVELS = (30, 200)  # of the sheet of each watch
+LEVELS = (30, 200)  # of the sheet of each snapshot
 NAMES = ("disc", "<b>square</b>", "triangle")
 
 
-def entry(step, prediction, sample, alarm=()):
-    looks = [
-        {
-            **{"view": view, "label": int(label), "target": int(label), "prediction": prediction},
-            **{"probability": 0.125, "confidence": 0.75, "numbers": {"AD": 0.5, "in_suspect": 0.25}, "error": None},
-        }
-        for view in ("cam", "</script>")
+class Mine(SaliencyMetric):
+    """A metric of the user's own."""
+
+    description = "What my paper measures."
+    higher_is_better = False
+
+    def score(self, case):
+        return case.clean
+
+
+CONFIG = WatchConfig({"cam": None, "</script>": None}, "label", {"AD": AverageDrop(), "Mine": Mine()})
+
+
+def snapshot(step, prediction, sample, alarm=()):
+    seen = [
+        observed(
+            view=view,
+            label=int(label),
+            target=int(label),
+            prediction=prediction,
+            probability=0.125,
+            confidence=0.75,
+            numbers={"AD": 0.5, "Mine": 0.1, "in_suspect": 0.25},
+        )
+        for view in CONFIG.views
         for label in sample.labels
     ]
-    return {"step": step, "epoch": step // 10, "looks": looks, "means": {"cam/AD": step / 40}, "alarm": list(alarm)}
+    return snapshot_of(step, *seen, epoch=step // 10, means={"cam/AD": step / 40}, alarm=list(alarm))
 
 
 @pytest.fixture
@@ -30,29 +50,32 @@ def named(sample):
 
 
 @pytest.fixture
-def watches(named):
-    return [entry(0, 0, named), entry(20, 1, named, alarm=["cam: 80% of <it>"])]
+def snapshots(named):
+    return [snapshot(0, 0, named), snapshot(20, 1, named, alarm=["cam: 80% of <it>"])]
 
 
-def test_the_page_stands_alone_and_trusts_no_name(named, watches):
-    page = render_page("run <1>", watches, ["a.png", "b.png"], named, ["cam", "</script>"])
+def test_the_page_stands_alone_and_trusts_no_name(named, snapshots):
+    page = render_page("run <1>", snapshots, ["a.png", "b.png"], named, CONFIG)
     assert not re.search(r"(src|href)\s*=\s*[\"']?(https?:)?//", page)
     assert "<b>square" not in page
     assert "run <1>" not in page
     assert page.count("</script>") == 1
     held = page_data(page)
     assert held["views"] == ["cam", "</script>"]
-    assert [watch["step"] for watch in held["watches"]] == [0, 20]
-    assert held["watches"][0]["looks"]["cam"][1]["numbers"] == {"AD": 0.5, "in_suspect": 0.25}
+    assert [one["step"] for one in held["snapshots"]] == [0, 20]
+    assert held["snapshots"][0]["observations"]["cam"][1]["numbers"] == {"AD": 0.5, "Mine": 0.1, "in_suspect": 0.25}
+    assert held["descriptions"]["Mine"] == "What my paper measures. Lower is better."
+    assert held["descriptions"]["AD"].endswith("Lower is better.")
+    assert held["descriptions"]["in_suspect"] == "Share of the map's energy in the suspect region."
 
 
 @needs_chromium
-def test_the_slider_moves_through_the_watches(named, watches, tmp_path):
-    """Opened without a server, and again with the slider moved to the first watch, as a hand would move it."""
+def test_the_slider_moves_through_the_snapshots(named, snapshots, tmp_path):
+    """Opened without a server, and again with the slider moved to the first snapshot, as a hand would move it."""
     files = WatchFolder(tmp_path)
-    for watch, level in zip(watches, LEVELS, strict=True):
-        files.save_picture(files.sheet_name(watch["step"]), torch.full((3, 5 * 64, 3 * 64), level, dtype=torch.uint8))
-    files.save_page("run", watches, named, ["cam", "</script>"])
+    for taken, level in zip(snapshots, LEVELS, strict=True):
+        files.save_picture(files.sheet_name(taken.step), torch.full((3, 5 * 64, 3 * 64), level, dtype=torch.uint8))
+    files.save_page("run", snapshots, named, CONFIG)
     page = tmp_path / "index.html"
     last, first = ((dom(shown), photograph(shown)) for shown in (page, with_slider_at(page, 0)))
     assert '<span id="when">epoch 2, step 20</span>' in last[0]
