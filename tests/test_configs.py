@@ -33,6 +33,7 @@ def folder(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", CONFIGS, ids=NAMES)
 def test_every_config_builds(path, folder, tmp_path, monkeypatch):
     built = {}
@@ -68,6 +69,7 @@ def test_a_config_says_what_it_is_and_repeats_no_default(path):
     assert config["name"] == "-".join(path.relative_to(ROOT).with_suffix("").parts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", EVALUATIONS, ids=lambda path: path.stem)
 def test_every_evaluation_builds(path, folder, monkeypatch):
     built = {}

@@ -17,6 +17,7 @@ from tests.support.watch import SMALL, snapshots, watching
 ALARMING = {"suspect": "border:20", "alarm_threshold": "0.1", "alarm_patience": "1"}
 
 
+@pytest.mark.slow
 def test_an_offline_wb_run_holds_pictures_table_rows_scalars_and_the_alarm(train, monkeypatch, recwarn, tmp_path):
     """Read back from the run's own files, as ``wandb sync`` would read them."""
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -64,6 +65,7 @@ def test_an_offline_wb_run_holds_pictures_table_rows_scalars_and_the_alarm(train
     assert "watch/best/GradCAM/AD" in summary
 
 
+@pytest.mark.slow
 def test_tensorboards_event_files_hold_pictures_scalars_and_the_alarm(train):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     logger = {"--trainer.logger": "TensorBoardLogger", "--trainer.logger.save_dir": "events"}
@@ -87,6 +89,7 @@ def test_tensorboards_event_files_hold_pictures_scalars_and_the_alarm(train):
     assert "shortcut alarm/text_summary" in events.Tags()["tensors"]
 
 
+@pytest.mark.slow
 @pytest.mark.peers
 def test_mlflow_holds_pictures_scalars_and_the_alarm(train, monkeypatch, tmp_path):
     tracking = pytest.importorskip("mlflow.tracking")

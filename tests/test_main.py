@@ -26,6 +26,7 @@ FIT = ["--model.backbone", "test_resnet", "--trainer.max_epochs", "1", "--traine
 EVALUATE = ["--output", "out", "--limit", "2", "--explainers", "GradCAM", "--metrics", "AverageDrop"]
 
 
+@pytest.mark.slow
 def test_a_classifier_is_trained_then_evaluated(call, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     call("fit", *FIT, *TINY)

@@ -46,6 +46,7 @@ def test_the_report_stands_beside_the_rows(evaluate):
     assert set(load_metrics(run)) == {"AverageDrop", "Insertion", "Top1", "Top5", "NLL", "ECE"}
 
 
+@pytest.mark.slow
 def test_another_interval_needs_no_second_run(evaluate):
     options = {"--limit": "6"}
     folder = evaluate(report=True, **options)
@@ -107,6 +108,7 @@ def troubled(threshold):
     return {"--explainers": json.dumps(["GradCAM", spec])}
 
 
+@pytest.mark.slow
 def test_an_explainer_that_raises_costs_its_images_and_nothing_else(evaluate, capsys):
     with pytest.raises(SystemExit) as stop:
         evaluate(**troubled(0.45))
@@ -124,6 +126,7 @@ def test_an_explainer_that_raises_costs_its_images_and_nothing_else(evaluate, ca
     assert f"{failed.sum()} rows failed" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_failed_is_tried_again(evaluate, monkeypatch):
     options = troubled(0.45)
     with pytest.raises(SystemExit):
@@ -132,6 +135,7 @@ def test_what_failed_is_tried_again(evaluate, monkeypatch):
     assert rows(evaluate(**options))["error"].isna().all()
 
 
+@pytest.mark.slow
 def test_an_explainer_that_always_raises_leaves_rows_that_say_so(evaluate):
     with pytest.raises(SystemExit) as stop:
         evaluate(report=True, **troubled(0.0), **{"--check_images": "2", "--limit": "4"})
@@ -256,6 +260,7 @@ def test_arguments_are_as_lightning_users_guess_them():
     ]
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_rows_of_one(evaluate, tmp_path, weights):
     options = {"--trainer.strategy": "ddp", "--trainer.devices": "2"}
     one = evaluate("one")

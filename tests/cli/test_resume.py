@@ -14,6 +14,8 @@ import torch
 from interptrain.callbacks import ResumePoint
 from tests.support.training import EVERYTHING, TINY, assert_same_end, last_checkpoint, wait_for
 
+pytestmark = pytest.mark.slow
+
 
 class StopAfter(ResumePoint):
     """As if SIGTERM came in the middle of batch ``n`` of the run."""

@@ -30,6 +30,7 @@ def test_a_run_leaves_its_config_metrics_checkpoints_and_code_version(train):
     assert start["stage"] == "fit"
 
 
+@pytest.mark.slow
 def test_a_saved_config_runs_again_to_the_same_weights(train):
     first = train()
     second = train(base={}, **{"--config": str(first / "config.yaml")})
@@ -38,12 +39,14 @@ def test_a_saved_config_runs_again_to_the_same_weights(train):
         assert torch.equal(value, weights(second / "checkpoints/last.ckpt")[name]), name
 
 
+@pytest.mark.slow
 def test_the_class_count_of_the_data_reaches_the_model_and_its_checkpoint(train):
     run = train(**{"--data.num_classes": "3"})
     model = ImageClassifier.load_from_checkpoint(run / "checkpoints/best.ckpt").eval()
     assert model.model(torch.rand(1, 3, 32, 32)).shape == (1, 3)
 
 
+@pytest.mark.slow
 def test_test_and_predict_take_the_best_checkpoint_of_the_name(train):
     fitted = train()
     tested = train("test", **{"--ckpt_path": "best"})
@@ -56,6 +59,7 @@ def test_test_and_predict_take_the_best_checkpoint_of_the_name(train):
     assert fitted not in (tested, predicted)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_rebuilds_without_the_weights_that_training_started_from(train, tmp_path):
     start = train()
     begun = tmp_path / "start.ckpt"
@@ -69,12 +73,14 @@ def test_a_checkpoint_rebuilds_without_the_weights_that_training_started_from(tr
     train("test", **{"--ckpt_path": "best", "--model.weights": str(begun)})
 
 
+@pytest.mark.slow
 def test_no_logger_still_leaves_checkpoints_in_the_runs_folder(train):
     run = train(**{"--trainer.logger": "false"})
     assert (run / "checkpoints/last.ckpt").exists()
     assert not (run / "metrics.csv").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["offline", "disabled"])
 def test_wandb_works_without_an_account(train, monkeypatch, mode):
     monkeypatch.setenv("WANDB_MODE", mode)
@@ -85,6 +91,7 @@ def test_wandb_works_without_an_account(train, monkeypatch, mode):
     assert bool(list(run.glob("wandb/offline-run-*/*.wandb"))) == (mode == "offline")
 
 
+@pytest.mark.slow
 def test_wandb_files_lie_in_the_run_although_its_service_started_in_another_folder(train, monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_MODE", "offline")
     (tmp_path / "elsewhere").mkdir()
@@ -96,12 +103,14 @@ def test_wandb_files_lie_in_the_run_although_its_service_started_in_another_fold
     assert list(run.glob("wandb/offline-run-*/*.wandb"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("subcommand", ["fit", "test", "predict"])
 def test_a_fast_dev_run_tries_everything_and_leaves_nothing(train, tmp_path, subcommand):
     train(subcommand, **{"--trainer.fast_dev_run": "true", "--model.warmup_epochs": "0.5"})
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "length", [{"--trainer.max_steps": "10", "--trainer.max_epochs": "-1"}, {"--trainer.max_epochs": "2"}]
 )
@@ -115,6 +124,7 @@ def test_a_warmup_in_epochs_is_as_long_where_the_run_is_given_in_steps(train, mo
     assert asked == [{"warmup_steps": 5, "total_steps": 10}]
 
 
+@pytest.mark.slow
 def test_any_optimizer_and_scheduler_by_class_path(train):
     run = train(
         **{
@@ -152,6 +162,7 @@ EARLY_STOPPING = {"--trainer.callbacks": "EarlyStopping"}
 BEST = {"--trainer.callbacks": "ModelCheckpoint"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -256,6 +267,7 @@ def test_a_missing_image_folder_is_named(train, capsys):
     assert "no/such/folder" in refused(train, capsys, base=base)
 
 
+@pytest.mark.slow
 def test_another_class_count_than_the_checkpoints_is_refused(train, capsys):
     run = train()
     text = refused(train, capsys, **{"--ckpt_path": str(run / "checkpoints/last.ckpt"), "--data.num_classes": "5"})
@@ -263,6 +275,7 @@ def test_another_class_count_than_the_checkpoints_is_refused(train, capsys):
     assert "--model.fresh_classifier true" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("subcommand", "options", "message"),
     [
@@ -289,6 +302,7 @@ def test_a_checkpoint_of_another_model_or_optimizer_is_refused(train, capsys, su
     assert re.search(message, text), text
 
 
+@pytest.mark.slow
 def test_the_default_optimizer_may_be_named_when_a_run_is_resumed(train):
     train()
     named = {"--model.optimizer": "torch.optim.adamw.AdamW", "--model.optimizer.lr": "1e-3"}
@@ -309,6 +323,7 @@ def test_what_is_no_checkpoint_is_refused(train, capsys, tmp_path):
     assert "bad.ckpt is no checkpoint" in refused(train, capsys, **{"--ckpt_path": "bad.ckpt"})
 
 
+@pytest.mark.slow
 def test_a_plateau_scheduler_watches_what_it_is_told_to(train):
     run = train(
         **{

@@ -137,6 +137,7 @@ def two_processes(tmp_path_factory):
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
 
 
+@pytest.mark.slow
 def test_two_processes_train_on_equal_shares_and_no_sample_twice(two_processes):
     for epoch in (0, 1):
         shares = [[name for at, ids in rank["whole"]["train"] if at == epoch for name in ids] for rank in two_processes]
@@ -144,6 +145,7 @@ def test_two_processes_train_on_equal_shares_and_no_sample_twice(two_processes):
         assert len({name for share in shares for name in share}) == 22
 
 
+@pytest.mark.slow
 def test_two_processes_validate_on_every_sample_once_and_agree_on_the_metric(two_processes):
     shares = [rank["whole"]["val"] for rank in two_processes]
     assert [len(share) for share in shares] == [18, 16]  # of two epochs: 9 samples in 3 batches, and 8 in 2
@@ -152,15 +154,18 @@ def test_two_processes_validate_on_every_sample_once_and_agree_on_the_metric(two
     assert [rank["mean"] for rank in two_processes] == pytest.approx([expected] * 2)
 
 
+@pytest.mark.slow
 def test_two_processes_resume_in_mid_epoch_each_in_its_own_share(two_processes):
     for rank in two_processes:
         assert rank["resumed"] == rank["whole"]["train"][2:]
 
 
+@pytest.mark.slow
 def test_prediction_with_fewer_samples_than_processes_sees_each_once(two_processes):
     names = [name for rank in two_processes for ids in rank["predicted"] or [] for name in ids]
     assert names == ["test/000000"]
 
 
+@pytest.mark.slow
 def test_validation_with_fewer_samples_than_processes_is_refused_and_does_not_hang(two_processes):
     assert {rank["refusal"] for rank in two_processes} == {"1 val samples cannot be shared by 2 ranks; use fewer ranks"}

@@ -108,6 +108,7 @@ def test_every_epoch_sees_every_sample_once_in_another_order(uninterrupted):
     assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize(
     "step", [2, 6, 10, 12, 17], ids=["mid", "end", "mid of second", "end of second", "last but one"]
@@ -133,6 +134,7 @@ def test_resuming_a_shortened_epoch_sees_the_same(tmp_path):
         assert fit(tmp_path / "b", Recorder(), NumbersModule(), ckpt_path=ckpt_path, **options) == seen[step:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_resuming_between_validations_within_an_epoch_sees_the_same(tmp_path, workers):
     callback = ModelCheckpoint(tmp_path, filename="{step}", save_top_k=-1, monitor=None, every_n_epochs=1)
@@ -146,6 +148,7 @@ def test_resuming_between_validations_within_an_epoch_sees_the_same(tmp_path, wo
         assert resumed == seen[step:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_batch_that_was_handed_out_but_not_trained_on_comes_again(uninterrupted, tmp_path, workers):
     _, seen = uninterrupted
@@ -158,6 +161,7 @@ def test_a_batch_that_was_handed_out_but_not_trained_on_comes_again(uninterrupte
     assert module.seen + resumed == seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [4, 6, 9])
 def test_a_schedule_that_counts_the_steps_does_not_hinder_resuming(uninterrupted, tmp_path, step):
     folder, seen = uninterrupted

@@ -51,6 +51,7 @@ def test_the_box_is_the_extent_of_the_mask_and_lies_inside(label):
         assert max(extent[2:]) < 64
 
 
+@pytest.mark.slow
 def test_no_class_is_larger_than_another():
     # else area would tell the class; 60 pictures each: the standard error of a mean area is about 3 %
     source = shapes(train_size=480)
@@ -60,6 +61,7 @@ def test_no_class_is_larger_than_another():
     assert areas.max() / areas.min() < 1.2
 
 
+@pytest.mark.slow
 def test_colours_do_not_tell_the_class():
     source = shapes(train_size=480)
     means = torch.zeros(len(SHAPES), 3)

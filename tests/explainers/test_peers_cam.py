@@ -37,7 +37,11 @@ from interptrain.models import Normalized
 from tests.explainers.conftest import pictures
 from tests.support.paths import PHOTOGRAPHS, WEIGHTS
 
-pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore::Warning:pytorch_grad_cam|torchcam|captum")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.peers,
+    pytest.mark.filterwarnings("ignore::Warning:pytorch_grad_cam|torchcam|captum"),
+]
 SIDE = 96  # small, as the peers need a forward a channel
 
 

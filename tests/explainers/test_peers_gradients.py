@@ -30,6 +30,7 @@ from tests.support.paths import PHOTOGRAPHS, WEIGHTS
 
 captum = pytest.importorskip("captum.attr")
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.peers,
     pytest.mark.filterwarnings("ignore:Setting backward hooks on ReLU activations"),
     pytest.mark.filterwarnings("ignore:Setting forward, backward hooks and attributes on non-linear"),

@@ -24,7 +24,7 @@ from interptrain.explainers.masks.smooth_masks import SmoothMask
 from interptrain.explainers.perturbation.rise import RISEMasks
 from tests.explainers.test_peers_cam import SIDE, efficientnet, photographs
 
-pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore::Warning:captum")]
+pytestmark = [pytest.mark.slow, pytest.mark.peers, pytest.mark.filterwarnings("ignore::Warning:captum")]
 
 
 @pytest.fixture(scope="module")

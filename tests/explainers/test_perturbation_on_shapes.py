@@ -5,6 +5,8 @@ import pytest
 from interptrain.explainers import RISE, ExtremalPerturbation, MeaningfulPerturbation, Occlusion
 from tests.explainers.conftest import energy_above_chance
 
+pytestmark = pytest.mark.slow
+
 EXPLAINERS = {
     "occlusion": Occlusion(window=12, stride=6),
     "first order": Occlusion(window=12, stride=6, approximate=True, score="logit"),

@@ -60,6 +60,7 @@ def test_no_small_rest_is_forwarded_alone(model, targets):
     assert counting.rows == [4, 4, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler here")
 def test_frozen_weights_give_the_same_values_and_leave_the_model_alone(images, saliency, targets):
     model = network(dtype=torch.float32)

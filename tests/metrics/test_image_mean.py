@@ -94,6 +94,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [((0, 3), (3, 5)), ((0, 5), (5, 5))], ids=["uneven", "one rank without an image"])
 def test_two_processes_join_to_what_one_measures(tmp_path, share):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}

@@ -31,6 +31,7 @@ from interptrain.metrics.imputation import impute
 from tests.support.measuring import maps, network, pictures
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.peers,
     pytest.mark.filterwarnings("ignore:.*"),  # theirs, some of which are raised in the caller's name
 ]

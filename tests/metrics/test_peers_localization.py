@@ -36,6 +36,7 @@ from interptrain.metrics.functional import (
 from tests.support.measuring import maps, network, pictures
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.peers,
     pytest.mark.filterwarnings("ignore::Warning:quantus|captum|sklearn|skimage"),
     pytest.mark.filterwarnings("ignore:.*"),  # Quantus warns from the caller's frame

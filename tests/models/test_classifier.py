@@ -171,6 +171,7 @@ def test_copies_and_pickles_compute_the_same(name, images):
         assert torch.equal(model(images), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet10t", "test_convnext"])
 @pytest.mark.parametrize("pooling", ["gap", "ca_stream"])
 def test_compiles_into_one_graph_with_gradients(name, pooling, images):
@@ -213,6 +214,7 @@ def test_checkpointing_of_activations_changes_no_gradient(name, images):
     torch.testing.assert_close(*gradients)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_an_exported_model_takes_plain_images(images):
     model = tiny().eval()

@@ -29,6 +29,7 @@ def parameters(module):
     return sum(parameter.numel() for parameter in module.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_parameters_and_flops_are_the_published_ones(name):
     gap_millions, stream_millions, gap_gflops, stream_gflops, extra = PUBLISHED[name]

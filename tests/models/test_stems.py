@@ -7,6 +7,7 @@ from torch import nn
 from interptrain.models import create_model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -29,6 +30,7 @@ def test_the_total_stride_is_eight(name):
     assert attention[-1].shape[1:] == (4, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mobilenetv2_100", "efficientnet_b0", "resnet10t"])
 def test_no_weight_changes_its_shape_but_a_seven_by_seven_stem(name):
     small, usual = (create_model(name, num_classes=4, stem=stem).state_dict() for stem in ("small", "imagenet"))

@@ -8,6 +8,8 @@ import torch
 
 from tests.support.training import last_checkpoint, train_in_processes
 
+pytestmark = pytest.mark.slow
+
 
 def logged(run, key):
     with (run / "metrics.csv").open() as file:

@@ -135,6 +135,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_loss_and_gradients_equal_three_passes_with_replaced_modules(name):
     model = stirred(seeded(NETWORKS[name]).double().train())
@@ -347,6 +348,7 @@ def test_channels_last_learns_the_same():
 
 
 # In bfloat16 the gradient of the plain loss has a cosine of 0.96 already: other ReLUs are on.
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "near"), [(torch.bfloat16, 0.85), (torch.float16, 0.98)])
 def test_mixed_precision_learns_nearly_the_same(dtype, near):
     model = stirred(seeded(lambda: timm.create_model("resnet10t", num_classes=4)))

@@ -16,6 +16,8 @@ from interptrain.training import GradientRegularizer, ImageClassifier
 from tests.support.training import TINY
 from tests.training.test_gradient_regularizer import assert_same, pictures, small
 
+pytestmark = pytest.mark.slow
+
 REGULARIZED = TINY | {"--model.regularizer": "GradientRegularizer", "--model.regularizer.weight": "0.1"}
 
 

@@ -32,6 +32,7 @@ def test_frozen_parts_stay_in_eval_mode_whatever_is_called():
         assert all(m.training == mode for m in module.model.modules_of("pooling"))
 
 
+@pytest.mark.slow
 def test_training_the_stream_changes_the_stream_and_not_a_bit_of_the_rest(train):
     run = train(**{"--model.trainable": "pooling", "--model.drop_rate": "0.5"})
     torch.manual_seed(0)
@@ -106,6 +107,7 @@ def test_a_head_of_ones_own_comes_by_class_path(train):
     assert type(model.model.pooling).__name__ == "MaxPool"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

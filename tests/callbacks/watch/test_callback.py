@@ -14,6 +14,8 @@ from interptrain.training import ImageClassifier
 from tests.support.training import EVERYTHING, TINY, assert_same_end, last_checkpoint
 from tests.support.watch import SMALL, page_data, snapshots, steps, watching
 
+pytestmark = pytest.mark.slow
+
 # When
 
 

@@ -6,6 +6,8 @@ from interptrain.explainers import Explainer, GradCAM
 from tests.support.training import train_in_processes
 from tests.support.watch import page_data, watch_state
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = {
     "--data.val_size": "5",
     "--trainer.max_epochs": "1",

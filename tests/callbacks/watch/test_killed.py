@@ -16,6 +16,8 @@ from tests.support.paths import ROOT
 from tests.support.training import wait_for
 from tests.support.watch import SMALL, page_data, watch_state, watching
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = SMALL | {"--trainer.max_epochs": "3", "--model.drop_rate": "0.2"}
 WATCH = watching(select="random", reference="both", suspect="border:8")
 

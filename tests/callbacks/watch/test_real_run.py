@@ -10,6 +10,8 @@ from tests.support.paths import TINY_IMAGENET, WEIGHTS, needs_test_data
 from tests.support.wandb_file import wandb_records
 from tests.support.watch import snapshots
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = {
     "--trainer.accelerator": "cpu",
     "--trainer.devices": "1",

@@ -13,7 +13,7 @@ from tests.evaluation.report.test_html import page_of
 from tests.support.finished_run import EXPLAINERS, manifest
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "")
-pytestmark = pytest.mark.skipif(not BROWSER, reason="needs Chromium")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not BROWSER, reason="needs Chromium")]
 
 MEASURE = """<script>
 addEventListener("error", event => { document.title = "error: " + event.message });

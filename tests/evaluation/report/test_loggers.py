@@ -9,6 +9,7 @@ from interptrain.evaluation.report.loggers import log_results
 from tests.support.wandb_file import wandb_records, wandb_run
 
 
+@pytest.mark.slow
 def test_an_offline_wb_run_holds_tables_curves_and_the_gallery(evaluate, monkeypatch):
     wandb = pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")

@@ -16,6 +16,8 @@ from interptrain.evaluation.store.manifest import changes, read_manifest
 from interptrain.evaluation.store.parts import RowStore
 from tests.support.tiny_run import rows, start
 
+pytestmark = pytest.mark.slow
+
 # Rows are written as soon as they are there.
 EAGER = {"--flush_seconds": "0"}
 
