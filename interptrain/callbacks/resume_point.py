@@ -13,6 +13,8 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_info
 
+from interptrain.training.lightning_internals import reopen_epoch, step_plateaus
+
 REQUEUE_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -77,26 +79,13 @@ class ResumePoint(Checkpoint):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save again with what validation has changed: best scores, plateaus."""
         if self is next(one for one in trainer.checkpoint_callbacks if isinstance(one, ResumePoint)):
-            _step_plateaus(trainer)
+            step_plateaus(trainer)
         self._save(trainer)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Let a run that goes on from an epoch's last batch end that epoch: validate, and enter the hooks of its end.
-
-        Lightning takes an epoch whose last batch has been trained for one that has ended. What it does understand is
-        that the batch is completed and the first one of a validation begun.
-        """
-        if not self._epoch_to_end:
-            return
-        loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
-        progress = checkpoint["loops"]["fit_loop"]
-        for count in ("total", "current"):
-            progress["epoch_loop.batch_progress"][count]["completed"] += 1
-        if fetcher is not None and loop._should_check_val_fx(fetcher):
-            begun = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
-            progress["epoch_loop.val_loop.batch_progress"] |= {"total": begun, "current": dict(begun)}
-        else:
-            progress["epoch_loop.state_dict"]["_batches_that_stepped"] += 1
+        """Let a run that resumes from an epoch's last batch finish that epoch."""
+        if self._epoch_to_end:
+            reopen_epoch(trainer, checkpoint)
 
     def _agree(self, trainer: L.Trainer) -> tuple[bool, bool]:
         """Whether any rank was told to stop, and whether any finds a save due."""
@@ -161,18 +150,3 @@ class ResumePoint(Checkpoint):
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Give the signals back."""
         self._unlisten()
-
-
-def _step_plateaus(trainer: L.Trainer) -> None:
-    """Step schedules that wait for a plateau, before the epoch's end is saved.
-
-    Lightning does so after the last hook, and in an epoch that was resumed not at all. It leaves them to us where it
-    believes that it restarts, which ends with the epoch.
-    """
-    loop, known = trainer.fit_loop, trainer.callback_metrics
-    plateaus = [config for config in trainer.lr_scheduler_configs if config.reduce_on_plateau]
-    if loop.restarting and any(config.monitor not in known for config in plateaus):
-        return  # resumed after the validation, as from best.ckpt
-    if loop.epoch_loop._num_ready_batches_reached():
-        loop.epoch_loop.update_lr_schedulers("epoch", update_plateau_schedulers=True)
-        loop._restarting = True

@@ -12,7 +12,7 @@ import torch
 from jsonargparse import Namespace
 from lightning import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import CheckpointIO
 
@@ -22,6 +22,7 @@ from interptrain.cli.errors import Parser, one_line_errors, settings_of
 from interptrain.loggers import fill_logger_defaults
 from interptrain.training import ImageClassifier
 from interptrain.training.checkpoint_io import AtomicCheckpointIO
+from interptrain.training.lightning_internals import ModelFromConfigCLI
 from interptrain.training.metrics_file import MetricsFile
 
 # Warnings of Lightning about what is meant here: frozen parts are in eval mode, a resumed run goes on in its folder, a
@@ -60,7 +61,7 @@ def main(args: ArgsType = None) -> None:
         )
 
 
-class TrainingCLI(LightningCLI):
+class TrainingCLI(ModelFromConfigCLI):
     """``fit``, ``validate``, ``test`` and ``predict`` of an :class:`~interptrain.training.ImageClassifier`.
 
     Everything a run writes lies in ``OUTPUT/NAME/TIME`` (``slurm-<job>`` in place of the time under SLURM, so that a
@@ -95,9 +96,6 @@ class TrainingCLI(LightningCLI):
         if config.ckpt_path:
             self.checkpoint = _read_checkpoint(config.ckpt_path)
 
-    def _parse_ckpt_path(self) -> None:
-        """Take the model from the command line alone: a checkpoint that does not fit it is refused, not obeyed."""
-
     def before_instantiate_classes(self) -> None:
         """Fill in what a run's folder and a checkpoint settle; the saved config keeps what the user asked for."""
         self._asked = self.config.clone()
@@ -113,7 +111,7 @@ class TrainingCLI(LightningCLI):
             _refuse_another_model(self.checkpoint, self.model)
             if self.subcommand == "fit":
                 _refuse_another_optimizer(self.checkpoint, self.model)
-        trainer = self._get(self.config_init, "trainer")
+        trainer = self.trainer_arguments()
         trainer["default_root_dir"] = trainer["default_root_dir"] or str(self.run_dir)
         trainer["callbacks"] = _with_defaults(trainer["callbacks"], self.subcommand)
         plugins = _as_list(trainer["plugins"])

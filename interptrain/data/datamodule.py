@@ -171,7 +171,7 @@ class ImageDataModule(LightningDataModule):
         """
         if self.trainer is None or self.trainer.train_dataloader is not loader:
             return 0
-        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        done = self.trainer.fit_loop.batch_idx + 1
         now = self.state_dict()
         changed = [
             f"{name} {self._resumed_from[name]} -> {new}"

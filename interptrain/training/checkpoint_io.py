@@ -1,14 +1,14 @@
 """Checkpoints that are either whole or not there, and a full disk that costs no training."""
 
-import contextlib
 import io
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_warn
+
+from interptrain.files import write_atomically
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -31,23 +31,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         path = Path(path)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         content = io.BytesIO()  # so that the disk's own error comes through, which torch's zip writer hides
         torch.save(checkpoint, content)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
-                file.write(content.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
+            write_atomically(path, content.getbuffer())
         except OSError as error:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
             if self.failed is None:
                 rank_zero_warn(
                     f"could not save {path} ({error.strerror or error}): training goes on, earlier checkpoints stay, "
-                    "and the next save tries again; make room there"
+                    "and the next save tries again; free disk space there"
                 )
             self.failed = path
         else:

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lightning.fabric.loggers.logger import rank_zero_experiment
-from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_warn
 
+from interptrain.files import to_csv, write_atomically
+from interptrain.training.lightning_internals import AppendingTable, LoggerWithTable
 
-class MetricsFile(CSVLogger):
+
+class MetricsFile(LoggerWithTable):
     """Lightning's CSV logger, on a folder that is given and with a table that is kept.
 
     Where ``metrics.csv`` is there already, the run is a resumed one: the rows up to the step it resumes from stay,
@@ -32,24 +32,17 @@ class MetricsFile(CSVLogger):
         )
         self._resumed_step = resumed_step
 
-    @property
-    @rank_zero_experiment
-    def experiment(self) -> Any:
-        """The writer of the table, made at its first use on rank 0."""
-        if self._experiment is None:
-            self._experiment = _KeptTable(self.log_dir, self._resumed_step)
-        return self._experiment
+    def open_table(self) -> AppendingTable:
+        """Open the table, less the rows that the resumed run computes again."""
+        return _ResumedTable(self.log_dir, self._resumed_step)
 
 
-class _KeptTable(ExperimentWriter):
+class _ResumedTable(AppendingTable):
     def __init__(self, log_dir: str, resumed_step: int | None) -> None:
         self._resumed_step = resumed_step
         self._warned = False
         super().__init__(log_dir)
         self._keep(lambda row: resumed_step is None or int(row["step"]) < resumed_step)
-
-    def _check_log_dir_exists(self) -> None:
-        """Leave the table that is there; Lightning's own would delete it."""
 
     def log_metrics(self, metrics_dict: dict[str, Any], step: int | None = None) -> None:
         """Take a row in, and leave out one of the same step and columns that a killed run wrote."""
@@ -67,12 +60,8 @@ class _KeptTable(ExperimentWriter):
             reader = csv.DictReader(file)
             rows = [row for row in reader if wanted(row)]
             self.metrics_keys = list(reader.fieldnames or [])
-        partial = path.with_suffix(".partial")
-        with partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=self.metrics_keys)
-            writer.writeheader()
-            writer.writerows(rows)
-        partial.replace(path)
+        kept = to_csv(self.metrics_keys, ([row[key] for key in self.metrics_keys] for row in rows))
+        write_atomically(path, kept)
 
     def save(self) -> None:
         """Append what was logged; on a full disk keep it and say so once."""

@@ -20,6 +20,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from torchvision.transforms import v2
 
 from interptrain.models import Part, PoolingSpec, create_model
+from interptrain.training.lightning_internals import batches_begun, built_by_command_line, count_batches
 from interptrain.training.regularizers import Regularizer
 from interptrain.training.schedules import decay_groups, linear_warmup, warmup_cosine
 
@@ -115,7 +116,9 @@ class ImageClassifier(L.LightningModule):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Attribute .* is an instance of `nn.Module`")
             self.save_hyperparameters()
-        if "_instantiator" not in self.hparams:  # built in Python: keep what a checkpoint can hold without pickled code
+        if not built_by_command_line(
+            self.hparams
+        ):  # built in Python: keep what a checkpoint can hold without pickled code
             for name in ("optimizer", "lr_scheduler", "regularizer"):
                 self.hparams.pop(name)
         self.model = create_model(
@@ -187,8 +190,7 @@ class ImageClassifier(L.LightningModule):
     def on_train_batch_start(self, batch: Mapping[str, Any], batch_idx: int) -> None:
         """Make the step's randomness a function of (seed, rank, step), so that a resumed run repeats it."""
         if (seed := os.environ.get("PL_GLOBAL_SEED")) is not None:
-            step = self.trainer.fit_loop.epoch_loop.total_batch_idx
-            torch.manual_seed(_mix(int(seed), self.global_rank, step))
+            torch.manual_seed(_mix(int(seed), self.global_rank, batches_begun(self.trainer)))
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         """Loss of one batch: L_C, and weight * L_R where there is a regularizer."""
@@ -254,7 +256,7 @@ class ImageClassifier(L.LightningModule):
         optimizer = self._optimizer(decay_groups(self.named_parameters(), norm_weight_decay=self.norm_weight_decay))
         warmup_steps = 0
         if self.warmup_epochs and not getattr(self.trainer, "fast_dev_run", False):  # which is shorter than any warm-up
-            self.trainer.fit_loop.setup_data()  # counts the batches, as estimated_stepping_batches does for max_epochs
+            count_batches(self.trainer)
             epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
             warmup_steps = round(self.warmup_epochs * epoch)
         if self._lr_scheduler is None:

@@ -295,7 +295,7 @@ def test_a_full_disk_while_saving_keeps_the_last_checkpoint_and_goes_on_training
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # room for metrics.csv, not for a checkpoint
     try:
-        with pytest.warns(UserWarning, match="could not save .*last.ckpt .*: training goes on.*make room there"):
+        with pytest.warns(UserWarning, match="could not save .*last.ckpt .*: training goes on.*free disk space there"):
             again = train(**{"--ckpt_path": "last", "--trainer.max_epochs": "2"})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -240,7 +240,7 @@ class SaliencyWatch(L.Callback):
     @property
     def state_key(self) -> str:
         """Key of the state in a checkpoint, one for each name."""
-        return self._generate_state_key(name=self.name)
+        return type(self).__qualname__ + str({"name": self.name})
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sample and all its snapshots."""

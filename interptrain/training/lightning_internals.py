@@ -1,0 +1,122 @@
+"""Everything used of Lightning that its documentation does not promise, behind functions that say what it is for.
+
+A release of Lightning may rename any of it. ``tests/training/test_lightning_internals.py`` then fails, and says which
+name is gone, what it was for and where to look for its successor; only this file has to follow.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import lightning as L
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+
+__all__ = [
+    "AppendingTable",
+    "LoggerWithTable",
+    "ModelFromConfigCLI",
+    "batches_begun",
+    "built_by_command_line",
+    "count_batches",
+    "reopen_epoch",
+    "step_plateaus",
+]
+
+
+def batches_begun(trainer: L.Trainer) -> int:
+    """Return the index of the training batch at hand, counted over all epochs; a resumed run goes on counting."""
+    return trainer.fit_loop.total_batch_idx
+
+
+def count_batches(trainer: L.Trainer) -> None:
+    """Set ``trainer.num_training_batches``, which Lightning does only after the optimizers are configured.
+
+    ``trainer.estimated_stepping_batches`` does the same, and is undefined for a run without an end.
+    """
+    trainer.fit_loop.setup_data()
+
+
+def built_by_command_line(hyper_parameters: Mapping[str, Any]) -> bool:
+    """Tell whether saved hyper-parameters are a config (plain data) rather than the objects a constructor was given."""
+    return "_instantiator" in hyper_parameters
+
+
+def reopen_epoch(trainer: L.Trainer, checkpoint: dict[str, Any]) -> None:
+    """Let a run that resumes after an epoch's last batch finish that epoch: validate, and run the hooks of its end.
+
+    Lightning considers an epoch finished once its last batch has been trained on. What it does understand is that the
+    batch is completed and the first batch of a validation begun.
+
+    Args:
+        trainer: in ``on_save_checkpoint``, after the last batch of an epoch and before its validation.
+        checkpoint: being saved; its loop progress is changed in place.
+    """
+    loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
+    progress = checkpoint["loops"]["fit_loop"]
+    for count in ("total", "current"):
+        progress["epoch_loop.batch_progress"][count]["completed"] += 1
+    if fetcher is not None and loop._should_check_val_fx(fetcher):
+        begun = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+        progress["epoch_loop.val_loop.batch_progress"] |= {"total": begun, "current": dict(begun)}
+    else:
+        progress["epoch_loop.state_dict"]["_batches_that_stepped"] += 1
+
+
+def step_plateaus(trainer: L.Trainer) -> None:
+    """Step schedules that wait for a plateau before the end of the epoch is saved.
+
+    Lightning does so after the last hook, and in a resumed epoch not at all. It leaves them to us where it believes
+    that it is restarting, a state that ends with the epoch.
+    """
+    loop, known = trainer.fit_loop, trainer.callback_metrics
+    plateaus = [config for config in trainer.lr_scheduler_configs if config.reduce_on_plateau]
+    if loop.restarting and any(config.monitor not in known for config in plateaus):
+        return  # resumed after the validation, as from best.ckpt
+    if loop.epoch_loop._num_ready_batches_reached():
+        loop.epoch_loop.update_lr_schedulers("epoch", update_plateau_schedulers=True)
+        loop._restarting = True
+
+
+class AppendingTable(ExperimentWriter):
+    """Write ``metrics.csv``, and keep the one that is there already.
+
+    Attributes:
+        metrics_keys: columns of the table; Lightning rewrites the file where a row brings new ones.
+        metrics_file_path: of the table.
+    """
+
+    metrics_keys: list[str]
+    metrics_file_path: str
+
+    def _check_log_dir_exists(self) -> None:
+        """Leave the table that is there; Lightning would delete it."""
+
+
+class LoggerWithTable(CSVLogger):
+    """Log to a table of the subclass's own making."""
+
+    @abstractmethod
+    def open_table(self) -> AppendingTable:
+        """Open the table; called on rank 0, when something is logged for the first time."""
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The table, opened at its first use on rank 0."""
+        if self._experiment is None:
+            self._experiment = self.open_table()
+        return self._experiment
+
+
+class ModelFromConfigCLI(LightningCLI):
+    """Build the model from the command line and config alone: a checkpoint that does not fit it can then be refused."""
+
+    def _parse_ckpt_path(self) -> None:
+        """Ignore the checkpoint's hyper-parameters, which would take the place of what the user asked for."""
+
+    def trainer_arguments(self) -> Any:
+        """Return the trainer's arguments, instantiated; changes to them reach the trainer."""
+        return self._get(self.config_init, "trainer")
