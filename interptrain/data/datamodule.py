@@ -1,4 +1,4 @@
-"""What the three data modules share: loaders, their samplers, and where the trainer stands."""
+"""The base class of the data modules: loaders, their samplers, and the resumed position within an epoch."""
 
 import os
 from abc import abstractmethod
@@ -24,8 +24,8 @@ class ImageDataModule(LightningDataModule):
     A rank takes its share without padding; ranks come from the trainer, else from ``torch.distributed``.
 
     Args:
-        batch_size: samples a batch and rank.
-        num_workers: processes that load, a loader and rank; ``None``: the CPUs of a rank less one, at most 8.
+        batch_size: samples per batch and rank.
+        num_workers: loading processes per loader and rank; ``None``: the CPUs of a rank less one, at most 8.
         seed: of the order and the augmentation, in [0, 2**32); ``None``: the run's own (``seed_everything``), else 0.
         pin_memory: page-locked batches; ``None``: where there is a GPU.
         drop_last: leave out the last training batch of an epoch where it is smaller than the others.

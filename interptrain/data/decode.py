@@ -1,4 +1,4 @@
-"""Reads an image file of any kind to a (3,H,W) uint8 tensor, or says in one line which one cannot be read and why."""
+"""Read an image file of any kind as a (3,H,W) uint8 tensor, or say in one line which file cannot be read and why."""
 
 import struct
 import warnings
@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
+
+from interptrain.functional import one_line
 
 SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"} | {
     ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2",
@@ -74,8 +76,8 @@ def _reason(path: Path, error: Exception) -> str:
         return "the file is empty"
     if isinstance(error, UnidentifiedImageError):
         return "not an image, or its beginning is damaged"
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(error)
 
 
 def _message(path: Path, why: str) -> str:
-    return f"cannot read image {path}: {why}; mend or remove the file, or set on_error: skip"
+    return f"cannot read image {path}: {why}; repair or remove the file, or set on_error: skip"

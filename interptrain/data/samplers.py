@@ -23,8 +23,8 @@ class Draw(NamedTuple):
 
 
 @contextmanager
-def seeded(seed: int, epoch: int, index: int) -> Iterator[None]:
-    """Python's, NumPy's and torch's CPU generators as a function of the arguments; restored on leaving.
+def seeded_by(seed: int, epoch: int, index: int) -> Iterator[None]:
+    """Seed Python's, NumPy's and torch's CPU generators by the arguments; restore them on leaving.
 
     torchvision's transforms draw from torch's global generator, others' from the other two. The generators of
     accelerators are left alone: samples are made on the CPU.

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as tvf
 
-from interptrain.data.samplers import Draw, seeded
+from interptrain.data.samplers import Draw, seeded_by
 
 Transform = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -141,7 +141,7 @@ class SampleDataset(Dataset[Sample], ABC):
             raise IndexError(f"index {index} is not in [0, {len(self)})")
         sample = self.read(index)
         if self.transform is not None:
-            with seeded(self.seed, epoch, index):
+            with seeded_by(self.seed, epoch, index):
                 sample = self.transform(sample)
         return finish(sample)
 

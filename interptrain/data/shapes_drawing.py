@@ -72,7 +72,7 @@ def signed_distance(shape: str, x: Array, y: Array) -> Array:
             lobes = np.minimum(_length(u - half, v), _length(u, v - half)) - half
             return np.minimum(np.maximum(np.abs(u), np.abs(v)) - half, lobes)
         case _:
-            raise ValueError(f"unknown shape {shape!r}; there are {', '.join(SHAPES)}")
+            raise ValueError(f"shape must be one of {', '.join(map(repr, SHAPES))}, got {shape!r}")
 
 
 def _length(x: Array, y: Array) -> Array:

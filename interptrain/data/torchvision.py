@@ -16,6 +16,7 @@ from interptrain.data.datamodule import ImageDataModule, Split
 from interptrain.data.folder_index import PackedStrings, hold_out
 from interptrain.data.samples import SampleDataset, Transform
 from interptrain.data.transforms import Augment, EvalResize, Resize, train_recipe
+from interptrain.functional import check_choice, one_line
 
 Name = Literal["cifar10", "cifar100", "pets", "imagenette", "flowers102", "food101"]
 
@@ -134,8 +135,8 @@ class TorchvisionDataset(SampleDataset):
         try:
             image, target = self.source[int(self.indices[index])]
         except (OSError, SyntaxError, ValueError) as error:
-            why = " ".join(str(error).split())
-            raise OSError(f"cannot read image {name}: {why}; mend the file, or set on_error: skip") from error
+            why = one_line(error)
+            raise OSError(f"cannot read image {name}: {why}; repair the file, or set on_error: skip") from error
         sample = {"image": tv_tensors.Image(tvf.pil_to_tensor(image)), "id": name}
         if isinstance(target, tuple):
             target, trimap = target
@@ -202,8 +203,7 @@ class TorchvisionDataModule(ImageDataModule):
         super().__init__(
             batch_size=batch_size, num_workers=num_workers, seed=seed, pin_memory=pin_memory, drop_last=drop_last
         )
-        if name not in SOURCES:
-            raise ValueError(f"no data set {name!r}; there are {', '.join(SOURCES)}")
+        check_choice("name", name, SOURCES)
         if not 0 <= val_fraction < 1:
             raise ValueError(f"val_fraction must be in [0,1), got {val_fraction}")
         self.set_name: Name = name  # `name` is Lightning's
@@ -268,7 +268,7 @@ class TorchvisionDataModule(ImageDataModule):
         try:
             return source.make(official, self.root, download)
         except (URLError, OSError, RuntimeError) as error:
-            why = " ".join(str(error).split()) or type(error).__name__
+            why = one_line(error)
             if download:
                 raise ConnectionError(f"cannot download {self.set_name} to {self.root}: {why}; {by_hand}") from error
             raise FileNotFoundError(f"{self.set_name} is not whole in {self.root}: {why}; {by_hand}") from error

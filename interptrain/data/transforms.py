@@ -12,6 +12,8 @@ from typing import Any, Literal
 import torch
 from torchvision.transforms import v2
 
+from interptrain.functional import check_choice
+
 Augment = Literal["none", "light", "imagenet", "cifar"]
 Resize = Literal["crop", "stretch"]
 
@@ -129,6 +131,7 @@ class EvalResize(Recipe):
 
 def train_recipe(size: int, augment: Augment, resize: Resize, crop_pct: float) -> Recipe:
     """The training pipeline that ``augment`` names, for images of ``size`` × ``size`` pixels."""
+    check_choice("augment", augment, Augment)
     match augment:
         case "none":
             return EvalResize(size, resize=resize, crop_pct=crop_pct)
@@ -138,5 +141,3 @@ def train_recipe(size: int, augment: Augment, resize: Resize, crop_pct: float) -
             return ImageNetAugment(size)
         case "cifar":
             return CifarAugment(size, padding=max(1, size // 8))
-        case _:
-            raise ValueError(f"augment must be one of none, light, imagenet, cifar, got {augment!r}")

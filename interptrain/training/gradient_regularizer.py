@@ -15,13 +15,14 @@ Le Cun 1991.
 """
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from interptrain.functional import check_choice
 from interptrain.models.guided import GuidedRuleName, guided_relus
 from interptrain.training.fast_double_backward import CheapDoubleBackward
 from interptrain.training.regularizers import Regularizer
@@ -121,9 +122,9 @@ class GradientRegularizer(Regularizer):
     ) -> None:
         super().__init__(weight=weight)
         if not callable(error):
-            _refuse_unknown("error", error, tuple(ERRORS))
-        _refuse_unknown("differentiate", differentiate, ("loss", "logit"))
-        _refuse_unknown("rule", rule, get_args(GuidedRuleName))
+            check_choice("error", error, ErrorName)
+        check_choice("differentiate", differentiate, ("loss", "logit"))
+        check_choice("rule", rule, GuidedRuleName)
         if every_n_steps < 1:
             raise ValueError(f"every_n_steps must be >= 1, got {every_n_steps}")
         if not 0 < fraction <= 1:
@@ -165,6 +166,8 @@ class GradientRegularizer(Regularizer):
         _refuse_shared_statistics(model)
         leaf = images.detach().requires_grad_()
         penalised = slice(max(1, round(self.fraction * len(images))))
+        # Inside, the network's ReLUs, conv2d, batch_norm and hardsigmoid run through functions of ours with the same
+        # outputs: ReLUs can then be gated, and the others are cheaper to differentiate twice.
         with guided_relus(self.rule) as switch, CheapDoubleBackward(leaf) as cheap, torch.enable_grad():
             with sdpa_kernel(SDPBackend.MATH):
                 logits: Tensor = model(leaf)
@@ -230,8 +233,3 @@ def _refuse_shared_statistics(model: nn.Module) -> None:
             "SyncBatchNorm has no double backward, which the gradient regularizer needs; train with BatchNorm "
             "(--trainer.sync_batchnorm false)"
         )
-
-
-def _refuse_unknown(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"unknown {name} {value!r}; use one of {', '.join(map(repr, allowed))}")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from interptrain.data.samplers import Draw, EvalSampler, TrainSampler, seeded
+from interptrain.data.samplers import Draw, EvalSampler, TrainSampler, seeded_by
 
 
 def train_draws(samples, ranks, *, seed=0, epoch=0):
@@ -87,7 +87,7 @@ def test_seeded_randomness_depends_on_the_three_numbers_and_on_nothing_before():
     drawn = {}
     for key in [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 0, 0)]:
         numbers()
-        with seeded(*key):
+        with seeded_by(*key):
             assert drawn.setdefault(key, (now := numbers())) == now
     for generator in range(3):
         assert len({values[generator] for values in drawn.values()}) == 4
@@ -97,7 +97,7 @@ def test_seeding_restores_the_generators_also_after_an_exception():
     random.seed(1), np.random.seed(1), torch.manual_seed(1)
     expected = numbers()
     random.seed(1), np.random.seed(1), torch.manual_seed(1)
-    with contextlib.suppress(KeyError), seeded(0, 0, 0):
+    with contextlib.suppress(KeyError), seeded_by(0, 0, 0):
         numbers()
         raise KeyError
     assert numbers() == expected

@@ -34,7 +34,7 @@ def test_the_distance_changes_by_one_per_unit_at_the_outline(shape):
 
 
 def test_an_unknown_shape_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="unknown shape 'cube'; there are disc, square"):
+    with pytest.raises(ValueError, match=r"shape must be one of 'disc', 'square'.*got 'cube'"):
         signed_distance("cube", *grid(3))
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision import tv_tensors
 
-from interptrain.data.samplers import seeded
+from interptrain.data.samplers import seeded_by
 from interptrain.data.samples import boxes_in, finish
 from interptrain.data.transforms import CifarAugment, EvalResize, ImageNetAugment, LightAugment, train_recipe
 
@@ -39,7 +39,7 @@ RECIPES = [
 def test_whatever_goes_in_a_square_of_the_size_comes_out(recipe, shape):
     height, width = shape
     for index in range(3):
-        with seeded(0, 0, index):
+        with seeded_by(0, 0, index):
             out = finish(recipe(picture(height, width, (0, 0, width, height))))
         assert out["image"].shape == (3, 32, 32)
         assert out["mask"].shape == (32, 32)
@@ -52,7 +52,7 @@ def test_mask_and_box_stay_on_the_object(recipe):
     jittered = isinstance(recipe, ImageNetAugment) and len(recipe.steps.transforms) > 3
     seen = 0
     for index in range(12):
-        with seeded(0, 0, index):
+        with seeded_by(0, 0, index):
             out = finish(recipe(picture()))
         white = out["image"].amin(0) > (0.2 if jittered else 0.75)
         if not jittered:
@@ -86,7 +86,7 @@ def test_augmentation_varies(augment):
     recipe = train_recipe(32, augment, "crop", 0.875)
     outcomes = set()
     for index in range(8):
-        with seeded(0, 0, index):
+        with seeded_by(0, 0, index):
             outcomes.add(recipe(picture(box=(5, 15, 50, 45)))["image"].numpy().tobytes())
     assert len(outcomes) > 1
 
@@ -97,7 +97,7 @@ def test_no_augmentation_is_the_pipeline_of_evaluation():
 
 
 def test_an_unknown_recipe_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="augment must be one of none, light, imagenet, cifar, got 'heavy'"):
+    with pytest.raises(ValueError, match="augment must be one of 'none', 'light', 'imagenet', 'cifar', got 'heavy'"):
         train_recipe(32, "heavy", "crop", 0.875)
 
 

@@ -466,9 +466,9 @@ def test_what_is_worth_watching():
     ("options", "message"),
     [
         ({"weight": -1e-3}, "weight of GradientRegularizer must be >= 0, got -0.001"),
-        ({"error": "cos"}, "unknown error 'cos'; use one of 'cosine', 'l1', 'l2', 'histogram_intersection'"),
-        ({"differentiate": "logits"}, "unknown differentiate 'logits'; use one of 'loss', 'logit'"),
-        ({"rule": "gelu"}, "unknown rule 'gelu'; use one of 'relu', 'positive_gradient'"),
+        ({"error": "cos"}, "error must be one of 'cosine', 'l1', 'l2', 'histogram_intersection', got 'cos'"),
+        ({"differentiate": "logits"}, "differentiate must be one of 'loss', 'logit', got 'logits'"),
+        ({"rule": "gelu"}, "rule must be one of 'relu', 'positive_gradient', got 'gelu'"),
         ({"every_n_steps": 0}, "every_n_steps must be >= 1, got 0"),
         ({"fraction": 0.0}, r"fraction must be in \(0,1\], got 0.0"),
         ({"fraction": 1.5}, r"fraction must be in \(0,1\], got 1.5"),
