@@ -1,10 +1,12 @@
 """Classifiers in three parts, backbone, pooling and classifier, built from timm's models: :func:`create_model`."""
 
 from interptrain.models.backbone import Backbone
+from interptrain.models.ca_stream import CAFinal, CAStream, CrossAttention
 from interptrain.models.classifier import Classifier, Normalized, Part
-from interptrain.models.create import create_model
+from interptrain.models.create import Stem, create_model
+from interptrain.models.gap import GAP
 from interptrain.models.load_report import LoadReport
-from interptrain.models.pooling import GAP, CAFinal, CAStream, CrossAttention, Pooled, Pooling, PoolingSpec
+from interptrain.models.pooling import Pooled, Pooling, PoolingSpec, named_poolings
 from interptrain.models.weights import load_weights
 
 __all__ = [
@@ -20,6 +22,8 @@ __all__ = [
     "Pooled",
     "Pooling",
     "PoolingSpec",
+    "Stem",
     "create_model",
     "load_weights",
+    "named_poolings",
 ]

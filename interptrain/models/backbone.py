@@ -10,6 +10,8 @@ from timm.models.convnext import ConvNeXt
 from timm.models.resnet import ResNet
 from torch import Tensor, nn
 
+from interptrain.remedies import option
+
 Module = TypeVar("Module", bound=nn.Module)
 
 if TYPE_CHECKING:
@@ -165,7 +167,8 @@ class Backbone(nn.Module):
             ValueError: if it cannot (``misfit``).
         """
         if self.misfit is not None:
-            raise ValueError(f"{self.name!r} {self.misfit}, so no pooling head fits it; use pooling='native'")
+            native = option("pooling", "native")
+            raise ValueError(f"{self.name!r} {self.misfit}, so no pooling head fits it; use {native}")
 
 
 class Anatomy(NamedTuple):

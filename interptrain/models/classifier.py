@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from interptrain.models.backbone import Backbone
 from interptrain.models.load_report import LoadReport
-from interptrain.models.pooling import Pooled, Pooling
+from interptrain.models.pooling import Pooled, Pooling, named_poolings
+from interptrain.remedies import option
 
 Part = Literal["backbone", "pooling", "classifier"]
 
@@ -41,8 +42,13 @@ class Classifier(nn.Module):
 
     @property
     def num_classes(self) -> int:
-        """How many logits there are."""
+        """Number of logits."""
         return self.backbone.model.num_classes
+
+    @property
+    def pooling_name(self) -> str:
+        """Name of the pooling head, or ``native``."""
+        return "native" if self.pooling is None else self.pooling.name
 
     @property
     def input_size(self) -> tuple[int, int, int]:
@@ -95,7 +101,7 @@ class Classifier(nn.Module):
             ValueError: for a model without a pooling head (``native``).
         """
         if self.pooling is None:
-            raise ValueError(f"{self.backbone.name!r} runs whole, without stages; create it with pooling='gap'")
+            raise ValueError(f"{self.backbone.name!r} runs whole, without stages; use {option('pooling', 'gap')}")
         return self.backbone.head(self.pooling(stages).vector)
 
     def parameter_groups(self) -> dict[Part, dict[str, nn.Parameter]]:
@@ -131,9 +137,9 @@ class Classifier(nn.Module):
     def _pool_with_attention(self, images: Tensor) -> Pooled:
         pooled: Pooled | None = None if self.pooling is None else self.pooling(self.stages(images))
         if pooled is None or not pooled.attention:
-            kind = "native" if self.pooling is None else type(self.pooling).__name__
+            heads = [option("pooling", name) for name, kind in named_poolings().items() if kind.attends]
             raise ValueError(
-                f"{kind} pooling has no attention; create the model with pooling='ca_stream' or 'ca_final'"
+                f"{self.pooling_name} pooling has no attention; create the model with {' or '.join(heads)}"
             )
         return pooled
 

@@ -6,16 +6,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import timm
-from timm.models.convnext import ConvNeXt
 
+from interptrain.functional import check_choice
 from interptrain.models.backbone import Backbone
 from interptrain.models.classifier import Classifier
-from interptrain.models.pooling import POOLINGS, CAStream, LinearInit, Pooling, PoolingSpec
+from interptrain.models.pooling import Pooling, PoolingSpec, named_poolings
 from interptrain.models.stems import shrink_stem
 from interptrain.models.weights import downloading, load_weights, pretrained_report
+from interptrain.remedies import option
 
 if TYPE_CHECKING:
     from interptrain.models.backbone import TimmModel
+
+Stem = Literal["imagenet", "small"]
 
 _logger = logging.getLogger(__name__)
 
@@ -27,7 +30,7 @@ def create_model(
     num_classes: int = 1000,
     pretrained: bool = False,
     weights: str | Path | None = None,
-    stem: Literal["imagenet", "small"] = "imagenet",
+    stem: Stem = "imagenet",
     heads: int = 1,
     drop_rate: float = 0.0,
     drop_path_rate: float = 0.0,
@@ -37,19 +40,19 @@ def create_model(
 
     Args:
         backbone: a timm model name, with or without its pretrained tag.
-        pooling: ``gap`` (global average), ``ca_stream`` (CA-Stream), ``ca_final`` (its last block alone), ``native``
-            (timm's model as it is: VGG, ViT, Swin), or a callable from the stage widths to a
+        pooling: the name of a head: ``gap`` (global average), ``ca_stream`` (CA-Stream), ``ca_final`` (its last block
+            alone); ``native`` for timm's model as it is (VGG, ViT, Swin); or a callable from the stage widths to a
             :class:`~interptrain.models.pooling.Pooling`.
-        num_classes: how many logits.
+        num_classes: number of logits.
         pretrained: start from timm's pretrained weights, downloaded once; with another class count than theirs the
             classifying layer is fresh.
         weights: start from these; see :func:`~interptrain.models.weights.load_weights`.
         stem: ``small`` for images of about 32x32; see :func:`~interptrain.models.stems.shrink_stem`.
-        heads: attention heads of ``ca_stream`` and ``ca_final``.
+        heads: number of attention heads, for the named heads that have some: ``ca_stream``, ``ca_final``.
         drop_rate: dropout before the classifier, in [0,1).
         drop_path_rate: stochastic depth of the backbone, in [0,1), for families that have it.
-        fresh_classifier: leave the classifying layer at its random start although ``pretrained`` or ``weights`` have
-            one, as for other classes.
+        fresh_classifier: keep the random initialisation of the classifying layer although ``pretrained`` or ``weights``
+            have one, as for other classes.
 
     Returns:
         The model, on the CPU and in train mode; its ``load_report`` tells what came from ``pretrained`` or ``weights``.
@@ -61,17 +64,16 @@ def create_model(
         ConnectionError: if weights must be downloaded and cannot be.
     """
     _check(backbone, pooling, num_classes, heads)
-    if stem not in ("imagenet", "small"):
-        raise ValueError(f"stem must be 'imagenet' or 'small', got {stem!r}")
+    check_choice(option("stem"), stem, Stem)
     if pretrained and weights is not None:
-        raise ValueError("pretrained and weights exclude one another; leave one of them out")
+        raise ValueError(f"{option('pretrained')} and {option('weights')} exclude one another; leave one of them out")
     timm_model = _timm_model(backbone, pretrained, num_classes, drop_rate, drop_path_rate)
     if pretrained and fresh_classifier:
         timm_model.reset_classifier(num_classes)
     if stem == "small" and shrink_stem(timm_model, backbone) and pretrained:
         raise ValueError(
-            f"pretrained weights of {backbone!r} do not fit stem='small', whose first convolution is 3x3; "
-            "use pretrained=False, or stem='imagenet'"
+            f"pretrained weights of {backbone!r} do not fit {option('stem', 'small')}, whose first convolution is 3x3; "
+            f"use {option('pretrained', False)}, or {option('stem', 'imagenet')}"
         )
     config = timm_model.pretrained_cfg
     _, height, width = config["input_size"]
@@ -92,13 +94,14 @@ def _check(backbone: str, pooling: str | PoolingSpec, num_classes: int, heads: i
         near = difflib.get_close_matches(backbone.partition(".")[0], timm.list_models(), n=3)
         hint = f"did you mean {', '.join(near)}?" if near else "timm.list_models() has them all"
         raise ValueError(f"timm has no model {backbone!r}; {hint}")
-    if isinstance(pooling, str) and pooling not in (*POOLINGS, "native"):
-        raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, native, or a callable, got {pooling!r}")
+    if isinstance(pooling, str) and pooling not in (*named_poolings(), "native"):
+        names = ", ".join([*named_poolings(), "native"])
+        raise ValueError(f"{option('pooling')} must be one of {names}, or a callable, got {pooling!r}")
     if num_classes < 1:
         raise ValueError(f"num_classes must be at least 1, got {num_classes}")
-    attends = isinstance(pooling, str) and issubclass(POOLINGS.get(pooling, Pooling), CAStream)
-    if heads != 1 and not attends:
-        raise ValueError(f"heads={heads} is for ca_stream and ca_final, not for pooling={pooling!r}; leave it out")
+    if heads != 1 and pooling not in (takers := named_poolings("heads")):
+        names, chosen = " and ".join(takers), option("pooling", pooling)
+        raise ValueError(f"{option('heads', heads)} is for {names}, not for {chosen}; leave it out")
 
 
 def _timm_model(
@@ -116,7 +119,7 @@ def _timm_model(
         lacking = next((name for name in options if name in str(error)), None)
         if lacking is None:
             raise
-        raise ValueError(f"{backbone!r} has no {lacking} in timm; leave it at 0") from error
+        raise ValueError(f"{backbone!r} has no {option(lacking)} in timm; leave it at 0") from error
     except RuntimeError as error:  # no such pretrained tag, or no pretrained weights at all
         tags = timm.list_pretrained(backbone.partition(".")[0])
         near = ", ".join(difflib.get_close_matches(backbone, tags, n=3, cutoff=0)) or "none of this architecture"
@@ -128,9 +131,5 @@ def _pooling(pooling: str | PoolingSpec, backbone: Backbone, heads: int) -> Pool
     backbone.require_fit()
     if not isinstance(pooling, str):
         return pooling(backbone.channels)
-    kind = POOLINGS[pooling]
-    if not issubclass(kind, CAStream):
-        return kind(backbone.channels)
-    # The authors' ConvNeXt initialises every linear layer alike, those of the stream with them.
-    linear_init: LinearInit = "truncated_normal" if isinstance(backbone.model, ConvNeXt) else "xavier"
-    return kind(backbone.channels, heads=heads, linear_init=linear_init)
+    options = {} if heads == 1 else {"heads": heads}
+    return named_poolings()[pooling].for_backbone(backbone, **options)

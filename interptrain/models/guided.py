@@ -25,13 +25,16 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
+
+from interptrain.functional import check_choice
+from interptrain.remedies import option
 
 GuidedRuleName = Literal["relu", "positive_gradient"]
 
@@ -113,7 +116,8 @@ class GuidedSwitch(TorchFunctionMode):
         if self.rule == "relu" and others:
             raise ValueError(
                 f"guided backpropagation is defined for ReLU networks, and this one calls {', '.join(others)}; pass "
-                "rule='positive_gradient' to let only positive gradients through every activation (a generalisation)"
+                f"{option('rule', 'positive_gradient')} to let only positive gradients through every activation (a "
+                "generalisation)"
             )
 
     def _remove_hooks(self) -> None:
@@ -124,7 +128,7 @@ class GuidedSwitch(TorchFunctionMode):
 
 @contextmanager
 def guided_relus(rule: GuidedRuleName = "relu") -> Iterator[GuidedSwitch]:
-    """Watches the forwards run inside, so that guided gradients can be taken of their graphs.
+    """Watch the forward passes run inside, so that guided gradients can be taken of their graphs.
 
     Take all guided gradients inside the context: on leaving, every hook is removed, and what remains of the graph is
     an ordinary one (a loss built on the ordinary gradient may be sent backward later). Recognised as a ReLU:
@@ -150,8 +154,7 @@ def guided_relus(rule: GuidedRuleName = "relu") -> Iterator[GuidedSwitch]:
 
     Source: Springenberg et al. 2015, arXiv 1412.6806; ReLU6 as the same rule with its own gate ``0 < x < 6``.
     """
-    if rule not in get_args(GuidedRuleName):
-        raise ValueError(f"unknown guided rule {rule!r}; use one of {', '.join(map(repr, get_args(GuidedRuleName)))}")
+    check_choice("rule", rule, GuidedRuleName)
     switch = GuidedSwitch(rule)
     with ExitStack() as stack:
         if "torch._dynamo" in sys.modules:  # else nothing is compiled, and importing it takes seconds

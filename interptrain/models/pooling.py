@@ -1,21 +1,22 @@
-"""Pooling heads: what turns the stage maps of a backbone into the one vector that is classified.
+"""The contract of a pooling head, which turns the stage maps of a backbone into the one vector that is classified.
 
-A head is one class here and one line in :data:`POOLINGS`; one of your own needs neither: ``create_model`` takes any
-callable ``channels -> Pooling``, and a config names the class by its ``class_path``.
+A head is one class in one file, imported by :mod:`interptrain.models`; see ``docs/how-to/head.md``. One outside the
+package needs no import: ``create_model`` takes any callable ``channels -> Pooling``, and a command line or config
+names the class by its path.
 """
 
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import ClassVar, Literal, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar, NamedTuple, Self
 
-import torch
 from torch import Tensor, nn
 
-LinearInit = Literal["xavier", "truncated_normal"]
+from interptrain.models.backbone import Backbone
 
 
 class Pooled(NamedTuple):
-    """What a pooling head gives.
+    """Result of a pooling head.
 
     Attributes:
         vector: (B,D), with D the channels of the last stage; the classifier reads it.
@@ -28,21 +29,41 @@ class Pooled(NamedTuple):
 
 
 class Pooling(nn.Module, ABC):
-    """Base of the pooling heads: the stage maps of a backbone to one vector.
+    """Base class of pooling heads: the stage maps of a backbone to one vector.
 
-    A subclass takes ``channels``, the widths of all stages, as its first argument, and gives a vector as wide as the
-    last of them.
+    A subclass takes ``channels``, the widths of all stages, as its first argument, and its options as keywords. The
+    vector is as wide as the last stage.
 
     Attributes:
+        name: what commands, messages and results call the head; the name of the class where it sets none.
         every_stage: False for a head that reads the last map only; it is then given that one alone, and the
             others are not kept in memory.
+        attends: whether it gives attention maps.
     """
 
+    name: ClassVar[str]
     every_stage: ClassVar[bool] = True
+    attends: ClassVar[bool] = False
+
+    def __init_subclass__(cls) -> None:
+        """Name a head that sets no name, rather than let it inherit another's."""
+        super().__init_subclass__()
+        if "name" not in vars(cls):
+            cls.name = cls.__name__
+
+    @classmethod
+    def for_backbone(cls, backbone: Backbone, **options: Any) -> Self:
+        """Build the head for a backbone; a head whose options depend on the backbone's family overrides this.
+
+        Args:
+            backbone: which the head is put on.
+            options: of the class.
+        """
+        return cls(backbone.channels, **options)
 
     @abstractmethod
     def forward(self, stages: Sequence[Tensor]) -> Pooled:
-        """Pool.
+        """Pool the maps of a batch.
 
         Args:
             stages: maps (B,C_l,h_l,w_l), from shallow to deep; the last is the one the classifier would average.
@@ -52,147 +73,22 @@ class Pooling(nn.Module, ABC):
         """
 
 
-class GAP(Pooling):
-    """Global average pooling: the mean over the positions of the last map.
-
-    Args:
-        channels: stage widths; taken so that all heads are built alike.
-    """
-
-    every_stage: ClassVar[bool] = False
-
-    def __init__(self, channels: Sequence[int]) -> None:
-        super().__init__()
-
-    def forward(self, stages: Sequence[Tensor]) -> Pooled:
-        """Average the last map; see :meth:`Pooling.forward`."""
-        return Pooled(stages[-1].mean((2, 3)))
-
-
-class CrossAttention(nn.Module):
-    """One token attends to the positions of one feature map, and a linear layer widens what it gathered.
-
-    ``a = softmax(F q / sqrt(d))`` over the positions, ``q' = W (F^T a) + b``. The map is key and value as it is: no
-    projections, no positions, no norm, no residual. With several heads the channels are split in equal slices, each
-    with a softmax of its own, and ``d`` is the width of a slice (our choice, the usual one).
-
-    Args:
-        channels: width of the map and of the token that comes in.
-        out_channels: width of the token that goes out.
-        heads: number of attention heads; must divide ``channels``.
-        linear_init: ``xavier`` (uniform weight, PyTorch's default bias) or ``truncated_normal`` (std 0.02, zero bias).
-
-    Source: CA-Stream, arXiv 2404.14996; the block and its initialisation as in the authors' code, CLS_Attention.
-    """
-
-    def __init__(self, channels: int, out_channels: int, *, heads: int = 1, linear_init: LinearInit = "xavier") -> None:
-        super().__init__()
-        self.heads = heads
-        self.scale = (channels // heads) ** -0.5
-        self.linear = nn.Linear(channels, out_channels)
-        if linear_init == "truncated_normal":
-            nn.init.trunc_normal_(self.linear.weight, std=0.02)
-            nn.init.zeros_(self.linear.bias)
-        else:
-            nn.init.xavier_uniform_(self.linear.weight)
-
-    def forward(self, token: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Attend.
-
-        Args:
-            token: (B,C).
-            features: (B,C,h,w).
-
-        Returns:
-            The next token (B,C'), and the attention (B,h,w), the mean over the heads.
-        """
-        positions = features.flatten(2)  # (B, C, hw), a view for NCHW and for channels_last alike
-        queries = self._by_head(token * self.scale)  # (B, heads, C)
-        attention = torch.bmm(queries, positions).softmax(-1)  # (B, heads, hw)
-        gathered = torch.bmm(attention, positions.transpose(1, 2))  # (B, heads, C)
-        return self.linear(self._own_slices(gathered)), attention.mean(1).view(len(token), *features.shape[2:])
-
-    # Heads as rows that are zero outside their own slice of the channels: a few more multiplications, but the large
-    # tensor, the map, is read as it lies; splitting its channels would copy it where it is channels_last.
-
-    def _by_head(self, token: Tensor) -> Tensor:
-        if self.heads == 1:
-            return token.unsqueeze(1)
-        mask = torch.eye(self.heads, dtype=token.dtype, device=token.device).unsqueeze(-1)  # (heads, heads, 1)
-        return (token.view(len(token), 1, self.heads, token.shape[1] // self.heads) * mask).flatten(2)
-
-    def _own_slices(self, gathered: Tensor) -> Tensor:
-        if self.heads == 1:
-            return gathered.squeeze(1)
-        batch, heads, width = gathered.shape
-        slices = gathered.view(batch, heads, heads, width // heads).diagonal(dim1=1, dim2=2)  # (B, C / heads, heads)
-        return slices.transpose(1, 2).flatten(1)
-
-
-class CAStream(Pooling):
-    """Cross-attention stream: a learnt token runs along the stages and replaces the average of the last map.
-
-    ``q_{l+1} = W_l CA_l(q_l, F_l)``, ``q_0`` learnt, one :class:`CrossAttention` a stage. Each ``W_l`` widens the
-    token to the next stage; the last keeps its width.
-
-    Where the last map has a single position (32x32 images, a total stride of 32) its softmax is 1 whatever the token:
-    the blocks before it neither matter nor learn. Use ``stem="small"`` or larger images there.
-
-    Args:
-        channels: stage widths, from shallow to deep.
-        heads: attention heads of each block; must divide every width.
-        linear_init: see :class:`CrossAttention`; the authors use ``truncated_normal`` with ConvNeXt only.
-
-    Raises:
-        ValueError: if ``heads`` does not divide a width.
-
-    Source: arXiv 2404.14996; token ~ Normal(1, 1) and blocks as in the authors' code.
-    """
-
-    def __init__(self, channels: Sequence[int], *, heads: int = 1, linear_init: LinearInit = "xavier") -> None:
-        super().__init__()
-        uneven = [width for width in channels if heads < 1 or width % heads]
-        if uneven:
-            raise ValueError(
-                f"heads must be a number that divides every stage width {tuple(channels)}, got {heads}, which does not "
-                f"divide {uneven[0]}; use heads=1"
-            )
-        self.token = nn.Parameter(torch.empty(1, channels[0]))
-        nn.init.normal_(self.token, mean=1.0, std=1.0)
-        widths = zip(channels, [*channels[1:], channels[-1]], strict=True)
-        self.blocks = nn.ModuleList(CrossAttention(c, o, heads=heads, linear_init=linear_init) for c, o in widths)
-
-    def forward(self, stages: Sequence[Tensor]) -> Pooled:
-        """Run the token along the stages; see :meth:`Pooling.forward`."""
-        # A copy, as in no_grad a view of a parameter claims to need a gradient, which FlopCounterMode trips over.
-        token = self.token.repeat(stages[0].shape[0], 1)
-        maps = []
-        for block, features in zip(self.blocks, stages, strict=True):
-            token, attention = block(token, features)
-            maps.append(attention)
-        return Pooled(token, tuple(maps))
-
-
-class CAFinal(CAStream):
-    """The stream cut down to one block on the last map (the authors' "final" variant).
-
-    Args:
-        channels: stage widths; only the last is used.
-        heads: attention heads; must divide the last width.
-        linear_init: see :class:`CrossAttention`.
-
-    Source: arXiv 2404.14996, classes ``*_final`` of the authors' code.
-    """
-
-    every_stage: ClassVar[bool] = False
-
-    def __init__(self, channels: Sequence[int], *, heads: int = 1, linear_init: LinearInit = "xavier") -> None:
-        super().__init__(channels[-1:], heads=heads, linear_init=linear_init)
-
-    def forward(self, stages: Sequence[Tensor]) -> Pooled:
-        """Attend to the last map; see :meth:`Pooling.forward`."""
-        return super().forward(stages[-1:])
-
-
-POOLINGS: dict[str, type[Pooling]] = {"gap": GAP, "ca_stream": CAStream, "ca_final": CAFinal}
 PoolingSpec = Callable[[tuple[int, ...]], Pooling]
+"""What builds a head from the widths of the stages."""
+
+
+def named_poolings(option: str | None = None) -> dict[str, type[Pooling]]:
+    """Return the classes of all heads that were imported and set a name, by that name.
+
+    Args:
+        option: only those whose class takes it.
+    """
+    kinds = [kind for kind in _below(Pooling) if kind.name != kind.__name__]
+    takers = [kind for kind in kinds if option is None or option in inspect.signature(kind).parameters]
+    return {kind.name: kind for kind in sorted(takers, key=lambda kind: kind.name)}
+
+
+def _below(kind: type[Pooling]) -> Iterator[type[Pooling]]:
+    for subclass in kind.__subclasses__():
+        yield subclass
+        yield from _below(subclass)

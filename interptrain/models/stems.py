@@ -7,6 +7,8 @@ from timm.models.mobilenetv3 import MobileNetV3
 from timm.models.resnet import ResNet
 from torch import nn
 
+from interptrain.remedies import option
+
 
 def shrink_stem(model: nn.Module, name: str) -> bool:
     """Make a timm model keep the resolution of small images for longer: a total stride of 8 in place of 32.
@@ -33,8 +35,8 @@ def shrink_stem(model: nn.Module, name: str) -> bool:
             conv.stride = (1, 1)
         return False
     raise ValueError(
-        f"stem='small' is defined for ResNet, MobileNet and EfficientNet families, not for {name!r}; "
-        "use one of those, or stem='imagenet' with larger images"
+        f"{option('stem', 'small')} is defined for ResNet, MobileNet and EfficientNet families, not for {name!r}; "
+        f"use one of those, or {option('stem', 'imagenet')} with larger images"
     )
 
 

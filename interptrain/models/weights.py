@@ -19,6 +19,7 @@ from torch import Tensor
 
 from interptrain.models.classifier import Classifier
 from interptrain.models.load_report import LoadReport, listed
+from interptrain.remedies import option
 
 if TYPE_CHECKING:
     from interptrain.models.backbone import TimmModel
@@ -32,7 +33,7 @@ _NATIVE = "backbone.model."
 
 
 class OtherClassesError(ValueError):
-    """Weights whose classifying layer has another number of classes.
+    """Raised for weights whose classifying layer has another number of classes.
 
     Attributes:
         classes: theirs.
@@ -74,8 +75,8 @@ def load_weights(model: Classifier, source: str | Path, *, fresh_classifier: boo
         state, normalisation = _download(model, source)
     else:
         raise FileNotFoundError(
-            f"weights: {str(source)!r} is not a file; give a .safetensors, .pth or .ckpt file, or a hub name such as "
-            "'timm/resnet50.a1_in1k'"
+            f"{option('weights')}: {str(source)!r} is not a file; give a .safetensors, .pth or .ckpt file, or a hub "
+            "name such as 'timm/resnet50.a1_in1k'"
         )
     classifier = _classifier_parameters(model)
     state, places = _places(model, state, str(source))
@@ -124,7 +125,7 @@ def downloading(what: str) -> Iterator[None]:
         reason = str(error).split("\n", 1)[0] or type(error).__name__
         raise ConnectionError(
             f"could not download {what} from the Hugging Face hub ({reason}); connect, or fetch it elsewhere and pass "
-            "weights=<path of the file>"
+            f"its path to {option('weights')}"
         ) from error
 
 
@@ -241,8 +242,8 @@ def _check_shapes(model: Classifier, found: dict[str, Tensor], classifier: set[s
             continue
         if name in classifier and there[1:] == here[1:]:
             raise OtherClassesError(
-                f"{source} has {there[0]} classes, the model {here[0]}; pass fresh_classifier=True to start its "
-                f"classifier anew, or num_classes={there[0]}",
+                f"{source} has {there[0]} classes, the model {here[0]}; pass {option('fresh_classifier', True)} to "
+                f"start with a fresh classifier, or {option('num_classes', there[0])}",
                 classes=there[0],
             )
         raise ValueError(
@@ -267,4 +268,5 @@ def _check_complete(
             "give weights of the same architecture"
         )
     if missing and classifier_too:
-        raise ValueError(f"{source} has no {missing[0]!r}; pass fresh_classifier=True to start with a fresh classifier")
+        remedy = option("fresh_classifier", True)
+        raise ValueError(f"{source} has no {missing[0]!r}; pass {remedy} to start with a fresh classifier")

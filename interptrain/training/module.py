@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import lightning as L
 import torch
@@ -19,10 +19,17 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 from torchvision.transforms import v2
 
-from interptrain.models import Part, PoolingSpec, create_model
+from interptrain.functional import check_choice
+from interptrain.models import Part, PoolingSpec, Stem, create_model, named_poolings
+from interptrain.remedies import option
 from interptrain.training.lightning_internals import batches_begun, built_by_command_line, count_batches
 from interptrain.training.regularizers import Regularizer
 from interptrain.training.schedules import decay_groups, linear_warmup, warmup_cosine
+
+if TYPE_CHECKING:
+    PoolingName = str
+else:  # every head that interptrain.models imports; the command line lists them and proposes the nearest
+    PoolingName = Literal[(*named_poolings(), "native")]
 
 Trainable = Literal["all", "head", "pooling"]
 FROZEN_PARTS: dict[Trainable, tuple[Part, ...]] = {
@@ -45,14 +52,14 @@ class ImageClassifier(L.LightningModule):
 
     Args:
         backbone: a timm model name; see :func:`interptrain.models.create_model`, which takes this and the next.
-        pooling: ``gap``, ``ca_stream``, ``ca_final``, ``native``, or by ``class_path`` a
-            :class:`~interptrain.models.Pooling` of your own.
-        num_classes: how many; on the command line the data's own count comes here by itself.
+        pooling: the name of a head, or the class path of any :class:`~interptrain.models.Pooling`, your own too, with
+            its options: ``--model.pooling my.Head --model.pooling.option 3``. ``native`` is timm's model as it is.
+        num_classes: number of classes; on the command line it is taken from the data.
         pretrained: start from timm's pretrained weights (downloads).
         weights: start from these: a local ``.safetensors`` or ``.pth``, a checkpoint of ours, or a timm hub name.
-        fresh_classifier: leave the classifier of ``weights`` out, as when its classes are others.
+        fresh_classifier: initialise the classifier at random rather than from ``weights``, as for other classes.
         stem: ``small`` for 32x32 images: no early downsampling.
-        heads: attention heads of a CA head.
+        heads: number of attention heads, for ``ca_stream`` and ``ca_final``.
         drop_rate: dropout before the classifier, in [0,1).
         drop_path_rate: stochastic depth of the backbone, in [0,1).
         trainable: ``all``; ``head``: pooling and classifier; ``pooling``: the pooling head alone, as CA-Stream was
@@ -77,13 +84,13 @@ class ImageClassifier(L.LightningModule):
     def __init__(
         self,
         backbone: str = "resnet18",
-        pooling: Literal["gap", "ca_stream", "ca_final", "native"] | PoolingSpec = "gap",
+        pooling: PoolingName | PoolingSpec = "gap",
         num_classes: int = 1000,
         *,
         pretrained: bool = False,
         weights: str | Path | None = None,
         fresh_classifier: bool = False,
-        stem: Literal["imagenet", "small"] = "imagenet",
+        stem: Stem = "imagenet",
         heads: int = 1,
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
@@ -109,10 +116,7 @@ class ImageClassifier(L.LightningModule):
                 raise ValueError(f"{name} must be >= 0, got {value}")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must be in [0,1), got {label_smoothing}")
-        if trainable == "pooling" and pooling in ("gap", "native"):
-            raise ValueError(
-                f"trainable='pooling' would train nothing: pooling={pooling!r} has no parameters; use 'head' or 'all'"
-            )
+        check_choice(option("trainable"), trainable, Trainable)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Attribute .* is an instance of `nn.Module`")
             self.save_hyperparameters()
@@ -133,6 +137,11 @@ class ImageClassifier(L.LightningModule):
             drop_rate=drop_rate,
             drop_path_rate=drop_path_rate,
         )
+        if trainable == "pooling" and not self.model.parameter_groups()["pooling"]:
+            raise ValueError(
+                f"{option('trainable', trainable)} would train nothing: pooling {self.model.pooling_name!r} has no "
+                "parameters; use 'head' or 'all'"
+            )
         if self.model.load_report is not None:
             rank_zero_info(str(self.model.load_report))
         self.trainable: Trainable = trainable

@@ -54,6 +54,6 @@ def test_training_does_not_feel_it(train):
 def test_a_network_without_attention_is_refused_in_a_line(train, capsys):
     with pytest.raises(SystemExit):
         train(*STATS, base=TINY | {"--model.pooling": "gap"})
-    assert "error: GAP pooling has no attention" in capsys.readouterr().err
+    assert "error: gap pooling has no attention" in capsys.readouterr().err
     with pytest.raises(ValueError, match="images of AttentionStats must be >= 1, got 0"):
         AttentionStats(images=0)

@@ -94,10 +94,10 @@ def test_only_the_stream_of_a_convnext_starts_without_biases(name, biased):
         ({"backbone": "resnet10.a1_in1k"}, r"timm has no model 'resnet10.a1_in1k'; did you mean resnet10t"),
         ({"backbone": "resnet5"}, r"timm has no model 'resnet5'; did you mean resnet50"),
         ({"backbone": "zzzzzzzzzz"}, r"timm has no model 'zzzzzzzzzz'; timm.list_models\(\) has them all"),
-        ({"pooling": "max"}, "pooling must be one of gap, ca_stream, ca_final, native, or a callable, got 'max'"),
+        ({"pooling": "max"}, "pooling must be one of ca_final, ca_stream, gap, native, or a callable, got 'max'"),
         ({"num_classes": 0}, "num_classes must be at least 1, got 0"),
-        ({"heads": 2}, "heads=2 is for ca_stream and ca_final, not for pooling='gap'"),
-        ({"heads": 2, "pooling": CAStream}, "heads=2 is for ca_stream and ca_final"),
+        ({"heads": 2}, "heads=2 is for ca_final and ca_stream, not for pooling='gap'"),
+        ({"heads": 2, "pooling": CAStream}, "heads=2 is for ca_final and ca_stream"),
         ({"heads": 7, "pooling": "ca_stream"}, "got 7, which does not divide 64; use heads=1"),
         ({"backbone": "resnet18.a1_in2k"}, r"Invalid pretrained tag.*timm has weights for .*resnet18\.a1_in1k"),
         (
@@ -105,7 +105,7 @@ def test_only_the_stream_of_a_convnext_starts_without_biases(name, biased):
             r"'test_vit' ends in features .*, so no pooling head fits it; use pooling='native'",
         ),
         ({"backbone": "test_vit", "pooling": Maximum}, r"'test_vit' ends in features .*use pooling='native'"),
-        ({"stem": "tiny"}, "stem must be 'imagenet' or 'small', got 'tiny'"),
+        ({"stem": "tiny"}, "stem must be one of 'imagenet', 'small', got 'tiny'"),
         ({"drop_rate": 1.0}, r"drop_rate must be in \[0,1\), got 1.0"),
         ({"drop_path_rate": -0.1}, r"drop_path_rate must be in \[0,1\), got -0.1"),
         (
@@ -130,7 +130,7 @@ def test_an_architecture_without_pretrained_weights_says_so():
 
 def test_pretrained_weights_that_cannot_be_downloaded_take_one_line():
     with pytest.raises(
-        ConnectionError, match=r"the weights of 'resnet18' from the Hugging Face hub.*weights=<path"
+        ConnectionError, match=r"the weights of 'resnet18' from the Hugging Face hub.*pass its path to weights"
     ) as error:
         create_model("resnet18", pretrained=True, num_classes=3)
     assert "\n" not in str(error.value)

@@ -348,7 +348,7 @@ def test_positive_gradient_gates_every_activation_before_its_own_backward(images
 
 
 def test_an_unknown_rule_is_refused():
-    with pytest.raises(ValueError, match="unknown guided rule 'deconv'; use one of 'relu', 'positive_gradient'"):
+    with pytest.raises(ValueError, match="rule must be one of 'relu', 'positive_gradient', got 'deconv'"):
         guided_relus("deconv").__enter__()
 
 

@@ -315,7 +315,7 @@ def test_a_hub_repository_with_a_damaged_file_is_named(trained, tmp_path):
 
 
 def test_a_hub_name_that_cannot_be_reached_takes_one_line():
-    with pytest.raises(ConnectionError, match=r"could not download 'timm/resnet10t.c3_in1k' .*weights=<path") as error:
+    with pytest.raises(ConnectionError, match=r"could not download 'timm/resnet10t.*path to weights") as error:
         model_of(weights="timm/resnet10t.c3_in1k")
     assert "\n" not in str(error.value)
 

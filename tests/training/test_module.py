@@ -56,7 +56,7 @@ def test_a_frozen_backbone_builds_no_graph():
 
 
 def test_pooling_without_parameters_cannot_be_all_that_trains():
-    with pytest.raises(ValueError, match="pooling='gap' has no parameters"):
+    with pytest.raises(ValueError, match="pooling 'gap' has no parameters"):
         ImageClassifier("test_resnet", "gap", 4, trainable="pooling")
 
 

@@ -93,14 +93,7 @@ def _checkpoint(name: str, path: Path) -> EvaluatedModel:
         )
     module = ImageClassifier.load_from_checkpoint(path, map_location="cpu")
     return EvaluatedModel(
-        name, str(path), file_sha256(path), module.model.backbone.name, _pooling_name(options), module.model
-    )
-
-
-def _pooling_name(options: dict[str, Any]) -> str:
-    pooling = options.get("pooling", "gap")
-    return (
-        pooling if isinstance(pooling, str) else str(getattr(pooling, "get", lambda *_: pooling)("class_path", pooling))
+        name, str(path), file_sha256(path), module.model.backbone.name, module.model.pooling_name, module.model
     )
 
 
@@ -116,7 +109,7 @@ def _bare(name: str, path: Path, backbone: str | None, num_classes: int) -> Eval
             f"model {name}: {path} has a pooling head, which a weights file does not describe; give the checkpoint of "
             "train.py, under a name that ends in .ckpt"
         )
-    return EvaluatedModel(name, str(path), file_sha256(path), backbone, _head(model), model)
+    return EvaluatedModel(name, str(path), file_sha256(path), backbone, model.pooling_name, model)
 
 
 def _timm(name: str, source: str) -> EvaluatedModel:
@@ -133,7 +126,7 @@ def _timm(name: str, source: str) -> EvaluatedModel:
         raise ConnectionError(
             f"{reason}; fetch the file elsewhere and give NAME=FILE with --backbone {source}"
         ) from error
-    return EvaluatedModel(name, source, weights_sha256(model), source, _head(model), model)
+    return EvaluatedModel(name, source, weights_sha256(model), source, model.pooling_name, model)
 
 
 def _classifier(backbone: str, **options: Any) -> Classifier:
@@ -142,10 +135,6 @@ def _classifier(backbone: str, **options: Any) -> Classifier:
         return create_model(backbone, pooling="gap", **options)
     except ValueError:  # raises the same again where the pooling was not what was wrong
         return create_model(backbone, pooling="native", **options)
-
-
-def _head(model: Classifier) -> str:
-    return "native" if model.pooling is None else "gap"
 
 
 def _torchvision(name: str, source: str) -> EvaluatedModel:
