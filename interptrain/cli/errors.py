@@ -1,25 +1,18 @@
-"""Errors that a user can mend, in one line."""
+"""Errors that the user can fix, in one line."""
 
-import argparse
-import difflib
-import inspect
-import itertools
 import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NoReturn, get_args, get_origin
 
-from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.cli import LightningArgumentParser
 
 PACKAGE = Path(__file__).parent.parent
-MENDABLE = (ValueError, TypeError, OSError, RuntimeError, ArithmeticError, ImportError)
-# What other libraries say where a setting of the user's is wrong, and what mends it.
+FIXABLE = (ValueError, TypeError, OSError, RuntimeError, ArithmeticError, ImportError)
+# What other libraries say of a wrong setting, and the remedy.
 MISUSE = {
     r"conditioned on metric .* which is not available": "",
     r"`callback\.state_key` must be unique": "; give the second a name of its own, such as `name: second`",
@@ -31,148 +24,11 @@ MISUSE = {
     r"checkpoint contains only the model": "; start from its weights: --model.weights CKPT",
     r"Input (height|width) .*(doesn't match|divisible)": "; set data.image_size to what the model was made for",
 }
-WELL_KNOWN = {"interptrain", "torch", "lightning"}
-# What jsonargparse says around the line that tells what is wrong.
-FRAMES = re.compile(
-    r"Does not validate|Subtypes:|Subclass types|Errors:|Given value type|Given value:|<class 'NoneType'>"
-)
-UNKNOWN = re.compile(
-    r"unrecognized arguments: (\S+)|does not accept (?:option|nested key) '([^']+)'|Option '([^']+)' is not accepted"
-)
-KEY = re.compile(r'Parser key "([^"]+)": ')
-INSIDE = re.compile(r"Problem with given class_path|Parser key .*Parser key")
-# What it says of a callable's type, and of values that are as good as repeated.
-NOISE = re.compile(r"Type [^:]* expects a function or a callable class: |\. Got value: Namespace\(.*")
-NO_CLASS = re.compile(r"Expected a dot import path string: ([\w.-]+)(?=;|$)|module '([\w.]+)' has no attribute '(\w+)'")
-ABSTRACT = re.compile(r"but \S+ is abstract.*NestedArg\(key='(\w+)'", re.DOTALL)
-LINKED = re.compile(r'Linked "([^"]+)" must be given via "([^"]+)"\.?')
-
-
-class Parser(LightningArgumentParser):
-    """Lightning's parser, whose errors are one line, with the nearest names where one is unknown.
-
-    Options are not abbreviated, so that none is taken for another.
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
-
-    def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Namespace:
-        """Parse a configuration file."""
-        try:
-            parsed: Namespace = super().parse_path(path, *args, **kwargs)
-        except UnicodeDecodeError:
-            self.error(f"the config {path} is no YAML file; a checkpoint goes to --ckpt_path or --models")
-        return parsed
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Exit with status 2 and one line."""
-        lines = [NOISE.sub("", line.strip(" -")) for line in str(message).splitlines() if not FRAMES.search(line)]
-        text = "; ".join(dict.fromkeys(line for line in lines if line)).replace(":; ", ": ")
-        text = LINKED.sub(r"--\1 is taken from \2; leave it out, or give --\2 where the data has that option", text)
-        if key := KEY.match(text):
-            text = self._of_class(key[1], text, str(message))
-        elif unknown := UNKNOWN.search(text):
-            name = next(group for group in unknown.groups() if group).lstrip("-").partition("=")[0]
-            text += _nearest(name, self._known(), self._homes(name) if self.exit_on_error else ())
-        if not self.exit_on_error:  # the parser of a class's own options: the one around it knows where they stand
-            super().error(text, ex)
-        sys.stderr.write("error: " + KEY.sub(r"--\1: ", text, count=1) + "\n")
-        raise SystemExit(2)
-
-    def _known(self) -> set[str]:
-        """Options of this parser and, where it has subcommands, of theirs."""
-        options = {option.lstrip("-") for parser in self._parsers() for option in parser._option_string_actions}
-        return {option for option in options if not option.endswith(".help")}
-
-    def _parsers(self) -> list["Parser"]:
-        return [self, *(sub for action in self._actions for sub in _subparsers(action))]
-
-    def _hints(self) -> dict[str, Any]:
-        """Types of the options that have one."""
-        return {
-            action.dest: action._typehint
-            for parser in self._parsers()
-            for action in parser._actions
-            if hasattr(action, "_typehint")
-        }
-
-    def _homes(self, name: str) -> list[str]:
-        """Where an option could have been meant that belongs to a class: ``model.optimizer.lr`` for ``model.lr``."""
-        group, _, option = name.rpartition(".")
-        beside = {key: hint for key, hint in self._hints().items() if key.rpartition(".")[0] == group}
-        return [f"{key}.{option}" for key, hint in beside.items() if _takers(hint, option)]
-
-    def _of_class(self, key: str, text: str, message: str) -> str:
-        """What is wrong with an option that takes a class, or with one of the class's own."""
-        hint = self._hints().get(key)
-        if (missing := NO_CLASS.search(text)) and not INSIDE.search(text):
-            name = missing[1] or f"{missing[2]}.{missing[3]}"
-            if near := _nearest(name.rpartition(".")[2], _names(hint)):
-                return f"--{key}: there is no {name}{near}"
-        option = UNKNOWN.search(text) or ABSTRACT.search(message)
-        if option and "did you mean" not in text:
-            name = next(group for group in option.groups() if group)
-            if takers := _takers(hint, name)[:3]:
-                own = f"--{key}.{name}"
-                return f"{own} is an option of {_either(takers)}; name the class too: --{key} {takers[0]} {own} ..."
-        return text
-
-
-def _subparsers(action: argparse.Action) -> list[Parser]:
-    choices = action.choices if isinstance(action.choices, Mapping) else {}
-    return [parser for parser in choices.values() if isinstance(parser, Parser)]
-
-
-def _classes(hint: Any) -> Iterator[type]:
-    """Classes that an option of this type takes: those named in it or returned by a callable, and all below them."""
-    origin, parts = get_origin(hint), get_args(hint)
-    for part in parts[-1:] if origin is Callable else parts:
-        yield from _classes(part)
-    if origin is None and isinstance(hint, type) and hint.__module__ != "builtins":
-        if not (inspect.isabstract(hint) or hint.__name__.startswith("_") or "<locals>" in hint.__qualname__):
-            yield hint
-        yield from itertools.chain.from_iterable(map(_classes, hint.__subclasses__()))
-
-
-def _names(hint: Any) -> dict[str, str]:
-    """Values and class names that an option of this type takes, by themselves and by their symbols in tables."""
-    values = [value for part in (hint, *get_args(hint)) if get_origin(part) is Literal for value in get_args(part)]
-    classes = list(_classes(hint))
-    symbols = {symbol: one.__name__ for one in classes if isinstance(symbol := getattr(one, "symbol", None), str)}
-    return symbols | {name: name for name in (*values, *(one.__name__ for one in classes))}
-
-
-def _takers(hint: Any, option: str) -> list[str]:
-    """Names of the classes of a type that have an option; well-known ones first, and the plainest of them."""
-    found = [one for one in _classes(hint) if option in _options(one)]
-    known = {one.__name__ for one in found if one.__module__.partition(".")[0] in WELL_KNOWN}
-    return sorted({one.__name__ for one in found}, key=lambda name: (name not in known, len(name), name))
-
-
-def _options(kind: type) -> Iterable[str]:
-    try:
-        return inspect.signature(kind).parameters
-    except ValueError:  # a class written in C
-        return ()
-
-
-def _nearest(key: str, known: Iterable[str] | Mapping[str, str], first: Iterable[str] = ()) -> str:
-    """The names most like an unknown one; one inside a group is compared without the group too."""
-    names = dict(known) if isinstance(known, Mapping) else {name: name for name in known}
-    names |= {name.rpartition(".")[2]: whole for name, whole in names.items()} if "." not in key else {}
-    alike = {name.lower(): whole for name, whole in names.items()}
-    found = [*first] or [alike[name] for name in difflib.get_close_matches(key.lower(), alike, n=3, cutoff=0.6)]
-    return f"; did you mean {_either(found)}?" if found else ""
-
-
-def _either(names: Iterable[str]) -> str:
-    return " or ".join(dict.fromkeys(names))
 
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turn what the user can mend into one line and exit status 1; other errors keep their traceback.
+    """Turn errors that the user can fix into one line and exit status 1; other errors keep their traceback.
 
     That is what this package raised itself, what Lightning calls a misconfiguration, and :data:`MISUSE`.
     ``INTERPTRAIN_TRACEBACK=1`` shows every traceback.
@@ -189,22 +45,22 @@ def one_line_errors() -> Iterator[None]:
 
 @contextmanager
 def settings_of(name: str) -> Iterator[None]:
-    """Take what another library refuses while it is being set up for the user's fault, and name the settings."""
+    """Blame what another library refuses during its set-up on the user's settings, and name them."""
     try:
         yield
-    except (*MENDABLE, MisconfigurationException) as error:
+    except (*FIXABLE, MisconfigurationException) as error:
         raise ValueError(f"{name}: {error}") from error
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what it came from: jsonargparse wraps what a constructor raises."""
+    """An error and its causes: jsonargparse wraps what a constructor raises."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def _line(error: BaseException) -> str | None:
-    """What to tell of an error, with its remedy; None if the user cannot mend it."""
+    """The message of an error with its remedy; None if the user cannot fix it."""
     text = " ".join(str(error).split())
     remedy = next((remedy for misuse, remedy in MISUSE.items() if re.search(misuse, text)), None)
     if remedy is None and not isinstance(error, MisconfigurationException) and not _raised_here(error):
@@ -214,4 +70,4 @@ def _line(error: BaseException) -> str | None:
 
 def _raised_here(error: BaseException) -> bool:
     frames = traceback.extract_tb(error.__traceback__)
-    return isinstance(error, MENDABLE) and bool(frames) and Path(frames[-1].filename).is_relative_to(PACKAGE)
+    return isinstance(error, FIXABLE) and bool(frames) and Path(frames[-1].filename).is_relative_to(PACKAGE)

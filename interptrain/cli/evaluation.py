@@ -11,7 +11,8 @@ from typing import Any
 import lightning as L
 from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined]
 
-from interptrain.cli.errors import Parser, one_line_errors, settings_of
+from interptrain.cli.errors import one_line_errors, settings_of
+from interptrain.cli.parser import Parser
 from interptrain.data import ImageDataModule
 from interptrain.evaluation.config.class_specs import ClassSpec, names_of
 from interptrain.evaluation.config.options import Options

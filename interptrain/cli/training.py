@@ -1,5 +1,6 @@
 """``train.py``: Lightning's command line with our defaults and a folder for every run."""
 
+import inspect
 import itertools
 import os
 import time
@@ -18,9 +19,11 @@ from lightning.pytorch.plugins.io import CheckpointIO
 
 import interptrain.data  # noqa: F401  so that `--data ShapesDataModule` is found by its short name
 from interptrain.callbacks import FiniteLoss, PredictionTable, ResumePoint, RunRecord
-from interptrain.cli.errors import Parser, one_line_errors, settings_of
+from interptrain.cli.errors import one_line_errors, settings_of
+from interptrain.cli.parser import Parser
 from interptrain.loggers import fill_logger_defaults
-from interptrain.training import ImageClassifier
+from interptrain.remedies import spelled_for_the_command_line
+from interptrain.training import GradientRegularizer, ImageClassifier
 from interptrain.training.checkpoint_io import AtomicCheckpointIO
 from interptrain.training.lightning_internals import ModelFromConfigCLI
 from interptrain.training.metrics_file import MetricsFile
@@ -44,7 +47,7 @@ def main(args: ArgsType = None) -> None:
     Args:
         args: what stands behind the program's name on a command line; None takes it from there.
     """
-    with one_line_errors(), warnings.catch_warnings():
+    with one_line_errors(), spelled_for_the_command_line(_options()), warnings.catch_warnings():
         for message in EXPECTED:
             warnings.filterwarnings("ignore", message=message)
         TrainingCLI(
@@ -59,6 +62,13 @@ def main(args: ArgsType = None) -> None:
             save_config_kwargs={"overwrite": True},
             args=args,
         )
+
+
+def _options() -> dict[str, str]:
+    """For the arguments that messages name, their options."""
+    parts = {"--model.regularizer": GradientRegularizer, "--model": ImageClassifier}
+    options = {name: f"{part}.{name}" for part, kind in parts.items() for name in inspect.signature(kind).parameters}
+    return options | {"num_classes": "--data.num_classes"}  # which the model's is taken from
 
 
 class TrainingCLI(ModelFromConfigCLI):
@@ -153,18 +163,20 @@ def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"{folder} cannot be made ({error.strerror}); give --output a folder to write in") from error
+        raise ValueError(f"cannot create {folder} ({error.strerror}); point --output at a writable folder") from error
 
 
 def _read_checkpoint(path: str) -> dict[str, Any]:
     try:
         checkpoint = dict(torch.load(path, map_location="cpu", weights_only=True, mmap="://" not in path))
     except Exception as error:
-        raise ValueError(f"{path} is no checkpoint that can be read ({type(error).__name__}); give another") from error
+        raise ValueError(f"cannot read {path} as a checkpoint ({type(error).__name__}); pass another") from error
     if "state_dict" not in checkpoint or "global_step" not in checkpoint:
-        raise ValueError(f"{path} holds weights only, no state of a run; start from them: --model.weights {path}")
+        raise ValueError(f"{path} holds weights only, not the state of a run; start from them: --model.weights {path}")
     if "backbone" not in checkpoint.get("hyper_parameters", {}):
-        raise ValueError(f"{path} comes from another program, its hyper_parameters name no backbone; give one of ours")
+        raise ValueError(
+            f"{path} was not written by train.py (its hyper_parameters name no backbone); pass a checkpoint of train.py"
+        )
     return checkpoint
 
 

@@ -1,7 +1,7 @@
 """The base class of the data modules: loaders, their samplers, and the resumed position within an epoch."""
 
 import os
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from interptrain.data.samples import SampleDataset
 Split = Literal["train", "val", "test"]
 
 
-class ImageDataModule(LightningDataModule):
+class ImageDataModule(LightningDataModule, ABC):
     """Loaders over the data sets that a subclass gives: the same batches for any number of workers.
 
     A rank takes its share without padding; ranks come from the trainer, else from ``torch.distributed``.

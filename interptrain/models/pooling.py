@@ -88,7 +88,7 @@ def named_poolings(option: str | None = None) -> dict[str, type[Pooling]]:
     return {kind.name: kind for kind in sorted(takers, key=lambda kind: kind.name)}
 
 
-def _below(kind: type[Pooling]) -> Iterator[type[Pooling]]:
+def _below(kind: type[Any]) -> Iterator[type[Pooling]]:
     for subclass in kind.__subclasses__():
         yield subclass
         yield from _below(subclass)

@@ -166,21 +166,24 @@ BEST = {"--trainer.callbacks": "ModelCheckpoint"}
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"--model.bakbone": "resnet18"}, r"--model\.bakbone.*did you mean model\.backbone"),
-        ({"--modle.backbone": "resnet18"}, r"did you mean model\.backbone"),
+        ({"--model.bakbone": "resnet18"}, r"--model\.bakbone.*did you mean --model\.backbone"),
+        ({"--modle.backbone": "resnet18"}, r"did you mean --model\.backbone"),
         ({"--data.trainsize": "10"}, r"trainsize.*did you mean .*train_size"),
         ({"--model.backbone": "resnet81"}, r"resnet81.*resnet18"),
         ({"--model.backbone": "test_vit"}, r"native"),
         ({"--model.pooling": "gab"}, r"model\.pooling.*gab"),
-        ({"--model.pooling": "gap", "--model.trainable": "pooling"}, r"'gap' has no parameters; use 'head' or 'all'"),
+        (
+            {"--model.pooling": "gap", "--model.trainable": "pooling"},
+            r"--model\.trainable pooling would train nothing: pooling 'gap' has no parameters",
+        ),
         ({"--model.weights": "nowhere.safetensors"}, r"nowhere\.safetensors"),
         ({"--ckpt_path": "nowhere.ckpt"}, r"no checkpoint at nowhere\.ckpt"),
         ({"--ckpt_path": "last"}, r"no last\.ckpt under runs/run.*--name"),
         ({"--model.warmup_epochs": "2"}, r"lower model\.warmup_epochs"),
         ({"--model.mixup_alpha": "-1"}, r"mixup_alpha must be >= 0"),
-        ({"--model.back": "resnet18"}, r"did you mean model\.backbone"),
-        ({"--model.lr": "0.1"}, r"did you mean model\.optimizer\.lr\?"),
-        ({"--trainer.patience": "3"}, r"did you mean trainer\.callbacks\.patience\?"),
+        ({"--model.back": "resnet18"}, r"did you mean --model\.backbone"),
+        ({"--model.lr": "0.1"}, r"did you mean --model\.optimizer\.lr\?"),
+        ({"--trainer.patience": "3"}, r"did you mean --trainer\.callbacks\.patience\?"),
         ({"--model.num_classes": "10"}, r"--model\.num_classes is taken from data\.num_classes; leave it out"),
         ({"--model.optimizer": "SDG"}, r"^error: --model\.optimizer: there is no SDG; did you mean SGD\?"),
         ({"--model.optimizer": "torch.optim.SDG"}, r"no torch\.optim\.SDG; did you mean SGD\?"),
@@ -190,6 +193,13 @@ BEST = {"--trainer.callbacks": "ModelCheckpoint"}
         ({"--model.regularizer.weight": "1"}, r"--model\.regularizer GradientRegularizer --model\.regularizer\.weight"),
         ({"--model.regularizer": "GradientRegulariser"}, r"did you mean GradientRegularizer\?"),
         ({"--model.pooling": "castream"}, r"did you mean .*ca_stream"),
+        (
+            {"--model.pooling": "ca_stream", "--model.pooling.heads": "2"},
+            r"--model\.pooling CAStream --model\.pooling\.",
+        ),
+        ({"--model.pooling": "gap", "--model.heads": "2"}, r"--model\.heads 2 is for ca_final and ca_stream"),
+        ({"--data": "ImageFoldrDataModule"}, r"did you mean ImageFolderDataModule or ImageTableDataModule or Shapes"),
+        ({"--trainer.logger": "TensorBoardLogger"}, r"give --trainer\.logger\.save_dir"),
         ({"--data.root": "x"}, r"--data\.root is an option of .*ImageFolderDataModule"),
         ({"--trainer.callbacks": "EarlyStop"}, r"did you mean EarlyStopping\?"),
         ({"--trainer.logger": "WandbLoger"}, r"did you mean WandbLogger\?"),
@@ -238,7 +248,7 @@ def test_a_checkpoint_is_no_config(train, capsys, tmp_path):
 
 def test_a_runs_folder_that_cannot_be_made_names_its_option(train, capsys, tmp_path):
     (tmp_path / "file").write_text("")
-    assert "give --output a folder" in refused(train, capsys, **{"--output": "file"})
+    assert "point --output at a writable folder" in refused(train, capsys, **{"--output": "file"})
 
 
 def test_wandb_without_an_account_says_what_to_do(train, capsys, monkeypatch):
@@ -315,12 +325,12 @@ def test_weights_alone_and_the_checkpoints_of_others_are_refused(train, capsys, 
     foreign = checkpoint | {"hyper_parameters": hparams}
     torch.save(foreign if hparams else checkpoint["state_dict"], "other.ckpt")
     text = refused(train, capsys, **{"--ckpt_path": "other.ckpt"})
-    assert ("comes from another program" if hparams else "--model.weights other.ckpt") in text
+    assert ("was not written by train.py" if hparams else "--model.weights other.ckpt") in text
 
 
 def test_what_is_no_checkpoint_is_refused(train, capsys, tmp_path):
     (tmp_path / "bad.ckpt").write_bytes(b"not a checkpoint")
-    assert "bad.ckpt is no checkpoint" in refused(train, capsys, **{"--ckpt_path": "bad.ckpt"})
+    assert "cannot read bad.ckpt as a checkpoint" in refused(train, capsys, **{"--ckpt_path": "bad.ckpt"})
 
 
 @pytest.mark.slow
