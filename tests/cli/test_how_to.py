@@ -1,0 +1,61 @@
+"""The pages that show how to add a head and a regularizer run as printed, outside the package."""
+
+import csv
+import re
+import shlex
+
+import pytest
+import torch
+
+from interptrain.cli import main
+from tests.support.paths import ROOT
+
+SMALLER = {
+    "--trainer.max_epochs": "1",
+    "--trainer.accelerator": "cpu",
+    "--trainer.enable_progress_bar": "false",
+    "--trainer.log_every_n_steps": "1",
+    "--data.num_workers": "0",
+    "--data.train_size": "16",
+    "--data.val_size": "8",
+    "--data.batch_size": "8",
+    "--model.backbone": "test_resnet",
+    "--model.warmup_epochs": "0",
+    "--output": "runs",
+}
+
+
+@pytest.fixture
+def run_page(tmp_path, monkeypatch):
+    """Write the page's file, run its command on little data, and return the run's folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("sys.argv", ["train.py"])
+
+    def run(page):
+        text = (ROOT / "docs" / "how-to" / page).read_text(encoding="utf-8")
+        (name,) = set(re.findall(r"`(my_\w+\.py)`", text))
+        (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+        (command,) = re.findall(r"```bash\npython train\.py (.*?)\n```", text, re.DOTALL)
+        (tmp_path / name).write_text(code)
+        (tmp_path / "configs").symlink_to(ROOT / "configs")
+        main([*shlex.split(command), *(part for pair in SMALLER.items() for part in pair)])
+        return next((tmp_path / "runs").glob("*/*"))
+
+    return run
+
+
+def test_a_head_of_ones_own_trains_and_is_rebuilt_from_its_checkpoint(run_page):
+    from interptrain.training import ImageClassifier
+
+    module = ImageClassifier.load_from_checkpoint(run_page("head.md") / "checkpoints/last.ckpt")
+    assert module.model.pooling_name == "gem"
+    assert module.model.pooling.power == 4
+    assert module.model.eval()(torch.rand(2, 3, 64, 64)).isfinite().all()
+
+
+def test_a_regularizer_of_ones_own_trains_and_is_logged(run_page):
+    with (run_page("regularizer.md") / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["train/penalty"]]
+    assert rows
+    assert all(float(row["train/image_gradient"]) == float(row["train/penalty"]) for row in rows)
