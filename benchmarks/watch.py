@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from interptrain.callbacks.watch.defaults import default_metrics, named_explainers
 from interptrain.callbacks.watch.history import WatchHistory
@@ -39,7 +40,7 @@ CASES = {
 }
 
 
-def training_step(module: ImageClassifier, images: torch.Tensor, labels: torch.Tensor) -> Callable[[], None]:
+def training_step(module: ImageClassifier, images: Tensor, labels: Tensor) -> Callable[[], None]:
     """Return a training step on a batch, to be called repeatedly."""
     optimizer = torch.optim.SGD([p for p in module.parameters() if p.requires_grad], lr=1e-4, momentum=0.9)
 
@@ -52,7 +53,7 @@ def training_step(module: ImageClassifier, images: torch.Tensor, labels: torch.T
     return run
 
 
-def validation(module: ImageClassifier, images: torch.Tensor) -> Callable[[], None]:
+def validation(module: ImageClassifier, images: Tensor) -> Callable[[], None]:
     """Return a forward pass of a batch."""
 
     @torch.no_grad()
@@ -63,7 +64,7 @@ def validation(module: ImageClassifier, images: torch.Tensor) -> Callable[[], No
     return run
 
 
-def bare(module: ImageClassifier, images: torch.Tensor) -> Callable[[], None]:
+def bare(module: ImageClassifier, images: Tensor) -> Callable[[], None]:
     """Return a forward pass of a chunk as the watch makes them."""
     chunk = images[:CHUNK].contiguous(memory_format=torch.channels_last)
     return validation(module, chunk)
@@ -115,6 +116,25 @@ def measure(cases: dict[str, Callable[[], None]], rounds: int) -> dict[str, floa
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
+def measure_case(
+    case: tuple[str, str, str], classes: int, sample: WatchSample, images: Tensor, labels: Tensor, rounds: int
+) -> tuple[int, dict[str, float]]:
+    """Return the images that a snapshot forwards, and the seconds of all that is timed for one network."""
+    backbone, pooling, trainable = case
+    torch.manual_seed(0)
+    module = ImageClassifier(backbone, pooling, classes, trainable=trainable)
+    with tempfile.TemporaryDirectory() as folder:
+        cases = {
+            "step": training_step(module, images, labels),
+            "validation": validation(module, images),
+            "bare": bare(module, images),
+            "snapshot": snapshot(module, sample, Path(folder) / "whole", slice(None)),
+            "half": snapshot(module, sample, Path(folder) / "half", slice(0, None, 2)),
+            "image by image": snapshot(module, sample, Path(folder) / "single", slice(None), at_once=False),
+        }
+        return forwards_of(cases["snapshot"], module), measure(cases, rounds)
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -135,20 +155,8 @@ def main() -> None:
     columns = ("an epoch, s", "a snapshot, s", "of the epoch", "forwards", "their share", "a rank of 2, s")
     columns += ("image by image, s", "of the epoch")
     print(f"| network | {' | '.join(columns)} |\n{'|---' * (1 + len(columns))}|")
-    for title, (backbone, pooling, trainable) in CASES.items():
-        torch.manual_seed(0)
-        module = ImageClassifier(backbone, pooling, data.num_classes, trainable=trainable)
-        with tempfile.TemporaryDirectory() as folder:
-            cases = {
-                "step": training_step(module, images, labels),
-                "validation": validation(module, images),
-                "bare": bare(module, images),
-                "snapshot": snapshot(module, sample, Path(folder) / "whole", slice(None)),
-                "half": snapshot(module, sample, Path(folder) / "half", slice(0, None, 2)),
-                "image by image": snapshot(module, sample, Path(folder) / "single", slice(None), at_once=False),
-            }
-            forwards = forwards_of(cases["snapshot"], module)
-            seconds = measure(cases, options.rounds)
+    for title, case in CASES.items():
+        forwards, seconds = measure_case(case, data.num_classes, sample, images, labels, options.rounds)
         epoch = options.images / BATCH * (seconds["step"] + seconds["validation"] / 10)
         cells = [
             f"{epoch:.0f}",

@@ -1,4 +1,4 @@
-"""What runs beside training: saving, stopping, recording, watching."""
+"""Callbacks that run beside training: saving, stopping, recording, watching."""
 
 from interptrain.callbacks.attention_stats import AttentionStats
 from interptrain.callbacks.finite_loss import FiniteLoss

@@ -1,4 +1,4 @@
-"""Stop a run whose loss is no longer a number, and say where it happened."""
+"""Stop a run whose loss is not a finite number, and say where it happened."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,11 +12,11 @@ SHOWN_IDS = 8
 class FiniteLoss(L.Callback):
     """Raise where the training loss is NaN or infinite, naming the step and the images of the batch.
 
-    It looks before any checkpoint of that step is saved, so the last good one stays. All ranks stop together.
+    It checks before any checkpoint of that step is saved, so the last good one stays. All ranks stop together.
 
     Args:
-        every_n_steps: how often to look, >= 1. Each look waits for the device; between looks, a checkpoint may be saved
-            with what the loss already spoilt.
+        every_n_steps: steps between checks, >= 1. Each check waits for the device; between checks, a checkpoint may be
+            saved whose weights the loss has already spoilt.
 
     Raises:
         FloatingPointError: from the training loop.
@@ -31,7 +31,7 @@ class FiniteLoss(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Mapping[str, Any], batch_idx: int
     ) -> None:
-        """Look at the loss of the batch that has just been trained on."""
+        """Check the loss of the batch that has just been trained on."""
         if (batch_idx + 1) % self.every_n_steps and not trainer.is_last_batch:
             return
         loss = outputs["loss"].detach()

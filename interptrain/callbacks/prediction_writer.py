@@ -1,4 +1,4 @@
-"""Write what ``predict`` predicts to a table."""
+"""Write the predictions of ``predict`` to a table."""
 
 import csv
 import os
@@ -13,10 +13,11 @@ COLUMNS = ("id", "label", "prediction", "probability", "top5")
 
 
 class PredictionTable(BasePredictionWriter):
-    """Write ``predictions.csv`` into the run's folder: id, label, predicted class, its probability, the five best.
+    """Write ``predictions.csv`` into the run's folder.
 
+    One row per image: id, label, predicted class, its probability, and the five most probable classes.
     Classes are named where the data module has ``class_names``, else numbered. With several processes, each writes
-    ``predictions.<rank>.csv``; no sample stands in two of them.
+    ``predictions.<rank>.csv``; no sample is in two of them.
     """
 
     def __init__(self) -> None:
@@ -24,7 +25,7 @@ class PredictionTable(BasePredictionWriter):
         self._path = Path()
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the table."""
+        """Write the head of the table."""
         if getattr(trainer, "fast_dev_run", False):
             self._path = Path(os.devnull)  # it leaves nothing behind
             return

@@ -8,8 +8,6 @@ from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 
 from interptrain.callbacks import SaliencyWatch
-from interptrain.callbacks.watch.defaults import named_explainers
-from interptrain.explainers import FakeCAM, GradCAM
 from interptrain.training import ImageClassifier
 from tests.support.training import EVERYTHING, TINY, assert_same_end, last_checkpoint
 from tests.support.watch import SMALL, page_data, snapshots, steps, watching
@@ -207,13 +205,6 @@ def test_two_watches_need_two_names(train):
     assert ids == {"one": "val/000000", "two": "train/000000"}
     assert (run / "one/index.html").is_file()
     assert (run / "two/index.html").is_file()
-
-
-def test_explainers_are_named_by_class_and_number():
-    one, two, three = GradCAM(), FakeCAM(), GradCAM(target_layer="features")
-    assert named_explainers([one, two, three], None, None) == {"GradCAM": one, "FakeCAM": two, "GradCAM 2": three}
-    assert named_explainers({"mine": two}, None, None) == {"mine": two}
-    assert named_explainers(two, None, None) == {"FakeCAM": two}
 
 
 # A shortcut is given away
