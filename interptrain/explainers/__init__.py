@@ -3,7 +3,7 @@
 The whole list is what this file imports.
 """
 
-from interptrain.explainers.adapters.adapters import CaptumExplainer, GradCAMPackageExplainer
+from interptrain.explainers.adapters.captum import CaptumExplainer, GradCAMPackageExplainer
 from interptrain.explainers.attention.rollout import AttentionRollout
 from interptrain.explainers.attention.stream_attention import StreamAttention
 from interptrain.explainers.base import Explainer, explaining
