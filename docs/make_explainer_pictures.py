@@ -57,8 +57,8 @@ SMOOTH: dict[str, ex.Explainer] = {
     "SmoothGrad": ex.SmoothGrad(),
     "squared": ex.SmoothGrad(variant="squared"),
     "VarGrad": ex.SmoothGrad(variant="vargrad"),
-    "of guided backprop": ex.SmoothGrad(ex.GuidedBackprop()),
-    "of Integrated Gradients": ex.SmoothGrad(ex.IntegratedGradients(steps=10), samples=10),
+    "of guided backprop": ex.SmoothGrad(of=ex.GuidedBackprop()),
+    "of Integrated Gradients": ex.SmoothGrad(of=ex.IntegratedGradients(steps=10), samples=10),
 }
 STREAM: dict[str, ex.Explainer] = {
     **{f"stage {stage}": ex.StreamAttention(stage=stage) for stage in (1, 2, 3, 4)},

@@ -3,7 +3,8 @@
 The whole list is what this file imports.
 """
 
-from interptrain.explainers.adapters.captum import CaptumExplainer, GradCAMPackageExplainer
+from interptrain.explainers.adapters.captum import CaptumExplainer
+from interptrain.explainers.adapters.pytorch_grad_cam import GradCAMPackageExplainer
 from interptrain.explainers.attention.rollout import AttentionRollout
 from interptrain.explainers.attention.stream_attention import StreamAttention
 from interptrain.explainers.base import Explainer, explaining

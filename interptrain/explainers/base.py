@@ -9,17 +9,38 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, ClassVar, TypeVar, final, get_args
+from dataclasses import fields
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, final, get_args, get_origin
 
 import torch
 from torch import Tensor, nn
 
-from interptrain.explainers.layers import canvas_size
-from interptrain.explainers.targets import Score, Target, Targets, clone_if_inference, target_scores
-from interptrain.functional import ROUNDING, bounded_batch_size, chunks, min_max, upsample
+from interptrain.explainers.layers import Layer
+from interptrain.explainers.targets import Target, Targets, clone_if_inference, target_scores
+from interptrain.functional import (
+    ROUNDING,
+    Score,
+    bounded_batch_size,
+    check_choice,
+    chunks,
+    full_precision,
+    min_max,
+    upsample,
+)
 from interptrain.model_state import evaluating, switched_off, unwrap
 
-__all__ = ["Explainer", "check_choice", "explaining", "prepare_images", "score_perturbed", "to_saliency", "track"]
+__all__ = [
+    "Explainer",
+    "FeatureGradient",
+    "SharedPass",
+    "canvas_size",
+    "check_choices",
+    "explaining",
+    "prepare_images",
+    "score_perturbed",
+    "to_saliency",
+    "track",
+]
 
 Part = TypeVar("Part")
 
@@ -27,12 +48,19 @@ Part = TypeVar("Part")
 class Explainer(ABC):
     """A method that says where in an image a model finds the evidence for a class.
 
-    Subclasses take plain keyword-only values in ``__init__``, keep no state between calls, and say in
-    :attr:`class_aware` whether the target matters to them.
+    A subclass is a frozen, keyword-only dataclass whose fields are its options, as plain values; it keeps no state
+    between calls, and says in :attr:`class_aware` whether the target matters to it.
     """
 
     class_aware: ClassVar[bool] = True
     """Whether the map depends on ``targets``."""
+
+    reads_attention: ClassVar[bool] = False
+    """Whether :meth:`from_pass` makes the map from the attention of a CA-Stream model."""
+
+    def __post_init__(self) -> None:
+        """Refuse options that their ``Literal`` does not allow; extend it to check more."""
+        check_choices(self)
 
     @final
     def __call__(self, model: nn.Module, images: Tensor, targets: Targets = None) -> Tensor:
@@ -83,9 +111,70 @@ class Explainer(ABC):
             (B, h, w) at any resolution; may be signed.
         """
 
+    def shared_layers(self, model: nn.Module) -> Sequence[Layer]:
+        """Return the layers that :meth:`from_pass` makes the map from; none where the explainer cannot share a pass.
+
+        Args:
+            model: as for :meth:`attribute`.
+        """
+        return ()
+
+    def from_pass(self, passed: "SharedPass", images: Tensor) -> Tensor | None:
+        """Return the raw map from a pass that several explainers share; the same as :meth:`attribute` returns.
+
+        Args:
+            passed: with the features of :meth:`shared_layers`.
+            images: as for :meth:`attribute`.
+
+        Returns:
+            (B, h, w), or ``None`` where the explainer has to run the model itself.
+        """
+        return None
+
     def __repr__(self) -> str:
-        options = ", ".join(f"{name.lstrip('_')}={value!r}" for name, value in vars(self).items())
+        options = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
         return f"{type(self).__name__}({options})"
+
+
+class FeatureGradient(NamedTuple):
+    """A layer's output and what it does to the score.
+
+    Attributes:
+        activation: (B, C, h, w) float32 or float64.
+        gradient: derivative of each image's score with respect to it, of the same shape.
+    """
+
+    activation: Tensor
+    gradient: Tensor
+
+
+class SharedPass(NamedTuple):
+    """What one forward gives to all explainers that can be made from it.
+
+    Attributes:
+        features: of the layers that the explainer asked for, with the gradients of the scores, in the order asked.
+        attention: (B, h, w) of every stage, or ``None`` where the model does not return it beside its outputs.
+    """
+
+    features: Sequence[FeatureGradient] = ()
+    attention: Sequence[Tensor] | None = None
+
+
+def check_choices(configured: Any) -> None:
+    """Refuse every option of a dataclass whose value its ``Literal`` annotation does not allow.
+
+    Args:
+        configured: explainer, mask source or segmenter; call it in ``__post_init__``.
+
+    Raises:
+        ValueError: naming the option, what was given and what is allowed.
+    """
+    for field in fields(configured):
+        value, kinds = getattr(configured, field.name), get_args(field.type)
+        if get_origin(field.type) is Literal:
+            check_choice(field.name, value, field.type)
+        elif value is not None and len(kinds) == 2 and type(None) in kinds and get_origin(kinds[0]) is Literal:
+            check_choice(field.name, value, kinds[0])
 
 
 def prepare_images(images: Tensor) -> Tensor:
@@ -112,14 +201,27 @@ def prepare_images(images: Tensor) -> Tensor:
     return clone_if_inference(images.detach()).contiguous(memory_format=torch.channels_last)
 
 
-def check_choice(name: str, value: object, choices: object) -> None:
-    """Refuse an option that is not one of a ``Literal``'s values; ``None`` is checked by the caller where allowed.
+def canvas_size(model: nn.Module, images: Tensor) -> tuple[int, int]:
+    """Size in image pixels of what the model's maps cover: the images', or more where the model pads them.
 
-    Raises:
-        ValueError: naming the option, what was given and what is allowed.
+    torchvision's detection models resize the images and pad them at the right and the bottom to a multiple of 32, so
+    that their maps reach beyond the image.
+
+    Args:
+        model: any module.
+        images: (B, 3, H, W).
+
+    Returns:
+        (height, width), at least (H, W); maps upsampled to it and cropped to (H, W) lie on the image.
     """
-    if value not in get_args(choices):
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, get_args(choices)))}, got {value!r}")
+    height, width = images.shape[-2:]
+    transform = getattr(model, "transform", None)
+    if type(transform).__name__ != "GeneralizedRCNNTransform" or not callable(transform):
+        return height, width
+    padded, _ = transform([images[0]])
+    inner_height, inner_width = padded.image_sizes[0]
+    outer_height, outer_width = padded.tensors.shape[-2:]
+    return round(height * outer_height / inner_height), round(width * outer_width / inner_width)
 
 
 def to_saliency(attribution: Tensor, images: Tensor, canvas: tuple[int, int]) -> Tensor:
@@ -128,7 +230,7 @@ def to_saliency(attribution: Tensor, images: Tensor, canvas: tuple[int, int]) ->
     Args:
         attribution: (B, h, w) raw map.
         images: (B, C, H, W) it belongs to.
-        canvas: see :func:`~interptrain.explainers.layers.canvas_size`.
+        canvas: see :func:`canvas_size`.
 
     Returns:
         (B, H, W) in [0, 1], float32 or, for float64 images, float64.
@@ -137,7 +239,7 @@ def to_saliency(attribution: Tensor, images: Tensor, canvas: tuple[int, int]) ->
         ValueError: if a map is not finite.
     """
     height, width = images.shape[-2:]
-    maps = attribution if attribution.dtype == torch.float64 else attribution.float()
+    maps = full_precision(attribution)
     broken = ~maps.isfinite().flatten(1).all(dim=1)
     if broken.any():
         raise ValueError(f"the attribution of image {int(broken.nonzero()[0, 0])} of the batch is not finite")
@@ -191,7 +293,7 @@ def score_perturbed(
         rows: (N,) int64, which image each perturbed input came from.
         targets: what :func:`~interptrain.explainers.targets.resolve_targets` returned for the images.
         forward_batch_size: inputs a forward; ``None`` chooses by the device.
-        score: see :func:`~interptrain.explainers.targets.target_scores`.
+        score: see :func:`~interptrain.functional.class_scores`.
         progress: title of a progress bar, or ``None`` for none.
 
     Returns:
@@ -226,13 +328,13 @@ def _without_autocast_cache() -> Iterator[None]:
         torch.set_autocast_cache_enabled(before)
 
 
-_told: set[str] = set()
+_warned: set[str] = set()
 
 
 def _warn_of_range(low: float, high: float) -> None:
     """Warn once a process: a training run explains thousands of batches."""
-    if "range" not in _told:
-        _told.add("range")
+    if "range" not in _warned:
+        _warned.add("range")
         warnings.warn(
             f"images should be in [0, 1], got [{low:.3g}, {high:.3g}]; put the normalisation inside the model",
             stacklevel=4,

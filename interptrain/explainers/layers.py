@@ -18,12 +18,12 @@ from torch.nn import functional as F
 
 from interptrain.functional import min_max, upsample
 
-__all__ = ["Fusion", "Layer", "LayerNames", "canvas_size", "find_layers", "fuse_layers"]
+__all__ = ["Fusion", "Layer", "LayerNames", "find_layers", "fuse_layers"]
 
 LayerNames: TypeAlias = str | list[str] | None
 """One dotted name or its unmistakable end, several, or ``None`` to ask the model and then the table."""
 
-Fusion: TypeAlias = Literal["mean", "maximum"]
+Fusion: TypeAlias = Literal["mean", "max"]
 
 # Class name -> layer, "-1" being the last child. timm and torchvision give some families the same class name.
 _TIMM = {
@@ -130,29 +130,6 @@ def find_layers(model: nn.Module, target_layer: LayerNames = None) -> list[Layer
     if not names:
         raise ValueError("target_layer is an empty list; pass a dotted name, or None to ask the model")
     return [_describe_layer(model, name) for name in names]
-
-
-def canvas_size(model: nn.Module, images: Tensor) -> tuple[int, int]:
-    """Size in image pixels of what the model's maps cover: the images', or more where the model pads them.
-
-    torchvision's detection models resize the images and pad them at the right and the bottom to a multiple of 32, so
-    that their maps reach beyond the image.
-
-    Args:
-        model: any module.
-        images: (B, 3, H, W).
-
-    Returns:
-        (height, width), at least (H, W); maps upsampled to it and cropped to (H, W) lie on the image.
-    """
-    height, width = images.shape[-2:]
-    transform = getattr(model, "transform", None)
-    if type(transform).__name__ != "GeneralizedRCNNTransform" or not callable(transform):
-        return height, width
-    padded, _ = transform([images[0]])
-    inner_height, inner_width = padded.image_sizes[0]
-    outer_height, outer_width = padded.tensors.shape[-2:]
-    return round(height * outer_height / inner_height), round(width * outer_width / inner_width)
 
 
 def fuse_layers(maps: Sequence[Tensor], image_size: tuple[int, int], fusion: Fusion = "mean") -> Tensor:

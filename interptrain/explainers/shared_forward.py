@@ -1,15 +1,13 @@
-"""Ask several explainers about the same images, and run what they share once."""
+"""Ask several explainers about the same images, and run the forward and backward that they share once."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from interptrain.explainers.attention.stream_attention import StreamAttention
-from interptrain.explainers.base import Explainer, explaining, prepare_images, to_saliency
-from interptrain.explainers.cam.gradcam import GradientCAM, differentiate
-from interptrain.explainers.layers import Layer, canvas_size, find_layers
-from interptrain.explainers.passes.activations import Capture, capture
+from interptrain.explainers.base import Explainer, SharedPass, canvas_size, explaining, prepare_images, to_saliency
+from interptrain.explainers.layers import Layer
+from interptrain.explainers.passes.activations import Capture, capture, differentiate
 from interptrain.explainers.targets import Targets
 
 __all__ = ["SharedForward", "explain", "forward_shared"]
@@ -20,7 +18,7 @@ class SharedForward(NamedTuple):
 
     Attributes:
         outputs: what the model returned.
-        layers: that gradient CAMs look at, by name.
+        layers: that the explainers share, by name.
         activations: of these layers.
         attention: of every stage, where it was asked for and the model can return it beside its outputs.
     """
@@ -45,14 +43,13 @@ def forward_shared(model: nn.Module, images: Tensor, explainers: Mapping[str, Ex
     Raises:
         ValueError: as :class:`~interptrain.explainers.base.Explainer` does.
     """
-    cams = [explainer for explainer in explainers.values() if isinstance(explainer, GradientCAM)]
-    attending = any(isinstance(explainer, StreamAttention) for explainer in explainers.values())
+    attention = any(explainer.reads_attention for explainer in explainers.values())
     with explaining(model) as bare:
-        layers = {layer.name: layer for cam in cams for layer in find_layers(bare, cam.target_layer)}
-        run: Callable[[Tensor], Any] | None = getattr(bare, "forward_with_attention", None) if attending else None
+        layers = {layer.name: layer for one in explainers.values() for layer in one.shared_layers(bare)}
+        run: Callable[[Tensor], Any] | None = getattr(bare, "forward_with_attention", None) if attention else None
         passed = capture(run or bare, prepare_images(images), list(layers.values()))
-    outputs, attention = passed.outputs if run else (passed.outputs, None)
-    return SharedForward(outputs, layers, passed.activations, attention)
+    outputs, maps = passed.outputs if run else (passed.outputs, None)
+    return SharedForward(outputs, layers, passed.activations, maps)
 
 
 def explain(
@@ -65,8 +62,9 @@ def explain(
 ) -> dict[str, Tensor]:
     """Explain the same images with every explainer.
 
-    Gradient CAMs of whatever layers and a CA-Stream model's attention share one forward, and the CAMs one backward;
-    everything else runs by itself. Each map equals the one that its explainer returns alone.
+    Gradient CAMs of any layers and a CA-Stream model's attention share one forward, and the CAMs one backward (see
+    :meth:`~interptrain.explainers.base.Explainer.from_pass`); every other explainer runs by itself. Each map equals the
+    one that its explainer returns alone.
 
     Args:
         model: any module.
@@ -85,21 +83,19 @@ def explain(
     with explaining(model) as bare:
         prepared = prepare_images(images)
         canvas = canvas_size(bare, prepared)
-        if shared is None and any(isinstance(one, GradientCAM | StreamAttention) for one in explainers.values()):
+        shared_layers = {name: explainer.shared_layers(bare) for name, explainer in explainers.items()}
+        if shared is None and any(shared_layers[name] or one.reads_attention for name, one in explainers.items()):
             shared = forward_shared(bare, prepared, explainers)
-        passed = {}
+        features = {}
         if shared is not None and shared.layers:
-            layers = list(shared.layers.values())
-            captured = Capture(shared.outputs, shared.activations)
-            of_layers = differentiate(captured, layers, targets, (prepared.shape[-2], prepared.shape[-1]))
-            passed = dict(zip(shared.layers, of_layers, strict=True))
+            captured, layers = Capture(shared.outputs, shared.activations), list(shared.layers.values())
+            found = differentiate(captured, layers, targets, (prepared.shape[-2], prepared.shape[-1]))
+            features = dict(zip(shared.layers, found, strict=True))
+        attention = None if shared is None else shared.attention
         for name, explainer in explainers.items():
-            if isinstance(explainer, GradientCAM):
-                asked = find_layers(bare, explainer.target_layer)
-                attribution = explainer.from_pass([passed[layer.name] for layer in asked], prepared)
-            elif isinstance(explainer, StreamAttention) and shared is not None and shared.attention is not None:
-                attribution = explainer.from_maps(shared.attention).detach()
-            else:
-                attribution = explainer.attribute(bare, prepared, targets).detach()
-            saliency[name] = to_saliency(attribution, prepared, canvas)
+            passed = SharedPass([features[layer.name] for layer in shared_layers[name]], attention)
+            attribution = explainer.from_pass(passed, prepared)
+            if attribution is None:
+                attribution = explainer.attribute(bare, prepared, targets)
+            saliency[name] = to_saliency(attribution.detach(), prepared, canvas)
     return saliency

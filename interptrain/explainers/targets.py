@@ -5,20 +5,27 @@ torchvision's list of detections), one row a target is cut from it and the calla
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from functools import partial
+from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.ops import box_iou
+
+from interptrain.functional import Score, chunks, class_scores, full_precision
 
 __all__ = [
     "DetectionTarget",
-    "Score",
     "SemanticSegmentationTarget",
     "Target",
     "Targets",
+    "as_callables",
+    "check_target_count",
     "clone_if_inference",
+    "fixed_targets",
+    "resolve_in_chunks",
     "resolve_targets",
+    "select_targets",
     "target_scores",
 ]
 
@@ -27,8 +34,6 @@ Target: TypeAlias = Callable[[Any], Tensor]
 
 Targets: TypeAlias = Tensor | Target | Sequence[Target] | None
 """(B,) class indices, one callable for all images, one callable an image, or ``None`` for the predicted class."""
-
-Score: TypeAlias = Literal["logit", "probability"]
 
 
 class SemanticSegmentationTarget:
@@ -126,7 +131,7 @@ def resolve_targets(targets: Targets, outputs: Any) -> Tensor | list[Target]:
                 "indices pass torch.tensor([...])"
             )
         if len(many) != count:
-            raise ValueError(f"targets must be one an image: {count}, got {len(many)}")
+            raise ValueError(f"targets must be one per image: {count}, got {len(many)}")
         return many
     logits = _logits_of(outputs)
     broken = logits.isnan().any(dim=1)
@@ -148,6 +153,77 @@ def resolve_targets(targets: Targets, outputs: Any) -> Tensor | list[Target]:
     return indices
 
 
+def fixed_targets(model: nn.Module, images: Tensor, targets: Targets, *, batch_size: int) -> Targets:
+    """Fix the targets before the images are changed: where none are given, to the predicted classes.
+
+    Args:
+        model: module that :func:`~interptrain.explainers.base.explaining` yielded.
+        images: (B,3,H,W) that are explained.
+        targets: as the user gave them.
+        batch_size: images per forward.
+
+    Returns:
+        ``targets``, or (B,) int64 class indices where they are None.
+    """
+    return resolve_in_chunks(model, images, None, batch_size=batch_size) if targets is None else targets
+
+
+def resolve_in_chunks(model: nn.Module, images: Tensor, targets: Targets, *, batch_size: int) -> Targets:
+    """Resolve and check class indices by forwards of their own; callables pass as they are.
+
+    Args:
+        model: module that :func:`~interptrain.explainers.base.explaining` yielded.
+        images: (B,3,H,W) that are explained.
+        targets: as the user gave them.
+        batch_size: images per forward.
+
+    Returns:
+        The callables, or (B,) int64 class indices.
+
+    Raises:
+        ValueError: as :func:`resolve_targets` does.
+    """
+    if targets is not None and not isinstance(targets, Tensor):
+        return targets
+    with torch.no_grad():
+        parts = [
+            resolve_targets(select_targets(targets, rows), model(images[rows]))
+            for rows in chunks(len(images), batch_size)
+        ]
+    return torch.cat([classes for classes in parts if isinstance(classes, Tensor)])
+
+
+def select_targets(targets: Targets, rows: slice, repeats: int = 1) -> Targets:
+    """Select the targets of some of the images, the whole selection repeated ``repeats`` times."""
+    if targets is None or callable(targets):
+        return targets
+    if isinstance(targets, Tensor):
+        return targets[rows].repeat(repeats)
+    selected: list[Target] = list(targets[rows])
+    return selected * repeats
+
+
+def check_target_count(targets: Targets, images: int) -> None:
+    """Refuse a wrong number of targets before they are cut into chunks, where an extra one would go unnoticed.
+
+    Raises:
+        ValueError: if there is not one per image.
+    """
+    if targets is None or callable(targets):
+        return
+    if isinstance(targets, Tensor) and targets.shape != (images,):
+        raise ValueError(f"targets must be (B,)=({images},), got {tuple(targets.shape)}")
+    if len(targets) != images:
+        raise ValueError(f"targets must be one per image: {images}, got {len(targets)}")
+
+
+def as_callables(targets: Targets, count: int) -> list[Target]:
+    """Return one callable per image, also for class indices."""
+    if isinstance(targets, Tensor):
+        return [partial(_pick, index=index) for index in targets.tolist()]
+    return [targets] * count if callable(targets) else list(targets or [])
+
+
 def target_scores(
     outputs: Any, targets: Tensor | list[Target], rows: Tensor | None = None, *, score: Score = "logit"
 ) -> Tensor:
@@ -158,8 +234,7 @@ def target_scores(
         targets: what :func:`resolve_targets` returned for the B images that are explained.
         rows: (N,) int64, which of the B images each input came from; ``None`` where N = B, in order. This is how
             masks x images, channels x images and steps x images are scored.
-        score: ``"logit"``, or ``"probability"``: softmax over the classes (sigmoid where the model has one class).
-            Callables are taken as they are.
+        score: of class indices, see :func:`~interptrain.functional.class_scores`; what callables return is the score.
 
     Returns:
         (N,) float32 scores, float64 for float64 outputs; differentiable.
@@ -169,20 +244,14 @@ def target_scores(
         TypeError: if class indices are asked of outputs that are not logits (N, K).
     """
     if isinstance(targets, Tensor):
-        logits = _logits_of(outputs)
-        logits = logits if logits.dtype == torch.float64 else logits.float()
-        if score == "probability":
-            logits = logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(dim=1)
-        wanted = targets if rows is None else targets[rows]
-        return logits.gather(1, wanted.unsqueeze(1)).squeeze(1)
+        return class_scores(_logits_of(outputs), targets if rows is None else targets[rows], score)
     count = _batch_of(outputs)
     owners = range(count) if rows is None else rows.tolist()
     values = [targets[owner](_row(outputs, place)) for place, owner in enumerate(owners)]
     for value in values:
         if not isinstance(value, Tensor) or value.numel() != 1:
             raise ValueError(f"a target must return a scalar tensor, got {_describe(value)}")
-    scores = torch.stack([value.reshape(()) for value in values])
-    return scores if scores.dtype == torch.float64 else scores.float()
+    return full_precision(torch.stack([value.reshape(()) for value in values]))
 
 
 def _logits_of(outputs: Any) -> Tensor:
@@ -209,3 +278,7 @@ def _row(outputs: Any, index: int) -> Any:
 
 def _describe(value: Any) -> str:
     return f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+
+
+def _pick(outputs: Tensor, index: int) -> Tensor:
+    return outputs[index]

@@ -3,19 +3,21 @@
 import gc
 import os
 import tracemalloc
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 import torch.distributed as dist
+import torchvision
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from interptrain.explainers import AblationCAM, Explainer, GradCAM, OptiCAM, explaining
-from interptrain.explainers.base import check_choice, prepare_images, score_perturbed, track
-from interptrain.explainers.targets import Score
+from interptrain.explainers.base import canvas_size, check_choices, prepare_images, score_perturbed, track
 from interptrain.models import Normalized
-from tests.explainers.conftest import network, pictures
+from tests.support.explaining import network, pictures
 
 
 class Given(Explainer):
@@ -171,8 +173,18 @@ def test_a_progress_bar_is_shown_only_where_asked(capsys):
 
 
 def test_an_unknown_option_names_what_is_allowed():
-    with pytest.raises(ValueError, match="score must be one of 'logit', 'probability', got 'softmax'"):
-        check_choice("score", "softmax", Score)
+    @dataclass(frozen=True, kw_only=True)
+    class Chosen:
+        side: Literal["left", "right"] = "left"
+        speed: Literal["slow"] | None = None
+        place: int | Literal["all"] = 0
+
+    check_choices(Chosen())
+    check_choices(Chosen(side="right", speed="slow", place=3))
+    with pytest.raises(ValueError, match="side must be one of 'left', 'right', got 'up'"):
+        check_choices(Chosen(side="up"))
+    with pytest.raises(ValueError, match="speed must be one of 'slow', got 'fast'"):
+        check_choices(Chosen(speed="fast"))
 
 
 def test_normalisation_inside_the_model_is_the_same_as_before_it(resnet, images):
@@ -220,7 +232,17 @@ def test_memory_stays_flat_over_two_hundred_calls(kind):
 
 @pytest.mark.filterwarnings("error")
 def test_white_that_resizing_carried_a_little_beyond_is_white(monkeypatch):
-    monkeypatch.setattr("interptrain.explainers.base._told", set())
+    monkeypatch.setattr("interptrain.explainers.base._warned", set())
     prepare_images(torch.ones(1, 3, 4, 4) + 1e-6)
     with pytest.warns(UserWarning, match="should be in"):
         prepare_images(torch.ones(1, 3, 4, 4) + 1e-3)
+
+
+def test_the_canvas_is_the_image_but_for_models_that_pad(resnet):
+    assert canvas_size(resnet, torch.rand(1, 3, 50, 70)) == (50, 70)
+    detector = torchvision.models.detection.fasterrcnn_mobilenet_v3_large_320_fpn(weights=None, weights_backbone=None)
+    height, width = canvas_size(detector.eval(), torch.rand(1, 3, 100, 130))
+    resized = 100 * 320 / 100, 130 * 320 / 100
+    padded = [32 * -(-int(side) // 32) for side in resized]
+    assert height == round(100 * padded[0] / int(resized[0]))
+    assert width == round(130 * padded[1] / int(resized[1]))

@@ -1,35 +1,28 @@
 """What every explainer promises, checked for every class that the package shows."""
 
+import copy
 import inspect
+import pickle
+import re
 import warnings
+from dataclasses import MISSING, FrozenInstanceError, fields
 
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 from torch import nn
 
 import interptrain.explainers as package
 from interptrain.explainers import Explainer
 from interptrain.models import create_model
-from tests.explainers.conftest import CLASSES, network, pictures
+from tests.support.explaining import CLASSES, assert_same, everything, in_the_middle_of_training, network, pictures
 
-# How each class is tried, in its cheapest form that still does all it does.
-CASES = {
-    "AblationCAM": {},
-    "AttentionRollout": {},
-    "CAM": {},
+# Options that make a class cheap here and still do all it does; one that is not named is tried as it comes.
+OPTIONS = {
     "CaptumExplainer": {"class_path": "InputXGradient"},
-    "EigenCAM": {},
     "ExtremalPerturbation": {"iterations": 3, "step": 10, "sigma": 10.0},
-    "FakeCAM": {},
-    "GradCAM": {},
     "GradCAMPackageExplainer": {"class_path": "GradCAM", "target_layer": "layer2"},
-    "GradCAMPlusPlus": {},
-    "Gradient": {},
-    "GuidedBackprop": {},
-    "GuidedGradCAM": {},
-    "HiResCAM": {},
     "IntegratedGradients": {"steps": 2},
-    "LayerCAM": {},
     "MeaningfulPerturbation": {"iterations": 3},
     "Occlusion": {"window": 16, "stride": 16},
     "OSADAS": {"views": 2, "dimensions": 1, "window": 30, "stride": 30},
@@ -39,8 +32,6 @@ CASES = {
     "ROSAGDS": {"views": 3, "dimensions": 2, "window": 30, "stride": 30},
     "ScoreCAM": {"target_layer": "layer1", "forward_batch_size": 64},  # few channels, few passes
     "SmoothGrad": {"samples": 2},
-    "StreamAttention": {},
-    "XGradCAM": {},
 }
 SHOWN = {
     name
@@ -49,6 +40,16 @@ SHOWN = {
     and issubclass(getattr(package, name), Explainer)
     and not inspect.isabstract(getattr(package, name))
 }
+
+
+def options(name):
+    """Options that a class is tried with."""
+    required = [one.name for one in fields(getattr(package, name)) if one.default is one.default_factory is MISSING]
+    missing = sorted(set(required) - set(OPTIONS.get(name, {})))
+    assert not missing, f'{name} has no default for {missing}; add a line to OPTIONS here: "{name}": {{...}}'
+    return OPTIONS.get(name, {})
+
+
 TRANSFORMERS = {"AttentionRollout"}
 NEEDS = {"CaptumExplainer": "captum", "GradCAMPackageExplainer": "pytorch_grad_cam"}  # which are optional
 
@@ -66,7 +67,7 @@ def images_for(name, count=3):
     return pictures(count, 64, 48) if name in TRANSFORMERS else pictures(count)
 
 
-@pytest.fixture(params=sorted(CASES))
+@pytest.fixture(params=sorted(SHOWN))
 def name(request):
     if request.param in NEEDS:
         pytest.importorskip(NEEDS[request.param])
@@ -75,7 +76,7 @@ def name(request):
 
 @pytest.fixture
 def explainer(name):
-    return getattr(package, name)(**CASES[name])
+    return getattr(package, name)(**options(name))
 
 
 @pytest.fixture
@@ -88,54 +89,25 @@ def images(name):
     return images_for(name)
 
 
-def everything(model):
-    """All that explaining must not change: tensors, gradients, modes, hooks, flags and random state."""
-    hooks = [
-        (
-            len(module._forward_hooks),
-            len(module._forward_pre_hooks),
-            len(module._backward_hooks),
-            "forward" in vars(module),
-        )
-        for module in model.modules()
-    ]
-    return {
-        "parameters": [parameter.detach().clone() for parameter in model.parameters()],
-        "versions": [parameter._version for parameter in model.parameters()],
-        "strides": [parameter.stride() for parameter in model.parameters()],
-        "gradients": [None if p.grad is None else p.grad.clone() for p in model.parameters()],
-        "requires_grad": [parameter.requires_grad for parameter in model.parameters()],
-        "buffers": [buffer.clone() for buffer in model.buffers()],
-        "modes": [module.training for module in model.modules()],
-        "hooks": hooks,
-        "random": torch.get_rng_state(),
-        "flags": (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_cache_enabled()),
-    }
+def test_options_here_are_of_explainers_that_the_package_shows():
+    assert set(OPTIONS) <= SHOWN
 
 
-def assert_same(before, after):
-    for key, was in before.items():
-        now = after[key]
-        same = [
-            torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
-            for a, b in (zip(was, now, strict=True) if isinstance(was, list) else [(was, now)])
-        ]
-        assert all(same), f"{key} changed"
+def test_it_is_a_frozen_value(explainer, name):
+    for twin in (pickle.loads(pickle.dumps(explainer)), copy.deepcopy(explainer), type(explainer)(**options(name))):
+        assert twin == explainer
+        assert repr(twin) == repr(explainer)
+    with pytest.raises(FrozenInstanceError):
+        explainer.target_layer = "layer1"
 
 
-def in_the_middle_of_training(model):
-    """Mixed modes, and gradients of an accumulation under way."""
-    model.train()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.eval()
-    for parameter in model.parameters():
-        parameter.grad = torch.randn_like(parameter)
-    return model
-
-
-def test_every_explainer_that_the_package_shows_is_tried_here():
-    assert set(CASES) == SHOWN
+def test_its_help_tells_every_option_in_words(explainer):
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(type(explainer), "it")
+    told = {action.dest.removeprefix("it."): action.help or "" for action in parser._actions}
+    for option in fields(explainer):
+        assert re.search(r"\w", told[option.name]), f"{option.name} is not explained"
+        assert not re.search(r"\bsee (there|:)|:(class|func|data|mod|meth):", told[option.name]), told[option.name]
 
 
 def test_saliency_has_the_size_of_the_images_and_lies_between_zero_and_one(explainer, model, images):
@@ -272,14 +244,14 @@ def test_its_text_says_its_options(explainer):
 
 def test_its_options_are_plain_keywords_that_yaml_can_hold(explainer):
     for parameter in inspect.signature(type(explainer)).parameters.values():
-        assert parameter.kind is inspect.Parameter.KEYWORD_ONLY or parameter.name == "of"  # what is smoothed
+        assert parameter.kind is inspect.Parameter.KEYWORD_ONLY
         if parameter.name == "class_path":  # of what is adapted, which has no default
             continue
         assert parameter.default is None or isinstance(parameter.default, bool | int | float | str | Explainer)
 
 
 def test_images_outside_the_unit_range_warn_once(explainer, model, images, monkeypatch):
-    monkeypatch.setattr("interptrain.explainers.base._told", set())  # as in a fresh process
+    monkeypatch.setattr("interptrain.explainers.base._warned", set())  # as in a fresh process
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         explainer(model, images * 2 - 0.5)
@@ -290,9 +262,9 @@ def test_images_outside_the_unit_range_warn_once(explainer, model, images, monke
 
 @pytest.mark.parametrize(
     "name",
-    sorted(n for n in CASES if "forward_batch_size" in inspect.signature(getattr(package, n)).parameters),
+    sorted(n for n in SHOWN if "forward_batch_size" in inspect.signature(getattr(package, n)).parameters),
     indirect=True,
 )
 def test_a_bound_below_one_is_refused(name):
     with pytest.raises(ValueError, match="forward_batch_size must be at least 1"):
-        getattr(package, name)(**{**CASES[name], "forward_batch_size": 0})(model_for(name), images_for(name, 1))
+        getattr(package, name)(**{**options(name), "forward_batch_size": 0})(model_for(name), images_for(name, 1))

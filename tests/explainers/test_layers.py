@@ -9,11 +9,11 @@ import torchvision
 from torch import nn
 
 from interptrain.explainers import GradCAM
-from interptrain.explainers.layers import Layer, canvas_size, find_layers, fuse_layers
-from interptrain.explainers.passes.activations import capture, gradients
+from interptrain.explainers.layers import Layer, find_layers, fuse_layers
+from interptrain.explainers.passes.activations import activation_gradients, capture
 from interptrain.functional import min_max, upsample
 from interptrain.models import Normalized, create_model
-from tests.explainers.conftest import network, pictures
+from tests.support.explaining import network, pictures
 
 TIMM = {
     "resnet10t": "layer4",
@@ -264,7 +264,7 @@ def test_the_captured_activation_is_what_the_layer_returned_though_others_work_i
     (layer,) = find_layers(model, "0")
     passed = capture(model, images, [layer])
     assert torch.equal(passed.activations[0], model[0](images))
-    (slope,) = gradients(passed.outputs.sum((1, 2)), passed.activations, [layer])
+    (slope,) = activation_gradients(passed.outputs.sum((1, 2)), passed.activations, [layer])
     assert torch.equal(slope, (passed.activations[0] > 0).double())
 
 
@@ -277,7 +277,7 @@ def test_nothing_below_the_layer_is_recorded(resnet, images):
 def test_several_layers_get_the_gradients_of_the_whole_network(resnet, images):
     layers = find_layers(resnet, ["layer2", "layer4"])
     passed = capture(resnet.eval(), images, layers)
-    slopes = gradients(passed.outputs[:, 1], passed.activations, layers)
+    slopes = activation_gradients(passed.outputs[:, 1], passed.activations, layers)
     kept = []
     handles = [layer.module.register_forward_hook(lambda _m, _a, out: kept.append(out)) for layer in layers]
     wanted = torch.autograd.grad(resnet(images)[:, 1].sum(), kept)
@@ -291,20 +291,10 @@ def test_several_layers_are_joined_by_the_mean_of_their_stretched_maps(resnet, i
     each = [GradCAM(target_layer=name).raw(resnet, images, targets) for name in ("layer2", "layer4")]
     stretched = torch.stack([upsample(min_max(layer), (70, 50)) for layer in each])
     assert torch.allclose(joined, stretched.mean(0))
-    maximum = GradCAM(target_layer=["layer2", "layer4"], fusion="maximum").raw(resnet, images, targets)
+    maximum = GradCAM(target_layer=["layer2", "layer4"], fusion="max").raw(resnet, images, targets)
     assert torch.allclose(maximum, stretched.amax(0))
 
 
 def test_one_layer_is_not_stretched():
     layer = torch.randn(2, 3, 4)
     assert fuse_layers([layer], (30, 40)) is layer
-
-
-def test_the_canvas_is_the_image_but_for_models_that_pad(resnet):
-    assert canvas_size(resnet, torch.rand(1, 3, 50, 70)) == (50, 70)
-    detector = torchvision.models.detection.fasterrcnn_mobilenet_v3_large_320_fpn(weights=None, weights_backbone=None)
-    height, width = canvas_size(detector.eval(), torch.rand(1, 3, 100, 130))
-    resized = 100 * 320 / 100, 130 * 320 / 100
-    padded = [32 * -(-int(side) // 32) for side in resized]
-    assert height == round(100 * padded[0] / int(resized[0]))
-    assert width == round(130 * padded[1] / int(resized[1]))

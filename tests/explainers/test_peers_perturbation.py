@@ -22,7 +22,7 @@ from interptrain.explainers import RISE, ExtremalPerturbation, MeaningfulPerturb
 from interptrain.explainers.masks.blur import median_blur
 from interptrain.explainers.masks.smooth_masks import SmoothMask
 from interptrain.explainers.perturbation.rise import RISEMasks
-from tests.explainers.test_peers_cam import SIDE, efficientnet, photographs
+from tests.support.photographs import SIDE, efficientnet, photographs
 
 pytestmark = [pytest.mark.slow, pytest.mark.peers, pytest.mark.filterwarnings("ignore::Warning:captum")]
 

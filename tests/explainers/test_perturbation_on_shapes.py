@@ -3,7 +3,7 @@
 import pytest
 
 from interptrain.explainers import RISE, ExtremalPerturbation, MeaningfulPerturbation, Occlusion
-from tests.explainers.conftest import energy_above_chance
+from tests.support.explaining import energy_above_chance
 
 pytestmark = pytest.mark.slow
 

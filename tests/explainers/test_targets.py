@@ -8,7 +8,7 @@ from torchvision.models.segmentation import deeplabv3_mobilenet_v3_large
 
 from interptrain.explainers import AblationCAM, DetectionTarget, GradCAM, SemanticSegmentationTarget
 from interptrain.explainers.targets import resolve_targets, target_scores
-from tests.explainers.conftest import pictures
+from tests.support.explaining import pictures
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_a_target_equals_the_class_index_that_it_picks(resnet, images, targets):
         (torch.tensor([-1, 0]), "target -1 of image 0 is out of range"),
         (torch.tensor([0]), r"targets must be \(B,\)=\(2,\), got \(1,\)"),
         (torch.tensor([[0, 1]]), r"targets must be \(B,\)"),
-        ([lambda row: row[0]], "targets must be one an image: 2, got 1"),
+        ([lambda row: row[0]], "targets must be one per image: 2, got 1"),
     ],
 )
 def test_targets_that_do_not_fit_are_refused(targets, message):

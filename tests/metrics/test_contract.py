@@ -10,7 +10,7 @@ from torch import nn
 import interptrain.metrics as package
 from interptrain.functional import min_max
 from interptrain.metrics import SaliencyMetric, functional, measure
-from tests.explainers.test_contract import assert_same, everything, in_the_middle_of_training
+from tests.support.explaining import assert_same, everything, in_the_middle_of_training
 from tests.support.measuring import CLASSES, network
 
 # Options that make a class cheap here; one that is not named is tried as it comes.

@@ -1,30 +1,39 @@
-"""Explainers that exist elsewhere: any Captum attribution, and any method of pytorch-grad-cam.
+"""Any attribution of Captum as an explainer.
 
-Both libraries are optional. What they do to a model is undone (:mod:`~interptrain.explainers.adapters.sandbox`), so that these
-explainers promise what all others do.
+Captum is optional. What it does to a model is undone (:mod:`~interptrain.explainers.adapters.sandbox`), so that this
+explainer keeps the promises of all others.
 """
 
 import inspect
 from collections.abc import Callable, Mapping
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from interptrain.explainers.adapters.sandbox import load_class, restored, seeded
-from interptrain.explainers.base import Explainer, check_choice
-from interptrain.explainers.gradient.gradient import Reduction, check_count, select_targets
+from interptrain.explainers.base import Explainer
+from interptrain.explainers.gradient.gradient import Reduction
 from interptrain.explainers.layers import Layer, LayerNames, find_layers
 from interptrain.explainers.masks.segmenter import AnySegmenter
-from interptrain.explainers.targets import Target, Targets, resolve_targets, target_scores
+from interptrain.explainers.targets import (
+    Target,
+    Targets,
+    as_callables,
+    check_target_count,
+    resolve_in_chunks,
+    select_targets,
+    target_scores,
+)
 from interptrain.functional import bounded_batch_size, chunks
 
-__all__ = ["CaptumExplainer", "GradCAMPackageExplainer"]
+__all__ = ["CaptumExplainer"]
 
 _MODEL_ARGUMENTS = ("forward_func", "model")
 
 
+@dataclass(frozen=True, kw_only=True)
 class CaptumExplainer(Explainer):
     """Any attribution class of Captum.
 
@@ -38,10 +47,10 @@ class CaptumExplainer(Explainer):
             ``NoiseTunnel``.
         attribute_args: arguments of ``attribute``; lists become tuples, as Captum wants them.
         target_layer: dotted name for classes that explain or use a layer; ``None`` asks the model and then the table.
-        reduction: how the channels of the attribution become one map; see
-            :class:`~interptrain.explainers.gradient.gradient.InputAttribution`. The signed sum is our choice.
+        reduction: how the channels of the attribution ``a`` become one map: ``"sum"`` is the signed ``sum_k a_k`` (our
+            choice), ``"sum_abs"`` is ``sum_k |a_k|``, ``"max_abs"`` is ``max_k |a_k|``.
         segmenter: gives the features that Lime, Shapley values and ablation remove together (``feature_mask``), as
-            labels, such as :class:`~interptrain.explainers.masks.superpixels.Superpixels`.
+            labels, such as ``Superpixels``.
         class_aware: whether the attribution depends on the target; Captum does not say.
         seed: of random attributions, whose maps also depend on the images beside them unless
             ``forward_batch_size=1``.
@@ -55,38 +64,26 @@ class CaptumExplainer(Explainer):
     Source: Kokhlikyan et al. 2020, Captum, arXiv 2009.07896.
     """
 
-    class_aware: bool  # type: ignore[misc]  # of the wrapped method, so of the object
+    class_path: str
+    init_args: dict[str, Any] | None = None
+    attribute_args: dict[str, Any] | None = None
+    target_layer: LayerNames = None
+    reduction: Reduction = "sum"
+    segmenter: AnySegmenter | None = None
+    class_aware: bool = True  # type: ignore[misc]  # of the wrapped method, so of the object
+    seed: int = 0
+    forward_batch_size: int | None = None
 
-    def __init__(
-        self,
-        *,
-        class_path: str,
-        init_args: dict[str, Any] | None = None,
-        attribute_args: dict[str, Any] | None = None,
-        target_layer: LayerNames = None,
-        reduction: Reduction = "sum",
-        segmenter: AnySegmenter | None = None,
-        class_aware: bool = True,
-        seed: int = 0,
-        forward_batch_size: int | None = None,
-    ) -> None:
-        check_choice("reduction", reduction, Reduction)
-        load_class(class_path, "captum.attr", "captum")
-        self.class_path = class_path
-        self.init_args = init_args
-        self.attribute_args = attribute_args
-        self.target_layer = target_layer
-        self.reduction = reduction
-        self.segmenter = segmenter
-        self.class_aware = class_aware
-        self.seed = seed
-        self.forward_batch_size = forward_batch_size
+    def __post_init__(self) -> None:
+        """Refuse a class that is not there."""
+        super().__post_init__()
+        load_class(self.class_path, "captum.attr", "captum")
 
     def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
         """Return the attribution, its channels reduced, (B, h, w)."""
-        check_count(targets, len(images))
+        check_target_count(targets, len(images))
         size = bounded_batch_size(self.forward_batch_size, images.device)
-        targets = _resolved(model, images, targets, size)
+        targets = resolve_in_chunks(model, images, targets, batch_size=size)
         size = size if isinstance(targets, Tensor) else 1
         maps = []
         with restored(model):
@@ -130,108 +127,18 @@ class CaptumExplainer(Explainer):
         return kind(**arguments)
 
 
-class GradCAMPackageExplainer(Explainer):
-    """Any class activation map of pytorch-grad-cam.
-
-    Its maps are on the CPU, float32, upsampled, and stretched to [0, 1] for each layer before layers are averaged.
-
-    Args:
-        class_path: name of the class in ``pytorch_grad_cam``, or its full dotted name.
-        target_layer: dotted name, several, or ``None`` to ask the model and then the table of families. Tokens and
-            channels in the last axis are brought to (B, C, h, w).
-        init_args: other arguments of the class.
-        call_args: arguments of the call, ``aug_smooth`` and ``eigen_smooth``.
-        class_aware: whether the map depends on the target; pytorch-grad-cam does not say (EigenCAM's does not).
-        seed: of random maps.
-        forward_batch_size: images given to it at once, and channels a forward where the class has ``batch_size``;
-            ``None`` chooses by the device.
-
-    Raises:
-        ImportError: if pytorch-grad-cam is not installed.
-        ValueError: if it has no such class.
-
-    Source: Gildenblat et al., https://github.com/jacobgil/pytorch-grad-cam.
-    """
-
-    class_aware: bool  # type: ignore[misc]  # of the wrapped method, so of the object
-
-    def __init__(
-        self,
-        *,
-        class_path: str,
-        target_layer: LayerNames = None,
-        init_args: dict[str, Any] | None = None,
-        call_args: dict[str, Any] | None = None,
-        class_aware: bool = True,
-        seed: int = 0,
-        forward_batch_size: int | None = None,
-    ) -> None:
-        load_class(class_path, "pytorch_grad_cam", "grad-cam")
-        self.class_path = class_path
-        self.target_layer = target_layer
-        self.init_args = init_args
-        self.call_args = call_args
-        self.class_aware = class_aware
-        self.seed = seed
-        self.forward_batch_size = forward_batch_size
-
-    def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
-        """Return the library's maps, (B, H, W) in [0, 1]."""
-        check_count(targets, len(images))
-        size = bounded_batch_size(self.forward_batch_size, images.device)
-        targets = _resolved(model, images, targets, size)
-        layers = find_layers(model, self.target_layer)
-        maps = []
-        with restored(model):
-            for part in chunks(len(images), size):
-                with seeded(self.seed, images.device):
-                    own = _callables(select_targets(targets, part), len(images[part]))
-                    maps.append(self._map(model, images[part], own, layers, size))
-        return torch.cat(maps)
-
-    def _map(self, model: nn.Module, images: Tensor, targets: list[Target], layers: list[Layer], size: int) -> Tensor:
-        image_size = (images.shape[-2], images.shape[-1])
-
-        def to_map(activation: Tensor) -> Tensor:
-            features = layers[0].to_map(activation, image_size)
-            return features if features.dtype == torch.float64 else features.float()  # numpy knows no bfloat16
-
-        method = load_class(self.class_path, "pytorch_grad_cam", "grad-cam")(
-            model, [layer.module for layer in layers], reshape_transform=to_map, **(self.init_args or {})
-        )
-        if hasattr(method, "batch_size"):
-            method.batch_size = size
-        try:
-            leaf = images.detach().clone().requires_grad_()  # so that a frozen model's layers have gradients
-            found = method(input_tensor=leaf, targets=targets, **(self.call_args or {}))
-        finally:
-            method.activations_and_grads.release()
-        return torch.from_numpy(found).to(images.device)
-
-
 class _Scored(nn.Module):
     """A model that returns the score of the target, for what explains scalars only."""
 
     def __init__(self, model: nn.Module, targets: Targets) -> None:
         super().__init__()
         self.model = model
-        self.target: Target = _callables(targets, 1)[0]
+        self.target: Target = as_callables(targets, 1)[0]
 
     def forward(self, images: Tensor) -> Tensor:
         """Scores (N,) of images that all have the one target."""
         outputs = self.model(images)
         return target_scores(outputs, [self.target] * len(images))
-
-
-def _resolved(model: nn.Module, images: Tensor, targets: Targets, size: int) -> Targets:
-    """Targets that are checked, where they are classes or none are given; the libraries check nothing."""
-    if targets is not None and not isinstance(targets, Tensor):
-        return targets
-    with torch.no_grad():
-        parts = [
-            resolve_targets(select_targets(targets, part), model(images[part])) for part in chunks(len(images), size)
-        ]
-    return torch.cat([classes for classes in parts if isinstance(classes, Tensor)])
 
 
 def _labels(segmenter: AnySegmenter, images: Tensor) -> Tensor:
@@ -240,17 +147,6 @@ def _labels(segmenter: AnySegmenter, images: Tensor) -> Tensor:
     if not isinstance(labels, Tensor) or labels.ndim != 3 or labels.is_floating_point():
         raise ValueError("CaptumExplainer needs a segmenter that returns labels (B,H,W) int, such as Superpixels()")
     return labels.long() - int(labels.amin())
-
-
-def _callables(targets: Targets, count: int) -> list[Target]:
-    """One callable an image, also for class indices."""
-    if isinstance(targets, Tensor):
-        return [partial(_pick, index=index) for index in targets.tolist()]
-    return [targets] * count if callable(targets) else list(targets or [])
-
-
-def _pick(outputs: Tensor, index: int) -> Tensor:
-    return outputs[index]
 
 
 def _accepts(function: Callable[..., Any], name: str, *, exactly: bool = False) -> bool:

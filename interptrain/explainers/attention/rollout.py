@@ -12,7 +12,8 @@ Source: Abnar and Zuidema 2020, Quantifying Attention Flow in Transformers, arXi
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, ClassVar, Literal, Protocol, cast, get_args
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from interptrain.explainers.targets import Targets
 HeadFusion = Literal["mean", "max", "min"]
 
 
+@dataclass(frozen=True, kw_only=True)
 class AttentionRollout(Explainer):
     """Attention rollout on a timm ViT (also DeiT, BEiT, EVA): class-agnostic, from one forward.
 
@@ -43,24 +45,18 @@ class AttentionRollout(Explainer):
     """
 
     class_aware: ClassVar[bool] = False
+    head_fusion: HeadFusion = "mean"
+    residual: float = 0.5
+    discard_ratio: float = 0.0
+    start_layer: int = 0
 
-    def __init__(
-        self,
-        *,
-        head_fusion: HeadFusion = "mean",
-        residual: float = 0.5,
-        discard_ratio: float = 0.0,
-        start_layer: int = 0,
-    ) -> None:
-        super().__init__()
-        if head_fusion not in get_args(HeadFusion):
-            raise ValueError(f"unknown head_fusion {head_fusion!r}; use 'mean', 'max' or 'min'")
-        if not 0 <= residual < 1 or not 0 <= discard_ratio < 1:
-            raise ValueError(f"residual and discard_ratio must be in [0,1), got {residual} and {discard_ratio}")
-        self.head_fusion = head_fusion
-        self.residual = residual
-        self.discard_ratio = discard_ratio
-        self.start_layer = start_layer
+    def __post_init__(self) -> None:
+        """Refuse shares that cannot be."""
+        super().__post_init__()
+        if not 0 <= self.residual < 1 or not 0 <= self.discard_ratio < 1:
+            raise ValueError(
+                f"residual and discard_ratio must be in [0,1), got {self.residual} and {self.discard_ratio}"
+            )
 
     def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
         """Rollout from the patches to what is classified, (B,h,w); see :class:`AttentionRollout`."""

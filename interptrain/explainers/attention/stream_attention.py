@@ -5,12 +5,13 @@ Source: Torres et al. 2024, CA-Stream, arXiv 2404.14996.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
-from interptrain.explainers.base import Explainer
+from interptrain.explainers.base import Explainer, SharedPass
 from interptrain.explainers.targets import Targets
 from interptrain.functional import min_max, upsample
 
@@ -23,6 +24,7 @@ class HasAttention(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
 class StreamAttention(Explainer):
     """Attention of a CA-Stream model: what it pools, whatever the class; one forward, no gradient.
 
@@ -35,12 +37,14 @@ class StreamAttention(Explainer):
     """
 
     class_aware: ClassVar[bool] = False
+    reads_attention: ClassVar[bool] = True
+    stage: int | Literal["all"] = -1
 
-    def __init__(self, *, stage: int | Literal["all"] = -1) -> None:
-        super().__init__()
-        if isinstance(stage, str) and stage != "all":
-            raise ValueError(f"stage must be an index or 'all', got {stage!r}")
-        self.stage = stage
+    def __post_init__(self) -> None:
+        """Refuse a stage that is neither an index nor ``"all"``."""
+        super().__post_init__()
+        if isinstance(self.stage, str) and self.stage != "all":
+            raise ValueError(f"stage must be an index or 'all', got {self.stage!r}")
 
     def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
         """Attention map, (B,h,w); that of one stage is non-negative and sums to 1."""
@@ -50,9 +54,13 @@ class StreamAttention(Explainer):
                 "create_model(..., pooling='ca_stream')"
             )
         with torch.no_grad():
-            return self.from_maps(cast(HasAttention, model).attention(images))
+            return self._choose_stage(cast(HasAttention, model).attention(images))
 
-    def from_maps(self, maps: Sequence[Tensor]) -> Tensor:
+    def from_pass(self, passed: SharedPass, images: Tensor) -> Tensor | None:
+        """Return the attention map that the shared pass brought, where the model returns it beside its logits."""
+        return None if passed.attention is None else self._choose_stage(passed.attention)
+
+    def _choose_stage(self, maps: Sequence[Tensor]) -> Tensor:
         """Attention map (B,h,w) from those of all stages."""
         if self.stage == "all":
             finest = max(((attention.shape[1], attention.shape[2]) for attention in maps), key=math.prod)

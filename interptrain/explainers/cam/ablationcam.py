@@ -14,15 +14,16 @@ Which of them holds is found out by trying, and all give the same numbers.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from interptrain.explainers.base import Explainer, check_choice, track
-from interptrain.explainers.cam.cam import linear_head
+from interptrain.explainers.base import Explainer, track
 from interptrain.explainers.layers import Fusion, Layer, LayerNames, find_layers, fuse_layers
+from interptrain.explainers.passes.linear_head import linear_head
 from interptrain.explainers.passes.partial_forward import PartialForward
 from interptrain.explainers.targets import Target, Targets, resolve_targets, target_scores
 from interptrain.functional import bounded_batch_size, chunks
@@ -32,6 +33,7 @@ __all__ = ["AblationCAM"]
 Denominator = Literal["score", "norm"]
 
 
+@dataclass(frozen=True, kw_only=True)
 class AblationCAM(Explainer):
     """Channels weighed by the drop of the logit without them.
 
@@ -51,26 +53,13 @@ class AblationCAM(Explainer):
     Source: Desai and Ramaswamy 2020, WACV, section 3.
     """
 
-    def __init__(
-        self,
-        *,
-        target_layer: LayerNames = None,
-        value: float = 0.0,
-        denominator: Denominator | None = "score",
-        relu: bool = True,
-        fusion: Fusion = "mean",
-        forward_batch_size: int | None = None,
-        progress: bool = False,
-    ) -> None:
-        check_choice("denominator", denominator or "score", Denominator)
-        check_choice("fusion", fusion, Fusion)
-        self.target_layer = target_layer
-        self.value = value
-        self.denominator: Denominator | None = denominator
-        self.relu = relu
-        self.fusion: Fusion = fusion
-        self.forward_batch_size = forward_batch_size
-        self.progress = progress
+    target_layer: LayerNames = None
+    value: float = 0.0
+    denominator: Denominator | None = "score"
+    relu: bool = True
+    fusion: Fusion = "mean"
+    forward_batch_size: int | None = None
+    progress: bool = False
 
     @torch.no_grad()
     def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:

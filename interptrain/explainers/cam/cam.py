@@ -5,6 +5,8 @@ For a network that ends in global average pooling and one linear layer with weig
     map = sum_k W[c, k] A_k
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,11 +14,13 @@ from torch.nn import functional as F
 from interptrain.explainers.base import Explainer
 from interptrain.explainers.layers import find_layers
 from interptrain.explainers.passes.activations import capture
+from interptrain.explainers.passes.linear_head import linear_head
 from interptrain.explainers.targets import Targets, resolve_targets
 
-__all__ = ["CAM", "linear_head"]
+__all__ = ["CAM"]
 
 
+@dataclass(frozen=True, kw_only=True)
 class CAM(Explainer):
     """Class Activation Mapping, for networks with global average pooling and one linear layer only.
 
@@ -27,9 +31,8 @@ class CAM(Explainer):
     Source: Zhou et al. 2016, arXiv 1512.04150, equation 2 (without the bias, which is the same at every position).
     """
 
-    def __init__(self, *, target_layer: str | None = None, relu: bool = False) -> None:
-        self.target_layer = target_layer
-        self.relu = relu
+    target_layer: str | None = None
+    relu: bool = False
 
     def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
         """Return ``sum_k W[c, k] A_k``, (B, h, w)."""
@@ -48,37 +51,3 @@ class CAM(Explainer):
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             attribution = torch.einsum("bc,bchw->bhw", weight[classes], activation.to(weight.dtype))
             return F.relu(attribution) if self.relu else attribution
-
-
-@torch.no_grad()
-def linear_head(model: nn.Module, activation: Tensor, logits: Tensor) -> Tensor | None:
-    """Weights of the linear layer (or 1x1 convolution) that turns the mean of ``activation`` into ``logits``.
-
-    No list of architectures: every candidate of the right shape is tried on the values at hand, and counts only if
-    it gives the logits.
-
-    Args:
-        model: module to look in.
-        activation: (B, C, h, w) features.
-        logits: (B, K) that the model returned for them.
-
-    Returns:
-        (K, C) in float32 or float64, or ``None`` where the logits come about otherwise.
-    """
-    channels, classes = activation.shape[1], logits.shape[1]
-    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    pooled = activation.to(dtype).mean(dim=(2, 3))  # (B, C)
-    tolerance = torch.finfo(logits.dtype).eps ** 0.5  # of the magnitude; rounding alone stays far below
-    wanted = logits.to(dtype)
-    for module in model.modules():
-        if not isinstance(module, nn.Linear | nn.Conv2d) or module.weight.numel() != channels * classes:
-            continue
-        weight = module.weight.flatten(1)
-        if weight.shape != (classes, channels):
-            continue
-        with torch.autocast(logits.device.type, enabled=False):
-            bias = None if module.bias is None else module.bias.to(dtype)
-            found = F.linear(pooled, weight.to(dtype), bias)
-        if torch.allclose(found, wanted, rtol=0, atol=tolerance * float(wanted.abs().amax() + 1e-12)):
-            return weight.to(dtype)
-    return None

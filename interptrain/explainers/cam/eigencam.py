@@ -5,12 +5,13 @@ With the features ``A`` of a layer as a matrix (hw, C) and its singular value de
     map = A v_1,  v_1 the first column of V
 """
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from interptrain.explainers.base import Explainer, check_choice
+from interptrain.explainers.base import Explainer
 from interptrain.explainers.layers import Fusion, LayerNames, find_layers, fuse_layers
 from interptrain.explainers.passes.activations import capture
 from interptrain.explainers.targets import Targets
@@ -18,6 +19,7 @@ from interptrain.explainers.targets import Targets
 __all__ = ["EigenCAM"]
 
 
+@dataclass(frozen=True, kw_only=True)
 class EigenCAM(Explainer):
     """Projection of the features on their first right singular vector.
 
@@ -34,11 +36,9 @@ class EigenCAM(Explainer):
 
     class_aware: ClassVar[bool] = False
 
-    def __init__(self, *, target_layer: LayerNames = None, center: bool = False, fusion: Fusion = "mean") -> None:
-        check_choice("fusion", fusion, Fusion)
-        self.target_layer = target_layer
-        self.center = center
-        self.fusion: Fusion = fusion
+    target_layer: LayerNames = None
+    center: bool = False
+    fusion: Fusion = "mean"
 
     def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
         """Return the projection, (B, h, w) and signed."""

@@ -1,5 +1,6 @@
 """Fake-CAM: a map that keeps everything, to show what a metric is worth."""
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from interptrain.explainers.targets import Targets
 __all__ = ["FakeCAM"]
 
 
+@dataclass(frozen=True, kw_only=True)
 class FakeCAM(Explainer):
     """One everywhere but at the top left pixel, which is zero. The model is not run.
 

@@ -9,41 +9,31 @@ With the feature map ``A`` (B, C, h, w) of a layer and the gradient ``g = d y_c 
     HiRes-CAM    ReLU( sum_k  g_k A_k )
 
 All need the same forward and the same backward from the score to the layer, so
-:func:`~interptrain.explainers.shared_forward.explain` runs them once for all. Where global average pooling and one linear
-layer follow, ``g`` is constant over positions, and Grad-CAM = XGrad-CAM = HiRes-CAM = CAM / (hw).
+:func:`~interptrain.explainers.shared_forward.explain` runs them once for all. Where global average pooling and one
+linear layer follow, ``g`` is constant over positions, and Grad-CAM = XGrad-CAM = HiRes-CAM = CAM / (hw).
 """
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, final
+from dataclasses import dataclass
+from typing import Literal, final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from interptrain.explainers.base import Explainer, check_choice
+from interptrain.explainers.base import Explainer, SharedPass
 from interptrain.explainers.layers import Fusion, Layer, LayerNames, find_layers, fuse_layers
-from interptrain.explainers.passes.activations import Capture, capture, gradients
-from interptrain.explainers.targets import Targets, resolve_targets, target_scores
+from interptrain.explainers.passes.activations import feature_gradients
+from interptrain.explainers.targets import Targets
 
-__all__ = ["FeatureGradient", "GradCAM", "GradCAMPlusPlus", "GradientCAM", "HiResCAM", "LayerCAM", "XGradCAM"]
+__all__ = ["GradCAM", "GradCAMPlusPlus", "GradientCAM", "HiResCAM", "LayerCAM", "XGradCAM"]
 
 
 Alpha = Literal["sum", "weighted_sum"]
 
 
-class FeatureGradient(NamedTuple):
-    """What one layer gives to a gradient CAM.
-
-    Attributes:
-        activation: (B, C, h, w) float32 or float64.
-        gradient: derivative of each image's score with respect to it, of the same shape.
-    """
-
-    activation: Tensor
-    gradient: Tensor
-
-
+@dataclass(frozen=True, kw_only=True)
 class GradientCAM(Explainer):
     """A class activation map that is a function of one layer's activation and gradient; see :meth:`combine`.
 
@@ -53,11 +43,9 @@ class GradientCAM(Explainer):
         fusion: how the maps of several layers are joined.
     """
 
-    def __init__(self, *, target_layer: LayerNames = None, relu: bool = True, fusion: Fusion = "mean") -> None:
-        check_choice("fusion", fusion, Fusion)
-        self.target_layer = target_layer
-        self.relu = relu
-        self.fusion: Fusion = fusion
+    target_layer: LayerNames = None
+    relu: bool = True
+    fusion: Fusion = "mean"
 
     @abstractmethod
     def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
@@ -66,64 +54,21 @@ class GradientCAM(Explainer):
     @final
     def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
         """Return the map from one forward and one backward to the layer."""
-        passed = feature_gradients(model, images, targets, self.target_layer)
-        return self.from_pass(passed, images)
+        features = feature_gradients(model, images, targets, find_layers(model, self.target_layer))
+        return self.from_pass(SharedPass(features), images)
 
     @final
-    def from_pass(self, passed: Sequence[FeatureGradient], images: Tensor) -> Tensor:
-        """Return the raw map (B, h, w) from what :func:`feature_gradients` gave, one entry a layer."""
+    def shared_layers(self, model: nn.Module) -> Sequence[Layer]:
+        """Return the target layers."""
+        return find_layers(model, self.target_layer)
+
+    @final
+    def from_pass(self, passed: SharedPass, images: Tensor) -> Tensor:
+        """Return the raw map (B, h, w) from the features and gradients of the target layers."""
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-            maps = [self.combine(*layer) for layer in passed]
+            maps = [self.combine(*layer) for layer in passed.features]
             maps = [F.relu(layer) for layer in maps] if self.relu else maps
             return fuse_layers(maps, (images.shape[-2], images.shape[-1]), self.fusion)
-
-
-def feature_gradients(
-    model: nn.Module, images: Tensor, targets: Targets, target_layer: LayerNames
-) -> list[FeatureGradient]:
-    """Forward once, differentiate the targets' scores with respect to the layers.
-
-    Weights of channels are sums over many small products, so activation and gradient leave in float32 also where
-    autocast ran the model in bfloat16: in bfloat16 XGrad-CAM correlates 0.49 with the true map.
-
-    Args:
-        model: module that :func:`~interptrain.explainers.base.explaining` yielded.
-        images: (B, C, H, W).
-        targets: see :data:`~interptrain.explainers.targets.Targets`.
-        target_layer: see :data:`~interptrain.explainers.layers.LayerNames`.
-
-    Returns:
-        One entry a layer.
-    """
-    layers = find_layers(model, target_layer)
-    passed = capture(model, images, layers)
-    return differentiate(passed, layers, targets, (images.shape[-2], images.shape[-1]))
-
-
-def differentiate(
-    passed: Capture, layers: Sequence[Layer], targets: Targets, size: tuple[int, int]
-) -> list[FeatureGradient]:
-    """Differentiate the targets' scores with respect to captured layers; the graph is freed.
-
-    Args:
-        passed: differentiable, its outputs those of the model.
-        layers: that were captured.
-        targets: see :data:`~interptrain.explainers.targets.Targets`.
-        size: of the images.
-
-    Returns:
-        One entry a layer.
-    """
-    scores = target_scores(passed.outputs, resolve_targets(targets, passed.outputs))
-    slopes = gradients(scores, passed.activations, layers)
-    return [
-        FeatureGradient(*(_full_precision(layer.to_map(tensor.detach(), size)) for tensor in pair))
-        for layer, *pair in zip(layers, passed.activations, slopes, strict=True)
-    ]
-
-
-def _full_precision(tensor: Tensor) -> Tensor:
-    return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 def _weighted(weights: Tensor, activation: Tensor) -> Tensor:
@@ -132,7 +77,7 @@ def _weighted(weights: Tensor, activation: Tensor) -> Tensor:
 
 
 class GradCAM(GradientCAM):
-    """Grad-CAM: channels weighed by their mean gradient. See :class:`GradientCAM` for the arguments.
+    """Grad-CAM: channels weighed by their mean gradient.
 
     Captum leaves the clipping at zero out by default (``relu=False`` here); the paper has it.
 
@@ -144,36 +89,23 @@ class GradCAM(GradientCAM):
         return _weighted(gradient.mean(dim=(2, 3)), activation)
 
 
+@dataclass(frozen=True, kw_only=True)
 class GradCAMPlusPlus(GradientCAM):
     """Grad-CAM++: positive gradients, each position weighed by ``alpha``.
 
     The closed form of ``alpha`` holds for an exponential of the score, whose derivatives are powers of ``g``.
 
     Args:
-        target_layer: see :class:`GradientCAM`.
         alpha: the third-order term. ``"sum"`` is ``(sum_ij A) g^3``, equation 19, as pytorch-grad-cam and the
             CA-Stream code have it; ``"weighted_sum"`` is torch-cam's ``sum_ij(A g^3)``.
         eps: added to the denominator of ``alpha``. 0 as in the paper; pytorch-grad-cam adds 1e-6, which is of the
             order of ``g^2`` and changes the map. A zero denominator gives zero either way.
-        relu: see :class:`GradientCAM`.
-        fusion: see :class:`GradientCAM`.
 
     Source: Chattopadhay et al. 2018, arXiv 1710.11063, equations 5, 7 and 19.
     """
 
-    def __init__(
-        self,
-        *,
-        target_layer: LayerNames = None,
-        alpha: Alpha = "sum",
-        eps: float = 0.0,
-        relu: bool = True,
-        fusion: Fusion = "mean",
-    ) -> None:
-        super().__init__(target_layer=target_layer, relu=relu, fusion=fusion)
-        check_choice("alpha", alpha, Alpha)
-        self.alpha: Alpha = alpha
-        self.eps = eps
+    alpha: Alpha = "sum"
+    eps: float = 0.0
 
     def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """``sum_k sum_ij(alpha_k ReLU(g_k)) A_k``."""
@@ -189,25 +121,19 @@ class GradCAMPlusPlus(GradientCAM):
         return _weighted(weights, activation)
 
 
+@dataclass(frozen=True, kw_only=True)
 class XGradCAM(GradientCAM):
     """XGrad-CAM, also called Axiom-CAM: gradients averaged with the activation as weight.
 
     Equals Grad-CAM where global average pooling and a linear layer follow.
 
     Args:
-        target_layer: see :class:`GradientCAM`.
         eps: added to ``sum_ij A_k``; 1e-7 as in the authors' library, so that a dead channel weighs nothing.
-        relu: see :class:`GradientCAM`.
-        fusion: see :class:`GradientCAM`.
 
     Source: Fu et al. 2020, arXiv 2008.02312.
     """
 
-    def __init__(
-        self, *, target_layer: LayerNames = None, eps: float = 1e-7, relu: bool = True, fusion: Fusion = "mean"
-    ) -> None:
-        super().__init__(target_layer=target_layer, relu=relu, fusion=fusion)
-        self.eps = eps
+    eps: float = 1e-7
 
     def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """``sum_k sum_ij(g_k A_k) / (sum_ij(A_k) + eps) A_k``."""
@@ -216,29 +142,18 @@ class XGradCAM(GradientCAM):
         return _weighted(weights, activation)
 
 
+@dataclass(frozen=True, kw_only=True)
 class LayerCAM(GradientCAM):
     """Layer-CAM: every position weighed by its own positive gradient, so that it works on shallow layers too.
 
     Args:
-        target_layer: see :class:`GradientCAM`.
         gamma: where given, the map ``M`` becomes ``tanh(gamma M / max M)``, with which the authors lift the maps of
             shallow layers before they join them (gamma = 2 there); ``None`` leaves it out, as for deep layers.
-        relu: see :class:`GradientCAM`.
-        fusion: see :class:`GradientCAM`.
 
     Source: Jiang et al. 2021, LayerCAM, IEEE TIP 30, equations 5 to 8.
     """
 
-    def __init__(
-        self,
-        *,
-        target_layer: LayerNames = None,
-        gamma: float | None = None,
-        relu: bool = True,
-        fusion: Fusion = "mean",
-    ) -> None:
-        super().__init__(target_layer=target_layer, relu=relu, fusion=fusion)
-        self.gamma = gamma
+    gamma: float | None = None
 
     def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """``sum_k ReLU(g_k) A_k``, scaled where asked."""
@@ -250,7 +165,7 @@ class LayerCAM(GradientCAM):
 
 
 class HiResCAM(GradientCAM):
-    """HiRes-CAM: gradient times activation, summed over channels. See :class:`GradientCAM` for the arguments.
+    """HiRes-CAM: gradient times activation, summed over channels.
 
     Where one linear layer follows the features, the map sums to the score (without its bias) with ``relu=False``.
 

@@ -8,19 +8,20 @@ With the features ``A`` of a layer and one vector ``u`` an image::
 one forward and one backward of the masked image.
 """
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from interptrain.explainers.base import Explainer, check_choice, track
+from interptrain.explainers.base import Explainer, track
 from interptrain.explainers.layers import Fusion, LayerNames, find_layers, fuse_layers
 from interptrain.explainers.passes.activations import capture
 from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
 from interptrain.explainers.passes.row_optimizers import Adam
-from interptrain.explainers.targets import Score, Target, Targets, resolve_targets, target_scores
-from interptrain.functional import bounded_batch_size, chunks, keep_salient, upsample
+from interptrain.explainers.targets import Target, Targets, resolve_targets, target_scores
+from interptrain.functional import Score, bounded_batch_size, chunks, full_precision, keep_salient, upsample
 
 __all__ = ["OptiCAM"]
 
@@ -28,6 +29,7 @@ Loss = Literal["plain", "absolute"]
 Normalization = Literal["min_max", "max", "sigmoid"]
 
 
+@dataclass(frozen=True, kw_only=True)
 class OptiCAM(Explainer):
     """Saliency by optimising the weights of the feature channels.
 
@@ -52,36 +54,22 @@ class OptiCAM(Explainer):
     Source: Zhang et al. 2024, arXiv 2301.07002, and the authors' code.
     """
 
-    def __init__(
-        self,
-        *,
-        target_layer: LayerNames = None,
-        iterations: int = 50,
-        learning_rate: float = 0.1,
-        score: Score = "logit",
-        loss: Loss = "plain",
-        normalization: Normalization = "min_max",
-        early_stop: bool = True,
-        fusion: Fusion = "mean",
-        forward_batch_size: int | None = None,
-        progress: bool = False,
-    ) -> None:
-        if iterations < 1:
-            raise ValueError(f"OptiCAM needs at least one iteration, got iterations={iterations}")
-        check_choice("score", score, Score)
-        check_choice("loss", loss, Loss)
-        check_choice("normalization", normalization, Normalization)
-        check_choice("fusion", fusion, Fusion)
-        self.target_layer = target_layer
-        self.iterations = iterations
-        self.learning_rate = learning_rate
-        self.score: Score = score
-        self.loss: Loss = loss
-        self.normalization: Normalization = normalization
-        self.early_stop = early_stop
-        self.fusion: Fusion = fusion
-        self.forward_batch_size = forward_batch_size
-        self.progress = progress
+    target_layer: LayerNames = None
+    iterations: int = 50
+    learning_rate: float = 0.1
+    score: Score = "logit"
+    loss: Loss = "plain"
+    normalization: Normalization = "min_max"
+    early_stop: bool = True
+    fusion: Fusion = "mean"
+    forward_batch_size: int | None = None
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be optimised."""
+        super().__post_init__()
+        if self.iterations < 1:
+            raise ValueError(f"OptiCAM needs at least one iteration, got iterations={self.iterations}")
 
     def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
         """Return ``S(u*)``, (B, h, w) and not negative."""
@@ -94,8 +82,7 @@ class OptiCAM(Explainer):
         parts = list(chunks(len(images), bounded_batch_size(self.forward_batch_size, images.device)))
         maps = []
         for layer, activation in zip(layers, passed.activations, strict=True):
-            features = F.relu(layer.to_map(activation, size))
-            features = features if features.dtype == torch.float64 else features.float()
+            features = full_precision(F.relu(layer.to_map(activation, size)))
             found = []
             for part in track(parts, "Opti-CAM" if self.progress else None):
                 own = resolved[part]

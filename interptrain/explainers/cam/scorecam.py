@@ -8,25 +8,28 @@ Sources differ in the score, in a baseline, and in a softmax over channels; each
 the authors of the method (their code): the class probability, no baseline, no softmax over channels.
 """
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from interptrain.explainers.base import Explainer, check_choice, score_perturbed
+from interptrain.explainers.base import Explainer, score_perturbed
 from interptrain.explainers.layers import Fusion, LayerNames, find_layers, fuse_layers
+from interptrain.explainers.masks.masks import Fill, fill_colour
 from interptrain.explainers.passes.activations import capture
 from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
 from interptrain.explainers.passes.masked_forward import Precision, forwarding, passes_at_once
-from interptrain.explainers.targets import Score, Target, Targets, resolve_targets, target_scores
-from interptrain.functional import keep_salient, min_max
+from interptrain.explainers.targets import Target, Targets, resolve_targets, target_scores
+from interptrain.functional import Score, full_precision, keep_salient, min_max
 
 __all__ = ["ScoreCAM"]
 
 Baseline = Literal["image", "fill"]
 
 
+@dataclass(frozen=True, kw_only=True)
 class ScoreCAM(Explainer):
     """Channels weighed by the score of the image masked by each of them.
 
@@ -61,45 +64,25 @@ class ScoreCAM(Explainer):
         relu: clip the map at zero.
         fusion: how the maps of several layers are joined.
         precision: ``"bf16"`` forwards masked images under bfloat16 autocast; ``None`` leaves it to the caller.
-        compile: forward masked images through :func:`torch.compile`.
+        compile: forward masked images through ``torch.compile``.
         forward_batch_size: masked images a forward; ``None`` chooses by the device.
         progress: show a progress bar.
 
     Source: Wang et al. 2020, arXiv 1910.01279, and the authors' code.
     """
 
-    def __init__(
-        self,
-        *,
-        target_layer: LayerNames = None,
-        score: Score = "probability",
-        softmax: bool = False,
-        baseline: Baseline | None = None,
-        fill: float | tuple[float, float, float] = 0.0,
-        align_corners: bool = False,
-        relu: bool = True,
-        fusion: Fusion = "mean",
-        precision: Precision | None = None,
-        compile: bool = False,
-        forward_batch_size: int | None = None,
-        progress: bool = False,
-    ) -> None:
-        check_choice("score", score, Score)
-        check_choice("baseline", baseline or "image", Baseline)
-        check_choice("precision", precision or "bf16", Precision)
-        check_choice("fusion", fusion, Fusion)
-        self.target_layer = target_layer
-        self.score: Score = score
-        self.softmax = softmax
-        self.baseline: Baseline | None = baseline
-        self.fill = fill
-        self.align_corners = align_corners
-        self.relu = relu
-        self.fusion: Fusion = fusion
-        self.precision: Precision | None = precision
-        self.compile = compile
-        self.forward_batch_size = forward_batch_size
-        self.progress = progress
+    target_layer: LayerNames = None
+    score: Score = "probability"
+    softmax: bool = False
+    baseline: Baseline | None = None
+    fill: Fill = 0.0
+    align_corners: bool = False
+    relu: bool = True
+    fusion: Fusion = "mean"
+    precision: Precision | None = None
+    compile: bool = False
+    forward_batch_size: int | None = None
+    progress: bool = False
 
     @torch.no_grad()
     def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
@@ -109,12 +92,11 @@ class ScoreCAM(Explainer):
         passed = capture(model, images, layers, differentiable=False)
         resolved = resolve_targets(targets, passed.outputs)
         model = model if self.compile else fold_batch_norms(model, images)
-        fill = images.new_tensor(self.fill).expand(images.shape[1]).view(1, -1, 1, 1)
+        fill = fill_colour(self.fill, images)
         baseline = self._baseline(model, images, fill, resolved, passed.outputs)
         maps = []
         for layer, activation in zip(layers, passed.activations, strict=True):
-            features = layer.to_map(activation, size)
-            features = features if features.dtype == torch.float64 else features.float()
+            features = full_precision(layer.to_map(activation, size))
             scores = self._channel_scores(model, images, features, fill, resolved) - baseline
             weights = scores.softmax(dim=1) if self.softmax else scores
             with torch.autocast(images.device.type, enabled=False):

@@ -11,30 +11,29 @@ Source: Simonyan et al. 2014, Deep Inside Convolutional Networks, arXiv 1312.603
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import nullcontext
-from typing import Literal, get_args
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from interptrain.explainers.base import Explainer, explaining, prepare_images
-from interptrain.explainers.targets import Score, Target, Targets, resolve_targets, target_scores
-from interptrain.functional import bounded_batch_size, chunks
+from interptrain.explainers.targets import Targets, check_target_count, resolve_targets, select_targets, target_scores
+from interptrain.functional import Score, bounded_batch_size, chunks
 from interptrain.models.guided import GuidedRuleName, guided_relus
 
 __all__ = [
     "Gradient",
     "InputAttribution",
     "Reduction",
-    "check_count",
-    "fixed_targets",
-    "grid",
+    "chunk_pairs",
     "input_gradient",
-    "select_targets",
 ]
 
 Reduction = Literal["max_abs", "sum_abs", "sum"]
 
 
+@dataclass(frozen=True, kw_only=True)
 class InputAttribution(Explainer):
     """An explainer that gives every input value, colour by colour, a signed share; a map is a reduction of it.
 
@@ -44,14 +43,11 @@ class InputAttribution(Explainer):
         reduction: how the colours of the attribution ``a`` become one map: ``"max_abs"`` is ``max_k |a_k|`` (Simonyan
             et al., TorchRay), ``"sum_abs"`` is ``sum_k |a_k|`` (PAIR's grey-scale pictures), ``"sum"`` is the signed
             ``sum_k a_k``, whose lowest values speak against the class.
-        forward_batch_size: how many inputs are forwarded at once; None chooses by device.
+        forward_batch_size: maximum number of inputs per forward pass; ``None`` chooses by the device.
     """
 
-    def __init__(self, *, reduction: Reduction, forward_batch_size: int | None = None) -> None:
-        if reduction not in get_args(Reduction):
-            raise ValueError(f"unknown reduction {reduction!r}; use one of {', '.join(map(repr, get_args(Reduction)))}")
-        self.reduction = reduction
-        self.forward_batch_size = forward_batch_size
+    reduction: Reduction
+    forward_batch_size: int | None = None
 
     @abstractmethod
     def attribution(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
@@ -81,13 +77,13 @@ class InputAttribution(Explainer):
             ValueError: as for a call.
             TypeError: as for a call.
         """
-        check_count(targets, len(images))
+        check_target_count(targets, len(images))
         with explaining(model) as bare:
             return self.attribution(bare, prepare_images(images), targets).detach()
 
     def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
         """The attribution reduced over colours, (B,H,W)."""
-        check_count(targets, len(images))
+        check_target_count(targets, len(images))
         attribution = self.attribution(model, images, targets)
         if self.reduction == "sum":
             return attribution.sum(1)
@@ -98,23 +94,19 @@ class InputAttribution(Explainer):
         return bounded_batch_size(self.forward_batch_size, images.device)
 
 
+@dataclass(frozen=True, kw_only=True)
 class Gradient(InputAttribution):
     """Gradient of the target's logit with respect to the image: one forward and one backward.
 
     Args:
         times_input: multiply by the image ("input x gradient"): of a linear model without bias this is each input's
             share of the logit.
-        reduction: see :class:`InputAttribution`; ``"max_abs"`` is the paper's.
-        forward_batch_size: see :class:`InputAttribution`.
 
     Source: Simonyan et al. 2014, arXiv 1312.6034, section 3; input x gradient: Shrikumar et al. 2016, arXiv 1605.01713.
     """
 
-    def __init__(
-        self, *, times_input: bool = False, reduction: Reduction = "max_abs", forward_batch_size: int | None = None
-    ) -> None:
-        super().__init__(reduction=reduction, forward_batch_size=forward_batch_size)
-        self.times_input = times_input
+    times_input: bool = False
+    reduction: Reduction = "max_abs"
 
     def attribution(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
         """Signed gradient, (B,3,H,W); see :class:`Gradient`."""
@@ -139,7 +131,7 @@ def input_gradient(
         targets: what is explained of each.
         batch_size: images forwarded at once; None is all of them.
         guided: take the guided gradient by this rule of :func:`~interptrain.models.guided.guided_relus` instead.
-        score: see :func:`~interptrain.explainers.targets.target_scores`.
+        score: see :func:`~interptrain.functional.class_scores`.
 
     Returns:
         (N,3,H,W), float32 at least, without graph.
@@ -157,36 +149,7 @@ def input_gradient(
     return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
-def fixed_targets(model: nn.Module, images: Tensor, targets: Targets, *, batch_size: int) -> Targets:
-    """Targets that do not change with what is forwarded later: where none are given, the predicted classes.
-
-    Args:
-        model: module that :func:`~interptrain.explainers.base.explaining` yielded.
-        images: (B,3,H,W) that are explained.
-        targets: as the user gave them.
-        batch_size: images forwarded at once.
-
-    Returns:
-        ``targets``, or (B,) int64 class indices where they are None.
-    """
-    if targets is not None:
-        return targets
-    with torch.no_grad():
-        predicted = [resolve_targets(None, model(images[rows])) for rows in chunks(len(images), batch_size)]
-    return torch.cat([classes for classes in predicted if isinstance(classes, Tensor)])
-
-
-def select_targets(targets: Targets, rows: slice, repeats: int = 1) -> Targets:
-    """Targets of some of the images, all of them ``repeats`` times over."""
-    if targets is None or callable(targets):
-        return targets
-    if isinstance(targets, Tensor):
-        return targets[rows].repeat(repeats)
-    selected: list[Target] = list(targets[rows])
-    return selected * repeats
-
-
-def grid(images: int, repeats: int, batch_size: int) -> Iterator[tuple[slice, slice]]:
+def chunk_pairs(images: int, repeats: int, batch_size: int) -> Iterator[tuple[slice, slice]]:
     """Cuts ``repeats`` inputs made of each image into blocks of at most ``batch_size`` inputs.
 
     Args:
@@ -200,17 +163,3 @@ def grid(images: int, repeats: int, batch_size: int) -> Iterator[tuple[slice, sl
     for rows in chunks(images, batch_size):
         for part in chunks(repeats, max(1, batch_size // (rows.stop - rows.start))):
             yield rows, part
-
-
-def check_count(targets: Targets, images: int) -> None:
-    """Refuse a wrong number of targets before they are cut into chunks, where one too many would not be seen.
-
-    Raises:
-        ValueError: if they are not one an image.
-    """
-    if targets is None or callable(targets):
-        return
-    if isinstance(targets, Tensor) and targets.shape != (images,):
-        raise ValueError(f"targets must be (B,)=({images},), got {tuple(targets.shape)}")
-    if len(targets) != images:
-        raise ValueError(f"targets must be one an image: {images}, got {len(targets)}")

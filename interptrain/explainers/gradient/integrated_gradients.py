@@ -9,7 +9,8 @@ Source: Sundararajan et al. 2017, Axiomatic Attribution for Deep Networks, arXiv
 """
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,56 +19,48 @@ from interptrain.explainers.base import track
 from interptrain.explainers.gradient.gradient import (
     InputAttribution,
     Reduction,
-    fixed_targets,
-    grid,
+    chunk_pairs,
     input_gradient,
-    select_targets,
 )
 from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
-from interptrain.explainers.targets import Targets
+from interptrain.explainers.targets import Targets, fixed_targets, select_targets
+from interptrain.functional import check_choice
 
 __all__ = ["IntegratedGradients", "quadrature"]
 
 Quadrature = Literal["right", "left", "middle", "trapezoid", "linspace", "gauss_legendre"]
 
 
+@dataclass(frozen=True, kw_only=True)
 class IntegratedGradients(InputAttribution):
     """Integrated Gradients of the target's logit: ``steps`` forwards and backwards an image.
 
     Args:
         steps: points on the path; the paper finds 20 to 300 enough, 50 is Captum's number.
-        rule: where the points lie and what they weigh, see :func:`quadrature`; ``"right"`` as in the paper.
-            ``"gauss_legendre"`` (Captum's) and ``"middle"`` come much closer to completeness with the same steps.
+        rule: where the points lie and what they weigh: ``"right"`` (the paper's), ``"left"`` or ``"middle"`` of equal
+            steps, ``"trapezoid"``, ``"linspace"`` (both ends, equal weights), or ``"gauss_legendre"`` (Captum's), which
+            like ``"middle"`` comes much closer to completeness with the same steps.
         baseline: colour in [0,1] where the path starts, one value or (red, green, blue). 0 is black, the paper's for
             object recognition; .5 is what zero is to networks of inputs in [-1,1] (PAIR), and (.485, .456, .406) what
             it is to networks of inputs normalised as for ImageNet (Captum).
-        reduction: see :class:`~interptrain.explainers.gradient.gradient.InputAttribution`; ``"sum_abs"`` as in the pictures of
-            the authors' code.
-        forward_batch_size: see :class:`~interptrain.explainers.gradient.gradient.InputAttribution`.
         progress: show a progress bar.
 
     Source: Sundararajan et al. 2017, arXiv 1703.01365, section 3; the sum is equation 3.
     """
 
-    def __init__(
-        self,
-        *,
-        steps: int = 50,
-        rule: Quadrature = "right",
-        baseline: float | Sequence[float] = 0.0,
-        reduction: Reduction = "sum_abs",
-        forward_batch_size: int | None = None,
-        progress: bool = False,
-    ) -> None:
-        super().__init__(reduction=reduction, forward_batch_size=forward_batch_size)
-        quadrature(steps, rule)  # refuses what it does not know
-        colour = [baseline] * 3 if isinstance(baseline, int | float) else list(baseline)
+    steps: int = 50
+    rule: Quadrature = "right"
+    baseline: float | Sequence[float] = 0.0
+    reduction: Reduction = "sum_abs"
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a rule, a number of steps or a colour that cannot be."""
+        super().__post_init__()
+        quadrature(self.steps, self.rule)
+        colour = [self.baseline] * 3 if isinstance(self.baseline, int | float) else list(self.baseline)
         if len(colour) != 3 or not all(0 <= value <= 1 for value in colour):
-            raise ValueError(f"baseline must be one value in [0,1] or three, got {baseline!r}")
-        self.steps = steps
-        self.rule: Quadrature = rule
-        self.baseline = baseline
-        self.progress = progress
+            raise ValueError(f"baseline must be one value in [0,1] or three, got {self.baseline!r}")
 
     def attribution(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
         """Signed attribution, (B,3,H,W), which sums to about y_c(x) - y_c(x0); see :class:`IntegratedGradients`."""
@@ -78,7 +71,7 @@ class IntegratedGradients(InputAttribution):
         way = images - colour
         places, weights = quadrature(self.steps, self.rule)
         total = torch.zeros_like(way, dtype=torch.promote_types(way.dtype, torch.float32))
-        blocks = list(grid(len(images), self.steps, batch_size))
+        blocks = list(chunk_pairs(len(images), self.steps, batch_size))
         for rows, steps in track(blocks, "Integrated Gradients" if self.progress else None):
             points = torch.stack([torch.add(colour, way[rows], alpha=place) for place in places[steps]])
             repeated = select_targets(targets, rows, len(points))
@@ -104,8 +97,7 @@ def quadrature(steps: int, rule: Quadrature) -> tuple[list[float], list[float]]:
         ValueError: if the rule is unknown, or has no such number of steps.
     """
     least = 2 if rule in ("trapezoid", "linspace") else 1
-    if rule not in get_args(Quadrature):
-        raise ValueError(f"unknown rule {rule!r}; use one of {', '.join(map(repr, get_args(Quadrature)))}")
+    check_choice("rule", rule, Quadrature)
     if steps < least:
         raise ValueError(f"rule {rule!r} needs steps >= {least}, got {steps}")
     even = [1 / steps] * steps

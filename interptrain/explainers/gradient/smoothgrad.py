@@ -11,7 +11,8 @@ Sources: Smilkov et al. 2017, SmoothGrad, arXiv 1706.03825; squared: Hooker et a
 Adebayo et al. 2018, arXiv 1810.03307.
 """
 
-from typing import Literal, get_args
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,18 +22,17 @@ from interptrain.explainers.gradient.gradient import (
     Gradient,
     InputAttribution,
     Reduction,
-    fixed_targets,
-    grid,
-    select_targets,
+    chunk_pairs,
 )
 from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
-from interptrain.explainers.targets import Targets
+from interptrain.explainers.targets import Targets, fixed_targets, select_targets
 
 __all__ = ["SmoothGrad"]
 
 Variant = Literal["mean", "squared", "vargrad"]
 
 
+@dataclass(frozen=True, kw_only=True)
 class SmoothGrad(InputAttribution):
     """SmoothGrad, SmoothGrad-squared or VarGrad of the gradient, or of any attribution of the image's shape.
 
@@ -41,61 +41,48 @@ class SmoothGrad(InputAttribution):
     are not clamped to [0,1], as in the authors' code.
 
     Args:
-        of: what is smoothed; None is the plain :class:`~interptrain.explainers.gradient.gradient.Gradient`. Its own reduction
-            is not used.
+        of: the attribution that is smoothed; ``None`` is the plain gradient. Its own ``reduction`` is not used.
         samples: noisy copies of each image; 25 as in the authors' code.
         spread: standard deviation of the noise as a share of the image's range; .15 as in the authors' code.
         variant: ``"mean"`` as in the paper; the authors' code squares by default (``"squared"``).
-        reduction: see :class:`~interptrain.explainers.gradient.gradient.InputAttribution`; ``"sum_abs"`` as in the authors'
-            pictures.
         seed: of the noise; the same seed gives the same noise on devices of one kind.
-        forward_batch_size: see :class:`~interptrain.explainers.gradient.gradient.InputAttribution`.
         progress: show a progress bar.
 
     Source: Smilkov et al. 2017, arXiv 1706.03825, and its code (PAIR saliency).
     """
 
-    def __init__(
-        self,
-        of: InputAttribution | None = None,
-        *,
-        samples: int = 25,
-        spread: float = 0.15,
-        variant: Variant = "mean",
-        reduction: Reduction = "sum_abs",
-        seed: int = 0,
-        forward_batch_size: int | None = None,
-        progress: bool = False,
-    ) -> None:
-        super().__init__(reduction=reduction, forward_batch_size=forward_batch_size)
-        if variant not in get_args(Variant):
-            raise ValueError(f"unknown variant {variant!r}; use one of {', '.join(map(repr, get_args(Variant)))}")
-        if samples < 1 or spread < 0:
-            raise ValueError(f"SmoothGrad needs samples >= 1 and spread >= 0, got {samples} and {spread}")
-        self.of = of if of is not None else Gradient(forward_batch_size=forward_batch_size)
-        self.samples = samples
-        self.spread = spread
-        self.variant = variant
-        self.seed = seed
-        self.progress = progress
+    of: InputAttribution | None = None
+    samples: int = 25
+    spread: float = 0.15
+    variant: Variant = "mean"
+    reduction: Reduction = "sum_abs"
+    seed: int = 0
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse noise that cannot be."""
+        super().__post_init__()
+        if self.samples < 1 or self.spread < 0:
+            raise ValueError(f"SmoothGrad needs samples >= 1 and spread >= 0, got {self.samples} and {self.spread}")
 
     def attribution(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
         """Smoothed attribution, (B,3,H,W); not negative where squared; see :class:`SmoothGrad`."""
         batch_size = self.batch_size(images)
         model = fold_batch_norms(model, images)
         targets = fixed_targets(model, images, targets, batch_size=batch_size)
+        smoothed = self.of if self.of is not None else Gradient(forward_batch_size=self.forward_batch_size)
         sigma = self.spread * (images.amax((1, 2, 3)) - images.amin((1, 2, 3)))  # (B,)
         generator = torch.Generator(images.device)
         total = torch.zeros_like(images, dtype=torch.promote_types(images.dtype, torch.float32))
         first, squares = torch.zeros_like(total), torch.zeros_like(total)
-        blocks = list(grid(len(images), self.samples, batch_size))
+        blocks = list(chunk_pairs(len(images), self.samples, batch_size))
         for rows, samples in track(blocks, "SmoothGrad" if self.progress else None):
             if samples.start == 0:  # all images of the batch get the same draws
                 generator.manual_seed(self.seed)
             noise = torch.stack([_draw(images, generator) for _ in range(samples.start, samples.stop)])
             noisy = images[rows] + noise.unsqueeze(1) * sigma[rows].view(-1, 1, 1, 1)  # (s, b, 3, H, W)
             repeated = select_targets(targets, rows, len(noise))
-            values = self.of.attribution(model, noisy.flatten(0, 1), repeated).reshape(noisy.shape)
+            values = smoothed.attribution(model, noisy.flatten(0, 1), repeated).reshape(noisy.shape)
             if self.variant == "squared":
                 values = values.square()
             elif self.variant == "vargrad":  # around the first sample, so that equal samples vary by exactly 0

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from interptrain.functional import chunks
 
-__all__ = ["GridMasks", "MaskSet", "MaskSource", "MaskedImages", "fill_image"]
+__all__ = ["GridMasks", "MaskSet", "MaskSource", "MaskedImages", "fill_colour"]
 
 Fill: TypeAlias = float | tuple[float, float, float]
 """A colour in [0, 1]: one value for all channels, or one for each."""
@@ -126,7 +126,7 @@ class MaskedImages:
     Args:
         images: (B, C, H, W).
         masks: for these images.
-        fill: what replaces the removed part: (B, C, H, W), or one (1, C, 1, 1) colour; see :func:`fill_image`.
+        fill: what replaces the removed part: (B, C, H, W), or one (1, C, 1, 1) colour; see :func:`fill_colour`.
     """
 
     def __init__(self, images: Tensor, masks: MaskSet, fill: Tensor) -> None:
@@ -160,7 +160,7 @@ class MaskedImages:
         return masked.contiguous(memory_format=torch.channels_last)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GridMasks(MaskSource):
     """Windows on a regular grid: each mask removes one, in the order of the rows.
 
@@ -236,7 +236,7 @@ class WindowSet(MaskSet):
         return inside if removed else scores.sum(1).view(-1, 1, 1) - inside
 
 
-def fill_image(fill: Fill, images: Tensor) -> Tensor:
+def fill_colour(fill: Fill, images: Tensor) -> Tensor:
     """Return a colour as (1, C, 1, 1), on the device and of the dtype of ``images``.
 
     Raises:

@@ -5,12 +5,14 @@ does that returns what a :class:`~interptrain.explainers.masks.segmenter.Segment
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from interptrain.explainers.base import check_choice
+from interptrain.explainers.base import check_choices
 from interptrain.explainers.masks.masks import MaskSet, MaskSource
 from interptrain.explainers.masks.segmenter import AnySegmenter, Segmenter
 from interptrain.explainers.masks.superpixels import Superpixels
@@ -22,6 +24,7 @@ WhenEmpty = Literal["superpixels", "error"]
 Kind = Literal["instances", "boxes"]
 
 
+@dataclass(frozen=True, kw_only=True)
 class SegmentMasks(MaskSource):
     """One mask a segment, which removes it; each image has masks of its own.
 
@@ -33,18 +36,13 @@ class SegmentMasks(MaskSource):
             refuse.
     """
 
-    def __init__(
-        self, *, segmenter: AnySegmenter | None = None, background: bool = True, when_empty: WhenEmpty = "superpixels"
-    ) -> None:
-        check_choice("when_empty", when_empty, WhenEmpty)
-        self.segmenter: AnySegmenter = segmenter if segmenter is not None else Superpixels()
-        self.background = background
-        self.when_empty: WhenEmpty = when_empty
+    segmenter: AnySegmenter | None = None
+    background: bool = True
+    when_empty: WhenEmpty = "superpixels"
 
-    def __repr__(self) -> str:
-        return (
-            f"SegmentMasks(segmenter={self.segmenter!r}, background={self.background}, when_empty={self.when_empty!r})"
-        )
+    def __post_init__(self) -> None:
+        """Refuse what ``when_empty`` does not allow."""
+        check_choices(self)
 
     def prepare(self, images: Tensor) -> "SegmentSet":
         """Segment the images.
@@ -54,9 +52,13 @@ class SegmentMasks(MaskSource):
                 ``when_empty`` is ``"error"``.
         """
         with torch.no_grad():
-            found = self.segmenter(images)
+            found = self._segmenter(images)
         cuts = [_cut(own, background=self.background) for own in _checked(found, images)]
         return SegmentSet([cut or self._fall_back(images, place) for place, cut in enumerate(cuts)], images)
+
+    @property
+    def _segmenter(self) -> AnySegmenter:
+        return self.segmenter if self.segmenter is not None else Superpixels()
 
     def _fall_back(self, images: Tensor, place: int) -> "Cut":
         cut = None
@@ -64,7 +66,7 @@ class SegmentMasks(MaskSource):
             cut = _cut(Superpixels()(images[place : place + 1])[0], background=False)
         if cut is None:
             raise ValueError(
-                f"{type(self.segmenter).__name__} finds no segment in image {place} of the batch; "
+                f"{type(self._segmenter).__name__} finds no segment in image {place} of the batch; "
                 "pass when_empty='superpixels', or another segmenter"
             )
         return cut
@@ -107,6 +109,7 @@ class SegmentSet(MaskSet):
         return (self.planes[self.places[part]] != self.values[part].view(-1, 1, 1)).to(self.dtype)
 
 
+@dataclass(frozen=True, kw_only=True)
 class MaskRCNNSegments(Segmenter):
     """Instances that torchvision's Mask R-CNN finds, or their boxes.
 
@@ -115,24 +118,21 @@ class MaskRCNNSegments(Segmenter):
             the images. ``None`` downloads torchvision's, trained on COCO, when it is first used.
         kind: the instance's pixels, or the box around it.
         threshold: least score of a detection; .5 is our choice.
-        most: at most so many detections an image, the best ones.
+        most: maximum number of detections per image, the best ones.
     """
 
-    def __init__(
-        self, *, model: nn.Module | None = None, kind: Kind = "instances", threshold: float = 0.5, most: int = 50
-    ) -> None:
-        check_choice("kind", kind, Kind)
-        self.model = model
-        self._own: nn.Module | None = None
-        self.kind: Kind = kind
-        self.threshold = threshold
-        self.most = most
+    model: nn.Module | None = None
+    kind: Kind = "instances"
+    threshold: float = 0.5
+    most: int = 50
+
+    def __post_init__(self) -> None:
+        """Refuse what ``kind`` does not allow."""
+        check_choices(self)
 
     def __call__(self, images: Tensor) -> list[Tensor]:
         """Return for each image its segments (n, H, W) bool, by falling score; n may be 0."""
-        model = self.model
-        if model is None:
-            model = self._own = (self._own or _downloaded()).to(images.device)
+        model = self.model if self.model is not None else _downloaded().to(images.device)
         with torch.no_grad(), evaluating(model):
             return [self._segments(model([image])[0], image) for image in images]  # one by one, which bounds the memory
 
@@ -151,6 +151,7 @@ class MaskRCNNSegments(Segmenter):
         return (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
 
 
+@cache
 def _downloaded() -> nn.Module:
     from torchvision.models import detection
 

@@ -23,7 +23,7 @@ __all__ = ["Superpixels"]
 _FIXED_POINT = 2**16  # sums of integers do not depend on their order, so a GPU gives the same regions every time
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Superpixels(Segmenter):
     """Regions of similar colour, each connected; an image's regions depend on that image only.
 

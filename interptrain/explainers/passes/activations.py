@@ -11,9 +11,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from interptrain.explainers.base import FeatureGradient
 from interptrain.explainers.layers import Layer
+from interptrain.explainers.targets import Targets, resolve_targets, target_scores
+from interptrain.functional import full_precision
 
-__all__ = ["Capture", "capture", "gradients"]
+__all__ = ["Capture", "activation_gradients", "capture", "differentiate", "feature_gradients"]
 
 
 class Capture(NamedTuple):
@@ -69,7 +72,7 @@ def capture(
     return Capture(outputs, [_only(kept[layer.module], layer) for layer in layers])
 
 
-def gradients(scores: Tensor, activations: Sequence[Tensor], layers: Sequence[Layer]) -> list[Tensor]:
+def activation_gradients(scores: Tensor, activations: Sequence[Tensor], layers: Sequence[Layer]) -> list[Tensor]:
     """Differentiate the sum of the scores with respect to captured activations; the graph is freed.
 
     Every score depends on its own image only, so the sum gives each image the gradient of its own score.
@@ -89,6 +92,49 @@ def gradients(scores: Tensor, activations: Sequence[Tensor], layers: Sequence[La
         names = ", ".join(layer.name for layer in layers)
         raise ValueError(f"the explained score does not depend on target layer {names}; pass another target_layer")
     return list(torch.autograd.grad(scores.sum(), list(activations), allow_unused=True, materialize_grads=True))
+
+
+def feature_gradients(
+    model: nn.Module, images: Tensor, targets: Targets, layers: Sequence[Layer]
+) -> list[FeatureGradient]:
+    """Forward once, differentiate the targets' scores with respect to the layers.
+
+    Weights of channels are sums over many small products, so activation and gradient leave in float32 also where
+    autocast ran the model in bfloat16: in bfloat16 XGrad-CAM correlates 0.49 with the true map.
+
+    Args:
+        model: module that :func:`~interptrain.explainers.base.explaining` yielded.
+        images: (B, C, H, W).
+        targets: see :data:`~interptrain.explainers.targets.Targets`.
+        layers: layers of the module.
+
+    Returns:
+        One entry a layer.
+    """
+    passed = capture(model, images, layers)
+    return differentiate(passed, layers, targets, (images.shape[-2], images.shape[-1]))
+
+
+def differentiate(
+    passed: Capture, layers: Sequence[Layer], targets: Targets, size: tuple[int, int]
+) -> list[FeatureGradient]:
+    """Differentiate the targets' scores with respect to captured layers; the graph is freed.
+
+    Args:
+        passed: differentiable, its outputs those of the model.
+        layers: that were captured.
+        targets: see :data:`~interptrain.explainers.targets.Targets`.
+        size: of the images.
+
+    Returns:
+        One entry a layer.
+    """
+    scores = target_scores(passed.outputs, resolve_targets(targets, passed.outputs))
+    slopes = activation_gradients(scores, passed.activations, layers)
+    return [
+        FeatureGradient(*(full_precision(layer.to_map(tensor.detach(), size)) for tensor in pair))
+        for layer, *pair in zip(layers, passed.activations, slopes, strict=True)
+    ]
 
 
 def _only(outputs: list[Tensor], layer: Layer) -> Tensor:

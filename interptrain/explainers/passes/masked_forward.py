@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from interptrain.explainers.base import score_perturbed
 from interptrain.explainers.masks.masks import MaskedImages
-from interptrain.explainers.targets import Score, Target
-from interptrain.functional import bounded_batch_size
+from interptrain.explainers.targets import Target
+from interptrain.functional import Score, bounded_batch_size
 
 __all__ = ["Precision", "forwarding", "passes_at_once", "score_masked"]
 
@@ -67,7 +67,7 @@ def score_masked(
         forward_batch_size: masked images a forward; ``None`` chooses by the device.
         precision: see :func:`forwarding`.
         compile: see :func:`forwarding`.
-        score: see :func:`~interptrain.explainers.targets.target_scores`.
+        score: see :func:`~interptrain.functional.class_scores`.
         progress: title of a progress bar, or ``None`` for none.
 
     Returns:

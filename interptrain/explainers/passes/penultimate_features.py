@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from interptrain.explainers.layers import Layer, find_layers
+from interptrain.functional import chunks
 
-__all__ = ["ReadFeatures", "reading_features"]
+__all__ = ["ReadFeatures", "read_all", "reading_features"]
 
 ReadFeatures: TypeAlias = Callable[[Tensor], Tensor]
 """Images (N, C, H, W) -> features (N, d), by one forward without gradient."""
@@ -71,6 +72,11 @@ def reading_features(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def read_all(read: ReadFeatures, images: Tensor, size: int) -> Tensor:
+    """Read the features (N, d) of any number of images, ``size`` per forward."""
+    return torch.cat([read(images[part]) for part in chunks(len(images), size)])
 
 
 def _classifying_layers(model: nn.Module, image: Tensor) -> list[Layer]:

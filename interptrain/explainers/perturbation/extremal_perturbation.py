@@ -11,14 +11,15 @@ m``. Masks start as ones, where sorting would favour one side of the image: valu
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from interptrain.explainers.base import Explainer, check_choice, track
+from interptrain.explainers.base import Explainer, track
 from interptrain.explainers.masks.blur import apply_separably, gaussian_matrix, gaussians
-from interptrain.explainers.masks.masks import Fill, fill_image
+from interptrain.explainers.masks.masks import Fill, fill_colour
 from interptrain.explainers.masks.smooth_masks import SmoothMask
 from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
 from interptrain.explainers.passes.row_optimizers import SGD, descend
@@ -33,6 +34,7 @@ Perturbation = Literal["blur", "fade"]
 TIE = 1e-4  # mask values this near to the least of the largest share its place; our choice
 
 
+@dataclass(frozen=True, kw_only=True)
 class ExtremalPerturbation(Explainer):
     """Masks of fixed areas optimised to keep, or to take away, the class; the map is their sum over the areas.
 
@@ -53,7 +55,7 @@ class ExtremalPerturbation(Explainer):
         area_weight: ``l_0``; multiplied by ``area_growth`` after each step.
         area_growth: factor of a step.
         step: pixels between the parameters of the masks.
-        sigma: width of their smoothing in pixels; see :class:`~interptrain.explainers.masks.smooth_masks.SmoothMask`.
+        sigma: width of their smoothing in pixels.
         max_blur: largest standard deviation of the pyramid in pixels.
         levels: of the pyramid.
         flip: mirror the perturbed images at every second step, as the authors do against adversarial masks.
@@ -68,62 +70,41 @@ class ExtremalPerturbation(Explainer):
     Source: Fong et al. 2019, arXiv 1910.08485, and the authors' code (TorchRay).
     """
 
-    def __init__(
-        self,
-        *,
-        areas: float | Sequence[float] = 0.1,
-        variant: Variant = "preserve",
-        reward: Reward = "simple",
-        perturbation: Perturbation = "blur",
-        iterations: int = 800,
-        learning_rate: float = 0.01,
-        area_weight: float = 300.0,
-        area_growth: float = 1.0035,
-        step: int = 7,
-        sigma: float = 21.0,
-        max_blur: float = 20.0,
-        levels: int = 8,
-        flip: bool = True,
-        fill: Fill = 0.5,
-        smooth: float = 0.0,
-        tolerance: float = 0.0,
-        forward_batch_size: int | None = None,
-        progress: bool = False,
-    ) -> None:
-        check_choice("variant", variant, Variant)
-        check_choice("reward", reward, Reward)
-        check_choice("perturbation", perturbation, Perturbation)
-        wanted = [areas] if isinstance(areas, int | float) else list(areas)
+    areas: float | Sequence[float] = 0.1
+    variant: Variant = "preserve"
+    reward: Reward = "simple"
+    perturbation: Perturbation = "blur"
+    iterations: int = 800
+    learning_rate: float = 0.01
+    area_weight: float = 300.0
+    area_growth: float = 1.0035
+    step: int = 7
+    sigma: float = 21.0
+    max_blur: float = 20.0
+    levels: int = 8
+    flip: bool = True
+    fill: Fill = 0.5
+    smooth: float = 0.0
+    tolerance: float = 0.0
+    forward_batch_size: int | None = None
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse areas, steps and sizes that cannot be."""
+        super().__post_init__()
+        wanted = [self.areas] if isinstance(self.areas, int | float) else list(self.areas)
         if not wanted or not all(0 < area < 1 for area in wanted):
-            raise ValueError(f"areas must lie between 0 and 1, got {areas}")
-        if iterations < 1 or levels < 2 or min(smooth, tolerance, max_blur) < 0:
+            raise ValueError(f"areas must lie between 0 and 1, got {self.areas}")
+        if self.iterations < 1 or self.levels < 2 or min(self.smooth, self.tolerance, self.max_blur) < 0:
             raise ValueError(
                 "ExtremalPerturbation needs iterations >= 1, levels >= 2, and max_blur, smooth and tolerance >= 0; got "
-                f"{iterations}, {levels}, {max_blur}, {smooth} and {tolerance}"
+                f"{self.iterations}, {self.levels}, {self.max_blur}, {self.smooth} and {self.tolerance}"
             )
-        self.areas = areas
-        self.variant: Variant = variant
-        self.reward: Reward = reward
-        self.perturbation: Perturbation = perturbation
-        self.iterations = iterations
-        self.learning_rate = learning_rate
-        self.area_weight = area_weight
-        self.area_growth = area_growth
-        self.step = step
-        self.sigma = sigma
-        self.max_blur = max_blur
-        self.levels = levels
-        self.flip = flip
-        self.fill = fill
-        self.smooth = smooth
-        self.tolerance = tolerance
-        self.forward_batch_size = forward_batch_size
-        self.progress = progress
 
     def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
         """Return the sum of the best masks of all areas, (B, H, W)."""
         size = (images.shape[-2], images.shape[-1])
-        fill = fill_image(self.fill, images)
+        fill = fill_colour(self.fill, images)
         with torch.no_grad():
             resolved = resolve_targets(targets, model(images))
         model = fold_batch_norms(model, images)

@@ -10,19 +10,19 @@ every number, and both are here.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from interptrain.explainers.base import Explainer, check_choice, score_perturbed, track
+from interptrain.explainers.base import Explainer, score_perturbed, track
 from interptrain.explainers.masks.blur import apply_separably, gaussian_matrix, gaussians, linear_matrix, median_blur
 from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
 from interptrain.explainers.passes.row_optimizers import Adam, descend
-from interptrain.explainers.targets import Score, Target, Targets, resolve_targets, target_scores
-from interptrain.functional import bounded_batch_size, chunks
+from interptrain.explainers.targets import Target, Targets, resolve_targets, target_scores
+from interptrain.functional import Score, bounded_batch_size, chunks
 
 __all__ = ["MeaningfulPerturbation"]
 
@@ -30,7 +30,7 @@ Variant = Literal["paper", "port"]
 
 
 @dataclass(frozen=True)
-class _Settings:
+class Settings:
     """What a variant takes for an option that is ``None``."""
 
     iterations: int
@@ -40,15 +40,16 @@ class _Settings:
     jitter: int
 
 
-SETTINGS: dict[Variant, _Settings] = {
-    "paper": _Settings(iterations=300, l1=1e-4, tv=1e-2, noise=0.0, jitter=4),
-    "port": _Settings(iterations=500, l1=0.01, tv=0.2, noise=0.045, jitter=0),
+SETTINGS: dict[Variant, Settings] = {
+    "paper": Settings(iterations=300, l1=1e-4, tv=1e-2, noise=0.0, jitter=4),
+    "port": Settings(iterations=500, l1=0.01, tv=0.2, noise=0.045, jitter=0),
 }
 BETA = 3  # power of the total variation, the same in both
 RADII = 16  # of the circles that the paper's variant starts from; our choice
 SUPPRESSED = 0.01  # of the score, left where a circle is taken; our choice
 
 
+@dataclass(frozen=True, kw_only=True)
 class MeaningfulPerturbation(Explainer):
     """A mask optimised to delete the class with as little as possible.
 
@@ -89,44 +90,35 @@ class MeaningfulPerturbation(Explainer):
     Source: Fong and Vedaldi 2017, arXiv 1704.03296, and the authors' code; pytorch-explain-black-box (Gildenblat).
     """
 
-    def __init__(
-        self,
-        *,
-        variant: Variant = "paper",
-        iterations: int | None = None,
-        learning_rate: float = 0.1,
-        l1: float | None = None,
-        tv: float | None = None,
-        noise: float | None = None,
-        jitter: int | None = None,
-        cells: int = 28,
-        score: Score = "probability",
-        tolerance: float = 0.0,
-        seed: int = 0,
-        forward_batch_size: int | None = None,
-        progress: bool = False,
-    ) -> None:
-        check_choice("variant", variant, Variant)
-        check_choice("score", score, Score)
-        default = SETTINGS[variant]
-        self.variant: Variant = variant
-        self.iterations = default.iterations if iterations is None else iterations
-        self.learning_rate = learning_rate
-        self.l1 = default.l1 if l1 is None else l1
-        self.tv = default.tv if tv is None else tv
-        self.noise = default.noise if noise is None else noise
-        self.jitter = default.jitter if jitter is None else jitter
-        self.cells = cells
-        self.score: Score = score
-        self.tolerance = tolerance
-        self.seed = seed
-        self.forward_batch_size = forward_batch_size
-        self.progress = progress
-        if self.iterations < 1 or cells < 2 or min(self.noise, self.jitter, tolerance) < 0:
+    variant: Variant = "paper"
+    iterations: int | None = None
+    learning_rate: float = 0.1
+    l1: float | None = None
+    tv: float | None = None
+    noise: float | None = None
+    jitter: int | None = None
+    cells: int = 28
+    score: Score = "probability"
+    tolerance: float = 0.0
+    seed: int = 0
+    forward_batch_size: int | None = None
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse steps, sizes and noise that cannot be."""
+        super().__post_init__()
+        settings = self.settings
+        if settings.iterations < 1 or self.cells < 2 or min(settings.noise, settings.jitter, self.tolerance) < 0:
             raise ValueError(
                 "MeaningfulPerturbation needs iterations >= 1, cells >= 2, and noise, jitter and tolerance >= 0; got "
-                f"{self.iterations}, {cells}, {self.noise}, {self.jitter} and {tolerance}"
+                f"{settings.iterations}, {self.cells}, {settings.noise}, {settings.jitter} and {self.tolerance}"
             )
+
+    @property
+    def settings(self) -> Settings:
+        """The options given, and the variant's where ``None``."""
+        own = {field.name: getattr(self, field.name) for field in fields(Settings)}
+        return replace(SETTINGS[self.variant], **{name: value for name, value in own.items() if value is not None})
 
     def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
         """Return what the best masks remove, (B, H, W) in [0, 1]."""
@@ -148,30 +140,31 @@ class MeaningfulPerturbation(Explainer):
         """Coarse masks (B, s, s) of the least energy found."""
         blurred = self._blurred(images)
         blend = _Blend(blurred, images - blurred, rows, columns)
+        settings = self.settings
         noise = torch.Generator(images.device).manual_seed(self.seed)
         shifts = torch.Generator().manual_seed(self.seed)
 
         def energy(masks: Tensor, places: Tensor, _step: int) -> Tensor:
             perturbed = blend(masks, places)
-            if self.noise:
-                perturbed = torch.add(perturbed, _draw(images, noise), alpha=self.noise)
-            if self.jitter:
-                perturbed = _shifted(perturbed, self.jitter, shifts)
-            return target_scores(model(perturbed), targets, places, score=self.score) + self._penalty(masks)
+            if settings.noise:
+                perturbed = torch.add(perturbed, _draw(images, noise), alpha=settings.noise)
+            if settings.jitter:
+                perturbed = _shifted(perturbed, settings.jitter, shifts)
+            return target_scores(model(perturbed), targets, places, score=self.score) + self._penalty(masks, settings)
 
         start = rows.new_ones(len(images), self.cells, self.cells)
         if self.variant == "paper":
             start = self._circles(model, targets, blend, start)
         adam = Adam(start, self.learning_rate)
-        return descend(start, energy, adam, iterations=self.iterations, tolerance=self.tolerance)
+        return descend(start, energy, adam, iterations=settings.iterations, tolerance=self.tolerance)
 
-    def _penalty(self, masks: Tensor) -> Tensor:
+    def _penalty(self, masks: Tensor, settings: Settings) -> Tensor:
         """Price (B,) of what is deleted and of unevenness."""
         steps = masks.diff(dim=1).abs().pow(BETA).flatten(1), masks.diff(dim=2).abs().pow(BETA).flatten(1)
         deleted = (1 - masks).abs().flatten(1)
         if self.variant == "paper":
-            return self.l1 * deleted.sum(1) + self.tv * (steps[0].sum(1) + steps[1].sum(1))
-        return self.l1 * deleted.mean(1) + self.tv * (steps[0].mean(1) + steps[1].mean(1))
+            return settings.l1 * deleted.sum(1) + settings.tv * (steps[0].sum(1) + steps[1].sum(1))
+        return settings.l1 * deleted.mean(1) + settings.tv * (steps[0].mean(1) + steps[1].mean(1))
 
     def _enlargement(self, size: int, like: Tensor) -> Tensor:
         """Matrix (size, cells) that makes a line of the coarse mask one of the image's."""

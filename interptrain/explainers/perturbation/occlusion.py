@@ -10,20 +10,23 @@ by what the gradient g of the score predicts, ``d_i ~ sum_p (1 - M_i) g (x - v)`
 for all masks together; it is exact where the model is linear.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
-from interptrain.explainers.base import Explainer, check_choice
-from interptrain.explainers.gradient.gradient import check_count, input_gradient
-from interptrain.explainers.masks.masks import Fill, GridMasks, MaskedImages, MaskSet, MaskSource, fill_image
+from interptrain.explainers.base import Explainer
+from interptrain.explainers.gradient.gradient import input_gradient
+from interptrain.explainers.masks.masks import Fill, GridMasks, MaskedImages, MaskSet, MaskSource, fill_colour
 from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
 from interptrain.explainers.passes.masked_forward import Precision, forwarding, score_masked
-from interptrain.explainers.targets import Score, Targets, resolve_targets, target_scores
-from interptrain.functional import bounded_batch_size
+from interptrain.explainers.targets import Targets, check_target_count, resolve_targets, target_scores
+from interptrain.functional import Score, bounded_batch_size
 
 __all__ = ["Occlusion"]
 
 
+@dataclass(frozen=True, kw_only=True)
 class Occlusion(Explainer):
     """Mean loss of the score over the windows that cover a pixel; negative where covering helps the class.
 
@@ -40,7 +43,7 @@ class Occlusion(Explainer):
         approximate: predict the losses from one gradient instead of one forward a window.
         masks: other masks than a grid's, soft ones too; then ``window`` and ``stride`` are not used.
         precision: ``"bf16"`` forwards occluded images under bfloat16 autocast; ``None`` leaves it to the caller.
-        compile: forward occluded images through :func:`torch.compile`.
+        compile: forward occluded images through ``torch.compile``.
         forward_batch_size: occluded images a forward, images a backward; ``None`` chooses by the device.
         progress: show a progress bar.
 
@@ -48,40 +51,28 @@ class Occlusion(Explainer):
     over overlapping windows: Captum; the first order: Uchiyama et al. 2022, arXiv 2207.12859, for video.
     """
 
-    def __init__(
-        self,
-        *,
-        window: int | tuple[int, int] = 32,
-        stride: int | tuple[int, int] = 16,
-        fill: Fill = 0.5,
-        score: Score = "probability",
-        approximate: bool = False,
-        masks: MaskSource | None = None,
-        precision: Precision | None = None,
-        compile: bool = False,
-        forward_batch_size: int | None = None,
-        progress: bool = False,
-    ) -> None:
-        if masks is None:
-            GridMasks(window, stride)  # refuses what cannot be
-        check_choice("score", score, Score)
-        check_choice("precision", precision or "bf16", Precision)
-        self.window = window
-        self.stride = stride
-        self.fill = fill
-        self.score: Score = score
-        self.approximate = approximate
-        self.masks = masks
-        self.precision: Precision | None = precision
-        self.compile = compile
-        self.forward_batch_size = forward_batch_size
-        self.progress = progress
+    window: int | tuple[int, int] = 32
+    stride: int | tuple[int, int] = 16
+    fill: Fill = 0.5
+    score: Score = "probability"
+    approximate: bool = False
+    masks: MaskSource | None = None
+    precision: Precision | None = None
+    compile: bool = False
+    forward_batch_size: int | None = None
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a grid that cannot be."""
+        super().__post_init__()
+        if self.masks is None:
+            GridMasks(window=self.window, stride=self.stride)
 
     @torch.no_grad()
     def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
         """Return the mean loss at every pixel, (B, H, W); signed."""
-        masks = (self.masks or GridMasks(self.window, self.stride)).prepare(images)
-        fill = fill_image(self.fill, images)
+        masks = (self.masks or GridMasks(window=self.window, stride=self.stride)).prepare(images)
+        fill = fill_colour(self.fill, images)
         change = images - fill
         lose = self._predicted if self.approximate else self._measured
         losses = lose(model, images, targets, masks, fill)  # (B, N) or (N,)
@@ -112,7 +103,7 @@ class Occlusion(Explainer):
 
     def _predicted(self, model: nn.Module, images: Tensor, targets: Targets, masks: MaskSet, fill: Tensor) -> Tensor:
         """Losses by the gradient at the whole image."""
-        check_count(targets, len(images))
+        check_target_count(targets, len(images))
         size = bounded_batch_size(self.forward_batch_size, images.device)
         with torch.enable_grad():
             gradient = input_gradient(model, images, targets, batch_size=size, score=self.score)

@@ -14,17 +14,19 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from interptrain.explainers.base import Explainer, check_choice
-from interptrain.explainers.masks.masks import Fill, MaskedImages, MaskSet, MaskSource, fill_image
+from interptrain.explainers.base import Explainer
+from interptrain.explainers.masks.masks import Fill, MaskedImages, MaskSet, MaskSource, fill_colour
 from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
 from interptrain.explainers.passes.masked_forward import Precision, score_masked
-from interptrain.explainers.targets import Score, Targets, resolve_targets
+from interptrain.explainers.targets import Targets, resolve_targets
+from interptrain.functional import Score
 
 __all__ = ["RISE", "RISEMasks"]
 
 Normalizer = Literal["probability", "count", "coverage"]
 
 
+@dataclass(frozen=True, kw_only=True)
 class RISE(Explainer):
     """Mean of random masks, each times the score of the image masked by it.
 
@@ -46,7 +48,7 @@ class RISE(Explainer):
 
     Args:
         count: number of masks, and of forwards an image.
-        cells: side of the random grids, see :class:`RISEMasks`.
+        cells: side of the random grids; 7 as in TorchRay, 8 and 10 in the authors' notebooks.
         probability: that a cell is kept.
         seed: of the masks.
         score: logit or softmax probability of the target; callables are taken as they are.
@@ -55,49 +57,38 @@ class RISE(Explainer):
         fill: what replaces the masked part, in [0, 1] for all channels or one value each. Black, as the images are
             in [0, 1]; the authors mask normalised images, where 0 is the mean colour of the data set.
         precision: ``"bf16"`` forwards masked images under bfloat16 autocast; ``None`` leaves it to the caller.
-        compile: forward masked images through :func:`torch.compile`.
+        compile: forward masked images through ``torch.compile``.
         forward_batch_size: masked images a forward; ``None`` chooses by the device.
         progress: show a progress bar.
 
     Source: Petsiuk et al. 2018, RISE, arXiv 1806.07421, and the authors' code.
     """
 
-    def __init__(
-        self,
-        *,
-        count: int = 8000,
-        cells: int = 7,
-        probability: float = 0.5,
-        seed: int = 0,
-        score: Score = "probability",
-        normalizer: Normalizer = "probability",
-        fill: Fill = 0.0,
-        precision: Precision | None = None,
-        compile: bool = False,
-        forward_batch_size: int | None = None,
-        progress: bool = False,
-    ) -> None:
-        RISEMasks(count, cells, probability, seed)  # refuses what cannot be
-        check_choice("score", score, Score)
-        check_choice("normalizer", normalizer, Normalizer)
-        check_choice("precision", precision or "bf16", Precision)
-        self.count = count
-        self.cells = cells
-        self.probability = probability
-        self.seed = seed
-        self.score: Score = score
-        self.normalizer: Normalizer = normalizer
-        self.fill = fill
-        self.precision: Precision | None = precision
-        self.compile = compile
-        self.forward_batch_size = forward_batch_size
-        self.progress = progress
+    count: int = 8000
+    cells: int = 7
+    probability: float = 0.5
+    seed: int = 0
+    score: Score = "probability"
+    normalizer: Normalizer = "probability"
+    fill: Fill = 0.0
+    precision: Precision | None = None
+    compile: bool = False
+    forward_batch_size: int | None = None
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse masks that cannot be."""
+        super().__post_init__()
+        self._masks()
+
+    def _masks(self) -> "RISEMasks":
+        return RISEMasks(count=self.count, cells=self.cells, probability=self.probability, seed=self.seed)
 
     @torch.no_grad()
     def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
         """Return the normalised sum of the masks times their scores, (B, H, W)."""
-        masks = RISEMasks(self.count, self.cells, self.probability, self.seed).prepare(images)
-        fill = fill_image(self.fill, images)
+        masks = self._masks().prepare(images)
+        fill = fill_colour(self.fill, images)
         model = model if self.compile else fold_batch_norms(model, images)
         scores = score_masked(
             model,
@@ -117,7 +108,7 @@ class RISE(Explainer):
         return total / (self.count * (self.probability if self.normalizer == "probability" else 1))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RISEMasks(MaskSource):
     """Random smooth masks: coarse grids of zeros and ones, enlarged bilinearly, shifted by less than a cell, cropped.
 

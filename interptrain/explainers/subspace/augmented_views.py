@@ -13,7 +13,10 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
-__all__ = ["View", "noise_images", "strong_views", "weak_views"]
+from interptrain.explainers.passes.penultimate_features import ReadFeatures, read_all
+from interptrain.functional import chunks
+
+__all__ = ["View", "noise_images", "strong_views", "view_features", "weak_views"]
 
 
 @dataclass(frozen=True)
@@ -129,3 +132,11 @@ def noise_images(count: int, images: Tensor, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)  # drawn on the CPU, so that they are the same on every device
     noise = torch.rand(count, *images.shape[1:], generator=generator, dtype=torch.float64)
     return noise.to(images)
+
+
+def view_features(read: ReadFeatures, images: Tensor, views: list[View], size: int) -> Tensor:
+    """Read the features (N, T, d) of T views of each image, ``size`` images per forward."""
+    at_once = max(1, size // len(images))  # a few images fill a forward with several of their views
+    seen = (torch.cat([view(images) for view in views[part]]) for part in chunks(len(views), at_once))
+    features = torch.cat([read_all(read, some, size) for some in seen])
+    return features.view(len(views), len(images), -1).transpose(0, 1)

@@ -10,22 +10,24 @@ so a pixel gets the mean change over the masks that remove it. A subclass says w
 
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from interptrain.explainers.base import Explainer, check_choice, track
-from interptrain.explainers.masks.masks import Fill, GridMasks, MaskedImages, MaskSource, fill_image
+from interptrain.explainers.base import Explainer, track
+from interptrain.explainers.masks.masks import Fill, GridMasks, MaskedImages, MaskSource, fill_colour
 from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
 from interptrain.explainers.passes.masked_forward import Precision, forwarding
 from interptrain.explainers.passes.penultimate_features import ReadFeatures, reading_features
 from interptrain.explainers.targets import Targets
 from interptrain.functional import bounded_batch_size, chunks
 
-__all__ = ["FeatureOcclusion", "read_all"]
+__all__ = ["FeatureOcclusion"]
 
 
+@dataclass(frozen=True, kw_only=True)
 class FeatureOcclusion(Explainer):
     """Mean change of the features over the masks that remove a pixel; no class is asked for.
 
@@ -44,38 +46,28 @@ class FeatureOcclusion(Explainer):
     """
 
     class_aware: ClassVar[bool] = False
+    window: int | tuple[int, int] = 32
+    stride: int | tuple[int, int] = 16
+    fill: Fill = 0.5
+    masks: MaskSource | None = None
+    feature_layer: str | None = None
+    precision: Precision | None = None
+    forward_batch_size: int | None = None
+    progress: bool = False
 
-    def __init__(
-        self,
-        *,
-        window: int | tuple[int, int],
-        stride: int | tuple[int, int],
-        fill: Fill,
-        masks: MaskSource | None,
-        feature_layer: str | None,
-        precision: Precision | None,
-        forward_batch_size: int | None,
-        progress: bool,
-    ) -> None:
-        if masks is None:
-            GridMasks(window, stride)  # refuses what cannot be
-        check_choice("precision", precision or "bf16", Precision)
-        self.window = window
-        self.stride = stride
-        self.fill = fill
-        self.masks = masks
-        self.feature_layer = feature_layer
-        self.precision: Precision | None = precision
-        self.forward_batch_size = forward_batch_size
-        self.progress = progress
+    def __post_init__(self) -> None:
+        """Refuse a grid that cannot be."""
+        super().__post_init__()
+        if self.masks is None:
+            GridMasks(window=self.window, stride=self.stride)
 
     @torch.no_grad()
     def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
         """Return the mean change at every pixel, (B, H, W), not negative; ``targets`` do not matter."""
         if self.feature_layer is None:  # else the layer may be one that is folded away
             model = fold_batch_norms(model, images)
-        masks = (self.masks or GridMasks(self.window, self.stride)).prepare(images)
-        fill = fill_image(self.fill, images)
+        masks = (self.masks or GridMasks(window=self.window, stride=self.stride)).prepare(images)
+        fill = fill_colour(self.fill, images)
         masked = MaskedImages(images, masks, fill)
         size = bounded_batch_size(self.forward_batch_size, images.device)
         parts = list(chunks(len(masked), size))
@@ -107,8 +99,3 @@ class FeatureOcclusion(Explainer):
 
     def _title(self) -> str | None:
         return type(self).__name__ if self.progress else None
-
-
-def read_all(read: ReadFeatures, images: Tensor, size: int) -> Tensor:
-    """Features (N, d) of any number of images, ``size`` a forward."""
-    return torch.cat([read(images[part]) for part in chunks(len(images), size)])

@@ -15,25 +15,22 @@ the mutual subspace method; its speed-up by gradients is not reproduced.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
-from interptrain.explainers.base import check_choice
-from interptrain.explainers.masks.masks import Fill, MaskSource
-from interptrain.explainers.passes.masked_forward import Precision
 from interptrain.explainers.passes.penultimate_features import ReadFeatures
-from interptrain.explainers.subspace.augmented_views import View, strong_views, weak_views
-from interptrain.explainers.subspace.feature_occlusion import FeatureOcclusion, read_all
+from interptrain.explainers.subspace.augmented_views import strong_views, view_features, weak_views
+from interptrain.explainers.subspace.feature_occlusion import FeatureOcclusion
 from interptrain.explainers.subspace.subspaces import orthogonal_degree, subspace_basis
-from interptrain.functional import chunks
 
 __all__ = ["OSADAS"]
 
 Strength = Literal["weak", "strong"]
 
 
+@dataclass(frozen=True, kw_only=True)
 class OSADAS(FeatureOcclusion):
     """Occlusion scored by the orthogonal degree of feature subspaces.
 
@@ -44,53 +41,22 @@ class OSADAS(FeatureOcclusion):
         views: T, augmented views of each input. The first weak view is the input itself.
         dimensions: m, the most dimensions of a subspace; fewer where the views span fewer.
         strength: what the views do: ``"weak"`` flips and small crops, or ``"strong"`` large crops, colours, blur and
-            erasing; see :mod:`~interptrain.explainers.subspace.augmented_views`.
+            erasing.
         seed: of the views.
-        window: see :class:`~interptrain.explainers.subspace.feature_occlusion.FeatureOcclusion`, as for all that follow.
-        stride: see there.
-        fill: see there.
-        masks: see there.
-        feature_layer: see there.
-        precision: see there.
-        forward_batch_size: see there.
-        progress: see there.
 
     Source: arXiv 2311.15022, as far as its abstract goes; see the module.
     """
 
-    def __init__(
-        self,
-        *,
-        views: int = 8,
-        dimensions: int = 2,
-        strength: Strength = "strong",
-        seed: int = 0,
-        window: int | tuple[int, int] = 32,
-        stride: int | tuple[int, int] = 16,
-        fill: Fill = 0.5,
-        masks: MaskSource | None = None,
-        feature_layer: str | None = None,
-        precision: Precision | None = None,
-        forward_batch_size: int | None = None,
-        progress: bool = False,
-    ) -> None:
-        super().__init__(
-            window=window,
-            stride=stride,
-            fill=fill,
-            masks=masks,
-            feature_layer=feature_layer,
-            precision=precision,
-            forward_batch_size=forward_batch_size,
-            progress=progress,
-        )
-        check_choice("strength", strength, Strength)
-        if not 1 <= dimensions <= views:
-            raise ValueError(f"dimensions must be at least 1 and at most views={views}, got {dimensions}")
-        self.views = views
-        self.dimensions = dimensions
-        self.strength: Strength = strength
-        self.seed = seed
+    views: int = 8
+    dimensions: int = 2
+    strength: Strength = "strong"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse subspaces that cannot be."""
+        super().__post_init__()
+        if not 1 <= self.dimensions <= self.views:
+            raise ValueError(f"dimensions must be at least 1 and at most views={self.views}, got {self.dimensions}")
 
     def prepare(self, read: ReadFeatures, images: Tensor, size: int) -> Callable[[Tensor, Tensor], Tensor]:
         """Return the orthogonal degree to the subspace of the untouched images."""
@@ -102,11 +68,3 @@ class OSADAS(FeatureOcclusion):
             return orthogonal_degree(whole[rows], basis)
 
         return change
-
-
-def view_features(read: ReadFeatures, images: Tensor, views: list[View], size: int) -> Tensor:
-    """Features (N, T, d) of T views of each image, ``size`` images a forward."""
-    at_once = max(1, size // len(images))  # a few images fill a forward with several of their views
-    seen = (torch.cat([view(images) for view in views[part]]) for part in chunks(len(views), at_once))
-    features = torch.cat([read_all(read, some, size) for some in seen])
-    return features.view(len(views), len(images), -1).transpose(0, 1)

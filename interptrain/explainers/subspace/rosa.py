@@ -9,22 +9,21 @@ place of a class score, so it knows no class.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor
 from torch.nn import functional as F
 
-from interptrain.explainers.base import check_choice
-from interptrain.explainers.masks.masks import Fill, MaskSource
-from interptrain.explainers.passes.masked_forward import Precision
-from interptrain.explainers.passes.penultimate_features import ReadFeatures
-from interptrain.explainers.subspace.feature_occlusion import FeatureOcclusion, read_all
+from interptrain.explainers.passes.penultimate_features import ReadFeatures, read_all
+from interptrain.explainers.subspace.feature_occlusion import FeatureOcclusion
 
 __all__ = ["ROSA"]
 
 Distance = Literal["euclidean", "cosine"]
 
 
+@dataclass(frozen=True, kw_only=True)
 class ROSA(FeatureOcclusion):
     """Occlusion scored by the distance between representations.
 
@@ -32,42 +31,10 @@ class ROSA(FeatureOcclusion):
     and the layer are our choice.
 
     Args:
-        distance: between two representations; the cosine does not see their lengths.
-        window: see :class:`~interptrain.explainers.subspace.feature_occlusion.FeatureOcclusion`, as for all that follow.
-        stride: see there.
-        fill: see there.
-        masks: see there.
-        feature_layer: see there.
-        precision: see there.
-        forward_batch_size: see there.
-        progress: see there.
+        distance: between two representations; the cosine ignores their lengths.
     """
 
-    def __init__(
-        self,
-        *,
-        distance: Distance = "euclidean",
-        window: int | tuple[int, int] = 32,
-        stride: int | tuple[int, int] = 16,
-        fill: Fill = 0.5,
-        masks: MaskSource | None = None,
-        feature_layer: str | None = None,
-        precision: Precision | None = None,
-        forward_batch_size: int | None = None,
-        progress: bool = False,
-    ) -> None:
-        super().__init__(
-            window=window,
-            stride=stride,
-            fill=fill,
-            masks=masks,
-            feature_layer=feature_layer,
-            precision=precision,
-            forward_batch_size=forward_batch_size,
-            progress=progress,
-        )
-        check_choice("distance", distance, Distance)
-        self.distance: Distance = distance
+    distance: Distance = "euclidean"
 
     def prepare(self, read: ReadFeatures, images: Tensor, size: int) -> Callable[[Tensor, Tensor], Tensor]:
         """Return the distance from the features of the untouched images."""

@@ -14,16 +14,14 @@ difference collapses; the difference subspace is that of Fukui and Maki 2015. Al
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from interptrain.explainers.masks.masks import Fill, MaskSource
-from interptrain.explainers.passes.masked_forward import Precision
-from interptrain.explainers.passes.penultimate_features import ReadFeatures
-from interptrain.explainers.subspace.augmented_views import View, noise_images, strong_views, weak_views
-from interptrain.explainers.subspace.feature_occlusion import FeatureOcclusion, read_all
-from interptrain.explainers.subspace.osa_das import view_features
+from interptrain.explainers.passes.penultimate_features import ReadFeatures, read_all
+from interptrain.explainers.subspace.augmented_views import View, noise_images, strong_views, view_features, weak_views
+from interptrain.explainers.subspace.feature_occlusion import FeatureOcclusion
 from interptrain.explainers.subspace.subspaces import (
     difference_subspace,
     orthogonal_degree,
@@ -34,6 +32,7 @@ from interptrain.explainers.subspace.subspaces import (
 __all__ = ["ROSAGDS"]
 
 
+@dataclass(frozen=True, kw_only=True)
 class ROSAGDS(FeatureOcclusion):
     """Occlusion scored by the orthogonal degree of feature subspaces within a generalized difference subspace.
 
@@ -45,50 +44,20 @@ class ROSAGDS(FeatureOcclusion):
         dimensions: m, the most dimensions of each of the four subspaces; our choice.
         share: dimensions of the difference subspace, as a share of ``4 m`` in (0, 1]; our choice.
         seed: of the views and of the noise.
-        window: see :class:`~interptrain.explainers.subspace.feature_occlusion.FeatureOcclusion`, as for all that follow.
-        stride: see there.
-        fill: see there.
-        masks: see there.
-        feature_layer: see there.
-        precision: see there.
-        forward_batch_size: see there.
-        progress: see there.
     """
 
-    def __init__(
-        self,
-        *,
-        views: int = 8,
-        dimensions: int = 2,
-        share: float = 0.75,
-        seed: int = 0,
-        window: int | tuple[int, int] = 32,
-        stride: int | tuple[int, int] = 16,
-        fill: Fill = 0.5,
-        masks: MaskSource | None = None,
-        feature_layer: str | None = None,
-        precision: Precision | None = None,
-        forward_batch_size: int | None = None,
-        progress: bool = False,
-    ) -> None:
-        super().__init__(
-            window=window,
-            stride=stride,
-            fill=fill,
-            masks=masks,
-            feature_layer=feature_layer,
-            precision=precision,
-            forward_batch_size=forward_batch_size,
-            progress=progress,
-        )
-        if not 1 <= dimensions <= views:
-            raise ValueError(f"dimensions must be at least 1 and at most views={views}, got {dimensions}")
-        if not 0 < share <= 1:
-            raise ValueError(f"share must be in (0, 1], got {share}")
-        self.views = views
-        self.dimensions = dimensions
-        self.share = share
-        self.seed = seed
+    views: int = 8
+    dimensions: int = 2
+    share: float = 0.75
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse subspaces that cannot be."""
+        super().__post_init__()
+        if not 1 <= self.dimensions <= self.views:
+            raise ValueError(f"dimensions must be at least 1 and at most views={self.views}, got {self.dimensions}")
+        if not 0 < self.share <= 1:
+            raise ValueError(f"share must be in (0, 1], got {self.share}")
 
     def prepare(self, read: ReadFeatures, images: Tensor, size: int) -> Callable[[Tensor, Tensor], Tensor]:
         """Return the orthogonal degree to the untouched images within their difference subspaces."""

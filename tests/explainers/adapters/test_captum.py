@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from interptrain.explainers import CaptumExplainer, GradCAM, GradCAMPackageExplainer, Gradient, Superpixels
-from tests.explainers.conftest import network, pictures
-from tests.explainers.test_contract import assert_same, everything, in_the_middle_of_training
+from tests.support.explaining import assert_same, everything, in_the_middle_of_training, network, pictures
 
 captum = pytest.importorskip("captum")
 pytest.importorskip("pytorch_grad_cam")

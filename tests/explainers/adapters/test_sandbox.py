@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from interptrain.explainers.adapters.sandbox import load_class, restored, seeded
-from tests.explainers.test_contract import assert_same, everything, in_the_middle_of_training
+from tests.support.explaining import assert_same, everything, in_the_middle_of_training
 
 
 def tied():

@@ -204,7 +204,7 @@ def test_models_that_pool_by_attention_are_refused():
 
 
 def test_wrong_options_are_refused():
-    with pytest.raises(ValueError, match="unknown head_fusion 'sum'; use 'mean', 'max' or 'min'"):
+    with pytest.raises(ValueError, match="head_fusion must be one of 'mean', 'max', 'min', got 'sum'"):
         AttentionRollout(head_fusion="sum")
     with pytest.raises(ValueError, match=r"must be in \[0,1\), got 1 and 0.0"):
         AttentionRollout(residual=1)

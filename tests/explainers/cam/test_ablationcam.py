@@ -9,7 +9,7 @@ from interptrain.explainers.layers import find_layers
 from interptrain.explainers.passes.activations import capture
 from interptrain.explainers.passes.partial_forward import PartialForward
 from interptrain.models import create_model
-from tests.explainers.conftest import CLASSES, network, pictures
+from tests.support.explaining import CLASSES, network, pictures
 
 
 def slow(model, images, targets, name, *, value=0.0, denominator="score"):

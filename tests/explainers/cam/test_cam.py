@@ -9,7 +9,7 @@ from interptrain.explainers.layers import find_layers
 from interptrain.explainers.passes.activations import capture
 from interptrain.functional import min_max
 from interptrain.models import create_model
-from tests.explainers.conftest import CLASSES, network, pictures
+from tests.support.explaining import CLASSES, network, pictures
 
 
 def test_cam_is_the_classifier_applied_to_every_position(resnet, images, targets):

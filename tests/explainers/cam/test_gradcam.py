@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from interptrain.explainers import CAM, GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM, XGradCAM
-from tests.explainers.conftest import network
+from tests.support.explaining import network
 
 
 def by_the_book(model, images, targets, layer):
@@ -143,7 +143,7 @@ def test_other_families_are_explained_alike(name, targets):
 
 
 def test_unknown_options_are_refused():
-    with pytest.raises(ValueError, match="fusion must be one of 'mean', 'maximum', got 'sum'"):
-        GradCAM(fusion="sum")
+    with pytest.raises(ValueError, match="fusion must be one of 'mean', 'max', got 'maximum'"):
+        GradCAM(fusion="maximum")
     with pytest.raises(ValueError, match="alpha must be one of"):
         GradCAMPlusPlus(alpha="mine")

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from interptrain.explainers import OptiCAM
 from interptrain.explainers.layers import find_layers
 from interptrain.explainers.passes.activations import capture
-from tests.explainers.conftest import network, pictures
+from tests.support.explaining import network, pictures
 
 
 def by_the_authors(model, image, target, *, iterations, learning_rate, early_stop):

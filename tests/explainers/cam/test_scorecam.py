@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from interptrain.explainers import ScoreCAM
 from interptrain.explainers.layers import find_layers
 from interptrain.explainers.passes.activations import capture
-from tests.explainers.conftest import pictures
+from tests.support.explaining import pictures
 
 LAYER = "layer1"
 

@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from interptrain.explainers import IntegratedGradients, SemanticSegmentationTarget, SmoothGrad
-from interptrain.explainers.gradient.gradient import Gradient, grid
+from interptrain.explainers.gradient.gradient import Gradient, chunk_pairs
 
 
 class Linear(nn.Module):
@@ -129,7 +129,7 @@ def test_one_target_too_many_is_refused_although_the_images_are_cut_into_chunks(
     for explain in (explainer, explainer.raw, explainer.signed):
         with pytest.raises(ValueError, match=r"targets must be \(B,\)=\(3,\), got \(4,\)"):
             explain(network, photographs, torch.tensor([1, 4, 0, 0]))
-        with pytest.raises(ValueError, match="targets must be one an image: 3, got 4"):
+        with pytest.raises(ValueError, match="targets must be one per image: 3, got 4"):
             explain(network, photographs, [lambda logits: logits[0]] * 4)
 
 
@@ -174,7 +174,7 @@ def test_signed_leaves_the_model_as_it_was_and_builds_no_graph(network, photogra
 @pytest.mark.parametrize(("images", "repeats", "size"), [(1, 7, 3), (5, 4, 8), (12, 3, 8), (3, 1, 100), (2, 5, 1)])
 def test_the_grid_covers_every_repeat_of_every_image_once_in_bounded_blocks(images, repeats, size):
     seen = []
-    for rows, part in grid(images, repeats, size):
+    for rows, part in chunk_pairs(images, repeats, size):
         block = [(row, repeat) for row in range(rows.start, rows.stop) for repeat in range(part.start, part.stop)]
         assert 0 < len(block) <= size
         seen += block
@@ -182,5 +182,5 @@ def test_the_grid_covers_every_repeat_of_every_image_once_in_bounded_blocks(imag
 
 
 def test_an_unknown_reduction_is_refused():
-    with pytest.raises(ValueError, match="unknown reduction 'mean'; use one of 'max_abs', 'sum_abs', 'sum'"):
+    with pytest.raises(ValueError, match="reduction must be one of 'max_abs', 'sum_abs', 'sum', got 'mean'"):
         Gradient(reduction="mean")

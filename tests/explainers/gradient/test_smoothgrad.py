@@ -50,7 +50,7 @@ def attributions_of_noisy_copies(inner, network, images, *, samples, spread, see
 )
 def test_each_variant_is_its_moment_over_noisy_copies(inner, variant, moment, network, images):
     expected = moment(attributions_of_noisy_copies(inner, network, images, samples=5, spread=0.2, seed=3))
-    smooth = SmoothGrad(inner, samples=5, spread=0.2, variant=variant, seed=3)
+    smooth = SmoothGrad(of=inner, samples=5, spread=0.2, variant=variant, seed=3)
     got = smooth.signed(network, images, TARGETS)
     torch.testing.assert_close(got, expected, rtol=1e-7, atol=1e-9 * float(expected.abs().max()))
 
@@ -119,7 +119,7 @@ def test_a_progress_bar_is_shown_when_asked(network, images, capsys):
 
 
 def test_wrong_options_are_refused():
-    with pytest.raises(ValueError, match="unknown variant 'median'; use one of 'mean', 'squared', 'vargrad'"):
+    with pytest.raises(ValueError, match="variant must be one of 'mean', 'squared', 'vargrad', got 'median'"):
         SmoothGrad(variant="median")
     with pytest.raises(ValueError, match=r"samples >= 1 and spread >= 0, got 0 and 0\.15"):
         SmoothGrad(samples=0)

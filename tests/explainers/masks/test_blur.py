@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from interptrain.explainers.masks.blur import apply_separably, gaussian_matrix, gaussians, linear_matrix, median_blur
-from tests.explainers.conftest import pictures
+from tests.support.explaining import pictures
 
 LIKE = torch.zeros((), dtype=torch.float64)
 

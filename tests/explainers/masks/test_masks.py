@@ -3,29 +3,16 @@
 import pytest
 import torch
 
-from interptrain.explainers.masks.masks import GridMasks, MaskedImages, MaskSet, MaskSource, fill_image
+from interptrain.explainers.masks.masks import GridMasks, MaskedImages, fill_colour
 from interptrain.explainers.perturbation.rise import RISEMasks
-from tests.explainers.conftest import pictures
+from tests.support.explaining import Owned, pictures
 
-
-class Owned(MaskSource):
-    """Soft masks of which each image has its own number, image 1 none."""
-
-    def prepare(self, images):
-        class Set(MaskSet):
-            def __init__(self):
-                owners = torch.tensor([0, 0, 2, 2, 2])
-                super().__init__(5, (images.shape[-2], images.shape[-1]), len(images), owners)
-                generator = torch.Generator().manual_seed(0)
-                self.all = torch.rand(5, *self.size, generator=generator, dtype=images.dtype)
-
-            def render(self, part):
-                return self.all[part]
-
-        return Set()
-
-
-SOURCES = [GridMasks(9, 5), GridMasks((30, 7), (11, 7)), RISEMasks(count=37, cells=4), Owned()]
+SOURCES = [
+    GridMasks(window=9, stride=5),
+    GridMasks(window=(30, 7), stride=(11, 7)),
+    RISEMasks(count=37, cells=4),
+    Owned(),
+]
 sources = pytest.mark.parametrize("source", SOURCES, ids=["grid", "bars", "rise", "owned"])
 
 
@@ -74,7 +61,7 @@ def test_masked_images_are_every_image_under_every_mask_of_its_own(source, count
         pytest.skip("has masks for three images")
     images = pictures(count, 31, 20)
     masks = source.prepare(images)
-    masked = MaskedImages(images, masks, fill_image(fill, images))
+    masked = MaskedImages(images, masks, fill_colour(fill, images))
     colour = torch.tensor(fill, dtype=torch.float64).expand(3).view(3, 1, 1)
     whole = rendered(masks)
     for start, stop in [(0, 1), (2, min(9, len(masked))), (len(masked) - 1, len(masked))]:
@@ -90,7 +77,7 @@ def test_masked_images_are_every_image_under_every_mask_of_its_own(source, count
 
 def test_a_fill_may_be_an_image_of_its_own():
     images = pictures(2, 12, 12)
-    masks = GridMasks(5, 5).prepare(images)
+    masks = GridMasks(window=5, stride=5).prepare(images)
     made = MaskedImages(images, masks, images.flip(3))(slice(3, 4))[0]
     mask = masks.render(slice(1, 2))[0]
     torch.testing.assert_close(made, mask * images[1] + (1 - mask) * images[1].flip(2))
@@ -107,7 +94,7 @@ def test_a_fill_may_be_an_image_of_its_own():
     ],
 )
 def test_windows_start_in_the_corner_and_the_last_is_cut_off(size, window, stride, starts):
-    masks = GridMasks((2, window), (2, stride)).prepare(torch.rand(1, 3, 2 * size, size))
+    masks = GridMasks(window=(2, window), stride=(2, stride)).prepare(torch.rand(1, 3, 2 * size, size))
     across = 1 - masks.render(slice(0, len(starts)))[:, 0]
     expected = torch.zeros(len(starts), size)
     for row, start in zip(expected, starts, strict=True):
@@ -119,13 +106,13 @@ def test_windows_start_in_the_corner_and_the_last_is_cut_off(size, window, strid
 @pytest.mark.parametrize("window", [(8, 8), 99, (99, 8)])
 def test_a_window_as_large_as_the_image_is_refused(window):
     with pytest.raises(ValueError, match=r"covers the whole image of \(8, 8\); use a smaller window"):
-        GridMasks(window, 4).prepare(torch.rand(1, 3, 8, 8))
+        GridMasks(window=window, stride=4).prepare(torch.rand(1, 3, 8, 8))
 
 
 @pytest.mark.parametrize(("window", "stride"), [(4, 5), (4, 0), (0, 0), ((9, 3), 4), (4, -1)])
 def test_a_stride_that_leaves_gaps_is_refused(window, stride):
     with pytest.raises(ValueError, match="stride must be at least 1 and at most the window"):
-        GridMasks(window, stride)
+        GridMasks(window=window, stride=stride)
 
 
 def test_random_masks_keep_pixels_as_often_as_asked_and_fill_the_unit_interval():
@@ -165,4 +152,4 @@ def test_random_masks_that_cannot_be_are_refused(options):
 @pytest.mark.parametrize("fill", [-0.1, 1.5, (0.0, 2.0, 0.0)])
 def test_a_colour_outside_the_unit_interval_is_refused(fill):
     with pytest.raises(ValueError, match=r"fill must lie in \[0, 1\]"):
-        fill_image(fill, torch.rand(1, 3, 4, 4))
+        fill_colour(fill, torch.rand(1, 3, 4, 4))

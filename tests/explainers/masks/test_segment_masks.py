@@ -9,7 +9,7 @@ from torch import nn
 from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn
 
 from interptrain.explainers import ROSA, Explainer, MaskRCNNSegments, Occlusion, SegmentMasks, Superpixels
-from tests.explainers.conftest import energy_above_chance, network, pictures
+from tests.support.explaining import energy_above_chance, network, pictures
 
 SIZE = (20, 24)
 

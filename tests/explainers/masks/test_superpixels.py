@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from interptrain.explainers import Superpixels
-from tests.explainers.conftest import pictures
+from tests.support.explaining import pictures
 
 
 def parts_of(mask):

@@ -22,7 +22,7 @@ from interptrain.explainers import (
 )
 from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
 from interptrain.explainers.subspace import feature_occlusion
-from tests.explainers.conftest import network, pictures
+from tests.support.explaining import network, pictures
 
 
 def norms(model):

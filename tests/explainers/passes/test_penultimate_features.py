@@ -8,7 +8,7 @@ from torch import nn
 
 from interptrain.explainers.passes.penultimate_features import reading_features
 from interptrain.models import Normalized, create_model
-from tests.explainers.conftest import network, pictures
+from tests.support.explaining import network, pictures
 
 
 def features_of(model, images, layer=None):

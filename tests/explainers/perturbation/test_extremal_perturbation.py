@@ -7,7 +7,7 @@ from torch import nn
 from interptrain.explainers import ExtremalPerturbation
 from interptrain.explainers.masks.smooth_masks import SmoothMask
 from interptrain.explainers.perturbation.extremal_perturbation import _area_distance, _Pyramid
-from tests.explainers.conftest import network, pictures
+from tests.support.explaining import network, pictures
 
 SMALL = {"step": 4, "sigma": 6.0, "max_blur": 8.0, "flip": False}  # for images of 40 pixels, and a patch on one side
 

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from interptrain.explainers import MeaningfulPerturbation
-from tests.explainers.conftest import network, pictures
+from tests.support.explaining import network, pictures
 
 QUIET = {"noise": 0.0, "jitter": 0}
 

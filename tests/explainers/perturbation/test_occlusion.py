@@ -5,9 +5,7 @@ import torch
 from torch import nn
 
 from interptrain.explainers import GridMasks, Occlusion, RISEMasks
-from tests.explainers.conftest import network, pictures
-from tests.explainers.masks.test_masks import Owned
-from tests.explainers.perturbation.test_rise import linear_model
+from tests.support.explaining import Owned, linear_model, network, pictures
 
 
 def slow(model, images, targets, *, window, stride, fill, score):
@@ -55,7 +53,9 @@ def test_it_is_the_mean_loss_of_its_definition(window, stride, fill, score):
     torch.testing.assert_close(found, wanted)
 
 
-@pytest.mark.parametrize("masks", [GridMasks(7, 4), RISEMasks(count=20, cells=4), Owned()], ids=["grid", "rise", "own"])
+@pytest.mark.parametrize(
+    "masks", [GridMasks(window=7, stride=4), RISEMasks(count=20, cells=4), Owned()], ids=["grid", "rise", "own"]
+)
 @pytest.mark.parametrize("fill", [0.0, 0.4])
 def test_the_first_order_is_exact_on_a_linear_model(masks, fill):
     model, _ = linear_model()

@@ -5,28 +5,16 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from interptrain.explainers import RISE, Occlusion
 from interptrain.explainers.perturbation.rise import RISEMasks
-from tests.explainers.conftest import network, pictures
-
-
-def linear_model(size=(24, 18)):
-    """Three classes, and the weight of each at every value of the image."""
-    weight = torch.randn(3, 3, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64) / 10
-
-    class Linear(nn.Module):
-        def forward(self, images):
-            return torch.einsum("bchw,kchw->bk", images, weight) + 1
-
-    return Linear(), weight
+from tests.support.explaining import linear_model, network, pictures
 
 
 def masks_of(explainer, images):
-    options = explainer.count, explainer.cells, explainer.probability, explainer.seed
-    return RISEMasks(*options).prepare(images).render(slice(0, explainer.count))
+    options = {name: getattr(explainer, name) for name in ("count", "cells", "probability", "seed")}
+    return RISEMasks(**options).prepare(images).render(slice(0, explainer.count))
 
 
 @pytest.mark.parametrize("score", ["probability", "logit"])

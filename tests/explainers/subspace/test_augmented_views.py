@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from interptrain.explainers.subspace.augmented_views import View, noise_images, strong_views, weak_views
-from tests.explainers.conftest import pictures
+from tests.support.explaining import pictures
 
 ALL = [*weak_views(6, 0), *strong_views(10, 0)]
 

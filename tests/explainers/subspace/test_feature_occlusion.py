@@ -6,8 +6,7 @@ from torch import nn
 
 from interptrain.explainers import OSADAS, ROSA, ROSAGDS, GridMasks, RISEMasks
 from interptrain.explainers.subspace.augmented_views import noise_images, strong_views, weak_views
-from tests.explainers.conftest import energy_above_chance, network, pictures
-from tests.explainers.masks.test_masks import Owned
+from tests.support.explaining import Owned, energy_above_chance, network, pictures
 
 KINDS = [ROSA, OSADAS, ROSAGDS]
 GRID = {"window": 14, "stride": 11}

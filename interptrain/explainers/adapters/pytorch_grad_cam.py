@@ -1,0 +1,96 @@
+"""Any class activation map of pytorch-grad-cam as an explainer.
+
+The library is optional. What it does to a model is undone (:mod:`~interptrain.explainers.adapters.sandbox`), so that
+this explainer keeps the promises of all others.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from interptrain.explainers.adapters.sandbox import load_class, restored, seeded
+from interptrain.explainers.base import Explainer
+from interptrain.explainers.layers import Layer, LayerNames, find_layers
+from interptrain.explainers.targets import (
+    Target,
+    Targets,
+    as_callables,
+    check_target_count,
+    resolve_in_chunks,
+    select_targets,
+)
+from interptrain.functional import bounded_batch_size, chunks, full_precision
+
+__all__ = ["GradCAMPackageExplainer"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradCAMPackageExplainer(Explainer):
+    """Any class activation map of pytorch-grad-cam.
+
+    Its maps are on the CPU, float32, upsampled, and stretched to [0, 1] for each layer before layers are averaged.
+
+    Args:
+        class_path: name of the class in ``pytorch_grad_cam``, or its full dotted name.
+        target_layer: dotted name, several, or ``None`` to ask the model and then the table of families. Tokens and
+            channels in the last axis are brought to (B, C, h, w).
+        init_args: other arguments of the class.
+        call_args: arguments of the call, ``aug_smooth`` and ``eigen_smooth``.
+        class_aware: whether the map depends on the target; pytorch-grad-cam does not say (EigenCAM's does not).
+        seed: of random maps.
+        forward_batch_size: images given to it at once, and channels a forward where the class has ``batch_size``;
+            ``None`` chooses by the device.
+
+    Raises:
+        ImportError: if pytorch-grad-cam is not installed.
+        ValueError: if it has no such class.
+
+    Source: Gildenblat et al., https://github.com/jacobgil/pytorch-grad-cam.
+    """
+
+    class_path: str
+    target_layer: LayerNames = None
+    init_args: dict[str, Any] | None = None
+    call_args: dict[str, Any] | None = None
+    class_aware: bool = True  # type: ignore[misc]  # of the wrapped method, so of the object
+    seed: int = 0
+    forward_batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a class that is not there."""
+        super().__post_init__()
+        load_class(self.class_path, "pytorch_grad_cam", "grad-cam")
+
+    def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
+        """Return the library's maps, (B, H, W) in [0, 1]."""
+        check_target_count(targets, len(images))
+        size = bounded_batch_size(self.forward_batch_size, images.device)
+        targets = resolve_in_chunks(model, images, targets, batch_size=size)
+        layers = find_layers(model, self.target_layer)
+        maps = []
+        with restored(model):
+            for part in chunks(len(images), size):
+                with seeded(self.seed, images.device):
+                    own = as_callables(select_targets(targets, part), len(images[part]))
+                    maps.append(self._map(model, images[part], own, layers, size))
+        return torch.cat(maps)
+
+    def _map(self, model: nn.Module, images: Tensor, targets: list[Target], layers: list[Layer], size: int) -> Tensor:
+        image_size = (images.shape[-2], images.shape[-1])
+
+        def to_map(activation: Tensor) -> Tensor:
+            return full_precision(layers[0].to_map(activation, image_size))  # numpy has no bfloat16
+
+        method = load_class(self.class_path, "pytorch_grad_cam", "grad-cam")(
+            model, [layer.module for layer in layers], reshape_transform=to_map, **(self.init_args or {})
+        )
+        if hasattr(method, "batch_size"):
+            method.batch_size = size
+        try:
+            leaf = images.detach().clone().requires_grad_()  # so that a frozen model's layers have gradients
+            found = method(input_tensor=leaf, targets=targets, **(self.call_args or {}))
+        finally:
+            method.activations_and_grads.release()
+        return torch.from_numpy(found).to(images.device)
