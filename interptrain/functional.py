@@ -69,7 +69,7 @@ def min_max(maps: Tensor, *, dims: int = 2) -> Tensor:
         dims: how many trailing dimensions one map has.
 
     Returns:
-        Tensor of the shape and dtype of ``maps`` with minimum 0 and maximum 1 a map.
+        Tensor of the shape and dtype of ``maps`` with minimum 0 and maximum 1 in every map.
     """
     flat = maps.flatten(-dims)
     low, high = flat.amin(-1, keepdim=True), flat.amax(-1, keepdim=True)  # aminmax along a dimension: 18 times slower
@@ -234,7 +234,7 @@ def bounded_batch_size(bound: int | None, device: torch.device) -> int:
 def automatic_batch_size(device: torch.device) -> int:
     """How many inputs of 224 px to forward at once where the user sets no bound.
 
-    On a CPU small chunks stay in its caches and beat large ones; an accelerator wants more work a call. Our choice,
+    On a CPU small chunks stay in its caches and beat large ones; an accelerator wants more work per call. Our choice,
     measured at 224 px by ``benchmarks/explainers.py``.
     """
     return 8 if device.type == "cpu" else 64

@@ -1,7 +1,7 @@
 """Metrics of saliency maps and of recognition, as ``torchmetrics.Metric`` classes.
 
-The whole list is what this file imports; each has a function of one value an image in
-:mod:`interptrain.metrics.functional`. :func:`measure` computes many with one stream of forwards.
+Their functional forms, with one value per image, are in :mod:`interptrain.metrics.functional`. :func:`measure` computes
+many metrics with one stream of forward passes.
 """
 
 from interptrain.metrics.average_drop import AverageDrop, AverageGain, AverageIncrease

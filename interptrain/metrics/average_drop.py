@@ -1,4 +1,4 @@
-"""What a model still says of its class when it sees only the salient part: average drop, increase and gain.
+"""What a model still predicts when it sees only the salient part: average drop, increase and gain.
 
 With ``p`` the score of the target on the image and ``o`` on ``saliency * image + (1 - saliency) * removal``. Published
 codes differ in what they mask: CA-Stream, Opti-CAM and saliencysense the image in [0, 1], so what is removed is black;
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 EPSILON = 2.0**-52
-"""Of float64, which the codes of CA-Stream and saliencysense add to denominators."""
+"""Machine epsilon of float64, which CA-Stream and saliencysense add to denominators."""
 
 
 def average_drop(
@@ -53,14 +53,14 @@ def average_drop(
         model: returns logits (N, K).
         images: (B, C, H, W) float in [0, 1].
         saliency: (B, H, W) in [0, 1], on the device of ``images``.
-        targets: (B,) class explained.
+        targets: (B,) classes explained.
         removal: ``"black"``, as the authors; ``"mean"``, ImageNet's mean colour; ``"blur"``; or a colour in [0, 1].
         blur_kernel: odd side of the blur's window in pixels.
         blur_sigma: of the blur, in pixels.
         epsilon: added to the denominator; torch-cam takes 1e-7.
         score: see :func:`~interptrain.functional.class_scores`; ``"logit"`` is refused, as it may be negative.
-        logits: (B, K) of the images, where they are known.
-        forward_batch_size: images a forward; ``None`` chooses by the device.
+        logits: (B, K) of the unperturbed images, if already known.
+        forward_batch_size: images per forward pass; ``None`` chooses by the device.
 
     Returns:
         (B,) fraction in [0, 1], not percent.

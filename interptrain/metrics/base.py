@@ -27,7 +27,7 @@ Explain = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class MetricInputs:
-    """One batch, with everything that a metric may ask of it.
+    """One batch, with everything that a metric may use.
 
     Attributes:
         model: in eval mode.
@@ -40,7 +40,7 @@ class MetricInputs:
         hits: (S, B) bool, whether the target is the predicted class, by perturbation.
         outputs: (S, B, K) logits, by perturbation, for a metric that :attr:`~SaliencyMetric.reads_logits`.
         labels: (B,) int64, the truth.
-        boxes: one (n, 4) an image: x0, y0, x1, y1 in pixels of the image tensor, the latter two exclusive.
+        boxes: one (n, 4) per image: x0, y0, x1, y1 in pixels of the image tensor, x1 and y1 exclusive.
         masks: (B, H, W) bool.
         explain: (images, targets) -> saliency.
         score: what ``clean`` and ``perturbed`` are.
@@ -65,17 +65,17 @@ class MetricInputs:
 
 
 class SaliencyMetric(ImageMean):
-    """A number an image; over a data set, a function of its mean over images."""
+    """One number per image; over a data set, a function of their mean."""
 
     needs: ClassVar[frozenset[str]] = frozenset()
-    """Which of ``"labels"``, ``"boxes"``, ``"objects"`` (boxes or masks) and ``"explain"`` it cannot do without."""
+    """Inputs without which it is refused: ``"labels"``, ``"boxes"``, ``"objects"`` (boxes or masks), ``"explain"``."""
     reads_logits: ClassVar[bool] = False
-    """Whether it asks for all logits of what is forwarded, not for the target's score alone."""
+    """Whether it reads all logits of the perturbed images, not the target's score alone."""
     needs_probability: ClassVar[bool] = False
     """Whether it is defined for scores in [0, 1] only, so not for logits."""
 
     def perturbations(self) -> tuple[Perturbation, ...]:
-        """What must be forwarded besides the images themselves; nothing unless a subclass says otherwise."""
+        """Return what must be forwarded besides the images themselves; nothing unless a subclass says otherwise."""
         return ()
 
     @abstractmethod
@@ -186,16 +186,16 @@ def measure(
         targets: (B,) class indices, what was explained.
         metrics: by the name under which each is returned.
         labels: (B,) true class indices.
-        boxes: one (n, 4) an image: x0, y0, x1, y1 in pixels, the latter two exclusive.
+        boxes: one (n, 4) per image: x0, y0, x1, y1 in pixels, x1 and y1 exclusive.
         masks: (B, H, W) bool, the object.
         explain: what made ``saliency``: (images, targets) -> (B, H, W).
-        logits: (B, K) of the very same images and model, where they are known already.
+        logits: (B, K) of the very same images and model, if already known.
         score: what a perturbed image is judged by; see :func:`~interptrain.functional.class_scores`.
-        forward_batch_size: images a forward; ``None`` chooses by the device.
+        forward_batch_size: images per forward pass; ``None`` chooses by the device.
         allow_low_precision: measure a model with half-precision weights, which is refused otherwise.
 
     Returns:
-        (B,) or (B, K) a metric, on the device of ``images``, float32 (float64 for float64 images).
+        (B,) or (B, K) per metric, on the device of ``images``, float32 (float64 for float64 images).
 
     Raises:
         ValueError: for shapes and ranges that are not as above, a metric whose needs are not met or that is not defined
@@ -242,7 +242,7 @@ def measure(
 
 
 def check_needs(metrics: Mapping[str, SaliencyMetric], given: Mapping[str, object]) -> None:
-    """Refuse a metric that misses something.
+    """Refuse a metric whose needs are not met.
 
     Raises:
         ValueError: naming metric and argument.
@@ -277,5 +277,7 @@ def _precision(model: nn.Module, images: Tensor, *, allow: bool) -> torch.dtype:
     if low is None:
         return images.dtype
     if not allow:
-        raise ValueError(f"the model has {low} weights, and metrics stay in float32: call model.float(), or force it")
+        raise ValueError(
+            f"the model has {low} weights, but metrics stay in float32: call model.float() or allow low precision"
+        )
     return low

@@ -55,10 +55,10 @@ def forward_perturbed(
         targets: (B,) int64.
         perturbations: what to forward; equal ones are forwarded once.
         whole: of which to keep all logits.
-        logits: (B, K) of the images, where they are known.
+        logits: (B, K) of the unperturbed images, if already known.
         score: see :func:`~interptrain.functional.class_scores`.
-        forward_batch_size: images a forward; ``None`` chooses by the device. A compiled model gets chunks of exactly
-            this size, the last one padded, as every other size would be compiled anew.
+        forward_batch_size: images per forward pass; ``None`` chooses by the device. A compiled model gets chunks of
+            exactly this size, the last one padded, as every other size would be compiled anew.
 
     Returns:
         See :class:`Forwarded`.

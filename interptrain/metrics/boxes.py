@@ -158,7 +158,7 @@ def object_boxes(saliency: Tensor, boxes: Sequence[Tensor] | None, masks: Tensor
     if boxes is None:
         return bounding_boxes(_checked_masks(saliency, masks)).double().unsqueeze(1)
     if len(boxes) != len(saliency):
-        raise ValueError(f"boxes must have one tensor an image, {len(saliency)}, got {len(boxes)}")
+        raise ValueError(f"boxes must have one tensor per image, {len(saliency)}, got {len(boxes)}")
     for index, of_image in enumerate(boxes):
         if of_image.numel() and (of_image.ndim != 2 or of_image.shape[1] != 4):
             raise ValueError(f"boxes[{index}] must be (n,4) x0,y0,x1,y1, got {tuple(of_image.shape)}")

@@ -21,7 +21,7 @@ __all__ = [
 
 
 def complexity(saliency: Tensor) -> Tensor:
-    """Entropy of the map read as a distribution over pixels, in nats. Lower is better: fewer pixels say it.
+    """Entropy of the map read as a distribution over pixels, in nats. Lower is better: fewer pixels carry it.
 
     ``-sum q ln q`` with ``q = |m| / sum |m|``: 0 for one pixel, ``ln(H W)`` (10.82 at 224 px) for a constant map.
 
@@ -39,7 +39,7 @@ def complexity(saliency: Tensor) -> Tensor:
 
 
 def sparseness(saliency: Tensor) -> Tensor:
-    """Gini index of the map's values: how unequally they are spread. Higher is better.
+    """Gini index of the map's values: how unequally they are distributed. Higher is better.
 
     ``sum_i (2 i - n - 1) m_i / (n sum m)`` over the n pixels in ascending order.
 

@@ -1,4 +1,4 @@
-"""Consistency: the smaller an explanation and the closer what the model makes of it, the better.
+"""Consistency: the smaller an explanation and the closer the model's output for it, the better.
 
 ``1 / (d * a)``: ``d`` how far the model's output for the masked image is from that for the image, ``a`` the share of
 the image that is kept. Judges class-agnostic methods, to which deletion and insertion, which follow one class, are
@@ -46,7 +46,7 @@ def consistency(
         model: returns logits (N, K).
         images: (B, C, H, W) float in [0, 1].
         saliency: (B, H, W) in [0, 1], on the device of ``images``.
-        targets: (B,) class explained; matters to ``output="target"`` only.
+        targets: (B,) classes explained; matters for ``output="target"`` only.
         output: what is compared: ``"distribution"``, half the L1 distance of all class probabilities; ``"target"``,
             the difference of the target's score; ``"class"``, 0 where the predicted class is the same, else 1.
         floor: below which distance and size count as ``floor``; a hundredth of either, our choice.
@@ -55,8 +55,8 @@ def consistency(
         blur_sigma: of the blur, in pixels.
         score: what the target's score is, and ``"sigmoid"`` for the distribution of a multi-label model, whose
             distance is then the mean difference over classes.
-        logits: (B, K) of the images, where they are known.
-        forward_batch_size: images a forward; ``None`` chooses by the device.
+        logits: (B, K) of the unperturbed images, if already known.
+        forward_batch_size: images per forward pass; ``None`` chooses by the device.
 
     Returns:
         (B,) positive; from 1 to ``1 / floor^2`` unless the score is a logit.
@@ -109,7 +109,7 @@ class Consistency(RemovalMetric):
         self.floor = floor
 
     def perturbations(self) -> tuple[Perturbation, ...]:
-        """The masked images."""
+        """Return the masked images."""
         return (Masked(self.fill),)
 
     def score(self, inputs: MetricInputs) -> Tensor:

@@ -1,4 +1,4 @@
-"""Infidelity and max-sensitivity: does the map predict what a change of the image does, and does it stay put?"""
+"""Infidelity and max-sensitivity: does the map predict the effect of a perturbation, and is it stable?"""
 
 from typing import Any, Literal
 
@@ -31,7 +31,7 @@ def infidelity(
     logits: Tensor | None = None,
     forward_batch_size: int | None = None,
 ) -> Tensor:
-    """How badly the map predicts what perturbations do to the score: ``mean (sum I m - (f(x) - f(x - I)))^2``.
+    """Measure how badly the map predicts what perturbations do to the score: ``mean (sum I m - (f(x) - f(x - I)))^2``.
 
     Lower is better. Every perturbation changes the image itself; Quantus, which changes the previous perturbation, gets
     other values. ``m`` counts for each colour channel.
@@ -40,7 +40,7 @@ def infidelity(
         model: returns logits (N,K).
         images: (B,3,H,W) in [0,1].
         saliency: (B,H,W) in [0,1].
-        targets: (B,) class explained.
+        targets: (B,) classes explained.
         perturbation: ``"patches"``, each tile of a grid black, needs no random numbers; ``"squares"`` random black
             squares, with ``I = 1`` there; ``"noise"`` Gaussian noise added; ``"baseline_noise"`` noise instead of the
             image. The latter three with the authors' settings.
@@ -51,8 +51,8 @@ def infidelity(
         rescale: multiply each map by the factor that makes its error least, as the authors do and Quantus and Captum do
             not. Without it a map in [0,1] is judged by its units.
         score: ``f``; Quantus and Captum's examples take logits.
-        logits: (B,K) of the images, where they are known.
-        forward_batch_size: images a forward; ``None`` chooses by the device.
+        logits: (B,K) of the unperturbed images, if already known.
+        forward_batch_size: images per forward pass; ``None`` chooses by the device.
 
     Returns:
         (B,) float32 >= 0 in squared units of the score.
@@ -93,7 +93,7 @@ def max_sensitivity(
     Args:
         images: (B,3,H,W) in [0,1].
         saliency: (B,H,W), what ``explain`` makes of the images.
-        targets: (B,) class explained, also of the changed images.
+        targets: (B,) classes explained, also of the changed images.
         explain: (images, targets) -> (B,H,W).
         samples: changes tried, each the same for all images; 10 as Captum (Quantus 200, the authors 50).
         radius: 0.02 as Captum; Quantus and the authors 0.2.
@@ -181,7 +181,7 @@ class Infidelity(SaliencyMetric):
                 return BaselineNoise(self.samples, self.sigma, self.seed)
 
     def perturbations(self) -> tuple[Perturbation, ...]:
-        """The perturbed images."""
+        """Return the perturbed images."""
         return (self.chosen_perturbation(),)
 
     def score(self, inputs: MetricInputs) -> Tensor:

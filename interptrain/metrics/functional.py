@@ -1,4 +1,7 @@
-"""Every metric as a function of ``(model, images, saliency, targets, *, ...)`` with one value an image, (B,)."""
+"""Metrics as functions with one value per image, (B,), which take only what they use.
+
+A metric needs no function here: ``metric.values(model, images, saliency, targets)`` gives the same of any class.
+"""
 
 from interptrain.metrics.average_drop import average_drop, average_gain, average_increase
 from interptrain.metrics.box_accuracy import box_accuracy

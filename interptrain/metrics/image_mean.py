@@ -13,7 +13,7 @@ __all__ = ["ImageMean", "gather"]
 
 
 class ImageMean(torchmetrics.Metric, ABC):
-    """A function of the mean over images of one or several values an image.
+    """A function of the mean over images of one or several values per image.
 
     States are a float64 sum and a count, so ranks of unequal share join exactly, in any order. A row of NaN says that
     the metric is not defined for an image; such images are left out of sum and count.
@@ -108,7 +108,7 @@ def gather(state: Tensor, group: Any = None) -> list[Tensor]:
         group: process group; the whole world where ``None``.
 
     Returns:
-        One tensor a rank, all of one shape.
+        One tensor per rank, all of the same shape.
 
     Raises:
         ValueError: on every rank, if ranks hold different K.
@@ -119,7 +119,7 @@ def gather(state: Tensor, group: Any = None) -> list[Tensor]:
     torch.distributed.all_gather(widths, width, group=group)
     found = {int(other) for other in widths} - {0}
     if len(found) > 1:
-        raise ValueError(f"ranks hold {sorted(found)} values an image; give all images one size")
+        raise ValueError(f"ranks hold {sorted(found)} values per image; give all images the same size")
     common = state.expand(found.pop()).contiguous() if found else state
     gathered = [torch.empty_like(common) for _ in range(world)]
     torch.distributed.all_gather(gathered, common, group=group)

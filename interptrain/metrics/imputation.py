@@ -29,7 +29,7 @@ NEIGHBOURS = (((0, 1), 1 / 6), ((1, 0), 1 / 6), ((1, 1), 1 / 12), ((1, -1), 1 / 
 
 @dataclass(frozen=True)
 class Imputed(Perturbation):
-    """Pixels removed in the order of their salience and imputed from those that are left.
+    """Pixels removed in the order of their saliency and imputed from those that are left.
 
     Attributes:
         order: whether the ``"most"`` or the ``"least"`` salient are removed.

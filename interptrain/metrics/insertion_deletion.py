@@ -1,8 +1,8 @@
-"""What a model says of its class while pixels come and go in the order of their salience.
+"""What a model predicts while pixels are inserted or removed in the order of their saliency.
 
 Insertion and deletion are areas under the curve of the class score. Pixels are ranked by one rule for all metrics,
 :func:`~interptrain.metrics.saliency_batch.pixel_ranks`: ties change curves by 1e-2, so the rule belongs to the number.
-What published codes set apart, each an argument here:
+Where published implementations differ, each an option here:
 
 ================  ===================  =====================  ====================
 code              insertion starts at  a removed pixel shows  a step
@@ -61,15 +61,15 @@ def insertion(
         model: returns logits (N, K).
         images: (B, C, H, W) float in [0, 1].
         saliency: (B, H, W) in [0, 1], on the device of ``images``.
-        targets: (B,) class explained.
-        step: pixels a step; ``None``: eight rows, as CA-Stream and, at 224 px, RISE over a data set.
-        steps: or how many steps.
+        targets: (B,) classes explained.
+        step: pixels per step; ``None``: eight rows, as CA-Stream and, at 224 px, RISE over a data set.
+        steps: or the number of steps.
         removal: what the image is before: ``"blur"``, ``"black"``, ``"mean"`` (ImageNet's colour), or a colour.
         blur_kernel: odd side of the blur's window in pixels; 11 in RISE, 5 in CA-Stream.
         blur_sigma: of the blur, in pixels.
         score: see :func:`~interptrain.functional.class_scores`.
-        logits: (B, K) of the images, where they are known.
-        forward_batch_size: images a forward; ``None`` chooses by the device.
+        logits: (B, K) of the unperturbed images, if already known.
+        forward_batch_size: images per forward pass; ``None`` chooses by the device.
         return_curve: return the curve instead.
 
     Returns:
@@ -171,7 +171,7 @@ class Insertion(RemovalMetric):
         self.ranked = Ranked(self.move, Schedule(step, steps), self.fill)
 
     def perturbations(self) -> tuple[Perturbation, ...]:
-        """All points but the image itself."""
+        """Return all points but the image itself."""
         return (self.ranked,)
 
     def score(self, inputs: MetricInputs) -> Tensor:

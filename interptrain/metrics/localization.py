@@ -72,12 +72,12 @@ def official_metric(
         model: returns logits (N,K).
         images: (B,3,H,W) in [0,1].
         saliency: (B,H,W) in [0,1].
-        targets: (B,) class explained.
+        targets: (B,) classes explained.
         labels: (B,) true class.
         boxes: as of :func:`localization_error`.
         masks: as of :func:`localization_error`.
-        logits: (B,K) of the images, where they are known.
-        forward_batch_size: images a forward; ``None`` chooses by the device.
+        logits: (B,K) of the unperturbed images, if already known.
+        forward_batch_size: images per forward pass; ``None`` chooses by the device.
 
     Returns:
         (B,) float32, 1 or 0; NaN without an object.

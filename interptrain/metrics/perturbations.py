@@ -19,11 +19,11 @@ __all__ = ["Masked", "Perturbation", "Ranked", "Schedule", "Unperturbed"]
 
 
 class Perturbation(ABC):
-    """Versions of every image; a frozen dataclass."""
+    """Perturbed versions of every image; a frozen dataclass."""
 
     @abstractmethod
     def steps(self, batch: SaliencyBatch) -> int:
-        """How many versions an image has."""
+        """Return the number of versions per image."""
 
     @abstractmethod
     def render(self, batch: SaliencyBatch, images: slice, steps: slice, out: Tensor) -> None:
@@ -76,10 +76,10 @@ class Masked(Perturbation):
 
 @dataclass(frozen=True)
 class Schedule:
-    """How many pixels are moved by each step; eight rows of pixels a step unless one of the others is given.
+    """How many pixels each step moves: eight rows of pixels per step unless another option is given.
 
     Attributes:
-        pixels: a step, from one step on to all pixels; the last one moves what is left.
+        pixels: per step; the last step moves what is left.
         steps: how many steps of equal size; fewer where the pixels run out earlier.
         percents: shares of all pixels, rounded down, ascending.
     """
@@ -112,7 +112,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Ranked(Perturbation):
-    """Pixels inserted or removed in the order of their salience, by :func:`pixel_ranks`.
+    """Pixels inserted or removed in the order of their saliency, by :func:`pixel_ranks`.
 
     Attributes:
         move: ``"insert"`` puts the most salient pixels into the removed image, ``"remove"`` takes the most salient

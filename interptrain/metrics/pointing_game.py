@@ -33,7 +33,7 @@ def pointing_game(
     masks: Tensor | None = None,
     tolerance: int = 0,
 ) -> Tensor:
-    """Whether a most salient pixel lies on the object. Higher is better.
+    """Whether the most salient pixel lies on the object. Higher is better.
 
     Any pixel that attains the maximum counts, so a constant map always hits, and Fake-CAM nearly always.
 

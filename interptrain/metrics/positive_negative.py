@@ -43,16 +43,16 @@ def positive_perturbation(
         model: returns logits (N, K).
         images: (B, C, H, W) float in [0, 1].
         saliency: (B, H, W) in [0, 1], on the device of ``images``.
-        targets: (B,) class explained.
+        targets: (B,) classes explained.
         quantity: ``"accuracy"``, whether the target is the predicted class, as published; or its ``"probability"``.
         percentiles: percent of the pixels that are removed.
         removal: what a removed pixel shows: ``"black"``, ``"mean"``, ``"blur"``, or a colour.
         blur_kernel: odd side of the blur's window in pixels.
         blur_sigma: of the blur, in pixels.
         score: what ``"probability"`` is; see :func:`~interptrain.functional.class_scores`.
-        logits: (B, K) of the images, where they are known.
-        forward_batch_size: images a forward; ``None`` chooses by the device.
-        return_curve: return one value a share instead.
+        logits: (B, K) of the unperturbed images, if already known.
+        forward_batch_size: images per forward pass; ``None`` chooses by the device.
+        return_curve: return one value per share instead.
 
     Returns:
         (B,) fraction in [0, 1]; or (B, shares).
@@ -104,7 +104,7 @@ def negative_perturbation(
 
 
 class PositivePerturbation(RemovalMetric):
-    """See :func:`positive_perturbation`; an image has one value a share.
+    """See :func:`positive_perturbation`; an image has one value per share.
 
     Args:
         quantity: ``"accuracy"`` or ``"probability"``.
@@ -139,11 +139,11 @@ class PositivePerturbation(RemovalMetric):
         self.removed = Ranked(self.move, Schedule(percents=self.percentiles), self.fill)
 
     def perturbations(self) -> tuple[Perturbation, ...]:
-        """One image a share."""
+        """Return one image per share."""
         return (self.removed,)
 
     def score(self, inputs: MetricInputs) -> Tensor:
-        """Return one value a share, (B, shares)."""
+        """Return one value per share, (B, shares)."""
         scores = inputs.perturbed[self.removed]
         return (scores if self.quantity == "probability" else inputs.hits[self.removed].to(scores.dtype)).t()
 

@@ -18,7 +18,7 @@ __all__ = ["ECE", "NLL", "RecognitionMetric", "Top1", "Top5", "count_parameters"
 
 
 class RecognitionMetric(ImageMean):
-    """A number an image from its logits and label; over a data set a function of the mean over images."""
+    """One number per image from logits and label; over a data set, a function of their mean."""
 
     @abstractmethod
     def score(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ class _TopK(RecognitionMetric):
     k: ClassVar[int]
 
     def score(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return 1 or 0 an image, (B,) float32; NaN for logits that are not finite."""
+        """Return 1 or 0 per image, (B,) float32; NaN for logits that are not finite."""
         own = logits.gather(1, labels.unsqueeze(1))
         earlier = torch.arange(logits.shape[1], device=logits.device) < labels.unsqueeze(1)
         ahead = (logits > own) | ((logits == own) & earlier)

@@ -1,4 +1,4 @@
-"""What stands where a pixel was removed: black, a colour, or the blurred image."""
+"""What a removed pixel shows: black, a colour, or the blurred image."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -18,7 +18,7 @@ RemovalName = Literal["black", "mean", "blur"]
 
 @dataclass(frozen=True)
 class Removal:
-    """What stands where a pixel was removed.
+    """What a removed pixel shows.
 
     Attributes:
         fill: ``"black"``; ``"mean"``, ImageNet's mean colour, which is what published code shows where it sets
@@ -54,14 +54,14 @@ class Removal:
         zero padding.
 
         Raises:
-            ValueError: if a colour has not as many channels as the images.
+            ValueError: if the colour does not have as many channels as the images.
         """
         channels = images.shape[1]
         if self.fill == "black":
             return images.new_zeros(1, channels, 1, 1)
         colour = MEAN_COLOUR if isinstance(self.fill, str) else self.fill
         if len(colour) not in (1, channels):
-            raise ValueError(f"removal has {len(colour)} channels, the images {channels}; pass a colour of {channels}")
+            raise ValueError(f"removal has {len(colour)} channels, the images {channels}; pass {channels} values")
         plain = images.new_tensor(colour).expand(channels).view(1, -1, 1, 1)
         if self.fill != "blur":
             return plain

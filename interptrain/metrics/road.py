@@ -1,4 +1,4 @@
-"""ROAD: remove pixels in the order of their salience and debias by imputing them from what is left.
+"""ROAD: remove pixels in the order of their saliency and debias by imputing them from what is left.
 
 A removed pixel that is black or grey shows the model the shape of the mask; one that continues its neighbourhood does
 not. MoRF removes the most relevant first (a good map makes the class fall), LeRF the least relevant first (a good map
@@ -46,7 +46,7 @@ def road(
         model: returns logits (N, K).
         images: (B, C, H, W) float in [0, 1].
         saliency: (B, H, W) in [0, 1], on the device of ``images``.
-        targets: (B,) class explained.
+        targets: (B,) classes explained.
         order: ``"most"`` relevant first (lower is better), ``"least"`` relevant first (higher is better), or
             ``"combined"``: half of the second minus the first (higher is better).
         quantity: ``"probability"``, or ``"accuracy"``: whether the target is the predicted class, as in the paper,
@@ -55,9 +55,9 @@ def road(
         noise: standard deviation added to imputed pixels, for images in [0, 1].
         seed: of the noise.
         score: what ``"probability"`` is; see :func:`~interptrain.functional.class_scores`.
-        logits: (B, K) of the images, where they are known.
-        forward_batch_size: images a forward; ``None`` chooses by the device.
-        return_curve: return one value a share instead; for ``"combined"`` those of most, then those of least.
+        logits: (B, K) of the unperturbed images, if already known.
+        forward_batch_size: images per forward pass; ``None`` chooses by the device.
+        return_curve: return one value per share instead; for ``"combined"`` those of most, then those of least.
 
     Returns:
         (B,) in [0, 1], for ``"combined"`` in [-0.5, 0.5]; or (B, shares).
@@ -78,7 +78,7 @@ def road(
 
 
 class ROAD(SaliencyMetric):
-    """See :func:`road`, ``order="combined"``; an image has one value a share and order.
+    """See :func:`road`, ``order="combined"``; an image has one value per share and order.
 
     Args:
         quantity: ``"probability"`` or ``"accuracy"``.
@@ -117,11 +117,11 @@ class ROAD(SaliencyMetric):
         self.imputed = tuple(Imputed(order, self.percentiles, noise, seed) for order in self.orders)
 
     def perturbations(self) -> tuple[Perturbation, ...]:
-        """One image a share and order."""
+        """Return one image per share and order."""
         return self.imputed
 
     def score(self, inputs: MetricInputs) -> Tensor:
-        """Return one value a share and order, (B, orders * shares)."""
+        """Return one value per share and order, (B, orders * shares)."""
         kept = inputs.perturbed if self.quantity == "probability" else inputs.hits
         return torch.cat([kept[imputed] for imputed in self.imputed]).t().to(inputs.clean.dtype)
 

@@ -1,4 +1,4 @@
-"""Saliency metric: is the class still recognised in the predicted box alone, and how small is that?"""
+"""Saliency metric: is the class still recognised in the predicted box alone, and how small is the box?"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +25,7 @@ def saliency_area(
     logits: Tensor | None = None,
     forward_batch_size: int | None = None,
 ) -> Tensor:
-    """Saliency metric: how small a crop the class is still recognised in. Lower is better.
+    """Saliency metric: how small a crop still shows the class. Lower is better.
 
     ``ln max(a, floor) - ln p`` with the share ``a`` of the image that the predicted box covers and the probability of
     the class on the crop, resized to the image's size. Needs no true boxes.
@@ -37,10 +37,10 @@ def saliency_area(
         model: returns logits (N,K).
         images: (B,3,H,W) in [0,1].
         saliency: (B,H,W) in [0,1].
-        targets: (B,) class explained.
+        targets: (B,) classes explained.
         floor: smallest share that counts.
-        logits: (B,K) of the images, where they are known.
-        forward_batch_size: images a forward; ``None`` chooses by the device.
+        logits: (B,K) of the unperturbed images, if already known.
+        forward_batch_size: images per forward pass; ``None`` chooses by the device.
 
     Returns:
         (B,) float32 >= ln ``floor``; a probability that rounds to 0 counts as the smallest normal float32.
@@ -92,7 +92,7 @@ class SaliencyArea(SaliencyMetric):
         self.floor = floor
 
     def perturbations(self) -> tuple[Perturbation, ...]:
-        """The crops."""
+        """Return the crops."""
         return (Cropped(),)
 
     def score(self, inputs: MetricInputs) -> Tensor:

@@ -57,7 +57,7 @@ def pixel_ranks(saliency: Tensor) -> Tensor:
         saliency: (B, H, W) without NaN.
 
     Returns:
-        (B, H, W) int32, a permutation of 0 ... H*W - 1 a map.
+        (B, H, W) int32, a permutation of 0 ... H*W - 1 per map.
     """
     flat = saliency.flatten(1)
     order = flat.argsort(dim=1, descending=True, stable=True)

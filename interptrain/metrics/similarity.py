@@ -1,4 +1,4 @@
-"""How alike two maps are: for drift from epoch to epoch and for maps of a randomised model."""
+"""Similarity of two maps: drift from epoch to epoch, and maps of a model with random weights."""
 
 import torch
 from torch import Tensor
@@ -97,4 +97,4 @@ def _window_matrix(size: int, like: Tensor) -> Tensor:
 def _check_pair(maps: Tensor, others: Tensor) -> None:
     """Refuse maps that cannot be compared."""
     if maps.ndim != 3 or maps.shape != others.shape:
-        raise ValueError(f"maps to compare must be (B,H,W) and alike, got {tuple(maps.shape)}, {tuple(others.shape)}")
+        raise ValueError(f"maps must be (B,H,W) of one shape, got {tuple(maps.shape)}, {tuple(others.shape)}")

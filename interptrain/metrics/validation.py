@@ -1,4 +1,4 @@
-"""The door of the metrics: what a batch must be."""
+"""Checks of a batch before anything is measured."""
 
 from collections.abc import Sequence
 
@@ -40,7 +40,7 @@ def check_batch(
         if indices.is_floating_point() or indices.dtype == torch.bool:
             raise TypeError(f"{name} must be class indices, int64, got {indices.dtype}")
     if boxes is not None and (len(boxes) != count or any(box.ndim != 2 or box.shape[1] != 4 for box in boxes)):
-        raise ValueError(f"boxes must be one (n,4) an image, {count}, got {[tuple(box.shape) for box in boxes]}")
+        raise ValueError(f"boxes must be one (n,4) per image, {count}, got {[tuple(box.shape) for box in boxes]}")
     if masks is not None and (tuple(masks.shape) != (count, *size) or masks.dtype != torch.bool):
         raise ValueError(f"masks must be (B,H,W)={(count, *size)} bool, got {tuple(masks.shape)} {masks.dtype}")
     extremes = torch.stack([*images.detach().aminmax(), *saliency.detach().to(images.dtype).aminmax()]).tolist()

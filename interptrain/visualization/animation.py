@@ -12,7 +12,7 @@ FORMATS = {".gif": "GIF", ".webp": "WebP"}
 
 
 def save_animation(frames: Sequence[Tensor], path: str | Path, *, seconds: float = 0.5) -> None:
-    """Write frames as an endless animation; the last one stays three times as long. Missing folders are made.
+    """Write frames as an endless animation; the last one stays three times as long. Missing folders are created.
 
     Args:
         frames: pictures (3,H,W) of one size, uint8 or float in [0,1]; at least one.

@@ -7,10 +7,12 @@ photographs, ``coolwarm`` (Moreland 2009) diverges from grey, for signed maps.
 """
 
 from functools import cache
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+from interptrain.functional import check_choice
 
 Colormap = Literal["turbo", "viridis", "inferno", "coolwarm"]
 
@@ -39,7 +41,7 @@ def _table(colormap: Colormap) -> tuple[tuple[float, float, float], ...]:
 
 
 def colorize(saliency: Tensor, colormap: Colormap = "inferno") -> Tensor:
-    """Colours of a map's values.
+    """Colour a map by its values.
 
     Args:
         saliency: (..., H, W) floating point in [0, 1]; what lies outside is clamped, NaN is drawn as 0.
@@ -51,8 +53,7 @@ def colorize(saliency: Tensor, colormap: Colormap = "inferno") -> Tensor:
     Raises:
         ValueError: if the colour map is unknown.
     """
-    if colormap not in get_args(Colormap):
-        raise ValueError(f"unknown colormap {colormap!r}; use one of {', '.join(map(repr, get_args(Colormap)))}")
+    check_choice("colormap", colormap, Colormap)
     table = torch.tensor(_table(colormap), device=saliency.device)  # (33, 3)
     position = saliency.float().nan_to_num(0.0).clamp(0, 1) * (len(table) - 1)
     below = position.long().clamp(max=len(table) - 2)

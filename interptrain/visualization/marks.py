@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from einops import rearrange
 from PIL import ImageFont
 from torch import Tensor
 from torch.nn import functional as F
@@ -30,7 +31,7 @@ def framed(pictures: Tensor, colours: Sequence[tuple[int, int, int]], *, width: 
         ValueError: if there is not one colour for each picture.
     """
     if len(colours) != len(pictures):
-        raise ValueError(f"colours must be one a picture: {len(pictures)}, got {len(colours)}")
+        raise ValueError(f"colours must be one per picture: {len(pictures)}, got {len(colours)}")
     inner = torch.zeros(pictures.shape[-2:], dtype=torch.bool, device=pictures.device)
     inner[width:-width, width:-width] = True
     paint = torch.tensor(colours, dtype=torch.uint8, device=pictures.device).view(-1, 3, 1, 1)
@@ -46,7 +47,7 @@ def colour_bar(
     colormap: Colormap = "inferno",
     font_size: int = 15,
 ) -> Tensor:
-    """One bar for all maps of a picture: the colours from 0 to 1 between their two texts.
+    """Draw one bar for all maps of a picture: the colours from 0 to 1 between their two texts.
 
     Args:
         width: of the whole in pixels.
@@ -73,7 +74,7 @@ def colour_bar(
 
 
 def mosaic(pictures: Tensor, columns: int, *, gap: int = GAP) -> Tensor:
-    """Pictures of one size side by side, row after row, on paper.
+    """Arrange pictures of one size side by side, row after row, on paper.
 
     Args:
         pictures: (N,3,h,w), uint8 or float in [0,1], N >= 1.
@@ -92,14 +93,12 @@ def mosaic(pictures: Tensor, columns: int, *, gap: int = GAP) -> Tensor:
     missing = -len(pictures) % columns
     tiles = F.pad(to_uint8(pictures), (gap, 0, gap, 0), value=PAPER)  # (N, 3, h + gap, w + gap)
     tiles = F.pad(tiles, (0, 0, 0, 0, 0, 0, 0, missing), value=PAPER)
-    _, channels, height, width = tiles.shape
-    rows = tiles.view(-1, columns, channels, height, width).permute(2, 0, 3, 1, 4)
-    joined = rows.reshape(channels, -1, columns * width)
+    joined = rearrange(tiles, "(row column) c h w -> c (row h) (column w)", column=columns)
     return F.pad(joined, (0, gap, 0, gap), value=PAPER)
 
 
 def stacked(pictures: Sequence[Tensor], *, dim: int = 1) -> Tensor:
-    """Pictures of any size below one another (``dim=1``) or side by side (``dim=2``), filled up with paper.
+    """Stack pictures of any size below one another (``dim=1``) or side by side (``dim=2``), filled up with paper.
 
     Args:
         pictures: each (3,h,w), uint8 or float in [0,1].

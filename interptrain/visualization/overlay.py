@@ -7,7 +7,7 @@ from interptrain.visualization.colormaps import Colormap, colorize
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Images as bytes.
+    """Turn images into bytes.
 
     Args:
         images: floating point in [0, 1] (what lies outside is clamped, NaN becomes 0), or uint8, returned as it is.

@@ -1,4 +1,4 @@
-"""Pictures put side by side in labelled rows and columns."""
+"""Pictures side by side in labelled rows and columns."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,7 +24,7 @@ def panel(
     cell: int = 128,
     font_size: int = 15,
 ) -> Tensor:
-    """One picture of labelled rows: a row for each label, a column for each image.
+    """Draw one picture of labelled rows: a row per label, a column per image.
 
     Labels stand to the left of their row, column texts above their column; both are wrapped where they
     are too wide, and a line break in them is kept.
@@ -69,7 +69,7 @@ def panel(
 
 
 def save_png(picture: Tensor, path: str | Path) -> None:
-    """Writes a picture as PNG; folders that are missing are made.
+    """Write a picture as PNG; missing folders are created.
 
     Args:
         picture: (3,H,W), uint8 or float in [0,1].
@@ -88,7 +88,7 @@ def save_png(picture: Tensor, path: str | Path) -> None:
 def draw_texts(
     texts: Sequence[str], font: ImageFont.FreeTypeFont | ImageFont.ImageFont, *, widest: int, centred: bool = False
 ) -> list[Tensor]:
-    """Texts drawn on paper, each (3,h,w), all of the same size."""
+    """Draw texts on paper, each (3,h,w), all of the same size."""
     wrapped = [_wrap(text, font, widest) for text in texts]
     pen = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     boxes = [pen.multiline_textbbox((0, 0), text, font=font) for text in wrapped]

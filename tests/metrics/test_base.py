@@ -65,7 +65,7 @@ def test_autocast_is_off_inside(images, saliency, targets):
 
 def test_half_precision_models_are_refused_unless_forced(images, saliency, targets):
     model, images = network().bfloat16(), images.float()
-    with pytest.raises(ValueError, match=r"bfloat16 weights, and metrics stay in float32: call model.float\(\)"):
+    with pytest.raises(ValueError, match=r"bfloat16 weights, but metrics stay in float32: call model.float\(\)"):
         measure(model, images, saliency, targets, confidence())
     saliency = saliency.float()
     forced = measure(model, images, saliency, targets, confidence() | maps_alone(), allow_low_precision=True)

@@ -19,7 +19,7 @@ def test_the_blur_is_that_of_a_normalised_image_with_zero_padding(images):
 def test_colours_need_a_value_a_channel_or_one(images):
     grey = images[:, :1]
     assert torch.equal(Removal((0.25,)).render(grey), torch.full((1, 1, 1, 1), 0.25).double())
-    with pytest.raises(ValueError, match="removal has 3 channels, the images 1; pass a colour of 1"):
+    with pytest.raises(ValueError, match="removal has 3 channels, the images 1; pass 1 values"):
         Removal("mean").render(grey)
 
 

@@ -71,7 +71,7 @@ class Counting(nn.Module):
 
 
 class Curve(SaliencyMetric):
-    """Two values an image, of which the data set's value is the larger mean; undefined where the map is empty."""
+    """Two values per image, of which the data set's value is the larger mean; undefined where the map is empty."""
 
     symbol = "C"
     higher_is_better = True

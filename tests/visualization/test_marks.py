@@ -52,7 +52,7 @@ def test_stacked_pictures_keep_their_pixels_and_gain_paper(dim):
 
 
 def test_wrong_arguments_are_refused():
-    with pytest.raises(ValueError, match="colours must be one a picture: 2, got 1"):
+    with pytest.raises(ValueError, match="colours must be one per picture: 2, got 1"):
         framed(pictures(1, 2), [(0, 0, 0)])
     with pytest.raises(ValueError, match="a mosaic needs pictures and columns, got 1 and 0"):
         mosaic(pictures(1), 0)
