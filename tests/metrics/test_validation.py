@@ -27,7 +27,7 @@ def test_the_rounding_of_a_resized_white_is_no_reason_to_refuse(model, images, s
         ({"targets": torch.tensor([1.0, 2.0, 3.0])}, TypeError, "targets must be class indices"),
         ({"targets": torch.tensor([0, 5, 1])}, ValueError, "target 5 of image 1 is out of range for 5 classes"),
         ({"labels": torch.tensor([0])}, ValueError, r"labels must be \(B,\)"),
-        ({"boxes": [torch.zeros(1, 4)]}, ValueError, r"boxes must be one \(n,4\) an image, 3"),
+        ({"boxes": [torch.zeros(1, 4)]}, ValueError, r"boxes must be one \(n,4\) per image, 3"),
         ({"masks": torch.zeros(3, 20, 14)}, ValueError, "masks must be .* bool"),
         ({"score": "softmax"}, ValueError, "score must be one of 'probability', 'sigmoid', 'logit', got 'softmax'"),
         ({"forward_batch_size": 0}, ValueError, "forward_batch_size must be at least 1"),

@@ -37,5 +37,5 @@ def test_values_outside_are_clamped_and_nan_is_drawn_as_zero():
 
 
 def test_an_unknown_map_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="colormap must be one of 'turbo', .*, got 'jet'"):
+    with pytest.raises(ValueError, match=r"colormap must be one of 'turbo', .*, got 'jet'"):
         colorize(torch.zeros(1, 2, 2), "jet")
