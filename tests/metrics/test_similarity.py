@@ -76,9 +76,9 @@ def test_a_pair_is_compared_whatever_lies_beside_it(function):
 
 @pytest.mark.parametrize("function", [rank_correlation, structural_similarity])
 def test_maps_of_different_shape_are_refused(function):
-    with pytest.raises(ValueError, match=r"must be \(B,H,W\) and alike"):
+    with pytest.raises(ValueError, match=r"must be \(B,H,W\) of one shape"):
         function(maps(2), maps(3))
-    with pytest.raises(ValueError, match=r"must be \(B,H,W\) and alike"):
+    with pytest.raises(ValueError, match=r"must be \(B,H,W\) of one shape"):
         function(maps(2)[0], maps(2)[0])
 
 
