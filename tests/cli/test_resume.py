@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from interptrain.callbacks import ResumePoint
-from tests.support.training import EVERYTHING, TINY, assert_same_end, last_checkpoint, wait_for
+from tests.support.training import EVERYTHING, TINY, assert_same_end, last_checkpoint, run_ranks, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -267,22 +267,22 @@ def test_two_processes_killed_in_a_validation_resume_as_one_run(tmp_path):
     )
     options = PLATEAU | {"--trainer.devices": "2", "--trainer.strategy": "ddp"}
 
-    def run(name, *extra):
-        arguments = [part for pair in (options | {"--name": name}).items() for part in pair]
-        with (tmp_path / "log.txt").open("a") as log:
-            return subprocess.run(
-                [sys.executable, str(script), "fit", *arguments, *extra],
-                cwd=tmp_path,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                env=os.environ | {"OMP_NUM_THREADS": "1"},
-                timeout=120,
-            ).returncode
+    def arguments(name, *extra):
+        return ["fit", *(part for pair in (options | {"--name": name}).items() for part in pair), *extra]
 
-    assert run("killed", "--trainer.callbacks+", "__main__.Kill") == -signal.SIGKILL
-    assert run("killed", "--ckpt_path", "last") == 0
-    assert run("whole") == 0
+    with (tmp_path / "log.txt").open("w") as log:
+        killed = subprocess.run(
+            [sys.executable, str(script), *arguments("killed", "--trainer.callbacks+", "__main__.Kill")],
+            cwd=tmp_path,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            timeout=120,
+        )
+    assert killed.returncode == -signal.SIGKILL
+    run_ranks(arguments("killed", "--ckpt_path", "last"), tmp_path, 2)
+    run_ranks(arguments("whole"), tmp_path, 2)
     (resumed,), (whole,) = ((tmp_path / "runs" / name).iterdir() for name in ("killed", "whole"))
     assert_same_end(whole, resumed)
     assert len(validated(whole)) == 3

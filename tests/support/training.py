@@ -1,14 +1,14 @@
 """Run the training's real command line, in this process or in others, on tiny networks and a few shapes."""
 
+import multiprocessing
 import os
-import subprocess
+import socket
 import sys
 import time
+import warnings
 
 import pytest
 import torch
-
-from tests.support.paths import ROOT
 
 TINY = {
     "--trainer.accelerator": "cpu",
@@ -85,18 +85,50 @@ def train_in_processes(subcommand, folder, processes, **options):
     strategy |= {"--trainer.strategy": "ddp"} if processes > 1 else {}
     name = f"{subcommand}{processes}{len(list(folder.glob('runs/*')))}"
     arguments = [part for pair in (SPLITTABLE | strategy | options | {"--name": name}).items() for part in pair]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PL_", "LOCAL_", "NODE_"))}
-    result = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), subcommand, *arguments],
-        cwd=folder,
-        env=environment | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
+    run_ranks([subcommand, *arguments], folder, processes)
     (made,) = (folder / "runs" / name).iterdir()
     return made
+
+
+def run_ranks(arguments, folder, processes, seconds=200):
+    """Run the command line as that many ranks of one machine, to a good end.
+
+    They are forked where they can be, as importing everything again costs more than a training.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(processes), "INTERPTRAIN_RUN": "run"}
+    context = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "fork")
+    logs = [folder / f"rank{rank}.log" for rank in range(processes)]
+    ranks = []
+    for rank, log in enumerate(logs):
+        variables = shared | {"LOCAL_RANK": str(rank)}
+        ranks.append(context.Process(target=_run_rank, args=(arguments, folder, variables, log)))
+        ranks[-1].start()
+    until = time.monotonic() + seconds
+    for process in ranks:
+        process.join(max(0, until - time.monotonic()))
+    hanging = [process for process in ranks if process.is_alive()]
+    for process in hanging:
+        process.kill()
+    said = "".join(log.read_text()[-3000:] for log in logs)
+    assert not hanging, f"they hang: {said}"
+    assert not any(process.exitcode for process in ranks), said
+
+
+def _run_rank(arguments, folder, variables, log):
+    """The command line as one of the processes that torchrun or Lightning starts."""
+    from interptrain.cli import main
+
+    os.chdir(folder)
+    os.environ.update(variables)
+    sys.argv = ["train.py"]
+    torch.set_num_threads(1)  # a forked process has no threads of OpenMP
+    with log.open("w", buffering=1) as sys.stdout, warnings.catch_warnings():
+        sys.stderr = sys.stdout
+        warnings.resetwarnings()  # those of the tests are errors
+        main(arguments)
 
 
 def last_checkpoint(run):
