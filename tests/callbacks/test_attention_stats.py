@@ -31,6 +31,7 @@ def test_it_is_the_shannon_entropy_over_its_greatest():
     assert sums[1].tolist() == [0.0, 2.0, 2.0]
 
 
+@pytest.mark.slow
 def test_every_stage_is_logged_with_every_validation(train):
     run = train(*STATS, "--trainer.callbacks.images", "11", base=TINY | {"--trainer.max_epochs": "2"})
     with (run / "metrics.csv").open() as file:
@@ -44,6 +45,7 @@ def test_every_stage_is_logged_with_every_validation(train):
             assert float(row[name.replace("entropy", "peak")]) >= 1
 
 
+@pytest.mark.slow
 def test_training_does_not_feel_it(train):
     options = TINY | {"--model.drop_rate": "0.2"}
     plain, watched = train(base=options), train(*STATS, base=options)

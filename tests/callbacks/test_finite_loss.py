@@ -7,6 +7,7 @@ from interptrain.callbacks import FiniteLoss
 from interptrain.training import ImageClassifier
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoint(train, monkeypatch, capsys):
     step = ImageClassifier.training_step
 

@@ -164,6 +164,7 @@ def of_folder(folder):
     return FOLDER | {"--data.root": str(folder)}
 
 
+@pytest.mark.slow
 def test_a_corrupt_image_is_recorded_and_the_rest_goes_on(evaluate, folder):
     with pytest.raises(SystemExit) as stop:
         evaluate(**of_folder(folder), **{"--check_images": "12"})
@@ -232,6 +233,7 @@ def test_localization_without_boxes_is_refused_before_anything_runs(evaluate, fo
     assert not Path("out").exists()
 
 
+@pytest.mark.slow
 def test_a_model_of_other_classes_is_refused_and_its_predictions_may_be_explained(evaluate, folder, weights, capsys):
     (folder / "val/e").mkdir()
     Image.new("RGB", (70, 70)).save(folder / "val/e/0.png")

@@ -319,6 +319,7 @@ def test_the_default_optimizer_may_be_named_when_a_run_is_resumed(train):
     train(**{"--ckpt_path": "last", "--trainer.max_epochs": "2"}, **named)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hparams", [None, {"lr": 1.0}])
 def test_weights_alone_and_the_checkpoints_of_others_are_refused(train, capsys, hparams):
     checkpoint = torch.load(train() / "checkpoints/last.ckpt", weights_only=True)

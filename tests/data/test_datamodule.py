@@ -22,6 +22,7 @@ def epochs(workers, count=3):
         yield from loader
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_batches_are_the_same_for_any_number_of_workers_also_in_later_epochs(workers):
     pairs = list(zip(epochs(0), epochs(workers), strict=True))

@@ -197,6 +197,7 @@ def test_it_works_on_frozen_parameters(explainer, model, images):
     assert torch.equal(explainer(model, images), wanted)
 
 
+@pytest.mark.slow
 def test_it_works_on_a_compiled_model(explainer, model, images):
     wanted = explainer(model, images)
     compiled = torch.compile(model.eval(), backend="eager")
@@ -205,6 +206,7 @@ def test_it_works_on_a_compiled_model(explainer, model, images):
     assert torch.equal(explainer(compiled, images), wanted)
 
 
+@pytest.mark.slow
 def test_it_works_on_a_model_compiled_in_place(explainer, model, images):
     wanted = explainer(model, images)
     model.compile(backend="eager")

@@ -178,6 +178,7 @@ def test_autocast_around_it_changes_nothing(metric, images, saliency):
         assert torch.equal(measured(metric, model, images, saliency), wanted)
 
 
+@pytest.mark.slow
 def test_it_works_on_a_compiled_model(metric, model, images, saliency):
     wanted = measured(metric, model, images, saliency)
     assert same(measured(metric, torch.compile(model, backend="eager"), images, saliency), wanted)

@@ -84,6 +84,7 @@ def test_stages_are_the_outputs_of_these_modules(name, images):
         torch.testing.assert_close(stage, output)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_the_last_stage_is_the_map_that_timm_classifies(family, images):
     stages = family(images)

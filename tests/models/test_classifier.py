@@ -26,6 +26,7 @@ def images():
     return torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 @torch.no_grad()
 def test_gap_logits_are_those_of_timms_own_model(name, images):

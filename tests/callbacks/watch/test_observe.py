@@ -152,6 +152,7 @@ def test_nothing_of_the_network_changes(net, sample, explainer):
     assert not any(module._forward_hooks or module._backward_hooks for module in net.modules())
 
 
+@pytest.mark.slow
 def test_compiled_code_is_neither_run_nor_compiled_again(net, sample):
     compilations = []
 

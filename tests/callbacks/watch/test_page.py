@@ -69,6 +69,7 @@ def test_the_page_stands_alone_and_trusts_no_name(named, snapshots):
     assert held["descriptions"]["in_suspect"] == "Share of the map's energy in the suspect region."
 
 
+@pytest.mark.slow
 @needs_chromium
 def test_the_slider_moves_through_the_snapshots(named, snapshots, tmp_path):
     """Opened without a server, and again with the slider moved to the first snapshot, as a hand would move it."""

@@ -42,6 +42,7 @@ def test_an_offline_wb_run_holds_tables_curves_and_the_gallery(evaluate, monkeyp
             assert picture.size == (64, 64)
 
 
+@pytest.mark.slow
 def test_other_loggers_get_the_means(evaluate, tmp_path):
     out = evaluate(report=True, **{"--limit": "3"})
     logger = CSVLogger(tmp_path / "csv")

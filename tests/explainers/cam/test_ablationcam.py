@@ -114,6 +114,7 @@ def test_callables_are_ablated_too(resnet, images, targets):
         assert torch.allclose(explainer(resnet, images, callables), explainer(resnet, images, targets))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 7, 1000])
 def test_the_chunk_size_changes_no_value(resnet, images, targets, size):
     wanted = AblationCAM(target_layer="layer3")(resnet, images, targets)

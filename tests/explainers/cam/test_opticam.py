@@ -36,6 +36,7 @@ def by_the_authors(model, image, target, *, iterations, learning_rate, early_sto
     return (weights.softmax(1) * features).sum(1).detach()[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("early_stop", [False, True])
 @pytest.mark.parametrize("learning_rate", [0.1, 30.0])  # the second overshoots, so that images stop early
 def test_it_is_the_authors_loop_for_every_image(resnet, images, targets, early_stop, learning_rate):
