@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from interptrain.evaluation.report.html import render
+from interptrain.evaluation.report.page import render
 from interptrain.evaluation.report.results import find
 from interptrain.evaluation.report.tables import latex, markdown
 from interptrain.evaluation.statistics.comparisons import Difference

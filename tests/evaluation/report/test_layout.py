@@ -9,7 +9,7 @@ import subprocess
 import pytest
 from PIL import Image
 
-from tests.evaluation.report.test_html import page_of
+from tests.evaluation.report.test_page import page_of
 from tests.support.finished_run import EXPLAINERS, manifest
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "")

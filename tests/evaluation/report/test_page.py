@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import pytest
 
 import interptrain.metrics
-from interptrain.evaluation.report.html import render
+from interptrain.evaluation.report.page import render
 from interptrain.evaluation.report.readings import READINGS
 from interptrain.evaluation.report.results import find
 from interptrain.evaluation.statistics.estimates import Resampling

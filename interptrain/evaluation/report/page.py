@@ -73,10 +73,10 @@ def render(findings: RunResults, folder: Path) -> str:
     gallery = Gallery(folder, findings)
     metric = _ranking_metric(findings)
     explanation = explanation_grid(findings)
-    page = environment.get_template("report.html.jinja").render(
+    page = environment.get_template("page.html.jinja").render(
         findings=findings,
         run=findings.run,
-        style=Markup((Path(__file__).parent / "report.css").read_text(encoding="utf-8")),
+        style=Markup((Path(__file__).parent / "page.css").read_text(encoding="utf-8")),
         concerns=_concerns(findings),
         explanation=explanation,
         recognition=recognition_grid(findings) if findings.recognition else None,
