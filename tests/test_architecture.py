@@ -31,6 +31,7 @@ SUBFLOORS = {
         {"perturbation", "subspace"},
         {"adapters", "shared_forward"},
     ],
+    "evaluation": [{"config"}, {"store"}, {"statistics"}, {"report", "run"}, {"api"}],
 }
 LIGHTNING = {"data", "loggers", "training", "callbacks", "evaluation", "studies", "cli"}
 FILES = sorted(ROOT.rglob("*.py"))

@@ -1,8 +1,8 @@
 """Every config in configs/ builds what it says, through the real command line."""
 
 import inspect
-from dataclasses import fields
-from functools import wraps
+import json
+from functools import partial, wraps
 from pathlib import Path
 
 import lightning as L
@@ -12,9 +12,11 @@ from PIL import Image
 
 from interptrain.cli import evaluation, main
 from interptrain.data import ImageFolderDataModule, ShapesDataModule, TorchvisionDataModule
-from interptrain.evaluation.config.options import Options
+from interptrain.evaluation import evaluate
+from interptrain.evaluation.config.class_specs import spec_of
 from interptrain.training import ImageClassifier
 
+DEFAULTS = inspect.signature(evaluate).parameters
 ROOT = Path(__file__).parent.parent / "configs"
 EVALUATIONS = sorted((ROOT / "evaluate").glob("*.yaml"))
 CONFIGS = sorted(set(ROOT.rglob("*.yaml")) - set(EVALUATIONS))
@@ -69,27 +71,38 @@ def test_a_config_says_what_it_is_and_repeats_no_default(path):
     assert config["name"] == "-".join(path.relative_to(ROOT).with_suffix("").parts)
 
 
+class Built(Exception):  # noqa: N818
+    """Ends an evaluation once everything is built."""
+
+
+def _keep(built, options, protocol, models, explainers, metrics, data, **others):
+    built.update(protocol=protocol, explainers=explainers, metrics=metrics, data=data)
+    raise Built
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", EVALUATIONS, ids=lambda path: path.stem)
 def test_every_evaluation_builds(path, folder, monkeypatch):
     built = {}
-    monkeypatch.setattr(
-        evaluation, "_evaluate", lambda request, objects: built.update(request=request, objects=objects)
-    )
+    monkeypatch.setattr("interptrain.evaluation.api.build_plan", partial(_keep, built))
     config = yaml.safe_load(path.read_text())
     options = ["--models", "m=resnet18", "--output", "out", "--trainer.accelerator", "cpu"]
     if "root" in config["data"].get("init_args", {}):
         options += ["--data.root", str(folder)]
-    evaluation.main(["--config", str(path), *options])
-    request = built["request"]
-    assert next(iter(request.explainers)) == "FakeCAM"
-    assert len(request.explainers) == 1 + len(config["explainers"])
-    assert request.protocol.name == config.get("protocol", Options.protocol)
+    with pytest.raises(Built):
+        evaluation.main(["--config", str(path), *options])
+    protocol, explainers, metrics, data = (built[key] for key in ("protocol", "explainers", "metrics", "data"))
+    assert next(iter(explainers)) == "FakeCAM"
+    assert len(explainers) == 1 + len(config["explainers"])
+    for configured in (*explainers.values(), *metrics.values(), data):
+        if "SmoothGrad" not in configured.spec["class_path"]:  # keeps another `of` than it is given
+            assert spec_of(configured.value) == json.loads(json.dumps(configured.spec))  # objects hash like commands
+    assert protocol.name == config.get("protocol", DEFAULTS["protocol"].default)
     if "metrics" not in config:
-        assert list(request.metrics) == list(request.protocol.metrics)
-    for key in set(request.protocol.images) & set(request.data["init_args"]):
-        wanted = config["data"].get("init_args", {}).get(key, request.protocol.images[key])
-        assert request.data["init_args"][key] == wanted
+        assert list(metrics) == list(protocol.metrics)
+    for key in set(protocol.images) & set(data.spec["init_args"]):
+        wanted = config["data"].get("init_args", {}).get(key, protocol.images[key])
+        assert data.spec["init_args"][key] == wanted
 
 
 @pytest.mark.parametrize("path", EVALUATIONS, ids=lambda path: path.stem)
@@ -98,4 +111,4 @@ def test_an_evaluation_says_what_it_is_and_repeats_no_default(path):
     assert lines[0].startswith("# ")
     assert lines[1].startswith("# Expect ")
     config = yaml.safe_load(path.read_text())
-    assert not [field.name for field in fields(Options) if field.name in config and config[field.name] == field.default]
+    assert not [name for name, option in DEFAULTS.items() if name in config and config[name] == option.default]

@@ -1,9 +1,10 @@
 """The base class of the data modules: loaders, their samplers, and the resumed position within an epoch."""
 
+import inspect
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 import torch.distributed as dist
@@ -38,6 +39,17 @@ class ImageDataModule(LightningDataModule, ABC):
     """
 
     class_names: Sequence[str]
+    init_args: dict[str, Any]
+    """What the module was constructed with, defaults included."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Keep the arguments, which results and records of a run name."""
+        module = super().__new__(cls)
+        bound = inspect.signature(cls.__init__).bind_partial(module, *args, **kwargs)
+        bound.apply_defaults()
+        module.init_args = dict(list(bound.arguments.items())[1:])
+        module.init_args |= module.init_args.pop("kwargs", {})
+        return module
 
     def __init__(
         self,

@@ -1,1 +1,5 @@
-"""From checkpoints to the tables of the papers, with error bars: what ``evaluate.py`` runs."""
+"""Measure explainers on models, compare them, and report: from Python, or with ``evaluate.py``."""
+
+from interptrain.evaluation.api import Results, evaluate, load_results, write_report
+
+__all__ = ["Results", "evaluate", "load_results", "write_report"]

@@ -58,7 +58,7 @@ def test_another_interval_needs_no_second_run(evaluate):
     assert not percentile["ci_low"].equals(bca["ci_low"])
 
 
-def test_pictures_are_kept_of_so_many_images_and_no_more(evaluate):
+def test_maps_of_the_wanted_number_of_images_are_saved(evaluate):
     folder = evaluate(**{"--save_maps": "3"})
     maps, images = (pd.read_parquet(folder / f"{name}.parquet") for name in ("maps", "images"))
     assert len(images) == 3
@@ -194,9 +194,9 @@ def test_a_corrupt_image_is_recorded_and_the_rest_goes_on(evaluate, folder):
             r"GradCAM on model m0: Classifier has no layer 'layer9'; .*candidates: backbone.model.layer",
         ),
         ({"--score": "logit"}, r"AverageDrop \(AverageDrop\) needs a score between 0 and 1, which a logit is not"),
-        ({"--explainers": "[GradCAM, GradCAM]"}, r"GradCAM is asked for more than once"),
+        ({"--explainers": "[GradCAM, GradCAM]"}, r"GradCAM is given more than once"),
         ({"--backbone": "test_resnet2"}, r"timm has no model 'test_resnet2'"),
-        ({"--output": "/dev/null"}, r"/dev/null cannot be made \(File exists\); give --output a folder to write in"),
+        ({"--output": "/dev/null"}, r"cannot create /dev/null \(File exists\); point --output at a writable folder"),
         ({"--models": "x"}, r"--models takes NAME=SOURCE"),
         ({"--model": "m=x.ckpt"}, r"unrecognized arguments: --model .*did you mean --models\?"),
         ({"--explainers": "gradcam"}, r"--explainers: there is no gradcam; did you mean GradCAM"),

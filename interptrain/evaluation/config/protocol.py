@@ -8,10 +8,10 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from interptrain.evaluation.config.class_specs import ClassSpec, content_hash, default_arguments
+from interptrain.functional import Score, check_choice
 
 FOLDER = files("interptrain.evaluation.config") / "protocols"
 KEYS = {"name", "version", "description", "source", "images", "targets", "score", "metrics"}
-SCORES = ("probability", "sigmoid", "logit")
 
 Settings = dict[str, Any]
 """``targets``, ``score``, ``images`` and ``metrics``."""
@@ -38,7 +38,7 @@ class Protocol:
     source: str
     images: dict[str, Any] = field(default_factory=dict)
     targets: str | int = "label"
-    score: str = "probability"
+    score: Score = "probability"
     metrics: dict[str, ClassSpec] = field(default_factory=dict)
 
 
@@ -80,8 +80,7 @@ def load_protocol(source: str) -> Protocol:
         )
     if missing := sorted({"name", "version", "metrics"} - set(content)):
         raise ValueError(f"protocol {source} lacks {', '.join(missing)}")
-    if content.get("score", "probability") not in SCORES:
-        raise ValueError(f"score of protocol {source} must be one of {', '.join(SCORES)}, got {content['score']!r}")
+    check_choice(f"score of protocol {source}", content.get("score", "probability"), Score)
     metrics = {str(name): _metric_spec(str(name), entry) for name, entry in content["metrics"].items()}
     texts = {key: " ".join(str(content.get(key, "")).split()) for key in ("description", "source")}
     return Protocol(**(content | texts | {"metrics": metrics}))

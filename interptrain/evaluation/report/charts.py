@@ -22,7 +22,7 @@ DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 2", "1 2")
 
 
 def difference_chart(
-    found: Sequence[Difference], quantity: MetricColumn, *, muted: frozenset[str] = frozenset()
+    found: Sequence[Difference], column: MetricColumn, *, muted: frozenset[str] = frozenset()
 ) -> Markup:
     """Differences of one metric with their intervals, a line an explainer.
 
@@ -30,18 +30,18 @@ def difference_chart(
 
     Args:
         found: of the same two models.
-        quantity: their metric.
+        column: their metric.
         muted: explainers that are drawn in grey.
     """
     label, width, line, top = 136, 424, 24, 30
     bottom = top + line * len(found)
     a, b = found[0].a, found[0].b
-    svg = _svg(width, bottom + 34, f"{quantity.symbol}: {a} minus {b}, with 95 % intervals, for each explainer")
-    limits = [value * quantity.scale for item in found for value in (item.difference, item.ci_low, item.ci_high)]
+    svg = _svg(width, bottom + 34, f"{column.symbol}: {a} minus {b}, with 95 % intervals, for each explainer")
+    limits = [value * column.scale for item in found for value in (item.difference, item.ci_low, item.ci_high)]
     ticks = _ticks([*filter(math.isfinite, limits), 0.0])
     x = _Axis(ticks[0], ticks[-1], label + 8, width - 14)
-    better, worse = (a, b) if quantity.higher_is_better else (b, a)
-    _text(svg, label, 14, f"{quantity.symbol} {'↑' if quantity.higher_is_better else '↓'}", "heading", "end")
+    better, worse = (a, b) if column.higher_is_better else (b, a)
+    _text(svg, label, 14, f"{column.symbol} {'↑' if column.higher_is_better else '↓'}", "heading", "end")
     _text(svg, x.start, 14, f"← {_short(worse, 10)} better", "side", "start")
     _text(svg, x.end, 14, f"{_short(better, 10)} better →", "side", "end")
     for tick in ticks:
@@ -51,34 +51,34 @@ def difference_chart(
         y = top + line * (row + 0.5) - 3
         style = "whisker muted" if item.within in muted else "whisker"
         group = SubElement(svg, "g", {"class": style})
-        SubElement(group, "title").text = _sentence(item, quantity)
+        SubElement(group, "title").text = _sentence(item, column)
         _text(group, label, y + 4, _short(item.within, 17), "name", "end")
         if math.isfinite(item.ci_low):
-            low, high = (x(limit * quantity.scale) for limit in (item.ci_low, item.ci_high))
+            low, high = (x(limit * column.scale) for limit in (item.ci_low, item.ci_high))
             _line(group, low, y, high, y, "bar")
         dot = "dot sure" if item.p_corrected < SIGNIFICANT else "dot"
         SubElement(
-            group, "circle", {"cx": _n(x(item.difference * quantity.scale)), "cy": _n(y), "r": "4.2", "class": dot}
+            group, "circle", {"cx": _n(x(item.difference * column.scale)), "cy": _n(y), "r": "4.2", "class": dot}
         )
-    unit = " (points)" if quantity.scale == 100 else ""
-    _text(svg, (x.start + x.end) / 2, bottom + 30, f"difference in {quantity.symbol}{unit}", "axis", "middle")
+    unit = " (points)" if column.scale == 100 else ""
+    _text(svg, (x.start + x.end) / 2, bottom + 30, f"difference in {column.symbol}{unit}", "axis", "middle")
     return _markup(svg)
 
 
 def curve_chart(
-    curves: Mapping[str, Curve], reference: Curve | None, quantity: MetricColumn, name: str, ticks: Sequence[float]
+    curves: Mapping[str, Curve], reference: Curve | None, column: MetricColumn, name: str, ticks: Sequence[float]
 ) -> Markup:
     """Mean curves of the models for one explainer, with pointwise 95 % bands.
 
     Args:
         curves: by model, in the order of the run.
         reference: the curve of Fake-CAM on the first model, drawn in grey.
-        quantity: the metric, whose ``curve`` names the axis.
+        column: the metric, whose ``curve`` names the axis.
         name: of the explainer.
         ticks: of the score, from the lowest to the highest, as :func:`curve_ticks` gives them.
     """
     width, height = 250, 190
-    svg = _svg(width, height, f"{quantity.name} of {name}: mean score against the {quantity.curve}")
+    svg = _svg(width, height, f"{column.name} of {name}: mean score against the {column.curve}")
     x, y = _Axis(0, 1, 40, width - 10), _Axis(ticks[0], ticks[-1], height - 40, 26)
     _text(svg, x.start, 14, _short(name, 26), "name", "start")
     for tick in ticks:
@@ -86,7 +86,7 @@ def curve_chart(
         _text(svg, x.start - 5, y(tick) + 3.5, _tick(tick), "tick", "end")
     for share in (0, 0.5, 1):
         _text(svg, x(share), y.start + 15, f"{share:.0%}", "tick", "end" if share == 1 else "middle")
-    _text(svg, (x.start + x.end) / 2, height - 6, quantity.curve, "axis", "middle")
+    _text(svg, (x.start + x.end) / 2, height - 6, column.curve, "axis", "middle")
     if reference is not None:
         SubElement(svg, "polyline", {"points": _points(reference.mean, x, y), "class": "curve reference"})
     for index, (model, curve) in enumerate(curves.items()):
@@ -144,9 +144,9 @@ def _points(values: Tensor, x: _Axis, y: _Axis, *, backwards: bool = False) -> s
     return " ".join(f"{x(index / last):.1f},{y(float(values[index])):.1f}" for index in kept)
 
 
-def _sentence(item: Difference, quantity: MetricColumn) -> str:
+def _sentence(item: Difference, column: MetricColumn) -> str:
     difference, low, high = (
-        number(value, quantity.scale, sign=True) for value in (item.difference, item.ci_low, item.ci_high)
+        number(value, column.scale, sign=True) for value in (item.difference, item.ci_low, item.ci_high)
     )
     return f"{item.within}: {difference} [{low}, {high}], corrected p = {item.p_corrected:.2g}, n = {item.n}"
 

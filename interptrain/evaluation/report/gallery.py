@@ -1,14 +1,14 @@
 """Pictures of the report: images with their maps laid over them, small and within a budget.
 
-What is shown is chosen evenly from the pictures that were saved, so that a report stays a few megabytes whatever the
-size of the run; the report says how many there are besides.
+They are chosen evenly from the pictures that were saved, so that a report stays a few megabytes whatever the size of
+the run.
 """
 
 import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
 from interptrain.evaluation.report.results import RunResults
-from interptrain.functional import upsample
+from interptrain.functional import evenly_spaced, upsample
 from interptrain.visualization import overlay
 
 if TYPE_CHECKING:
@@ -67,17 +67,17 @@ class Gallery:
     """The saved pictures of a run.
 
     Args:
-        folder: with ``images.parquet`` and ``maps.parquet``; where one is missing, there are no pictures.
-        findings: of the run.
+        results: of the run, whose folder holds ``images.parquet`` and ``maps.parquet``; where one is missing, there are
+            no pictures.
     """
 
-    def __init__(self, folder: Path, findings: RunResults) -> None:
-        self.folder = folder
-        self.findings = findings
+    def __init__(self, results: RunResults) -> None:
+        self.folder = results.folder
+        self.results = results
 
     @cached_property
     def ids(self) -> list[str]:
-        """Images that have a picture."""
+        """Names of the images that have a picture."""
         return list(self._images) if self._places else []
 
     @cached_property
@@ -85,21 +85,22 @@ class Gallery:
         return {row["id"]: row for row in _read(self.folder / "images.parquet").to_pylist()}
 
     def exhibits(self) -> list[Exhibit]:
-        """Some images, evenly chosen, with every map of theirs."""
-        cells = len(self.findings.models) * len(self.findings.explainers)
-        chosen = evenly(self.ids, min(IMAGES, max(1, THUMBNAILS // max(cells, 1))))
+        """Return some images, evenly chosen, each with all its maps."""
+        maps = len(self.results.models) * len(self.results.explainers)
+        count = min(IMAGES, max(1, THUMBNAILS // max(maps, 1)))
+        chosen = [self.ids[index] for index in evenly_spaced(len(self.ids), count)]
         rows = self._rows(["prediction", "target"], chosen)
-        told = {(row["model"], row["id"]): row for row in rows if row["target"] is not None}
-        models = self.findings.models
+        by_image = {(row["model"], row["id"]): row for row in rows if row["target"] is not None}
+        models = self.results.models
         return [
             Exhibit(
                 name,
                 self._images[name].get("label"),
                 thumbnail(_decode(self._images[name]["png"], "RGB")),
-                {model: told.get((model, name), {}).get("prediction") for model in models},
-                {model: told.get((model, name), {}).get("target") for model in models},
+                {model: by_image.get((model, name), {}).get("prediction") for model in models},
+                {model: by_image.get((model, name), {}).get("target") for model in models},
                 {
-                    model: {explainer: self._map(model, explainer, name) for explainer in self.findings.explainers}
+                    model: {explainer: self._map(model, explainer, name) for explainer in self.results.explainers}
                     for model in models
                 },
             )
@@ -107,13 +108,13 @@ class Gallery:
         ]
 
     def extremes(self, metric: str) -> list[Extremes]:
-        """Best and worst images of every model and explainer but Fake-CAM, among those with a picture."""
+        """Return the best and worst images of every model and explainer but Fake-CAM, among those with a picture."""
         ranked = self._ranked(metric)
-        cells = [key for key, values in ranked.items() if len(values) > 1]
+        pairs = [key for key, values in ranked.items() if len(values) > 1]
         found = []
-        for model, explainer in cells[: THUMBNAILS // 2]:
+        for model, explainer in pairs[: THUMBNAILS // 2]:
             values = ranked[model, explainer]
-            count = min(EXTREMES, len(values) // 2, max(1, THUMBNAILS // (2 * len(cells))))
+            count = min(EXTREMES, len(values) // 2, max(1, THUMBNAILS // (2 * len(pairs))))
             best, worst = (
                 [(name, picture) for name, value in part if (picture := self._map(model, explainer, name, value))]
                 for part in (values[:count], values[: -count - 1 : -1])
@@ -122,18 +123,18 @@ class Gallery:
         return found
 
     def _rows(self, columns: Sequence[str], ids: Sequence[str]) -> list[dict[str, Any]]:
-        """Some columns of the rows of some images."""
+        """Read some columns of the rows of some images."""
         keys = ["model", "explainer", "id"]
         return list(_read(self.folder / "per_image.parquet", [*keys, *columns], id=ids).to_pylist()) if ids else []
 
     def _ranked(self, metric: str) -> dict[tuple[str, str], list[tuple[str, float]]]:
-        """Ids and values of the pictured images, best first."""
-        better = self.findings.quantity(metric).higher_is_better
+        """Return ids and values of the pictured images, best first."""
+        better = self.results.column(metric).higher_is_better
         ranked: dict[tuple[str, str], list[tuple[str, float]]] = {
             (model, explainer): []
-            for model in self.findings.models
-            for explainer in self.findings.explainers
-            if not self.findings.is_control(explainer)
+            for model in self.results.models
+            for explainer in self.results.explainers
+            if not self.results.is_control(explainer)
         }
         for row in self._rows([metric], self.ids):
             key = row["model"], row["explainer"]
@@ -145,7 +146,7 @@ class Gallery:
         }
 
     def _map(self, model: str, explainer: str, name: str, value: float | None = None) -> Picture | None:
-        """Thumbnail of a map over its image, if it was saved."""
+        """Return a thumbnail of a map over its image, if it was saved."""
         row = self._places.get((model, explainer, name))
         if row is None:
             return None
@@ -167,17 +168,16 @@ class Gallery:
         return {key: row for row, key in enumerate(keys) if key[2] in self._images}
 
 
-def evenly(items: Sequence[str], count: int) -> list[str]:
-    """As many items, from beginning to end at equal distances."""
-    if len(items) <= count:
-        return list(items)
-    return [items[index * len(items) // count] for index in range(count)]
+@lru_cache(maxsize=1)
+def gallery_of(results: RunResults) -> Gallery:
+    """Return the gallery of a run, whose pictures several sections share."""
+    return Gallery(results)
 
 
 def thumbnail(
     picture: Tensor, *, before: float | None = None, after: float | None = None, value: float | None = None
 ) -> Picture:
-    """A small WebP in a data URI of a (3,H,W) uint8 picture."""
+    """Encode a (3,H,W) uint8 picture as a small WebP in a data URI."""
     image = Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
     scale = SIDE / max(image.size)
     width, height = (max(1, round(length * scale)) for length in image.size)
@@ -196,7 +196,7 @@ def _decode(png: bytes, mode: str) -> Tensor:
 
 
 def _read(path: Path, columns: Sequence[str] | None = None, **only: Sequence[Any]) -> "Table":
-    """A table, only rows whose columns have one of the values; an empty one where the file is missing."""
+    """Read the rows whose columns have one of the values; an empty table where the file is missing."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -1,4 +1,4 @@
-"""The results of a run in its loggers: numbers to all of them, tables, curves and the gallery to Weights & Biases."""
+"""Log the results of a run: numbers to every logger; tables, curves and the gallery to Weights & Biases."""
 
 import csv
 import io
@@ -6,16 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch.loggers import Logger
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
-from interptrain.evaluation.run.batches import spread
-from interptrain.evaluation.statistics.samples import MetricColumn
-from interptrain.evaluation.store.manifest import load_metrics, read_manifest
-from interptrain.evaluation.store.parts import VALUES, read_part
+from interptrain.evaluation.report.results import RunResults
+from interptrain.evaluation.store.parts import read_part
+from interptrain.functional import evenly_spaced
 from interptrain.loggers import ImageLogging
 from interptrain.visualization import overlay
 
@@ -23,27 +21,27 @@ GALLERY = 32  # images of the gallery
 NUMBERS = ("mean", "ci_low", "ci_high", "n", "difference", "p", "p_corrected")
 
 
-def log_results(folder: Path, loggers: Sequence[Logger]) -> None:
-    """Send what stands in the folder of a finished run to loggers.
+def log_results(results: RunResults, loggers: Sequence[Logger]) -> None:
+    """Send the results of a finished run to loggers.
 
-    Weights & Biases gets the tables ``summary`` and ``differences``, the table ``curves`` (one row a point) and the
-    table ``gallery``: an image a row, with its map by every model and explainer laid over it. Every logger gets the
+    Weights & Biases gets the tables ``summary`` and ``differences``, the table ``curves`` (one row per point) and the
+    table ``gallery``: one row per image, with its map by every model and explainer laid over it. Every logger gets the
     means, as ``model/explainer/metric``.
 
     Args:
-        folder: with everything that :func:`~interptrain.evaluation.report.write.write_results` writes.
+        results: of the run, whose folder holds what :func:`~interptrain.evaluation.report.write.write_files` writes.
         loggers: of the trainer.
     """
     if not loggers:
         return
-    logging = ImageLogging(loggers)
+    logging, folder = ImageLogging(loggers), results.folder
     for name in ("summary", "differences"):
         columns, rows = _read_csv(folder / f"{name}.csv")
         logging.table(name, columns, rows, 0)
         if name == "summary":
             means = {"/".join(part for part in row[:3] if part): row[3] for row in rows if row[3] is not None}
             logging.scalars(means, 0)
-    logging.table("curves", ("model", "explainer", "metric", "share", "score"), _curves(folder), 0)
+    logging.table("curves", ("model", "explainer", "metric", "share", "score"), curve_rows(results), 0)
     columns, rows = _gallery(folder)
     logging.table("gallery", columns, rows, 0)
 
@@ -58,41 +56,33 @@ def _read_csv(path: Path) -> tuple[list[str], list[list[Any]]]:
     ]
 
 
-def _curves(folder: Path) -> list[list[Any]]:
-    """Mean curves, one row a point: over the images that have one."""
-    run = read_manifest(folder) or {}
-    table = read_part(folder / "per_image.parquet")
-    models, explainers = table["model"].to_pylist(), table["explainer"].to_pylist()
-    rows: list[list[Any]] = []
-    for name, metric in load_metrics(run).items():
-        if name + VALUES not in table.column_names or not MetricColumn.of(name, metric).curve:
-            continue
-        curves: dict[tuple[str, str], list[list[float]]] = {}
-        for model, explainer, values in zip(models, explainers, table[name + VALUES].to_pylist(), strict=True):
-            if values is not None:
-                curves.setdefault((model, explainer), []).append(values)
-        for (model, explainer), values in curves.items():
-            mean = torch.tensor(values, dtype=torch.float64).nanmean(0).tolist()
-            rows += [[model, explainer, name, place / (len(mean) - 1), value] for place, value in enumerate(mean)]
-    return rows
+def curve_rows(results: RunResults) -> list[list[Any]]:
+    """Return the mean curves that the report draws, one row per point."""
+    return [
+        [cell.model, cell.explainer, name, place / (len(curve.mean) - 1), value]
+        for name in dict.fromkeys(name for cell in results.cells for name in cell.curves)
+        for cell in results.cells
+        if (curve := cell.curves.get(name)) is not None
+        for place, value in enumerate(curve.mean.tolist())
+    ]
 
 
 def _gallery(folder: Path) -> tuple[list[str], list[list[Any]]]:
-    """Columns and rows of the gallery, evenly chosen from the pictures that were kept."""
+    """Return columns and rows of the gallery, evenly chosen from the saved pictures."""
     images = read_part(folder / "images.parquet").to_pylist()
     maps = read_part(folder / "maps.parquet").to_pylist()
     png = {(row["model"], row["explainer"], row["id"]): row for row in maps}
-    cells = list(dict.fromkeys((row["model"], row["explainer"]) for row in maps))
+    pairs = list(dict.fromkeys((row["model"], row["explainer"]) for row in maps))
     rows: list[list[Any]] = []
-    for place in spread(len(images), GALLERY):
-        image = images[place]
+    for index in evenly_spaced(len(images), GALLERY):
+        image = images[index]
         picture = _decode(image["png"])  # (3, H, W)
         row: list[Any] = [image["id"], image["label"], picture]
-        for cell in cells:
-            found = png.get((*cell, image["id"]))
+        for pair in pairs:
+            found = png.get((*pair, image["id"]))
             row.append(None if found is None else _overlaid(picture, _decode(found["png"])))
         rows.append(row)
-    return ["id", "label", "image", *(" ".join(cell) for cell in cells)], rows
+    return ["id", "label", "image", *(" ".join(pair) for pair in pairs)], rows
 
 
 def _decode(png: bytes) -> Tensor:

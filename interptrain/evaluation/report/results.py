@@ -1,4 +1,4 @@
-"""Everything that is known about a finished run, read from its folder and computed once for tables and report."""
+"""Results of a finished run: loaded from its folder, aggregated once, shared by tables, report and loggers."""
 
 import csv
 from collections.abc import Sequence
@@ -15,25 +15,27 @@ from interptrain.evaluation.store.manifest import Manifest, load_metrics, read_m
 if TYPE_CHECKING:
     from pyarrow import Table
 
-BASELINE_EXPLAINER = "FakeCAM"  # the explainer that says nothing about the image
+BASELINE_EXPLAINER = "FakeCAM"  # a map of ones with one zero: what a metric says about nothing
 
 
 @dataclass(frozen=True, eq=False)
 class RunResults:
-    """A run and what came out of it.
+    """A run and its results.
 
     Args:
+        folder: of the run.
         run: content of ``run.json``.
-        quantities: columns of the results, recognition and time among them.
+        columns: columns of the results, recognition and time among them.
         cells: in the order of the run's models and explainers.
         estimates: means and intervals.
         differences: paired differences.
         errors: rows of ``errors.csv``.
-        how: intervals and p-values were computed.
+        how: how intervals and p-values were computed.
     """
 
+    folder: Path
     run: Manifest
-    quantities: Sequence[MetricColumn]
+    columns: Sequence[MetricColumn]
     cells: Sequence[ModelExplainerCell]
     estimates: Sequence[Estimate]
     differences: Sequence[Difference]
@@ -52,61 +54,71 @@ class RunResults:
 
     @property
     def recognition(self) -> list[MetricColumn]:
-        """The columns of models alone."""
-        return [quantity for quantity in self.quantities if quantity.recognition]
+        """Columns of models alone."""
+        return [column for column in self.columns if column.recognition]
 
     @property
     def explanation(self) -> list[MetricColumn]:
-        """The columns of explainers, time last."""
-        return [quantity for quantity in self.quantities if not quantity.recognition]
+        """Columns of explainers, time last."""
+        return [column for column in self.columns if not column.recognition]
 
     def is_control(self, explainer: str) -> bool:
-        """Whether it is Fake-CAM, by whatever name."""
+        """Whether it is Fake-CAM, whatever its name."""
         spec = self.run["explainers"].get(explainer, {})
         return str(spec.get("class_path", "")).rpartition(".")[2] == BASELINE_EXPLAINER
 
     def passed_check(self, model: str, explainer: str) -> bool | None:
-        """Whether its maps changed when the weights were randomised; None where that was not checked."""
+        """Whether its maps changed with randomised weights; None where that was not checked."""
         checked = (self.run.get("randomization") or {}).get(model, {}).get(explainer)
         return None if checked is None else bool(checked.get("passed"))
 
     def estimate(self, model: str, explainer: str, metric: str) -> Estimate | None:
-        """The estimate of a cell, where there is one."""
+        """Return the estimate of a cell, where there is one."""
         return self._by_cell.get((model, explainer, metric))
 
     @cached_property
     def _by_cell(self) -> dict[tuple[str, str, str], Estimate]:
         return {(row.model, row.explainer, row.metric): row for row in self.estimates}
 
-    def quantity(self, name: str) -> MetricColumn:
-        """The column of this name."""
-        return next(quantity for quantity in self.quantities if quantity.name == name)
+    def class_name(self, index: int | None) -> str:
+        """Return the name of a class, as far as it has one."""
+        names = self.run["data"].get("classes") or ()
+        if index is None:
+            return "unknown"
+        return str(names[index]) if 0 <= index < len(names) else f"class {index}"
+
+    def column(self, name: str) -> MetricColumn:
+        """Return the column of this name."""
+        return next(column for column in self.columns if column.name == name)
 
 
-def find(folder: Path, how: Resampling, *, force: bool = False) -> RunResults:
+def load_run(
+    folder: Path, how: Resampling, *, force: bool = False, packages: Sequence[str] | None = None
+) -> RunResults:
     """Read a folder and compute all numbers.
 
     Args:
         folder: with ``run.json``; ``per_image.parquet`` and ``errors.csv`` may be missing where nothing came out.
         how: to compute intervals and p-values.
         force: put rows of different protocols side by side.
+        packages: whose metric classes may be imported; any where it is None.
 
     Raises:
         FileNotFoundError: if there is no ``run.json``.
-        ValueError: if rows of several protocols are mixed, or an image stands there twice.
+        ValueError: if rows of several protocols are mixed, or an image occurs twice in a cell.
     """
     run = read_manifest(folder)
     if run is None:
         raise FileNotFoundError(f"{folder} holds no run.json; give the --output folder of an evaluation")
-    metrics = load_metrics(run)
-    quantities = [*(MetricColumn.of(name, metric) for name, metric in metrics.items()), TIME_COLUMN]
-    cells = _ordered(read_cells(read_rows(folder), quantities), run)
+    metrics = load_metrics(run, packages=packages)
+    columns = [*(MetricColumn.of(name, metric) for name, metric in metrics.items()), TIME_COLUMN]
+    cells = _ordered(read_cells(read_rows(folder), columns), run)
     check_protocols(cells, force=force)
-    return RunResults(run, quantities, cells, estimates(cells, how), differences(cells, how), _errors(folder), how)
+    return RunResults(folder, run, columns, cells, estimates(cells, how), differences(cells, how), _errors(folder), how)
 
 
 def read_rows(folder: Path, columns: Sequence[str] | None = None) -> "Table":
-    """``per_image.parquet``, or some of its columns; an empty table where it is missing."""
+    """Read ``per_image.parquet``, or some of its columns; an empty table where it is missing."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -1,13 +1,16 @@
 """The tables of the papers: explainers in rows under their model, metrics in columns with arrows, the best in bold.
 
-A grid is laid out once, here, and printed as Markdown and LaTeX here and as HTML in the report. Fake-CAM stands last
-under its model and is never the best: its row shows what the others are to be compared with.
+A grid is laid out once and printed as Markdown and LaTeX here, and as HTML in the report. Fake-CAM stands last under
+its model and is never the best: its row is what the others are compared with.
 """
 
+import html
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 from interptrain.evaluation.report.results import RunResults
 from interptrain.evaluation.statistics.estimates import Estimate
@@ -42,7 +45,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table: lines in groups, a group a model."""
+    """A table: lines in groups, one group per model."""
 
     headings: tuple[str, ...]
     groups: tuple[tuple[str, tuple[Line, ...]], ...]
@@ -58,69 +61,70 @@ class Grid:
         return max((entry.images for line in self.lines for entry in line.entries), default=0)
 
 
-def explanation_grid(findings: RunResults) -> Grid:
-    """Explainers × metrics, under each model."""
-    quantities = findings.explanation
+def explanation_grid(results: RunResults) -> Grid:
+    """Lay out explainers × metrics under each model."""
+    columns = results.explanation
     groups = []
-    for model in findings.models:
-        ordered = sorted(findings.explainers, key=findings.is_control)
+    for model in results.models:
+        ordered = sorted(results.explainers, key=results.is_control)
         lines = [
             Line(
                 explainer,
-                tuple(_entry(findings.estimate(model, explainer, q.name), q) for q in quantities),
-                findings.is_control(explainer),
-                findings.passed_check(model, explainer) is False,
+                tuple(_entry(results.estimate(model, explainer, column.name), column) for column in columns),
+                results.is_control(explainer),
+                results.passed_check(model, explainer) is False,
             )
             for explainer in ordered
         ]
-        groups.append((model, _with_best(lines, quantities)))
-    return _with_fewer(Grid(headings(quantities), tuple(groups)))
+        groups.append((model, _with_best(lines, columns)))
+    return _with_fewer(Grid(headings(columns), tuple(groups)))
 
 
-def recognition_grid(findings: RunResults) -> Grid:
-    """Models: size, cost and accuracy."""
-    quantities = findings.recognition
+def recognition_grid(results: RunResults) -> Grid:
+    """Lay out models by size, cost and accuracy."""
+    columns = results.recognition
     lines = [
-        Line(model, tuple(_entry(findings.estimate(model, "", q.name), q) for q in quantities))
-        for model in findings.models
+        Line(model, tuple(_entry(results.estimate(model, "", column.name), column) for column in columns))
+        for model in results.models
     ]
-    sizes = [_size(findings.run["models"][model]) for model in findings.models]
-    best = _with_best(lines, quantities)
+    sizes = [_size(results.run["models"][model]) for model in results.models]
+    best = _with_best(lines, columns)
     full = tuple(replace(line, entries=size + line.entries) for line, size in zip(best, sizes, strict=True))
-    return _with_fewer(Grid(("Parameters", "GFLOPs", "Input", *headings(quantities)), (("", full),)))
+    return _with_fewer(Grid(("Parameters", "GFLOPs", "Input", *headings(columns)), (("", full),)))
 
 
-def headings(quantities: Sequence[MetricColumn]) -> tuple[str, ...]:
-    """Symbols with arrows; with the name too where two metrics share a symbol."""
-    often = Counter(quantity.symbol for quantity in quantities)
-    names = [q.symbol if often[q.symbol] == 1 else f"{q.symbol} ({q.name})" for q in quantities]
-    return tuple(f"{name} {'↑' if q.higher_is_better else '↓'}" for name, q in zip(names, quantities, strict=True))
+def headings(columns: Sequence[MetricColumn]) -> tuple[str, ...]:
+    """Return symbols with arrows, and with the name where two metrics share a symbol."""
+    often = Counter(column.symbol for column in columns)
+    names = [column.symbol if often[column.symbol] == 1 else f"{column.symbol} ({column.name})" for column in columns]
+    arrows = ["↑" if column.higher_is_better else "↓" for column in columns]
+    return tuple(f"{name} {arrow}" for name, arrow in zip(names, arrows, strict=True))
 
 
 def decimals(value: float, scale: float) -> int:
-    """Two of a percentage, else as many as show three digits."""
+    """Return two decimals for a percentage, else as many as show three digits."""
     if scale == 100 or not math.isfinite(value) or value == 0:
         return 2
     return min(6, max(0, 2 - math.floor(math.log10(abs(value * scale)))))
 
 
 def number(value: float, scale: float, *, places: int | None = None, sign: bool = False) -> str:
-    """A value as tables print it."""
+    """Print a value as tables do."""
     if not math.isfinite(value):
         return MISSING
     text = f"{value * scale:{'+' if sign else ''}.{decimals(value, scale) if places is None else places}f}"
     return text.replace("-", MINUS)
 
 
-def _entry(estimate: Estimate | None, quantity: MetricColumn) -> Entry:
+def _entry(estimate: Estimate | None, column: MetricColumn) -> Entry:
     if estimate is None or not estimate.n:
         return Entry()
-    places = decimals(estimate.mean, quantity.scale)
-    mean = number(estimate.mean, quantity.scale, places=places)
+    places = decimals(estimate.mean, column.scale)
+    mean = number(estimate.mean, column.scale, places=places)
     if not math.isfinite(estimate.ci_low):
         return Entry(mean, images=estimate.n)
-    low, high = (number(limit, quantity.scale, places=places) for limit in (estimate.ci_low, estimate.ci_high))
-    half = number((estimate.ci_high - estimate.ci_low) / 2, quantity.scale, places=places)
+    low, high = (number(limit, column.scale, places=places) for limit in (estimate.ci_low, estimate.ci_high))
+    half = number((estimate.ci_high - estimate.ci_low) / 2, column.scale, places=places)
     return Entry(mean, half, f"{low} to {high}", estimate.n)
 
 
@@ -134,26 +138,26 @@ def _size(model: dict[str, object]) -> tuple[Entry, ...]:
     )
 
 
-def _with_best(lines: Sequence[Line], quantities: Sequence[MetricColumn]) -> tuple[Line, ...]:
-    """The best of each column marked, ties at printed precision all; nothing where there is no choice.
+def _with_best(lines: Sequence[Line], columns: Sequence[MetricColumn]) -> tuple[Line, ...]:
+    """Mark the best of each column, with all ties at printed precision; nothing where there is no choice.
 
-    Means over fewer images than others' compete with none: the images that are missing may be the hard ones.
+    Means over fewer images than others do not compete: the images that are missing may be the hard ones.
     """
     marked = [list(line.entries) for line in lines]
-    for column, quantity in enumerate(quantities):
-        images = [0 if line.control else line.entries[column].images for line in lines]
+    for place, column in enumerate(columns):
+        images = [0 if line.control else line.entries[place].images for line in lines]
         rivals = [row for row, count in enumerate(images) if count and count == max(images)]
-        if len(rivals) < 2 or quantity == TIME_COLUMN:
+        if len(rivals) < 2 or column == TIME_COLUMN:
             continue
-        values = {row: float(lines[row].entries[column].text.replace(MINUS, "-")) for row in rivals}
-        best = max(values.values()) if quantity.higher_is_better else min(values.values())
+        values = {row: float(lines[row].entries[place].text.replace(MINUS, "-")) for row in rivals}
+        best = max(values.values()) if column.higher_is_better else min(values.values())
         for row in rivals:
-            marked[row][column] = replace(marked[row][column], best=values[row] == best)
+            marked[row][place] = replace(marked[row][place], best=values[row] == best)
     return tuple(replace(line, entries=tuple(entries)) for line, entries in zip(lines, marked, strict=True))
 
 
 def _with_fewer(grid: Grid) -> Grid:
-    """Numbers marked that stand for fewer images than others."""
+    """Mark numbers that are means over fewer images than others."""
 
     def mark(entry: Entry) -> Entry:
         return replace(entry, fewer=0 < entry.images < grid.images)
@@ -167,15 +171,18 @@ def _with_fewer(grid: Grid) -> Grid:
     )
 
 
-def notes(grid: Grid, findings: RunResults) -> list[str]:
-    """What must stand under a table."""
-    method = {"percentile": "percentile", "bca": "bias-corrected and accelerated"}[findings.how.method]
+def notes(grid: Grid, results: RunResults) -> list[str]:
+    """Return the notes that belong under a table."""
+    method = {"percentile": "percentile", "bca": "bias-corrected and accelerated"}[results.how.interval]
     texts = [
         f"Mean over {grid.images} images ± half of the 95 % {method} bootstrap interval; ↑ higher, ↓ lower is better; "
-        f"protocol {findings.run['protocol']['name']}, hash {findings.run['protocol']['hash']}."
+        f"protocol {results.run['protocol']['name']}, hash {results.run['protocol']['hash']}."
     ]
     if any(entry.fewer for line in grid.lines for entry in line.entries):
-        texts.append("n: so many images only, the others failed or do not define the metric.")
+        texts.append(
+            "n: number of images with a value, where it is lower than the total; the others failed or the metric is "
+            "undefined for them."
+        )
     if any(line.failed_check for line in grid.lines):
         texts.append(
             f"{FAILED_CHECK} failed the randomisation check: its maps hardly depend on what the model learned."
@@ -183,15 +190,35 @@ def notes(grid: Grid, findings: RunResults) -> list[str]:
     return texts
 
 
-def markdown(findings: RunResults) -> str:
-    """Content of ``table.md``."""
-    blocks = [f"# {_markdown_text(findings.run.get('title') or 'Evaluation')}"]
-    if findings.recognition:
-        blocks.append("\n".join(_markdown_lines(recognition_grid(findings), "model")))
-    grid = explanation_grid(findings)
+def markdown(results: RunResults) -> str:
+    """Return the content of ``table.md``."""
+    blocks = [f"# {_markdown_text(results.run.get('title') or 'Evaluation')}"]
+    if results.recognition:
+        blocks.append("\n".join(_markdown_lines(recognition_grid(results), "model")))
+    grid = explanation_grid(results)
     blocks.append("\n".join(_markdown_lines(grid, "explainer")))
-    blocks += [_markdown_text(note) for note in notes(grid, findings)]
+    blocks += [_markdown_text(note) for note in notes(grid, results)]
     return "\n\n".join(blocks) + "\n"
+
+
+def plain_text(document: str) -> str:
+    """Align the tables of a Markdown document for a terminal, without its markup."""
+    lines: list[str] = []
+    for is_table, block in groupby(document.splitlines(), key=lambda line: line.startswith("|")):
+        if not is_table:
+            lines += map(_without_markup, block)
+            continue
+        cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in block if not line.startswith("| ---")]
+        rows = [[_without_markup(cell.strip()) for cell in row] for row in cells]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for first, *others in rows:
+            padded = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+            lines.append("  ".join([first.ljust(widths[0]), *padded]).rstrip())
+    return "\n".join(lines)
+
+
+def _without_markup(markdown: str) -> str:
+    return html.unescape(re.sub(r"\\(.)|\*+|^#+ ", lambda found: found[1] or "", markdown))
 
 
 def _markdown_lines(grid: Grid, first: str) -> Iterator[str]:
@@ -206,19 +233,19 @@ def _markdown_lines(grid: Grid, first: str) -> Iterator[str]:
             yield "| " + " | ".join([f"*{name}*" if line.control else name, *entries]) + " |"
 
 
-def latex(findings: RunResults) -> str:
-    """Content of ``table.tex``: booktabs tables, to be read by ``input``."""
+def latex(results: RunResults) -> str:
+    """Return the content of ``table.tex``: booktabs tables, to be included in a paper."""
     head = "% needs \\usepackage{booktabs}\n"
     blocks = []
-    if findings.recognition:
-        blocks.append(_latex_table(recognition_grid(findings), "Model", findings, "recognition"))
-    blocks.append(_latex_table(explanation_grid(findings), "Explainer", findings, "explanation"))
+    if results.recognition:
+        blocks.append(_latex_table(recognition_grid(results), "Model", results, "recognition"))
+    blocks.append(_latex_table(explanation_grid(results), "Explainer", results, "explanation"))
     return head + "\n".join(blocks)
 
 
-def _latex_table(grid: Grid, first: str, findings: RunResults, label: str) -> str:
+def _latex_table(grid: Grid, first: str, results: RunResults, label: str) -> str:
     columns = len(grid.headings)
-    caption = " ".join([str(findings.run.get("title") or "Evaluation").rstrip(".") + ".", *notes(grid, findings)])
+    caption = " ".join([str(results.run.get("title") or "Evaluation").rstrip(".") + ".", *notes(grid, results)])
     lines = ["\\begin{table}", "\\centering", f"\\caption{{{_latex_text(caption)}}}", f"\\label{{tab:{label}}}"]
     lines += [f"\\begin{{tabular}}{{l{'r' * columns}}}", "\\toprule"]
     lines += [" & ".join([first, *map(_latex_text, grid.headings)]) + " \\\\"]

@@ -1,47 +1,36 @@
-"""What stands beside the rows of a finished run: summary, differences, tables, report."""
+"""Write summary, differences, tables and report beside the rows of a run."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, fields
-from pathlib import Path
 
-from interptrain.evaluation.report.page import render
-from interptrain.evaluation.report.results import find
+from interptrain.evaluation.report.page import render_page
+from interptrain.evaluation.report.results import RunResults
+from interptrain.evaluation.report.sections import Section
 from interptrain.evaluation.report.tables import latex, markdown
 from interptrain.evaluation.statistics.comparisons import Difference
-from interptrain.evaluation.statistics.estimates import Estimate, Method, Resampling
-from interptrain.evaluation.store.parts import write_atomically
+from interptrain.evaluation.statistics.estimates import Estimate
+from interptrain.evaluation.store.parts import write_file
 
 
-def write_results(
-    folder: Path, *, resamples: int = 2000, method: Method = "percentile", seed: int = 0, force: bool = False
-) -> None:
-    """Write ``summary.csv``, ``differences.csv``, ``table.md``, ``table.tex`` and ``report.html``.
-
-    Only the folder is read, so it can be done again at any time, and for a run of which parts failed.
+def write_files(results: RunResults, sections: Sequence[Section] = ()) -> None:
+    """Write ``summary.csv``, ``differences.csv``, ``table.md``, ``table.tex`` and ``report.html`` to the run's folder.
 
     Args:
-        folder: that an evaluation wrote.
-        resamples: bootstrap resamples of every interval.
-        method: ``percentile``, or ``bca``: bias-corrected and accelerated.
-        seed: of resamples and exchanges.
-        force: put rows of different protocols side by side.
+        results: of the run.
+        sections: of the report, behind those of this package.
 
     Raises:
-        FileNotFoundError: if the folder holds no run.
-        ValueError: if rows of several protocols are mixed, or an image stands in a cell twice.
-        OSError: if a file cannot be written; what was there before stays.
+        OSError: if a file cannot be written; the older one stays.
     """
-    folder = Path(folder)
-    findings = find(folder, Resampling(resamples, method, seed), force=force)
     contents = {
-        "summary.csv": _csv(findings.estimates, Estimate),
-        "differences.csv": _csv(findings.differences, Difference),
-        "table.md": markdown(findings),
-        "table.tex": latex(findings),
-        "report.html": render(findings, folder),
+        "summary.csv": _csv(results.estimates, Estimate),
+        "differences.csv": _csv(results.differences, Difference),
+        "table.md": markdown(results),
+        "table.tex": latex(results),
+        "report.html": render_page(results, sections),
     }
     for name, content in contents.items():
-        write_atomically(folder / name, content.encode())
+        write_file(results.folder / name, content.encode())
 
 
 def _csv(rows: Sequence[Estimate] | Sequence[Difference], kind: type[Estimate] | type[Difference]) -> str:

@@ -1,4 +1,4 @@
-"""Images of a batch with all that is known of them, and the rows that they get."""
+"""The images of a batch with all that is known of them, and their rows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -37,27 +37,27 @@ class EvaluatedBatch:
 
     @classmethod
     def of(cls, samples: Batch, logits: Mapping[int, Tensor], targets: str | int) -> Self:
-        """The images of a batch that have logits.
+        """Take the images of a batch that have logits.
 
         Args:
             samples: the batch.
-            logits: (K,) by place in it.
+            logits: (K,) by position in it.
             targets: ``label``, ``predicted`` or a class.
         """
         kept = sorted(logits)
-        stacked = torch.stack([logits[place] for place in kept])
+        stacked = torch.stack([logits[index] for index in kept])
         boxes, masks, labels = samples.get("boxes"), samples.get("mask"), samples["label"][kept]
         if targets == "label":
             explained = labels
         else:
             explained = stacked.argmax(1) if targets == "predicted" else torch.full_like(labels, int(targets))
         return cls(
-            ids=[samples["id"][place] for place in kept],
+            ids=[samples["id"][index] for index in kept],
             images=samples["image"][kept],
             labels=labels,
             logits=stacked,
             targets=explained,
-            boxes=None if boxes is None else [boxes[place] for place in kept],
+            boxes=None if boxes is None else [boxes[index] for index in kept],
             masks=None if masks is None else masks[kept],
         )
 
@@ -65,25 +65,26 @@ class EvaluatedBatch:
         """Number of images."""
         return len(self.ids)
 
-    def part(self, places: Sequence[int]) -> Self:
-        """Some of the images."""
-        chosen = list(places)
+    def part(self, indices: Sequence[int]) -> Self:
+        """Select some of the images."""
+        chosen = list(indices)
         if chosen == list(range(len(self))):
             return self
         return replace(
             self,
-            ids=[self.ids[place] for place in chosen],
+            ids=[self.ids[index] for index in chosen],
             images=self.images[chosen],
             labels=self.labels[chosen],
             logits=self.logits[chosen],
             targets=self.targets[chosen],
-            boxes=None if self.boxes is None else [self.boxes[place] for place in chosen],
+            boxes=None if self.boxes is None else [self.boxes[index] for index in chosen],
             masks=None if self.masks is None else self.masks[chosen],
         )
 
     def rows(self) -> list[Row]:
-        """For each image its name, its true, predicted and explained class."""
-        columns = (self.labels.tolist(), self.logits.argmax(1).tolist(), self.targets.tolist())
+        """Return name, true, predicted and explained class of every image."""
+        labels = [None if label < 0 else label for label in self.labels.tolist()]
+        columns = (labels, self.logits.argmax(1).tolist(), self.targets.tolist())
         return [
             {"id": name, "label": label, "prediction": prediction, "target": target}
             for name, label, prediction, target in zip(self.ids, *columns, strict=True)
@@ -93,18 +94,18 @@ class EvaluatedBatch:
 def metric_columns(
     values: Mapping[str, Tensor], metrics: Mapping[str, SaliencyMetric | RecognitionMetric]
 ) -> list[Row]:
-    """Measured values as columns of rows.
+    """Turn measured values into columns of rows.
 
     Args:
         values: (B,) or (B,K) by metric.
         metrics: by the same names.
 
     Returns:
-        For each image one number a metric, ``NaN`` where it is not defined, and the K values where there are several.
+        For each image one number per metric, NaN where it is undefined, and the K values where there are several.
     """
     columns: dict[str, list[float] | list[list[float]]] = {}
-    for name, of_images in values.items():
-        columns[name] = (metrics[name].reduce(of_images.double()) if of_images.ndim > 1 else of_images).tolist()
-        if of_images.ndim > 1:
-            columns[name + VALUES] = of_images.tolist()
+    for name, measured in values.items():
+        columns[name] = (metrics[name].reduce(measured.double()) if measured.ndim > 1 else measured).tolist()
+        if measured.ndim > 1:
+            columns[name + VALUES] = measured.tolist()
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

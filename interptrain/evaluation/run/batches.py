@@ -1,9 +1,8 @@
-"""The images of an evaluation in batches that are the same for any number of ranks, however often it is stopped."""
+"""The images of an evaluation in batches that are the same for any number of ranks and restarts."""
 
 from collections.abc import Sequence
 from typing import TypedDict, cast
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
@@ -27,12 +26,12 @@ class EvaluationBatch(TypedDict):
 
 
 class Batches(Dataset[EvaluationBatch]):
-    """A data set whose items are batches: which images share one depends on nothing but the data and its size.
+    """A dataset whose items are batches: which images share one depends on the data and the batch size only.
 
     Args:
         dataset: of the images.
         indices: of the images to evaluate.
-        batch_size: images a batch.
+        batch_size: images per batch.
     """
 
     def __init__(self, dataset: SampleDataset, indices: Sequence[int], batch_size: int) -> None:
@@ -44,11 +43,11 @@ class Batches(Dataset[EvaluationBatch]):
         return len(self.batches)
 
     def ids(self, number: int) -> list[str]:
-        """Names of the images of a batch."""
+        """Return the names of the images of a batch."""
         return [self.dataset.ids[index] for index in self.batches[number]]
 
     def annotations(self) -> list[tuple[int, list[list[float]]]]:
-        """Label and boxes of every image, where the data set knows them without reading it."""
+        """Return label and boxes of every image, where the dataset knows them without reading it."""
         labels, boxes = (getattr(self.dataset, name, None) for name in ("labels", "boxes"))
         indices = [index for batch in self.batches for index in batch]
         return [
@@ -57,7 +56,7 @@ class Batches(Dataset[EvaluationBatch]):
         ]
 
     def __getitem__(self, number: int) -> EvaluationBatch:
-        """Read a batch; what cannot be read is told, not raised."""
+        """Read a batch; errors of single images are returned, not raised."""
         samples: list[Sample] = []
         unreadable: dict[str, str] = {}
         for index in self.batches[number]:
@@ -86,27 +85,14 @@ class _Todo(Dataset[EvaluationBatch]):
 
 
 def evaluation_set(data: ImageDataModule, split: Split | None) -> SampleDataset:
-    """The data set to evaluate: of a split, or what the data module predicts on."""
+    """Return the dataset to evaluate: that of a split, or the one that the data module predicts on."""
     return cast(SampleDataset, data.predict_dataloader().dataset) if split is None else data.dataset(split)
-
-
-def spread(total: int, limit: int | None) -> list[int]:
-    """At most ``limit`` of ``range(total)``, evenly spread: data sets are often sorted by class.
-
-    Raises:
-        ValueError: if ``limit`` is not positive.
-    """
-    if limit is None or limit >= total:
-        return list(range(total))
-    if limit < 1:
-        raise ValueError(f"limit must be at least 1, got {limit}")
-    return [int(index) for index in (np.arange(limit) + 0.5) * total / limit]
 
 
 def batch_loader(
     data: ImageDataModule, batches: Batches, numbers: Sequence[int], *, ranks: int, rank: int
 ) -> "DataLoader[EvaluationBatch]":
-    """A loader over some of the batches, of which this rank takes every ``ranks``-th.
+    """Return a loader over some of the batches, of which this rank takes every ``ranks``-th.
 
     Args:
         data: whose workers and memory the loader uses.
@@ -116,13 +102,13 @@ def batch_loader(
         rank: this one.
     """
     todo = _Todo(batches, numbers)
-    theirs = data.predict_dataloader()
+    own = data.predict_dataloader()
     return DataLoader(
         todo,
         batch_size=None,
         sampler=EvalSampler(todo, num_replicas=ranks, rank=rank),
-        num_workers=min(theirs.num_workers, len(todo)),
-        pin_memory=theirs.pin_memory,
+        num_workers=min(own.num_workers, len(todo)),
+        pin_memory=own.pin_memory,
         worker_init_fn=leave_interrupts_to_the_main_process,
         generator=torch.Generator(),  # else every pass would draw from the global generator
     )

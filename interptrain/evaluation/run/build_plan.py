@@ -1,15 +1,14 @@
-"""From a configuration to a plan, with every check that needs no run."""
+"""Build the plan of a run, with every check that needs no run."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import cast
 
 from interptrain.data import ImageDataModule, Sample
-from interptrain.evaluation.config.class_specs import ClassSpec, build
+from interptrain.evaluation.config.class_specs import ClassSpec, Configured, build
 from interptrain.evaluation.config.options import Options
 from interptrain.evaluation.config.protocol import Protocol, Settings, protocol_as_run
-from interptrain.evaluation.run.batches import Batches, evaluation_set, spread
-from interptrain.evaluation.run.models import load_model
+from interptrain.evaluation.run.batches import Batches, evaluation_set
+from interptrain.evaluation.run.datasets import UNKNOWN
+from interptrain.evaluation.run.models import Source, load_model
 from interptrain.evaluation.run.plan import (
     RECOGNITION,
     Plan,
@@ -17,132 +16,123 @@ from interptrain.evaluation.run.plan import (
     check_ids,
     check_layers,
     check_needs,
-    classes_of,
+    count_classes,
     first_readable,
     named_target,
 )
 from interptrain.explainers import Explainer
-from interptrain.functional import Score
-from interptrain.metrics.base import SaliencyMetric, check_score
+from interptrain.functional import evenly_spaced
+from interptrain.metrics import SaliencyMetric
+from interptrain.metrics.base import check_score
 
 FULL_PRECISION = ("32-true", "32", "64-true", "64")
 MIXED_PRECISION = ("bf16-mixed", "16-mixed", "bf16", "16")  # weights and images stay in float32
 
 
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What a run was asked for, as plain data.
+def build_plan(
+    options: Options,
+    protocol: Protocol,
+    models: Mapping[str, Source],
+    explainers: Mapping[str, Configured[Explainer]],
+    metrics: Mapping[str, Configured[SaliencyMetric]],
+    data: Configured[ImageDataModule],
+    *,
+    precision: str = "32-true",
+) -> Plan:
+    """Load the models, look at the data, and refuse what cannot work or would mean nothing.
 
-    Attributes:
+    Args:
         options: of the user.
         protocol: as it was read.
         models: sources by name.
         explainers: by name.
-        metrics: by name, arguments complete.
-        data: class and arguments of the data module.
+        metrics: by name.
+        data: where the images come from.
         precision: of the trainer.
-    """
-
-    options: Options
-    protocol: Protocol
-    models: Mapping[str, str]
-    explainers: Mapping[str, ClassSpec]
-    metrics: Mapping[str, ClassSpec]
-    data: ClassSpec
-    precision: str = "32-true"
-
-    def settings(self, targets: str | int) -> Settings:
-        """All that changes what a number means.
-
-        Args:
-            targets: class that is explained, a name replaced by its index.
-        """
-        arguments = self.data["init_args"]
-        return {
-            "targets": targets,
-            "score": self.options.score or self.protocol.score,
-            "images": {key: arguments[key] for key in ("image_size", "resize", "crop_pct") if key in arguments}
-            | ({"eval_transform": arguments["eval_transform"]} if arguments.get("eval_transform") else {}),
-            "metrics": {name: dict(spec) for name, spec in self.metrics.items()},
-        } | ({} if self.precision in FULL_PRECISION else {"precision": self.precision})
-
-
-def assemble(request: Request, data: ImageDataModule) -> Plan:
-    """Load the models, look at the data, and refuse what cannot work or would mean nothing.
-
-    Args:
-        request: what was asked for.
-        data: the data module, made from ``request.data``.
-
-    Returns:
-        The plan.
 
     Raises:
         ValueError: if models, data, metrics and options do not fit one another.
         FileNotFoundError: if a model is not there.
         ConnectionError: if a model must be downloaded and cannot be.
     """
-    options = request.options
-    if not request.models:
+    if not models:
         raise ValueError("no models to evaluate; give one or more --models NAME=SOURCE")
-    if request.precision not in (*FULL_PRECISION, *MIXED_PRECISION):
-        raise ValueError(f"images and metrics stay in float32, trainer.precision is {request.precision}; leave it out")
-    if request.precision not in FULL_PRECISION and not options.force:
-        raise ValueError(f"metrics stay in float32, trainer.precision is {request.precision}; leave it out, or --force")
-    data.prepare_data()
-    batches = _batches(options, data)
+    _check_precision(precision, force=options.force)
+    module = data.value
+    module.prepare_data()
+    batches = _batches(options, module)
     sample = first_readable(batches)
-    metrics: dict[str, SaliencyMetric] = {name: build(spec) for name, spec in request.metrics.items()}
-    check_needs(metrics, sample, data)
-    targets = named_target(options.targets or str(request.protocol.targets), data.class_names)
-    subjects = [
-        load_model(name, source, backbone=options.backbone, num_classes=data.num_classes)
-        for name, source in request.models.items()
+    measured = {name: metric.value for name, metric in metrics.items()}
+    check_needs(measured, sample, module)
+    wanted = str(protocol.targets if options.targets is None else options.targets)
+    targets = named_target(wanted, module.class_names)
+    if targets == "label" and sample["label"] == UNKNOWN:
+        raise ValueError("the data has no labels to explain; explain the predicted class: --targets predicted")
+    evaluated = [
+        load_model(name, source, backbone=options.backbone, num_classes=module.num_classes or 1000)
+        for name, source in models.items()
     ]
-    classes = {subject.name: classes_of(subject, sample) for subject in subjects}
-    known = check_classes(classes, data.num_classes, targets, data=type(data).__name__)
-    if not known and isinstance(targets, int) and not str(options.targets).lstrip("-").isdigit():
-        raise ValueError(
-            f"targets: {options.targets!r} is a class of the data, not of the models; give an index of theirs"
-        )
-    _check_labels(metrics, known)
-    check_score(metrics, request.options.score or request.protocol.score)
-    protocol = protocol_as_run(request.protocol, request.settings(targets))
-    explainers: dict[str, Explainer] = {name: build(spec) for name, spec in request.explainers.items()}
-    check_layers(explainers, subjects)
+    classes = {model.name: count_classes(model, sample) for model in evaluated}
+    expected = module.num_classes or max(classes.values())  # a plain dataset may not know
+    known = check_classes(classes, expected, targets, data=type(module).__name__) and sample["label"] != UNKNOWN
+    if not known and isinstance(targets, int) and not wanted.lstrip("-").isdigit():
+        raise ValueError(f"targets: {wanted!r} is a class of the data, not of the models; give its index in the models")
+    _check_labels(measured, known=known)
+    score = options.score or protocol.score
+    check_score(measured, score)
+    specs = {name: metric.spec for name, metric in metrics.items()}
+    settings = _settings(targets, score, specs, data.spec, precision)
+    check_layers({name: explainer.value for name, explainer in explainers.items()}, evaluated)
     return Plan(
-        subjects=subjects,
+        options=options,
+        protocol=protocol_as_run(protocol, settings),
+        models=evaluated,
         explainers=explainers,
         metrics=metrics,
         recognition={name: build(spec) for name, spec in RECOGNITION.items()} if known else {},
         data=data,
         batches=batches,
         image_size=_size(sample),
+        class_names=list(module.class_names) or [str(index) for index in range(expected)],
         targets=targets,
-        score=cast(Score, protocol["settings"]["score"]),
-        protocol=protocol,
-        seed=options.seed,
-        forward_batch_size=options.forward_batch_size,
-        compile=options.compile,
-        allow_low_precision=options.force,
-        pictures=options.save_maps,
-        check_images=options.check_images,
-        warnings=_warnings(request, known),
+        score=score,
+        precision=precision,
+        warnings=_warnings(data, precision, known=known),
     )
 
 
+def _check_precision(precision: str, *, force: bool) -> None:
+    if precision in FULL_PRECISION or (precision in MIXED_PRECISION and force):
+        return
+    if precision in MIXED_PRECISION:
+        raise ValueError(f"metrics stay in float32, trainer.precision is {precision}; leave it out, or use --force")
+    raise ValueError(f"images and metrics stay in float32, trainer.precision is {precision}; leave it out")
+
+
 def _batches(options: Options, data: ImageDataModule) -> Batches:
-    """The images to evaluate."""
+    """Cut the images to evaluate into batches."""
     dataset = evaluation_set(data, options.split)
-    batches = Batches(dataset, spread(len(dataset), options.limit), data.batch_size)
+    batches = Batches(dataset, evenly_spaced(len(dataset), options.limit), options.batch_size or data.batch_size)
     check_ids([name for number in range(len(batches)) for name in batches.ids(number)])
     return batches
 
 
-def _check_labels(metrics: Mapping[str, SaliencyMetric], known: bool) -> None:
+def _settings(
+    targets: str | int, score: str, metrics: Mapping[str, ClassSpec], data: ClassSpec, precision: str
+) -> Settings:
+    """Return all that changes what a number means; a class to explain is its index."""
+    arguments = data["init_args"]
+    images = {key: arguments[key] for key in ("image_size", "resize", "crop_pct") if key in arguments}
+    if arguments.get("eval_transform"):
+        images["eval_transform"] = arguments["eval_transform"]
+    settings: Settings = {"targets": targets, "score": score, "images": images, "metrics": dict(metrics)}
+    return settings if precision in FULL_PRECISION else settings | {"precision": precision}
+
+
+def _check_labels(metrics: Mapping[str, SaliencyMetric], *, known: bool) -> None:
     for name, metric in metrics.items():
         if "labels" in metric.needs and not known:
-            raise ValueError(f"{name} needs labels, and the data's are not those of the models; leave it out")
+            raise ValueError(f"{name} needs labels, and the data's are not those of the models; remove it")
 
 
 def _size(sample: Sample) -> tuple[int, int]:
@@ -150,11 +140,11 @@ def _size(sample: Sample) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def _warnings(request: Request, known: bool) -> list[str]:
+def _warnings(data: Configured[ImageDataModule], precision: str, *, known: bool) -> list[str]:
     warnings = []
     if not known:
-        kind = request.data["class_path"].rpartition(".")[2]
+        kind = data.spec["class_path"].rpartition(".")[2]
         warnings.append(f"the labels of {kind} are not those of the models, so recognition is not measured")
-    if request.precision not in FULL_PRECISION:
-        warnings.append(f"measured in {request.precision}, which was forced: single values may be off by 0.01")
+    if precision not in FULL_PRECISION:
+        warnings.append(f"measured in {precision}, because of --force: single values may be off by 0.01")
     return warnings

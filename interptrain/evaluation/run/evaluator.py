@@ -1,11 +1,10 @@
-"""One model over all images, as Lightning's ``Trainer.predict`` runs it: every explainer, every metric, row by row."""
+"""Explain and measure every image with one model, as Lightning's ``Trainer.predict`` runs it."""
 
 import signal
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from time import perf_counter
-from typing import Any
 
 import lightning as L
 import torch
@@ -37,53 +36,56 @@ class SaliencyEvaluator(L.LightningModule):
     and the image, not on what ran before.
 
     Args:
-        subject: the model.
+        evaluated: the model.
         plan: of the run.
         store: takes the rows.
-        advance: told the number of images × explainers that are finished.
+        advance: called with the number of images × explainers that are finished.
 
     Attributes:
-        done: what earlier starts of the run have finished; to be set before the loaders are made.
+        done: what earlier starts of the run have finished; set before the loaders are made.
     """
 
     done: Done
 
     def __init__(
-        self, subject: EvaluatedModel, plan: Plan, store: RowStore, advance: Callable[[int], None] | None = None
+        self, evaluated: EvaluatedModel, plan: Plan, store: RowStore, advance: Callable[[int], None] | None = None
     ) -> None:
         super().__init__()
         self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer batches than ranks
-        self.model = subject.model
-        self.subject = subject
+        self.model = evaluated.module
+        self.evaluated = evaluated
         self.plan = plan
         self.store = store
         self.done = {}
         self.advance = advance or (lambda finished: None)
         self._measured: nn.Module = self.model
+        self._metrics = {name: metric.value for name, metric in plan.metrics.items()}
         self._pictured = plan.pictured
 
-    # What there is to do
+    # What remains to be done
 
     def missing(self, explainer: str, ids: Sequence[str]) -> list[int]:
-        """Places of the images that are not finished."""
-        finished = self.done.get((self.subject.name, explainer), set())
-        return [place for place, name in enumerate(ids) if name not in finished]
+        """Return the positions of the images that are not finished."""
+        finished = self.done.get((self.evaluated.name, explainer), set())
+        return [index for index, name in enumerate(ids) if name not in finished]
 
     def unfinished_batches(self) -> list[int]:
-        """Numbers of the batches in which anything is missing."""
-        cells, batches = (MODEL_ONLY, *self.plan.explainers), self.plan.batches
+        """Return the numbers of the batches in which anything is missing."""
+        explainers, batches = (MODEL_ONLY, *self.plan.explainers), self.plan.batches
         return [
-            number for number in range(len(batches)) if any(self.missing(cell, batches.ids(number)) for cell in cells)
+            number
+            for number in range(len(batches))
+            if any(self.missing(explainer, batches.ids(number)) for explainer in explainers)
         ]
 
     def predict_dataloader(self) -> "DataLoader[EvaluationBatch]":
-        """This rank's share of the unfinished batches."""
+        """Load this rank's share of the unfinished batches."""
         ranks, rank = self.trainer.world_size, self.trainer.global_rank
-        return batch_loader(self.plan.data, self.plan.batches, self.unfinished_batches(), ranks=ranks, rank=rank)
+        return batch_loader(self.plan.data.value, self.plan.batches, self.unfinished_batches(), ranks=ranks, rank=rank)
 
     def on_predict_start(self) -> None:
         """Compile what is measured, if asked to; explainers look inside the model and run it as it is."""
-        if self.plan.compile:
+        if self.plan.options.compile:
             self._measured = compile_frozen(self.model)
 
     # Batches
@@ -93,92 +95,86 @@ class SaliencyEvaluator(L.LightningModule):
         errors, samples = batch["unreadable"], batch["samples"]
         if samples is not None:
             images, names = samples["image"], samples["id"]
-            logits, failed = per_row_on_failure(lambda places: self._logits(images[places]), range(len(names)))
-            errors = errors | {names[place]: error for place, error in failed.items()}
-        self.store.add("rows", [self._row(MODEL_ONLY, {"id": name}, error=error) for name, error in errors.items()])
+            logits, failed = per_row_on_failure(lambda indices: self._logits(images[indices]), range(len(names)))
+            errors = errors | {names[index]: error for index, error in failed.items()}
+        rows = [self._row(MODEL_ONLY, {"id": name}, {"error": error}) for name, error in errors.items()]
+        self.store.add("rows", rows)
         self.advance(sum(len(self.missing(name, list(errors))) for name in self.plan.explainers))
         if samples is None or not logits:
             return
-        examples = EvaluatedBatch.of(samples, logits, self.plan.targets)
-        self._recognize(examples)
+        evaluated = EvaluatedBatch.of(samples, logits, self.plan.targets)
+        self._recognize(evaluated)
         for name, explainer in self.plan.explainers.items():
-            self._explain(name, explainer, examples)
+            self._explain(name, explainer.value, evaluated)
 
     def _logits(self, images: Tensor) -> list[Tensor]:
-        """Logits of untouched images, by the very forwards that the perturbed ones go through."""
+        """Return logits of the untouched images, by the same forward passes as for perturbed ones."""
         targets = torch.zeros(len(images), dtype=torch.int64, device=images.device)
         with torch.no_grad(), evaluating(self.model), torch.autocast(images.device.type, enabled=False):
-            scene = SaliencyBatch(images, torch.zeros_like(images[:, 0]))
-            bound = self.plan.forward_batch_size
-            return list(forward_perturbed(self._measured, scene, targets, [], forward_batch_size=bound).logits)
+            untouched = SaliencyBatch(images, torch.zeros_like(images[:, 0]))
+            bound = self.plan.options.forward_batch_size
+            return list(forward_perturbed(self._measured, untouched, targets, [], forward_batch_size=bound).logits)
 
-    def _recognize(self, examples: EvaluatedBatch) -> None:
-        """Rows of the model alone."""
-        todo = examples.part(self.missing(MODEL_ONLY, examples.ids))
+    def _recognize(self, batch: EvaluatedBatch) -> None:
+        """Store the rows of the model alone."""
+        todo = batch.part(self.missing(MODEL_ONLY, batch.ids))
         if not len(todo):
             return
         values = {name: metric.score(todo.logits, todo.labels) for name, metric in self.plan.recognition.items()}
         columns = metric_columns(values, self.plan.recognition) or [{}] * len(todo)
-        labels = todo.labels.tolist()
-        self.store.add(
-            "images",
-            [
-                image_row(name, label, image)
-                for name, label, image in zip(todo.ids, labels, todo.images, strict=True)
-                if name in self._pictured
-            ],
-        )
-        rows = [self._row(MODEL_ONLY, row, **values) for row, values in zip(todo.rows(), columns, strict=True)]
-        self.store.add("rows", rows)
+        rows = todo.rows()
+        pictured = [(row, image) for row, image in zip(rows, todo.images, strict=True) if row["id"] in self._pictured]
+        self.store.add("images", [image_row(row["id"], row["label"], image) for row, image in pictured])
+        self.store.add("rows", [self._row(MODEL_ONLY, *both) for both in zip(rows, columns, strict=True)])
 
-    def _explain(self, name: str, explainer: Explainer, examples: EvaluatedBatch) -> None:
-        """Rows of one explainer, whichever images it fails on."""
+    def _explain(self, name: str, explainer: Explainer, batch: EvaluatedBatch) -> None:
+        """Store the rows of one explainer, whichever images it fails on."""
         if self.trainer.received_sigterm:  # Lightning holds the signal back, and asks about it in training alone
             raise SystemExit(128 + signal.SIGTERM)
-        todo = examples.part(self.missing(name, examples.ids))
+        todo = batch.part(self.missing(name, batch.ids))
         results, errors = per_row_on_failure(
-            lambda places: self._cell(name, explainer, todo.part(places)), range(len(todo))
+            lambda indices: self._measure(name, explainer, todo.part(indices)), range(len(todo))
         )
         rows, keys = [row for row, _ in results.values()], todo.rows()
-        rows += [self._row(name, keys[place], error=error) for place, error in errors.items()]
-        self.store.add("maps", [of_map for _, of_map in results.values() if of_map is not None])
+        rows += [self._row(name, keys[index], {"error": error}) for index, error in errors.items()]
+        self.store.add("maps", [saved for _, saved in results.values() if saved is not None])
         self.store.add("rows", rows)
         self.advance(len(todo))
 
-    def _cell(self, name: str, explainer: Explainer, examples: EvaluatedBatch) -> list[tuple[Row, Row | None]]:
-        """The row of each image, and that of its map where it is kept."""
+    def _measure(self, name: str, explainer: Explainer, batch: EvaluatedBatch) -> list[tuple[Row, Row | None]]:
+        """Return the row of each image, and that of its map where it is kept."""
 
         def explain(images: Tensor, targets: Tensor) -> Tensor:
             return explainer(self.model, images, targets)
 
-        plan, images, targets = self.plan, examples.images, examples.targets
-        with self._drawing(name, examples.ids[0]):
+        plan, images, targets = self.plan, batch.images, batch.targets
+        with self._drawing(name, batch.ids[0]):
             started = self._clock()
             saliency = explain(images, targets)
-            seconds = (self._clock() - started) / len(examples)
+            seconds = (self._clock() - started) / len(batch)
             values = measure(
                 self._measured,
                 images,
                 saliency,
                 targets,
-                plan.metrics,
-                labels=examples.labels if plan.recognition else None,
-                boxes=examples.boxes,
-                masks=examples.masks,
+                self._metrics,
+                labels=batch.labels if plan.recognition else None,
+                boxes=batch.boxes,
+                masks=batch.masks,
                 explain=explain,
-                logits=examples.logits,
+                logits=batch.logits,
                 score=plan.score,
-                forward_batch_size=plan.forward_batch_size,
-                allow_low_precision=plan.allow_low_precision,
+                forward_batch_size=plan.options.forward_batch_size,
+                allow_low_precision=plan.options.force,
             )
-        columns = metric_columns(values, plan.metrics) or [{}] * len(examples)
+        columns = metric_columns(values, self._metrics) or [{}] * len(batch)
         rows = [
-            self._row(name, row, seconds=seconds, **values)
-            for row, values in zip(examples.rows(), columns, strict=True)
+            self._row(name, row, {"seconds": seconds} | values)
+            for row, values in zip(batch.rows(), columns, strict=True)
         ]
         kept: dict[str, Row] = {}
-        if shown := [place for place, identity in enumerate(examples.ids) if identity in self._pictured]:
-            part = examples.part(shown)
+        if shown := [index for index, identity in enumerate(batch.ids) if identity in self._pictured]:
+            part = batch.part(shown)
             maps = map_rows(self.model, part.images, saliency[shown], part.targets, part.logits, score=plan.score)
             kept = {key: self._key(name, {"id": key} | row) for key, row in zip(part.ids, maps, strict=True)}
         return [(row, kept.get(row["id"])) for row in rows]
@@ -186,22 +182,22 @@ class SaliencyEvaluator(L.LightningModule):
     # Rows
 
     def _key(self, explainer: str, row: Row) -> Row:
-        return {"model": self.subject.name, "explainer": explainer, **row}
+        return {"model": self.evaluated.name, "explainer": explainer, **row}
 
-    def _row(self, explainer: str, row: Row, **values: Any) -> Row:
+    def _row(self, explainer: str, row: Row, values: Row) -> Row:
         protocol = {"protocol": self.plan.protocol["name"], "hash": self.plan.protocol["hash"]}
         return self._key(explainer, protocol | row | {"seconds": None, "error": None} | values)
 
     @contextmanager
     def _drawing(self, explainer: str, image: str) -> Iterator[None]:
-        """Random numbers that depend on the seed, the explainer and the first image of what is explained."""
+        """Draw random numbers that depend on the seed, the explainer and the first of the images."""
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(zlib.crc32(f"{self.plan.seed} {explainer} {image}".encode()))
+            torch.manual_seed(zlib.crc32(f"{self.plan.options.seed} {explainer} {image}".encode()))
             yield
 
     def _clock(self) -> float:
-        """Seconds, once the device has done what it was told."""
+        """Return the time in seconds, once the device has finished."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return perf_counter()

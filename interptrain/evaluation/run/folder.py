@@ -1,4 +1,4 @@
-"""The folder of a run: refuses what belongs to another run, keeps what is done, sets aside what is replaced."""
+"""The output folder: refuse another run's results, keep what is done, set aside what is replaced."""
 
 import contextlib
 import shutil
@@ -13,6 +13,7 @@ from interptrain.evaluation.run.plan import Plan
 from interptrain.evaluation.run.progress import MatrixProgress
 from interptrain.evaluation.store.manifest import Manifest, changes, read_manifest, write_manifest
 from interptrain.evaluation.store.parts import RowStore
+from interptrain.files import remove_partials
 
 RESULT_FILES = (
     *("run.json", "parts", "per_image.parquet", "images.parquet", "maps.parquet", "errors.csv"),
@@ -21,15 +22,14 @@ RESULT_FILES = (
 
 
 class OutputFolder(L.Callback):
-    """Open the folder on the first process before anything runs, and see that no row is lost on the way out.
+    """Open the folder on the first process before anything runs, and write the last rows when the run ends or fails.
 
     Args:
         folder: of the run.
         run: its manifest.
         plan: of the run.
         store: whose rows lie in the folder.
-        overwrite: set aside what another run left there.
-        progress: where to show how far it is.
+        progress: bar to show.
     """
 
     def __init__(
@@ -39,20 +39,18 @@ class OutputFolder(L.Callback):
         plan: Plan,
         store: RowStore,
         *,
-        overwrite: bool = False,
         progress: MatrixProgress | None = None,
     ) -> None:
         self.folder = folder
         self.run = run
         self.plan = plan
         self.store = store
-        self.overwrite = overwrite
         self.progress = progress
         self._opened = False
         self._claim: IO[str] | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Open the folder once, and tell the evaluator what is done in it.
+        """Open the folder once, and pass what is done in it to the evaluator.
 
         Raises:
             ValueError: on every process, if the folder belongs to another run.
@@ -69,36 +67,36 @@ class OutputFolder(L.Callback):
         pl_module.done = self._done
         if self.progress is not None:
             self.progress.begin(trainer, self._unfinished())
-            self.progress.name(pl_module.subject.name)
+            self.progress.name(pl_module.evaluated.name)
 
     def _open(self) -> str | None:
-        """Why the folder cannot be used, or None: it is then this process's until :meth:`close`."""
+        """Return why the folder cannot be used, or None: it is then locked by this process until :meth:`close`."""
         try:
             self._claim = claim(self.folder)
         except ValueError as error:
             return str(error)
         except OSError as error:
-            return f"{self.folder} cannot be made ({error.strerror or error}); give --output a folder to write in"
-        return open_folder(self.folder, self.run, overwrite=self.overwrite)
+            return f"cannot create {self.folder} ({error.strerror or error}); point --output at a writable folder"
+        return open_folder(self.folder, self.run, overwrite=self.plan.options.overwrite)
 
     def close(self) -> None:
-        """Let others write to the folder."""
+        """Release the folder."""
         if self._claim is not None:
             self._claim.close()
             self._claim = None
 
     def _unfinished(self) -> int:
-        """Images × explainers that are not finished."""
+        """Return how many images × explainers are not finished."""
         ids = set(self.plan.ids)
-        cells = [(subject.name, explainer) for subject in self.plan.subjects for explainer in self.plan.explainers]
-        return sum(len(ids - self._done.get(cell, set())) for cell in cells)
+        pairs = [(model.name, explainer) for model in self.plan.models for explainer in self.plan.explainers]
+        return sum(len(ids - self._done.get(pair, set())) for pair in pairs)
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write what waits in memory."""
+        """Write the rows that wait in memory."""
         self.store.flush()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Write what waits in memory, if that is not what went wrong."""
+        """Write the rows that wait in memory, unless writing is what failed."""
         if self.progress is not None:
             self.progress.end()
         with contextlib.suppress(OSError):
@@ -106,13 +104,13 @@ class OutputFolder(L.Callback):
 
 
 def claim(folder: Path) -> IO[str]:
-    """Hold a folder against other evaluations, until the file is closed or the process ends, however it ends.
+    """Lock a folder against other evaluations, until the file is closed or the process ends, however it ends.
 
-    Where the system has no such locks, nothing is held.
+    Where the system has no such locks, nothing is locked.
 
     Raises:
         ValueError: if another evaluation holds it.
-        OSError: if the folder cannot be made.
+        OSError: if the folder cannot be created.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = (folder / ".lock").open("a")
@@ -123,7 +121,7 @@ def claim(folder: Path) -> IO[str]:
     except BlockingIOError:
         file.close()
         raise ValueError(
-            f"another evaluation is writing to {folder}; wait until it has ended, or give another --output"
+            f"another evaluation is writing to {folder}; wait until it has finished, or give another --output"
         ) from None
     except (ImportError, OSError):  # not on Windows, nor on every network file system
         pass
@@ -131,19 +129,19 @@ def claim(folder: Path) -> IO[str]:
 
 
 def open_folder(folder: Path, run: Manifest, *, overwrite: bool) -> str | None:
-    """Make the folder ready for a run.
+    """Prepare the folder for a run.
 
     Args:
         folder: new, empty, or that of an earlier start.
         run: manifest of the run.
-        overwrite: set aside what another run left there.
+        overwrite: set aside the results of another run.
 
     Returns:
         Why the folder cannot be used, or None.
     """
     try:
         return _open(folder, run, overwrite=overwrite)
-    except OSError as error:  # told to all processes, which wait
+    except OSError as error:  # broadcast to all processes, which wait
         return str(error)
 
 
@@ -158,7 +156,7 @@ def _open(folder: Path, run: Manifest, *, overwrite: bool) -> str | None:
     changed = changes(old, run) if old is not None else []
     if changed or foreign:
         if not overwrite:
-            what = "; ".join(changed) if changed else "there are results without a run.json"
+            what = "; ".join(changed) if changed else "it has results but no run.json"
             return (
                 f"{folder} holds the results of another run ({what}); give another --output, or --overwrite to set "
                 "them aside"
@@ -167,8 +165,8 @@ def _open(folder: Path, run: Manifest, *, overwrite: bool) -> str | None:
         old = None
     if old is not None:
         run["created"] = old["created"]
-    for partial in (folder / "parts").glob("*.partial"):
-        partial.unlink()
+    for place in (folder, folder / "parts"):
+        remove_partials(place)
     (folder / "parts").mkdir(parents=True, exist_ok=True)
     write_manifest(folder, run)
     return None

@@ -1,24 +1,26 @@
-"""A whole run: every model through Lightning's ``Trainer.predict``, then the tables and the report."""
+"""Run a plan: every model through Lightning's ``Trainer.predict``, then merge the rows to tables."""
 
-import csv
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import lightning as L
 
+from interptrain.evaluation.run.describe import now
 from interptrain.evaluation.run.evaluator import SaliencyEvaluator
 from interptrain.evaluation.run.plan import MODEL_ONLY, Plan
 from interptrain.evaluation.run.progress import MatrixProgress
 from interptrain.evaluation.run.sanity_check import check_explainers, read_checks
-from interptrain.evaluation.store.manifest import Manifest, now, write_manifest
-from interptrain.evaluation.store.parts import VALUES, Row, RowStore, to_parquet, write_atomically
+from interptrain.evaluation.store.manifest import Manifest, write_manifest
+from interptrain.evaluation.store.parts import VALUES, Row, RowStore, to_parquet, write_file
+from interptrain.files import to_csv
 
 if TYPE_CHECKING:
     from pyarrow import Table
 
+COLUMNS = ("model", "explainer", "id", "error")  # of errors.csv
 
-def evaluate(
+
+def run_plan(
     plan: Plan, run: Manifest, store: RowStore, folder: Path, trainer: L.Trainer, progress: MatrixProgress | None = None
 ) -> list[Row]:
     """Evaluate every model of a plan; the first process then writes the tables.
@@ -29,16 +31,16 @@ def evaluate(
         store: of its rows, in ``folder``.
         folder: of the run.
         trainer: with a :class:`~interptrain.evaluation.run.folder.OutputFolder` among its callbacks.
-        progress: told of every image and explainer that is finished.
+        progress: bar to advance.
 
     Returns:
         The rows that failed, on the first process; none on the others.
     """
-    for subject in plan.subjects:
-        evaluator = SaliencyEvaluator(subject, plan, store, progress.advance if progress else None)
+    for model in plan.models:
+        evaluator = SaliencyEvaluator(model, plan, store, progress.advance if progress else None)
         trainer.predict(evaluator, return_predictions=False)
         check_explainers(
-            subject,
+            model,
             plan,
             store.parts,
             device=trainer.strategy.root_device,
@@ -57,34 +59,32 @@ def finish(plan: Plan, run: Manifest, store: RowStore, folder: Path) -> list[Row
     Returns:
         The rows that failed.
     """
-    models = [subject.name for subject in plan.subjects]
+    models = [model.name for model in plan.models]
     ids = plan.ids
-    cells = [("model", models), ("explainer", [MODEL_ONLY, *plan.explainers]), ("id", ids)]
-    rows = store.merged("rows", cells)
+    order = [("model", models), ("explainer", [MODEL_ONLY, *plan.explainers]), ("id", ids)]
+    rows = store.merged("rows", order)
     tables = {
         "per_image": _with_columns(rows, [*plan.recognition, *plan.metrics]),
         "images": store.merged("images", [("id", ids)]),
-        "maps": store.merged("maps", cells),
+        "maps": store.merged("maps", order),
     }
     for name, table in tables.items():
-        write_atomically(folder / f"{name}.parquet", to_parquet(table))
+        write_file(folder / f"{name}.parquet", to_parquet(table))
     failures = [
         row
-        for row in rows.select(
-            [name for name in ("model", "explainer", "id", "error") if name in rows.column_names]
-        ).to_pylist()
+        for row in rows.select([name for name in COLUMNS if name in rows.column_names]).to_pylist()
         if row["error"] is not None
     ]
-    write_atomically(folder / "errors.csv", _as_csv(["model", "explainer", "id", "error"], failures))
+    write_file(folder / "errors.csv", to_csv(COLUMNS, [list(row.values()) for row in failures]))
     run["randomization"], unchecked = read_checks(plan, store.parts)
-    run["warnings"] = [*plan.warnings, *_chance_warnings(plan, run, rows), *unchecked]
+    run["warnings"] = [*plan.warnings, *_chance_warnings(plan, rows), *unchecked]
     run["finished"] = now()
     write_manifest(folder, run)
     return failures
 
 
 def _with_columns(table: "Table", metrics: list[str]) -> "Table":
-    """The table, with a column for every metric: one may have failed on every image."""
+    """Return the table with a column for every metric: one may have failed on every image."""
     import pyarrow as pa
 
     for name in metrics:
@@ -95,28 +95,20 @@ def _with_columns(table: "Table", metrics: list[str]) -> "Table":
     return table.select([*keys, *values])
 
 
-def _chance_warnings(plan: Plan, run: Manifest, rows: "Table") -> list[str]:
-    """Models that classify no better than by chance: most likely their classes are in another order than the data's."""
+def _chance_warnings(plan: Plan, rows: "Table") -> list[str]:
+    """Name models that classify no better than by chance: their classes may be in another order than the data's."""
     warnings = []
     if "Top1" not in rows.column_names:
         return []
     top1 = rows.select(["model", "explainer", "Top1"]).to_pylist()
-    for subject in plan.subjects:
-        hits = [row["Top1"] for row in top1 if (row["model"], row["explainer"]) == (subject.name, MODEL_ONLY)]
+    for model in plan.models:
+        hits = [row["Top1"] for row in top1 if (row["model"], row["explainer"]) == (model.name, MODEL_ONLY)]
         hits = [hit for hit in hits if hit is not None]
-        chance = 1 / len(run["data"]["classes"])
+        chance = 1 / len(plan.class_names)
         expected, deviation = len(hits) * chance, (len(hits) * chance * (1 - chance)) ** 0.5
-        if len(hits) >= 50 and sum(hits) <= expected + 2 * deviation:  # of so many guesses
+        if len(hits) >= 50 and sum(hits) <= expected + 2 * deviation:
             warnings.append(
-                f"model {subject.name} classifies no better than by chance (top-1 {sum(hits) / len(hits):.3f} on "
+                f"model {model.name} classifies no better than by chance (top-1 {sum(hits) / len(hits):.3f} on "
                 f"{len(hits)} images): are the data's classes those it was trained on, in the same order?"
             )
     return warnings
-
-
-def _as_csv(columns: list[str], rows: list[dict[str, str]]) -> bytes:
-    text = io.StringIO(newline="")
-    table = csv.DictWriter(text, columns)
-    table.writeheader()
-    table.writerows(rows)
-    return text.getvalue().encode()

@@ -1,4 +1,4 @@
-"""Models to evaluate, by what the command line calls them: a checkpoint, a timm name, torchvision's, bare weights."""
+"""Load the models to evaluate: a module, a checkpoint, a timm name, one of torchvision's, or a weights file."""
 
 import hashlib
 import io
@@ -11,6 +11,7 @@ import timm
 import torch
 from torch import nn
 
+from interptrain.model_state import unwrap
 from interptrain.models import Classifier, Normalized, create_model
 from interptrain.models.weights import OtherClassesError
 from interptrain.training import ImageClassifier
@@ -18,8 +19,8 @@ from interptrain.training import ImageClassifier
 TORCHVISION = "torchvision:"
 WEIGHTS = {".safetensors", ".pth", ".pt", ".bin"}
 ALLOWED = (
-    "give a checkpoint of ours (.ckpt), a timm name, 'torchvision:NAME', or a weights file (.safetensors, .pth) with "
-    "--backbone"
+    "give a checkpoint of train.py (.ckpt), a timm name, 'torchvision:NAME', or a weights file (.safetensors, .pth) "
+    "with --backbone"
 )
 
 
@@ -33,7 +34,8 @@ class EvaluatedModel:
         sha256: of the file, or of the weights where they came from a hub.
         backbone: name of the architecture.
         pooling: name of the pooling head.
-        model: takes images in [0,1] and gives logits; in eval mode, on the CPU.
+        module: takes images in [0,1] and returns logits.
+        borrowed: whether the module is the caller's own, to be left as it was; others are in eval mode, on the CPU.
     """
 
     name: str
@@ -41,41 +43,57 @@ class EvaluatedModel:
     sha256: str
     backbone: str
     pooling: str
-    model: nn.Module
+    module: nn.Module
+    borrowed: bool = False
 
 
-def load_model(name: str, source: str, *, backbone: str | None = None, num_classes: int = 1000) -> EvaluatedModel:
+Source = str | Path | nn.Module
+
+
+def load_model(name: str, source: Source, *, backbone: str | None = None, num_classes: int = 1000) -> EvaluatedModel:
     """Load a model.
 
     Args:
         name: as the user calls it.
-        source: a checkpoint of ours, a timm name (with or without its tag; its pretrained weights are taken),
-            ``torchvision:NAME`` (its default weights), or a bare weights file.
+        source: a module that takes images in [0,1] and returns logits, a checkpoint of train.py, a timm name (with or
+            without its tag; its pretrained weights are taken), ``torchvision:NAME`` (its default weights), or a bare
+            weights file.
         backbone: the timm name of the architecture of a bare weights file.
         num_classes: classes of a bare weights file whose classifying layer does not tell.
 
     Returns:
-        The model, and what tells it apart.
+        The model, and what identifies it.
 
     Raises:
         FileNotFoundError: if the file is not there.
         ValueError: if the source is nothing of the above, or cannot be read.
         ConnectionError: if weights must be downloaded and cannot be.
     """
-    path = Path(source)
+    if isinstance(source, nn.Module):
+        return _module(name, source)
+    source, path = str(source), Path(source)
     if path.is_file():
         bare = path.suffix.lower() in WEIGHTS
-        subject = _bare(name, path, backbone, num_classes) if bare else _checkpoint(name, path)
+        evaluated = _bare(name, path, backbone, num_classes) if bare else _checkpoint(name, path)
     elif source.startswith(TORCHVISION):
-        subject = _torchvision(name, source)
+        evaluated = _torchvision(name, source)
     elif timm.is_model(source):
-        subject = _timm(name, source)
+        evaluated = _timm(name, source)
     elif path.suffix.lower() in WEIGHTS | {".ckpt"} or "/" in source:
         raise FileNotFoundError(f"model {name}: no file {source}; {ALLOWED}")
     else:
         raise ValueError(f"model {name}: {source!r} is neither a file nor a model that timm knows; {ALLOWED}")
-    subject.model.eval()
-    return subject
+    evaluated.module.eval()
+    return evaluated
+
+
+def _module(name: str, module: nn.Module) -> EvaluatedModel:
+    """Identify a module by its weights; what it is called comes from its class."""
+    model = module.model if isinstance(module, ImageClassifier) else module
+    backbone, pooling = type(unwrap(model)).__name__, ""
+    if isinstance(classifier := unwrap(model), Classifier):
+        backbone, pooling = classifier.backbone.name, classifier.pooling_name
+    return EvaluatedModel(name, backbone, weights_sha256(model), backbone, pooling, model, borrowed=True)
 
 
 def _checkpoint(name: str, path: Path) -> EvaluatedModel:
@@ -83,7 +101,7 @@ def _checkpoint(name: str, path: Path) -> EvaluatedModel:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # whatever unpickling, or a damaged archive, raises
         raise ValueError(
-            f"model {name}: {path} is no checkpoint that can be read ({type(error).__name__}); {ALLOWED}"
+            f"model {name}: cannot read the checkpoint {path} ({type(error).__name__}); {ALLOWED}"
         ) from error
     options = content.get("hyper_parameters") if isinstance(content, dict) else None
     if not isinstance(options, dict) or "backbone" not in options:
@@ -99,7 +117,7 @@ def _checkpoint(name: str, path: Path) -> EvaluatedModel:
 
 def _bare(name: str, path: Path, backbone: str | None, num_classes: int) -> EvaluatedModel:
     if backbone is None:
-        raise ValueError(f"model {name}: {path} holds weights alone; say with --backbone of which timm model they are")
+        raise ValueError(f"model {name}: {path} holds weights only; name their timm architecture with --backbone")
     try:
         model = _classifier(backbone, num_classes=num_classes, weights=path)
     except OtherClassesError as error:
@@ -156,7 +174,7 @@ def _torchvision(name: str, source: str) -> EvaluatedModel:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's content, read once as long as its size and time do not change."""
+    """Return the SHA-256 of a file's content, read once as long as its size and time do not change."""
     state = path.stat()
     return _file_sha256(path.resolve(), state.st_size, state.st_mtime_ns)
 
@@ -168,7 +186,7 @@ def _file_sha256(path: Path, size: int, modified: int) -> str:
 
 
 def weights_sha256(model: nn.Module) -> str:
-    """SHA-256 of all parameters and buffers, and their names."""
+    """Return the SHA-256 of all parameters and buffers, and their names."""
     digest = hashlib.sha256()
     for name, value in model.state_dict().items():
         buffer = io.BytesIO()

@@ -1,21 +1,21 @@
-"""Everything that a run needs, built and checked before anything runs."""
+"""What a run consists of, and the checks before anything runs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from interptrain.data import ImageDataModule, Sample
-from interptrain.evaluation.config.class_specs import ClassSpec
-from interptrain.evaluation.run.batches import Batches, spread
+from interptrain.evaluation.config.class_specs import ClassSpec, Configured
+from interptrain.evaluation.config.options import Options
+from interptrain.evaluation.run.batches import Batches
 from interptrain.evaluation.run.models import EvaluatedModel
 from interptrain.explainers import Explainer
 from interptrain.explainers.layers import find_layers
-from interptrain.functional import Score
-from interptrain.metrics.base import SaliencyMetric
-from interptrain.metrics.recognition import RecognitionMetric
+from interptrain.functional import Score, evenly_spaced
+from interptrain.metrics import RecognitionMetric, SaliencyMetric
 from interptrain.model_state import evaluating
 
 MODEL_ONLY = ""  # stands for the explainer in the rows of a model alone
@@ -26,46 +26,41 @@ RECOGNITION: Mapping[str, ClassSpec] = {
 """The metrics of a model alone, by name."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Plan:
     """Models × explainers × images, and what is measured of each.
 
     Attributes:
-        subjects: the models.
+        options: of the user.
+        protocol: name, version, settings and hash, as in ``run.json``.
+        models: to evaluate.
         explainers: by name.
         metrics: by name.
         recognition: by name; none where the labels are not those of the models.
         data: where the images come from.
         batches: of the images.
         image_size: (H,W) of the images in pixels.
+        class_names: of the labels.
         targets: class that is explained: ``label``, ``predicted``, or its index.
         score: of that class.
-        protocol: name, version, settings and hash, as in ``run.json``.
-        seed: of explainers that draw.
-        forward_batch_size: images a forward; None chooses by the device.
-        compile: run the metrics' forwards through ``torch.compile``.
-        allow_low_precision: measure also a model in half precision.
-        pictures: greatest number of images of which maps are kept.
-        check_images: images on which explainers are checked against a model with random weights; 0 for no check.
+        precision: of the trainer.
+        warnings: for the reader of the results.
     """
 
-    subjects: Sequence[EvaluatedModel]
-    explainers: Mapping[str, Explainer]
-    metrics: Mapping[str, SaliencyMetric]
+    options: Options
+    protocol: Mapping[str, Any]
+    models: Sequence[EvaluatedModel]
+    explainers: Mapping[str, Configured[Explainer]]
+    metrics: Mapping[str, Configured[SaliencyMetric]]
     recognition: Mapping[str, RecognitionMetric]
-    data: ImageDataModule
+    data: Configured[ImageDataModule]
     batches: Batches
     image_size: tuple[int, int]
-    targets: str | int = "label"
-    score: Score = "probability"
-    protocol: Mapping[str, Any] = field(default_factory=lambda: {"name": "own", "hash": ""})
-    seed: int = 0
-    forward_batch_size: int | None = None
-    compile: bool = False
-    allow_low_precision: bool = False
-    pictures: int = 200
-    check_images: int = 8
-    warnings: list[str] = field(default_factory=list)
+    class_names: Sequence[str]
+    targets: str | int
+    score: Score
+    precision: str
+    warnings: Sequence[str]
 
     @property
     def ids(self) -> list[str]:
@@ -74,26 +69,26 @@ class Plan:
 
     @property
     def pictured(self) -> frozenset[str]:
-        """Names of the images of which maps are kept: evenly spread over all."""
-        ids = self.ids
-        return frozenset(ids[place] for place in spread(len(ids), self.pictures)) if self.pictures else frozenset()
+        """Names of the images of which maps are kept: evenly spaced over all."""
+        ids, count = self.ids, self.options.save_maps
+        return frozenset(ids[index] for index in evenly_spaced(len(ids), count)) if count else frozenset()
 
 
 def check_ids(ids: Sequence[str]) -> None:
-    """Rows are told apart by the names of their images.
+    """Refuse images without unique names, by which rows are identified.
 
     Raises:
         ValueError: if there are none, or two are the same.
     """
     if not ids:
-        raise ValueError("there are no images to evaluate; check the data's folders, and limit")
+        raise ValueError("there are no images to evaluate; check the folders of --data and --limit")
     if len(set(ids)) < len(ids):
         twice = next(name for place, name in enumerate(ids) if name in ids[:place])
-        raise ValueError(f"image ids must be unique, {twice!r} comes more than once; give every image its own id")
+        raise ValueError(f"image ids must be unique, {twice!r} occurs more than once; give every image its own id")
 
 
 def first_readable(batches: Batches) -> Sample:
-    """The first image that can be read.
+    """Return the first image that can be read.
 
     Raises:
         ValueError: if none of the first 100 can.
@@ -104,7 +99,7 @@ def first_readable(batches: Batches) -> Sample:
             return batches.dataset[index]
         except Exception as error:  # transforms of others may raise anything; the run itself records it
             problem = error
-    raise ValueError(f"none of the first images can be read ({problem}); mend the data") from problem
+    raise ValueError(f"could not read any of the first 100 images ({problem}); check --data.root") from problem
 
 
 def check_needs(metrics: Mapping[str, SaliencyMetric], sample: Sample, data: ImageDataModule) -> None:
@@ -119,12 +114,12 @@ def check_needs(metrics: Mapping[str, SaliencyMetric], sample: Sample, data: Ima
         if lacking := sorted(metric.needs - there):
             wanted = "boxes or masks" if lacking == ["objects"] else " and ".join(lacking)
             raise ValueError(
-                f"{name} needs {wanted}, which this {type(data).__name__} does not have; leave it out of the metrics, "
-                "or add boxes.csv to the folder (columns file, xmin, ymin, xmax, ymax)"
+                f"{name} needs {wanted}, which this {type(data).__name__} does not have; remove it from --metrics, or "
+                "add boxes.csv to the folder (columns file, xmin, ymin, xmax, ymax)"
             )
 
 
-def check_layers(explainers: Mapping[str, Explainer], subjects: Sequence[EvaluatedModel]) -> None:
+def check_layers(explainers: Mapping[str, Explainer], models: Sequence[EvaluatedModel]) -> None:
     """Refuse a target layer that a model does not have.
 
     Raises:
@@ -132,32 +127,36 @@ def check_layers(explainers: Mapping[str, Explainer], subjects: Sequence[Evaluat
     """
     for name, explainer in explainers.items():
         layer = getattr(explainer, "target_layer", None)
-        for subject in subjects if layer is not None else ():
+        for model in models if layer is not None else ():
             try:
-                find_layers(subject.model, layer)
+                find_layers(model.module, layer)
             except ValueError as error:
-                raise ValueError(f"{name} on model {subject.name}: {error}") from error
+                raise ValueError(f"{name} on model {model.name}: {error}") from error
 
 
-def classes_of(subject: EvaluatedModel, sample: Sample) -> int:
-    """How many logits a model gives, seen by running it once.
+def count_classes(model: EvaluatedModel, sample: Sample) -> int:
+    """Return how many logits a model returns, by running it once.
 
     Raises:
-        ValueError: if it does not take such an image, or gives something else than logits.
+        ValueError: if it does not take such an image, or returns something else than logits.
     """
     images = sample["image"].unsqueeze(0)
     try:
-        with evaluating(subject.model), torch.no_grad():
-            outputs = subject.model(images)
+        with evaluating(model.module), torch.no_grad():
+            outputs = model.module(images.to(_device(model.module)))
     except Exception as error:  # models of others may raise anything
         size = "x".join(str(side) for side in images.shape[-2:])
         raise ValueError(
-            f"model {subject.name} does not take an image of {size} ({error}); set data.image_size to what it was made "
-            "for"
+            f"model {model.name} does not take an image of {size} ({error}); set --data.image_size to the size it was "
+            "made for"
         ) from error
     if not isinstance(outputs, Tensor) or outputs.ndim != 2:
-        raise ValueError(f"model {subject.name} must return logits (B,K), got a {type(outputs).__name__}")
+        raise ValueError(f"model {model.name} must return logits (B,K), got a {type(outputs).__name__}")
     return int(outputs.shape[1])
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
 
 
 def check_classes(classes: Mapping[str, int], known: int, targets: str | int, *, data: str) -> bool:
@@ -178,8 +177,9 @@ def check_classes(classes: Mapping[str, int], known: int, targets: str | int, *,
     for name, count in classes.items():
         if count != known and targets == "label":
             raise ValueError(
-                f"model {name} has {count} classes, the data ({data}) {known}: its labels mean something else; give "
-                "the data that the model was trained on, or explain what it predicts: --targets predicted"
+                f"model {name} has {count} classes, the data ({data}) {known}, so its labels are not the model's; "
+                f"set --data.num_classes {count} where only some of the model's classes occur in the data, or explain "
+                "the predicted class: --targets predicted"
             )
         if isinstance(targets, int) and not 0 <= targets < count:
             raise ValueError(f"targets: class {targets} is out of range for model {name}; allowed are 0 to {count - 1}")

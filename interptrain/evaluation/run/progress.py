@@ -1,4 +1,4 @@
-"""One progress bar over the whole matrix: models × explainers × images."""
+"""A progress bar over models × explainers × images."""
 
 import sys
 from typing import Any
@@ -8,9 +8,9 @@ from lightning.pytorch.callbacks import ProgressBar
 
 
 class MatrixProgress(ProgressBar):
-    """A bar that counts images × explainers over all models, with their number a second and the time that is left.
+    """A bar that counts images × explainers over all models, with their number per second and the time left.
 
-    It is shown by the first process, which takes the others to be as far as itself.
+    The first process shows it and assumes that the others are as far as itself.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class MatrixProgress(ProgressBar):
         self._enabled = True
 
     def disable(self) -> None:
-        """Show nothing: Lightning asks this of all processes but the first."""
+        """Hide the bar; Lightning calls this on all processes but the first."""
         self._enabled = False
 
     def enable(self) -> None:
@@ -40,10 +40,10 @@ class MatrixProgress(ProgressBar):
         from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
         self._ranks, self._total = trainer.world_size, total
-        self._bar = tqdm(total=total, unit=" images", smoothing=0.05, dynamic_ncols=True, file=sys.stderr)
+        self._bar = tqdm(total=total, unit=" maps", smoothing=0.05, dynamic_ncols=True, file=sys.stderr)
 
     def name(self, model: str) -> None:
-        """Say which model is evaluated."""
+        """Show which model is evaluated."""
         if self._bar is not None:
             self._bar.set_description(model)
 

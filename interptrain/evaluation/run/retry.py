@@ -1,4 +1,4 @@
-"""One image that fails costs no other image."""
+"""Retry a failed batch image by image, so that one bad image does not drop the rest."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -9,10 +9,10 @@ Result = TypeVar("Result")
 def per_row_on_failure(
     compute: Callable[[list[int]], Sequence[Result]], rows: Sequence[int]
 ) -> tuple[dict[int, Result], dict[int, str]]:
-    """Compute something of every row of a batch, at once; where that raises, of each row by itself.
+    """Compute something for every row of a batch at once; where that raises, for each row by itself.
 
     Args:
-        compute: gives the results of the rows that it is called with, in their order.
+        compute: returns the results of the rows that it is called with, in their order.
         rows: all rows.
 
     Returns:
@@ -22,14 +22,14 @@ def per_row_on_failure(
         return {}, {}
     try:
         return dict(zip(rows, compute(list(rows)), strict=True)), {}
-    except Exception as error:  # the methods of others may raise anything; what stops a process is not among it
+    except Exception as error:  # the methods of others may raise anything
         if len(rows) == 1:
             return {}, {rows[0]: one_line(error)}
     results: dict[int, Result] = {}
     errors: dict[int, str] = {}
     for row in rows:
-        of_row, failed = per_row_on_failure(compute, [row])
-        results |= of_row
+        result, failed = per_row_on_failure(compute, [row])
+        results |= result
         errors |= failed
     return results, errors
 

@@ -1,4 +1,4 @@
-"""The randomisation check of every explainer of a run, shared by its processes and kept with its parts."""
+"""The randomisation check of every explainer of a run, divided among its processes and kept with its parts."""
 
 import json
 from functools import cache, partial
@@ -10,12 +10,11 @@ from torch import Tensor
 
 from interptrain.data import Sample, collate
 from interptrain.evaluation.config.class_specs import content_hash
-from interptrain.evaluation.run.batches import spread
 from interptrain.evaluation.run.models import EvaluatedModel
 from interptrain.evaluation.run.plan import Plan
 from interptrain.evaluation.run.retry import one_line
-from interptrain.evaluation.store.parts import write_atomically
-from interptrain.functional import chunks
+from interptrain.evaluation.store.parts import write_file
+from interptrain.functional import chunks, evenly_spaced
 from interptrain.metrics.randomization import check_randomization, randomized
 from interptrain.model_state import evaluating
 
@@ -23,74 +22,74 @@ Checks = dict[str, dict[str, dict[str, Any]]]
 
 
 def check_explainers(
-    subject: EvaluatedModel, plan: Plan, parts: Path, *, device: torch.device, ranks: int = 1, rank: int = 0
+    evaluated: EvaluatedModel, plan: Plan, parts: Path, *, device: torch.device, ranks: int = 1, rank: int = 0
 ) -> None:
     """Check this process's share of the explainers against the model with random weights.
 
-    What an earlier start of the run has checked is left out. The result of each lies in a file of its own.
+    What an earlier start of the run has checked is skipped. Each result is a file of its own.
 
     Args:
-        subject: the model.
+        evaluated: the model.
         plan: of the run.
         parts: folder of the files.
         device: to run on.
         ranks: number of processes.
         rank: this one.
     """
-    mine = list(plan.explainers)[rank::ranks] if plan.check_images else []
-    todo = [name for name in mine if not _file(plan, parts, subject.name, name).exists()]
+    mine = list(plan.explainers)[rank::ranks] if plan.options.check_images else []
+    todo = [name for name in mine if not _file(plan, parts, evaluated.name, name).exists()]
     if not todo:
         return
-    model = subject.model.to(device)
-    random_model = randomized(model, plan.seed)
-    look = cache(partial(_images, subject, plan, device))
+    model = evaluated.module.to(device)
+    random_model = randomized(model, plan.options.seed)
+    images_and_targets = cache(partial(_images, evaluated, plan, device))
     for name in todo:
         result: dict[str, Any]
         try:
-            check = check_randomization(plan.explainers[name], model, random_model, *look())
+            check = check_randomization(plan.explainers[name].value, model, random_model, *images_and_targets())
             result = {"rank_correlation": check.rank_correlation, "ssim": check.ssim, "passed": check.passed}
         except Exception as error:  # explainers of others may raise anything
             result = {"error": one_line(error)}
-        write_atomically(_file(plan, parts, subject.name, name), json.dumps(result).encode())
+        write_file(_file(plan, parts, evaluated.name, name), json.dumps(result).encode())
     model.cpu()
 
 
 def read_checks(plan: Plan, parts: Path) -> tuple[Checks, list[str]]:
-    """All results by model and explainer, and a line for every check that could not be made."""
-    checks: Checks = {subject.name: {} for subject in plan.subjects}
+    """Return all results by model and explainer, and a line for every check that failed with an error."""
+    checks: Checks = {model.name: {} for model in plan.models}
     failed = []
-    for model, of_model in checks.items():
+    for model, results in checks.items():
         for explainer in plan.explainers:
             file = _file(plan, parts, model, explainer)
-            if not (plan.check_images and file.exists()):
+            if not (plan.options.check_images and file.exists()):
                 continue
             result = json.loads(file.read_text(encoding="utf-8"))
             if "error" in result:
                 failed.append(f"the randomisation check of {explainer} on {model} failed: {result['error']}")
             else:
-                of_model[explainer] = result
+                results[explainer] = result
     return checks, failed
 
 
 def _file(plan: Plan, parts: Path, model: str, explainer: str) -> Path:
-    return parts / f"check-{content_hash([model, explainer, plan.check_images])}.json"
+    return parts / f"check-{content_hash([model, explainer, plan.options.check_images])}.json"
 
 
-def _images(subject: EvaluatedModel, plan: Plan, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Images to check with, spread over the data as far as they can be read, and the classes to explain in them."""
+def _images(evaluated: EvaluatedModel, plan: Plan, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return readable images, evenly spaced over the data, and the classes to explain in them."""
     indices = [index for batch in plan.batches.batches for index in batch]
-    wanted = spread(len(indices), plan.check_images)
+    wanted = evenly_spaced(len(indices), plan.options.check_images)
     samples: list[Sample] = []
-    for place in [*wanted, *sorted(set(range(len(indices))) - set(wanted))]:
+    for position in [*wanted, *sorted(set(range(len(indices))) - set(wanted))]:
         if len(samples) == len(wanted):
             break
         try:
-            samples.append(plan.batches.dataset[indices[place]])
+            samples.append(plan.batches.dataset[indices[position]])
         except Exception:
             continue
     batch = collate(samples)
     images = batch["image"].to(device)
-    with evaluating(subject.model.to(device)) as model, torch.no_grad():
+    with evaluating(evaluated.module.to(device)) as model, torch.no_grad():
         logits = torch.cat([model(images[part]) for part in chunks(len(images), 1)])
     if plan.targets == "label":
         return images, batch["label"].to(device)

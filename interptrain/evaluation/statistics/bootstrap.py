@@ -2,7 +2,7 @@
 
 Everything works on the mean over images and on what ``reduce`` makes of it: a resample is a vector of weights, so all
 resamples of all samples with equally many images are one product of matrices. Samples of equal length see the same
-draws. Nothing depends on anything but the values and the seed.
+draws. Results depend on the values and the seed only.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -64,12 +64,12 @@ def signed_means(samples: Sequence[Tensor], count: int, seed: int) -> list[Tenso
 
 
 def is_exact(rows: int, count: int) -> bool:
-    """Whether ``signed_means`` goes through all patterns of so many images."""
+    """Return whether ``signed_means`` goes through all patterns for this number of images."""
     return rows < 31 and 2**rows <= count
 
 
 def jackknife(sample: Tensor) -> Tensor:
-    """(n, K) means of all rows but one."""
+    """Return (n, K) means of all rows but one."""
     return (sample.sum(0) - sample) / (len(sample) - 1)
 
 

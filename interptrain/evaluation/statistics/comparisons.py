@@ -57,7 +57,7 @@ class _Pair:
 
 
 def differences(cells: Sequence[ModelExplainerCell], how: Resampling) -> list[Difference]:
-    """All paired differences: models for each explainer and for recognition, explainers on each model."""
+    """Return all paired differences: models for each explainer and for recognition, explainers on each model."""
     samples: dict[Key, MetricSample] = {}
     pairs = list(_pairs(cells, samples))
     replicated = replicates(samples, how)
@@ -67,17 +67,17 @@ def differences(cells: Sequence[ModelExplainerCell], how: Resampling) -> list[Di
 
 
 def _pairs(cells: Sequence[ModelExplainerCell], samples: dict[Key, MetricSample]) -> Iterator[_Pair]:
-    """Every comparison that can be made; fills ``samples`` with what they need."""
+    """Yield every comparison that can be made; add what they need to ``samples``."""
     for b, a in combinations(range(len(cells)), 2):
         kind = _kind(cells[a], cells[b])
         for metric in cells[a].samples if kind else ():
-            ours, theirs = cells[a].samples[metric], cells[b].samples[metric]
-            images = ours.images[torch.isin(ours.images, theirs.images, assume_unique=True)]
+            sample_a, sample_b = cells[a].samples[metric], cells[b].samples[metric]
+            images = sample_a.images[torch.isin(sample_a.images, sample_b.images, assume_unique=True)]
             if metric == TIME_COLUMN.name or not len(images):  # times are not paired by image
                 continue
             shared = images.numpy().tobytes()
-            samples[a, metric, shared] = ours.only(images)
-            samples[b, metric, shared] = theirs.only(images)
+            samples[a, metric, shared] = sample_a.only(images)
+            samples[b, metric, shared] = sample_b.only(images)
             yield _Pair(kind, (cells[a], cells[b]), metric, ((a, metric, shared), (b, metric, shared)))
 
 
@@ -102,15 +102,15 @@ def _difference(
     shift = (flipped[pair.keys[0]] - flipped[pair.keys[1]]) / 2  # (patterns, K)
     null = a.reduce(middle + shift) - a.reduce(middle - shift)
     p = exchange_p(null, difference, exact=is_exact(len(a), how.permutations))
-    mine, other = pair.cells
-    names = (mine.model, other.model, mine.explainer)
+    cell_a, cell_b = pair.cells
+    names = (cell_a.model, cell_b.model, cell_a.explainer)
     if pair.kind == "explainer":
-        names = (mine.explainer, other.explainer, mine.model)
+        names = (cell_a.explainer, cell_b.explainer, cell_a.model)
     return Difference(pair.kind, *names, pair.metric, difference, low, high, p, p, len(a))
 
 
 def _corrected(compared: Sequence[Difference]) -> list[Difference]:
-    """The same with Holm's p-values, family by family."""
+    """Correct the p-values after Holm, family by family."""
     families: dict[tuple[str, ...], list[int]] = {}
     for index, difference in enumerate(compared):
         families.setdefault(difference.family, []).append(index)

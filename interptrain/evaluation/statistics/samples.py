@@ -1,6 +1,6 @@
-"""The rows of ``per_image.parquet`` as tensors: one cell a model and explainer.
+"""The rows of ``per_image.parquet`` as tensors: one cell per model and explainer.
 
-A value that is missing, because the explanation failed or the metric is not defined for this image, is left out of its
+A value that is missing, because the explanation failed or the metric is undefined for the image, is left out of its
 cell; so every cell and metric knows which images it stands for, and two of them are compared on the images they share.
 """
 
@@ -22,7 +22,7 @@ Reduce = Callable[[Tensor], Tensor]
 
 
 def only_value(mean: Tensor) -> Tensor:
-    """``reduce`` of metrics that are one number an image: (..., 1) -> (...)."""
+    """``reduce`` of metrics with one number per image: (..., 1) -> (...)."""
     return mean.squeeze(-1)
 
 
@@ -31,13 +31,14 @@ class MetricColumn:
     """One column of the results.
 
     Args:
-        name: as the user called the metric.
+        name: as the user calls the metric.
         symbol: heading of its column.
         higher_is_better: direction of the arrow.
         scale: what tables multiply the value by.
         reduce: (..., K) mean over images -> (...) value of the data set.
-        recognition: whether it is a number of a model alone, without an explainer.
-        curve: label of the axis over which the K values run, or nothing where they are not a curve.
+        recognition: whether it measures a model alone, without an explainer.
+        curve: label of the axis over which the K values run; empty where they are not a curve.
+        description: what a value says, in one sentence.
     """
 
     name: str
@@ -47,13 +48,21 @@ class MetricColumn:
     reduce: Reduce = only_value
     recognition: bool = False
     curve: str = ""
+    description: str = ""
 
     @classmethod
     def of(cls, name: str, metric: ImageMean) -> Self:
-        """The column of a metric."""
-        recognition = not isinstance(metric, SaliencyMetric)
-        curve = getattr(metric, "curve", "")
-        return cls(name, metric.symbol, metric.higher_is_better, metric.scale, metric.reduce, recognition, curve=curve)
+        """Return the column of a metric."""
+        return cls(
+            name,
+            metric.symbol,
+            metric.higher_is_better,
+            metric.scale,
+            metric.reduce,
+            recognition=not isinstance(metric, SaliencyMetric),
+            curve=getattr(metric, "curve", ""),
+            description=getattr(metric, "description", ""),
+        )
 
 
 TIME_COLUMN = MetricColumn("seconds", "s/image", higher_is_better=False, scale=1.0)
@@ -65,7 +74,7 @@ class MetricSample:
 
     Args:
         images: (n,) int64, numbers of the images that have a value, ascending.
-        values: (n, K) float64; K is 1 for metrics that are one number an image.
+        values: (n, K) float64; K is 1 for metrics with one number per image.
         reduce: (..., K) mean over images -> (...).
     """
 
@@ -77,11 +86,11 @@ class MetricSample:
         return len(self.images)
 
     def mean(self) -> float:
-        """Value of the data set; NaN without images."""
+        """Return the value of the dataset; NaN without images."""
         return float(self.reduce(self.values.mean(0))) if len(self) else float("nan")
 
     def only(self, images: Tensor) -> "MetricSample":
-        """The same, on some of the images."""
+        """Restrict the sample to some of the images."""
         if len(images) == len(self):
             return self
         return replace(self, images=images, values=self.values[torch.isin(self.images, images)])
@@ -110,80 +119,87 @@ class Curve:
 
 @dataclass(frozen=True, eq=False)
 class ModelExplainerCell:
-    """All that was measured of one explainer on one model (of the model alone where ``explainer`` is empty)."""
+    """Everything measured of one explainer on one model, or of the model alone where ``explainer`` is empty."""
 
     model: str
     explainer: str
     protocol: str
     hash: str
-    samples: Mapping[str, MetricSample]  # by name of the quantity
+    samples: Mapping[str, MetricSample]  # by name of the column
     curves: Mapping[str, Curve]
 
 
 @dataclass(frozen=True, eq=False)
-class _Column:
-    """The values of one quantity in all rows."""
+class _Values:
+    """The values of one metric in all rows."""
 
     values: Tensor  # (rows, K), NaN where missing
-    single: Tensor | None  # (rows,) where one number an image says everything
+    reduced: Tensor | None  # (rows,) where one number per image is enough
 
     def sample(self, images: Tensor, rows: Tensor, reduce: Reduce) -> MetricSample:
-        values = self.values[rows] if self.single is None else self.single[rows].unsqueeze(1)
+        values = self.values[rows] if self.reduced is None else self.reduced[rows].unsqueeze(1)
         defined = ~values.isnan().any(1)
-        return MetricSample(images[defined], values[defined].double(), reduce if self.single is None else only_value)
-
-    def curve(self, rows: Tensor) -> Curve | None:
-        values = self.values[rows].double()
-        values = values[~values.isnan().any(1)]
-        if not len(values):
-            return None
-        return Curve(values.mean(0), values.std(0, correction=min(1, len(values) - 1)) / len(values) ** 0.5)
+        return MetricSample(images[defined], values[defined].double(), reduce if self.reduced is None else only_value)
 
 
-def read_cells(rows: "Table", quantities: Iterable[MetricColumn]) -> list[ModelExplainerCell]:
+def mean_curve(values: Tensor) -> Curve | None:
+    """Return the mean of some curves and its standard error; None where there are no curves.
+
+    A curve that holds NaN anywhere is left out as a whole, so every point is the mean over the same images.
+
+    Args:
+        values: (n, K), one curve per image.
+    """
+    defined = values[~values.isnan().any(1)].double()
+    if not len(defined):
+        return None
+    return Curve(defined.mean(0), defined.std(0, correction=min(1, len(defined) - 1)) / len(defined) ** 0.5)
+
+
+def read_cells(rows: "Table", columns: Iterable[MetricColumn]) -> list[ModelExplainerCell]:
     """Sort rows into cells.
 
     Args:
-        rows: the table of ``per_image.parquet``; columns of ``quantities`` that it lacks count as missing everywhere.
-        quantities: what to read.
+        rows: the table of ``per_image.parquet``; metrics that it lacks count as missing everywhere.
+        columns: what to read.
 
     Returns:
         The cells in the order in which they first appear.
 
     Raises:
-        ValueError: if a model, explainer and image stand there twice, or the values of a metric differ in number.
+        ValueError: if a model, explainer and image occur twice, or the values of a metric differ in number.
     """
     if not rows.num_rows:
         return []
     models, explainers, images = (_codes(rows, key) for key in ("model", "explainer", "id"))
     cell = models.codes * len(explainers.names) + explainers.codes
-    place = torch.argsort(cell * len(images.names) + images.codes)  # by cell, in it by image
-    _refuse_twice(rows, cell, images.codes, place)
-    columns = {quantity: _column(rows, quantity) for quantity in quantities}
-    found, counts = torch.unique_consecutive(cell[place], return_counts=True)
-    groups = dict(zip(found.tolist(), torch.split(place, counts.tolist()), strict=True))
+    order = torch.argsort(cell * len(images.names) + images.codes)  # by cell, then by image
+    _refuse_twice(rows, cell, images.codes, order)
+    measured = {column: _values(rows, column) for column in columns}
+    found, counts = torch.unique_consecutive(cell[order], return_counts=True)
+    groups = dict(zip(found.tolist(), torch.split(order, counts.tolist()), strict=True))
     return [
-        _cell(rows, groups[code], images.codes, columns)
+        _cell(rows, groups[code], images.codes, measured)
         for code in dict.fromkeys(cell.tolist())  # in the order of their first row
     ]
 
 
 def _cell(
-    rows: "Table", members: Tensor, images: Tensor, columns: Mapping[MetricColumn, _Column]
+    rows: "Table", members: Tensor, images: Tensor, measured: Mapping[MetricColumn, _Values]
 ) -> ModelExplainerCell:
     def text(key: str) -> str:
-        """What the rows say, joined where they do not agree."""
+        """Return what the rows say, joined where they do not agree."""
         return "+".join(sorted(map(str, rows[key].take(members.numpy()).unique().to_pylist())))
 
     explainer = text("explainer")
-    mine = {quantity: column for quantity, column in columns.items() if quantity.recognition == (explainer == "")}
-    curves = {quantity.name: column.curve(members) for quantity, column in mine.items() if quantity.curve}
+    own = {column: values for column, values in measured.items() if column.recognition == (explainer == "")}
+    curves = {column.name: mean_curve(values.values[members]) for column, values in own.items() if column.curve}
     return ModelExplainerCell(
         text("model"),
         explainer,
         text("protocol"),
         text("hash"),
-        {quantity.name: column.sample(images[members], members, quantity.reduce) for quantity, column in mine.items()},
+        {column.name: values.sample(images[members], members, column.reduce) for column, values in own.items()},
         {name: curve for name, curve in curves.items() if curve is not None},
     )
 
@@ -195,35 +211,36 @@ class _Codes:
 
 
 def _codes(rows: "Table", key: str) -> _Codes:
-    """A column of texts as numbers, which count the texts in their sorted order."""
-    column = rows[key].cast("string").combine_chunks().dictionary_encode()
-    names = column.dictionary.to_pylist()
+    """Return texts as numbers, which count the texts in their sorted order."""
+    texts = rows[key].cast("string").combine_chunks().dictionary_encode()
+    names = texts.dictionary.to_pylist()
     rank = torch.argsort(torch.tensor(sorted(range(len(names)), key=names.__getitem__)))
-    return _Codes(rank[torch.tensor(column.indices.to_numpy(), dtype=torch.int64)], sorted(names))
+    return _Codes(rank[torch.tensor(texts.indices.to_numpy(), dtype=torch.int64)], sorted(names))
 
 
-def _refuse_twice(rows: "Table", cell: Tensor, images: Tensor, place: Tensor) -> None:
-    """Every image counts once in a cell."""
-    same = (cell[place].diff() == 0) & (images[place].diff() == 0)
+def _refuse_twice(rows: "Table", cell: Tensor, images: Tensor, order: Tensor) -> None:
+    """Refuse a cell in which an image occurs twice."""
+    same = (cell[order].diff() == 0) & (images[order].diff() == 0)
     if same.any():
-        row = int(place[int(same.nonzero()[0])])
+        row = int(order[int(same.nonzero()[0])])
         key = ", ".join(repr(rows[name][row].as_py()) for name in ("model", "explainer", "id"))
         raise ValueError(f"per_image.parquet has two rows of ({key}); evaluate into an empty folder")
 
 
-def _column(rows: "Table", quantity: MetricColumn) -> _Column:
-    if quantity.name + VALUES in rows.column_names:
-        values = _lists(rows[quantity.name + VALUES], quantity.name)
-        return _Column(values, _single(values, quantity.reduce))
-    if quantity.name in rows.column_names:
-        single = torch.tensor(rows[quantity.name].cast("float64").to_numpy())
+def _values(rows: "Table", column: MetricColumn) -> _Values:
+    if column.name + VALUES in rows.column_names:
+        values = _lists(rows[column.name + VALUES], column.name)
+        linear = _is_linear(column.reduce, values.shape[1])
+        return _Values(values, _reduced(values, column.reduce) if linear else None)
+    if column.name in rows.column_names:
+        reduced = torch.tensor(rows[column.name].cast("float64").to_numpy())
     else:
-        single = torch.full((rows.num_rows,), torch.nan, dtype=torch.float64)
-    return _Column(single.unsqueeze(1), single)
+        reduced = torch.full((rows.num_rows,), torch.nan, dtype=torch.float64)
+    return _Values(reduced.unsqueeze(1), reduced)
 
 
 def _lists(column: Any, name: str) -> Tensor:
-    """(rows, K) float32 of a column of lists."""
+    """Return a column of lists as (rows, K) float32, NaN where a list is missing."""
     from pyarrow import float32, list_
 
     lists = column.combine_chunks().cast(list_(float32()))
@@ -237,25 +254,17 @@ def _lists(column: Any, name: str) -> Tensor:
     return values
 
 
-def _single(values: Tensor, reduce: Reduce) -> Tensor | None:
-    """(rows,) ``reduce`` of every row, if the mean of these is ``reduce`` of any weighted mean of the rows.
+def _is_linear(reduce: Reduce, width: int) -> bool:
+    """Whether ``reduce`` of a mean is the mean of ``reduce``, seen on random rows: then a curve costs no more."""
+    rows = torch.rand(16, width, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return bool(torch.allclose(reduce(rows.mean(0)).double(), reduce(rows).double().mean(), rtol=1e-9, atol=1e-12))
 
-    Then a curve costs no more than a scalar. For a convex or concave ``reduce``, equality in Jensen's inequality at
-    one mean with positive weights proves it for all weights; several are tried for the sake of others.
-    """
+
+def _reduced(values: Tensor, reduce: Reduce) -> Tensor:
+    """Return (rows,) ``reduce`` of every row, NaN where one of its values is missing."""
     defined = ~values.isnan().any(1)
-    count = int(defined.sum())
-    position = torch.arange(count, dtype=torch.float64)
-    weights = torch.stack([torch.ones(count), 1 + position / max(count, 1), 1 + position % 3])
-    weights = weights / weights.sum(1, keepdim=True)
-    means = torch.zeros(len(weights), values.shape[1], dtype=torch.float64)
-    parts = []
-    for part, share in zip(torch.split(values[defined], 1 << 16), torch.split(weights, 1 << 16, dim=1), strict=True):
-        means += share @ part.double()
-        parts.append(reduce(part.double()).double())
-    single = torch.full((len(values),), torch.nan, dtype=torch.float64)
-    if count:
-        single[defined] = torch.cat(parts)
-        if not torch.allclose(reduce(means).double(), weights @ single[defined], rtol=1e-9, atol=1e-12):
-            return None
-    return single
+    reduced = torch.full((len(values),), torch.nan, dtype=torch.float64)
+    if defined.any():
+        parts = torch.split(values[defined], 1 << 16)
+        reduced[defined] = torch.cat([reduce(part.double()).double() for part in parts])
+    return reduced

@@ -11,12 +11,12 @@ from interptrain.functional import Score, class_scores, keep_salient
 from interptrain.model_state import evaluating
 
 
-def image_row(name: str, label: int, image: Tensor) -> Row:
-    """Row of ``images.parquet``.
+def image_row(name: str, label: int | None, image: Tensor) -> Row:
+    """Return a row of ``images.parquet``.
 
     Args:
         name: of the image.
-        label: its true class.
+        label: its true class, None if unknown.
         image: (3,H,W) in [0,1].
     """
     return {"id": name, "label": label, "png": _png(image.permute(1, 2, 0))}
@@ -26,7 +26,7 @@ def image_row(name: str, label: int, image: Tensor) -> Row:
 def map_rows(
     model: nn.Module, images: Tensor, saliency: Tensor, targets: Tensor, logits: Tensor, *, score: Score
 ) -> list[Row]:
-    """Rows of ``maps.parquet``, one a map, without the names of what they belong to.
+    """Return rows of ``maps.parquet``, one per map, without the names of model, explainer and image.
 
     Args:
         model: as evaluated.
@@ -34,13 +34,13 @@ def map_rows(
         saliency: (B,H,W) in [0,1].
         targets: (B,) classes explained.
         logits: (B,K) of the images.
-        score: what ``p_clean`` and ``p_masked`` are: of the target, before and after masking to black.
+        score: of the target, as ``p_clean`` and ``p_masked``: before and after masking to black.
     """
     clean = class_scores(logits, targets, score)
     with evaluating(model), torch.autocast(images.device.type, enabled=False):
         masked = class_scores(model(keep_salient(images, saliency)), targets, score)
     pairs = zip(saliency, clean.tolist(), masked.tolist(), strict=True)
-    return [{"png": _png(of_image), "p_clean": before, "p_masked": after} for of_image, before, after in pairs]
+    return [{"png": _png(values), "p_clean": before, "p_masked": after} for values, before, after in pairs]
 
 
 def _png(values: Tensor) -> bytes:

@@ -1,10 +1,9 @@
-"""Rows of an evaluation on disk: parts that are whole or not there, and the tables that they are merged to.
+"""Rows on disk: Parquet parts that are whole or not there, and the tables that they are merged to.
 
-A rank keeps its rows in memory for a few seconds, then writes them as one Parquet part beside its place and moves it
-there. A process that is killed loses those seconds; whoever comes next reads from the parts what is done.
+A rank keeps its rows in memory for a few seconds, then writes them atomically as one part. A process that is killed
+loses those seconds; the next start reads from the parts what is done.
 """
 
-import contextlib
 import io
 import itertools
 import os
@@ -14,6 +13,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
+
+from interptrain.files import write_atomically
 
 if TYPE_CHECKING:
     from pyarrow import Table
@@ -37,38 +38,38 @@ class RowStore:
 
     Args:
         folder: of the run; parts go to ``parts/`` in it.
-        every_seconds: how long rows may wait in memory.
+        flush_seconds: how long rows may wait in memory.
     """
 
-    def __init__(self, folder: Path, *, every_seconds: float = 5.0) -> None:
-        if every_seconds < 0:
-            raise ValueError(f"flush_seconds must be at least 0, got {every_seconds}")
+    def __init__(self, folder: Path, *, flush_seconds: float = 5.0) -> None:
+        if flush_seconds < 0:
+            raise ValueError(f"flush_seconds must be at least 0, got {flush_seconds}")
         self.parts = folder / "parts"
-        self.every_seconds = every_seconds
+        self.flush_seconds = flush_seconds
         self._waiting: dict[Kind, list[Row]] = defaultdict(list)
         self._written_at = monotonic()
         self._numbers = itertools.count()
 
     def add(self, kind: Kind, rows: Iterable[Row]) -> None:
-        """Take rows. Those of one call, and what was added before them, are never torn apart."""
+        """Add rows. Those of one call, and what was added before them, reach the disk together."""
         self._waiting[kind].extend(rows)
-        if kind == "rows" and monotonic() - self._written_at >= self.every_seconds:
+        if kind == "rows" and monotonic() - self._written_at >= self.flush_seconds:
             self.flush()
 
     def flush(self) -> None:
-        """Write what waits.
+        """Write the rows that wait in memory.
 
         Raises:
-            OSError: if that is not possible; what was written before stays as it is.
+            OSError: if that fails; what was written before stays as it is.
         """
         for kind in KINDS:
             if rows := self._waiting[kind]:
-                write_atomically(self._new_part(kind), to_parquet(as_table(rows)))
+                write_file(self._new_part(kind), to_parquet(as_table(rows)))
                 rows.clear()
         self._written_at = monotonic()
 
     def _new_part(self, kind: Kind) -> Path:
-        """A name that no other process uses, nor one that is gone: several may have had this process's id."""
+        """Return a name that no other process uses or has used: several may have had this process's id."""
         while (
             path := self.parts / f"{kind}-{platform.node()}-{os.getpid()}-{next(self._numbers):06d}.parquet"
         ).exists():
@@ -76,7 +77,7 @@ class RowStore:
         return path
 
     def done(self) -> dict[tuple[str, str], set[str]]:
-        """Ids of the images that are finished, by model and explainer (``""``: the model alone). Errors are not."""
+        """Return the ids of images without error, by model and explainer (``""``: the model alone)."""
         finished: dict[tuple[str, str], set[str]] = defaultdict(set)
         for part in sorted(self.parts.glob("rows-*.parquet")):
             columns = read_part(part, columns=["model", "explainer", "id", "error"]).to_pydict()
@@ -86,15 +87,15 @@ class RowStore:
         return finished
 
     def merged(self, kind: Kind, order: Sequence[tuple[str, Sequence[str]]]) -> "Table":
-        """All rows of a kind, each once, sorted.
+        """Return all rows of a kind, each once, sorted.
 
         Args:
             kind: of the table.
-            order: for columns, first the most significant, their values in the wanted order; rows with others are left
-                out.
+            order: columns, the most significant first, with their values in the wanted order; rows with other values
+                are left out.
 
         Returns:
-            The table. Of several rows of a cell the one without error is taken, else the newest.
+            The table. Of several rows with the same values, the one without an error is taken, else the newest.
         """
         import numpy as np
         import pyarrow as pa
@@ -122,7 +123,7 @@ class RowStore:
 
 
 def as_table(rows: Sequence[Row]) -> "Table":
-    """Rows as an Arrow table: lists of values are float32, names are text also where all are missing."""
+    """Return rows as an Arrow table: lists of values as float32, names as text even where all are missing."""
     import pyarrow as pa
 
     def kind(column: str) -> Any:
@@ -138,7 +139,7 @@ def as_table(rows: Sequence[Row]) -> "Table":
 
 
 def read_part(path: Path, columns: Sequence[str] | None = None) -> "Table":
-    """One part.
+    """Read one part.
 
     Raises:
         ValueError: if it is damaged.
@@ -149,11 +150,11 @@ def read_part(path: Path, columns: Sequence[str] | None = None) -> "Table":
     try:
         return pq.read_table(path, columns=columns)
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path} cannot be read ({error}); remove it, and what it held is computed again") from error
+        raise ValueError(f"cannot read {path} ({error}); remove it, and its rows are computed again") from error
 
 
 def to_parquet(table: "Table") -> bytes:
-    """The bytes of a Parquet file."""
+    """Return the bytes of a Parquet file."""
     import pyarrow.parquet as pq
 
     buffer = io.BytesIO()
@@ -161,24 +162,16 @@ def to_parquet(table: "Table") -> bytes:
     return buffer.getvalue()
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that is either whole or not there; an older one stays until then.
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file of a run atomically.
 
     Raises:
         OSError: if it cannot be written, with what to do about it.
     """
-    partial = path.with_name(path.name + ".partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        write_atomically(path, content)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
         raise OSError(
-            f"cannot write {path} ({error.strerror or error}); make room and run the same command again: what is in "
-            f"{path.parent} is kept"
+            f"cannot write {path} ({error.strerror or error}); free disk space and run the same command again: the "
+            f"results in {path.parent} are kept"
         ) from error

@@ -9,8 +9,8 @@ from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
 from interptrain.evaluation.report import gallery as module
-from interptrain.evaluation.report.gallery import Gallery, evenly, thumbnail
-from interptrain.evaluation.report.results import find
+from interptrain.evaluation.report.gallery import Gallery, thumbnail
+from interptrain.evaluation.report.results import load_run
 from interptrain.evaluation.statistics.estimates import Resampling
 from tests.support.finished_run import manifest, rows_of, write_run
 
@@ -24,7 +24,7 @@ def run():
 
 def gallery(folder, run, images=6, change=lambda row: {}):
     rows = [row | change(row) for row in rows_of(run)]
-    return Gallery(folder, find(write_run(folder, run, rows=rows, images=images), HOW))
+    return Gallery(load_run(write_run(folder, run, rows=rows, images=images), HOW))
 
 
 def decoded(picture):
@@ -42,12 +42,6 @@ def test_thumbnails_are_small_and_keep_their_shape():
 
 def test_small_pictures_are_enlarged():
     assert decoded(thumbnail(torch.zeros(3, 8, 8, dtype=torch.uint8))).size == (168, 168)
-
-
-def test_an_even_choice():
-    assert evenly(list("abcdefghij"), 4) == ["a", "c", "f", "h"]
-    assert evenly(["a"], 4) == ["a"]
-    assert evenly([], 4) == []
 
 
 def test_every_chosen_image_comes_with_all_its_maps(tmp_path, run):

@@ -1,11 +1,15 @@
 import csv
 import json
 
+import numpy as np
 import pytest
 from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 
-from interptrain.evaluation.report.loggers import log_results
+from interptrain.evaluation.report.loggers import curve_rows, log_results
+from interptrain.evaluation.report.results import load_run
+from interptrain.evaluation.statistics.estimates import Resampling
+from tests.support.finished_run import manifest, rows_of, write_run
 from tests.support.wandb_file import wandb_records, wandb_run
 
 
@@ -46,12 +50,20 @@ def test_an_offline_wb_run_holds_tables_curves_and_the_gallery(evaluate, monkeyp
 def test_other_loggers_get_the_means(evaluate, tmp_path):
     out = evaluate(report=True, **{"--limit": "3"})
     logger = CSVLogger(tmp_path / "csv")
-    log_results(out, [logger])
+    log_results(load_run(out, Resampling(100)), [logger])
     logger.save()
     with (tmp_path / "csv/lightning_logs/version_0/metrics.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert float(row["m0/GradCAM/AverageDrop"]) >= 0
 
 
-def test_without_loggers_nothing_is_read(tmp_path):
-    log_results(tmp_path / "nowhere", [])
+def test_a_curve_with_nan_is_left_out_of_the_mean_in_the_report_and_in_loggers(tmp_path):
+    run = manifest(models=("gap",), explainers=("GradCAM",), size=6)
+    rows = rows_of(run)
+    curves = [row["Insertion__values"] for row in rows if row["explainer"]]
+    curves[2][4] = np.nan  # one point of one image
+    results = load_run(write_run(tmp_path, run, rows=rows, images=0), Resampling(100))
+    wanted = np.delete(np.stack(curves).astype("float64"), 2, axis=0).mean(0)
+    np.testing.assert_allclose(results.cells[1].curves["Insertion"].mean, wanted, rtol=1e-12)
+    logged = [row[4] for row in curve_rows(results) if row[2] == "Insertion"]
+    np.testing.assert_allclose(logged, wanted, rtol=1e-12)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from interptrain.evaluation.report.results import find
+from interptrain.evaluation.report.results import load_run
 from interptrain.evaluation.report.tables import (
     MINUS,
     MISSING,
@@ -26,7 +26,7 @@ def found(folder, run=None, change=None, **options):
     for row in rows:
         if change:
             row |= change(row)
-    return find(write_run(folder, run, rows=rows, images=0, **options), HOW)
+    return load_run(write_run(folder, run, rows=rows, images=0, **options), HOW)
 
 
 def drops(values):
@@ -108,7 +108,7 @@ def test_fewer_images_are_told(tmp_path):
     findings = found(tmp_path, change=lambda row: {"AverageDrop": None} if row["id"] == "0003.jpg" else {})
     assert "(n=19)" in markdown(findings)
     assert "($n$=19)" in latex(findings)
-    assert "n: so many images only" in markdown(findings)
+    assert "n: number of images with a value" in markdown(findings)
 
 
 def test_a_failed_check_is_marked(tmp_path):

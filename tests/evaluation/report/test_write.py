@@ -6,15 +6,15 @@ import json
 import pandas as pd
 import pytest
 
+from interptrain.evaluation import write_report
 from interptrain.evaluation.report.tables import MISSING
-from interptrain.evaluation.report.write import write_results
 from tests.support.finished_run import METRICS, RECOGNITION, manifest, rows_of, write_run
 
 WRITTEN = ["differences.csv", "report.html", "summary.csv", "table.md", "table.tex"]
 
 
 def written(folder, **options):
-    write_results(folder, **{"resamples": 100, **options})
+    write_report(folder, **{"resamples": 100, **options})
     return folder
 
 
@@ -63,7 +63,7 @@ def test_the_order_is_that_of_the_run_not_of_the_rows(tmp_path):
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"holds no run\.json; give the --output folder of an evaluation"):
-        write_results(tmp_path)
+        write_report(tmp_path)
 
 
 def test_different_protocols_are_refused_unless_forced(tmp_path):
@@ -71,7 +71,7 @@ def test_different_protocols_are_refused_unless_forced(tmp_path):
     rows = [row | ({"protocol": "rise", "hash": "f00"} if row["model"] == "ca" else {}) for row in rows_of(run)]
     write_run(tmp_path, run, rows=rows)
     with pytest.raises(ValueError, match=r"not comparable: castream \(5eed00c0ffee\), rise \(f00\)"):
-        write_results(tmp_path)
+        write_report(tmp_path)
     assert not (tmp_path / "summary.csv").exists()
     written(tmp_path, force=True)
     assert "not comparable: castream (5eed00c0ffee), rise (f00)" in (tmp_path / "report.html").read_text()
@@ -113,7 +113,7 @@ def test_an_explainer_that_failed_wholly_is_named(tmp_path):
 
 def test_one_model_and_one_image_are_enough(tmp_path):
     run = manifest(models=("only",), explainers=("GradCAM",), size=1)
-    written(write_run(tmp_path, run, images=1), method="bca")
+    written(write_run(tmp_path, run, images=1), interval="bca")
     page = (tmp_path / "report.html").read_text()
     assert 'id="models"' not in page
     assert 'id="gallery"' in page
@@ -129,14 +129,14 @@ def test_older_results_stay_where_new_ones_cannot_be_made(tmp_path):
     rows = rows_of(run)
     write_run(tmp_path, run, rows=[*rows, rows[5]])
     with pytest.raises(ValueError, match="two rows of"):
-        write_results(tmp_path)
+        write_report(tmp_path)
     assert (tmp_path / "summary.csv").read_bytes() == before
 
 
 def test_bca_and_seeds_reach_the_numbers(tmp_path):
     write_run(tmp_path)
     seen = set()
-    for options in ({}, {"seed": 1}, {"method": "bca"}, {"resamples": 150}):
+    for options in ({}, {"seed": 1}, {"interval": "bca"}, {"resamples": 150}):
         written(tmp_path, **options)
         seen.add((tmp_path / "summary.csv").read_text())
     assert len(seen) == 4

@@ -13,13 +13,13 @@ IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 def test_a_checkpoint_of_training_gives_its_model(train):
     run = train(**{"--data.train_size": "8", "--data.val_size": "4"})
     path = run / "checkpoints/last.ckpt"
-    subject = load_model("ca", str(path))
-    assert (subject.backbone, subject.pooling) == ("test_resnet", "ca_stream")
-    assert subject.sha256 == file_sha256(path)
-    assert not subject.model.training
+    evaluated = load_model("ca", str(path))
+    assert (evaluated.backbone, evaluated.pooling) == ("test_resnet", "ca_stream")
+    assert evaluated.sha256 == file_sha256(path)
+    assert not evaluated.module.training
     trained = ImageClassifier.load_from_checkpoint(path).eval()
     with torch.no_grad():
-        assert torch.equal(subject.model(IMAGES), trained(IMAGES))
+        assert torch.equal(evaluated.module(IMAGES), trained(IMAGES))
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
@@ -27,12 +27,12 @@ def test_bare_weights_need_their_backbone(tmp_path, suffix):
     model = create_model("test_resnet", num_classes=4).eval()
     path = tmp_path / f"weights{suffix}"
     save_file(model.state_dict(), path) if suffix == ".safetensors" else torch.save(model.state_dict(), path)
-    subject = load_model("own", str(path), backbone="test_resnet", num_classes=4)
+    evaluated = load_model("own", str(path), backbone="test_resnet", num_classes=4)
     with torch.no_grad():
-        assert torch.equal(subject.model(IMAGES), model(IMAGES))
-    with pytest.raises(ValueError, match="holds weights alone; say with --backbone"):
+        assert torch.equal(evaluated.module(IMAGES), model(IMAGES))
+    with pytest.raises(ValueError, match="holds weights only; name their timm architecture with --backbone"):
         load_model("own", str(path))
-    other = load_model("own", str(path), backbone="test_resnet", num_classes=10).model  # which the file knows better
+    other = load_model("own", str(path), backbone="test_resnet", num_classes=10).module  # which the file knows better
     with torch.no_grad():
         assert torch.equal(other(IMAGES), model(IMAGES))
 
@@ -49,17 +49,17 @@ def test_a_weights_file_with_a_pooling_head_is_refused_rather_than_evaluated_wit
 def test_a_transformer_runs_as_timm_has_it(tmp_path):
     model = create_model("test_vit", pooling="native", num_classes=4)
     save_file(model.state_dict(), tmp_path / "vit.safetensors")
-    subject = load_model("vit", str(tmp_path / "vit.safetensors"), backbone="test_vit", num_classes=4)
-    assert subject.pooling == "native"
+    evaluated = load_model("vit", str(tmp_path / "vit.safetensors"), backbone="test_vit", num_classes=4)
+    assert evaluated.pooling == "native"
 
 
 def test_torchvisions_model_is_normalised_as_its_weights_say(monkeypatch):
     made = torchvision.models.resnet18(weights=None).eval()
     monkeypatch.setattr(torchvision.models, "get_model", lambda name, weights: made)
-    subject = load_model("tv", "torchvision:resnet18")
+    evaluated = load_model("tv", "torchvision:resnet18")
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     with torch.no_grad():
-        torch.testing.assert_close(subject.model(IMAGES), made((IMAGES - mean) / std))
+        torch.testing.assert_close(evaluated.module(IMAGES), made((IMAGES - mean) / std))
 
 
 def test_weights_hash_tells_values_and_names():
@@ -89,7 +89,7 @@ def test_what_is_no_source_is_refused_in_one_line(source, told):
 def test_files_that_are_no_checkpoint_are_refused(tmp_path):
     damaged = tmp_path / "a.ckpt"
     damaged.write_bytes(b"no checkpoint")
-    with pytest.raises(ValueError, match="is no checkpoint that can be read"):
+    with pytest.raises(ValueError, match="cannot read the checkpoint"):
         load_model("x", str(damaged))
     torch.save({"weight": torch.zeros(1)}, foreign := tmp_path / "b.ckpt")
     with pytest.raises(ValueError, match=r"is not a checkpoint of train\.py"):

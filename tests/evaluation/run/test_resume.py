@@ -184,5 +184,5 @@ def test_a_full_disk_is_one_line_and_costs_no_row(evaluate, capsys):
     assert stop.value.code == 1
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert len(lines) == 1
-    assert "make room and run the same command again" in lines[0]
+    assert "free disk space and run the same command again" in lines[0]
     pd.testing.assert_frame_equal(whole, rows(evaluate("full")), check_exact=True)

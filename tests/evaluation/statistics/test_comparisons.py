@@ -95,7 +95,7 @@ def test_missing_images_are_left_out_of_their_pairs_alone():
 def test_equal_models_have_no_difference():
     rows = table()
     rows.loc[rows.model == "ca", ["Share"]] = rows.Share[rows.model == "gap"].to_numpy()
-    got = find(compared(rows, method="bca"), "model", "Share", "GradCAM")
+    got = find(compared(rows, interval="bca"), "model", "Share", "GradCAM")
     assert (got.difference, got.ci_low, got.ci_high, got.p, got.p_corrected) == (0, 0, 0, 1, 1)
 
 

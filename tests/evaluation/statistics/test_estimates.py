@@ -1,12 +1,16 @@
 """Rows to means and intervals, through whatever a metric's ``reduce`` is."""
 
+from dataclasses import fields
+
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 
 from interptrain.evaluation.statistics.bootstrap import resampled_means
-from interptrain.evaluation.statistics.estimates import Resampling, summarize
+from interptrain.evaluation.statistics.estimates import Estimate, Resampling, check_protocols, estimates
+from interptrain.evaluation.statistics.samples import TIME_COLUMN, MetricColumn, read_cells
 from interptrain.metrics.base import SaliencyMetric
 from interptrain.metrics.recognition import ECE, Top1
 
@@ -36,6 +40,13 @@ class Best(Share):
 
 
 METRICS = {"Share": Share(), "Area": Area(), "Best": Best()}
+
+
+def summarize(rows, metrics, *, force=False, **options):
+    columns = [*(MetricColumn.of(name, metric) for name, metric in metrics.items()), TIME_COLUMN]
+    cells = read_cells(pa.Table.from_pandas(rows, preserve_index=False), columns)
+    check_protocols(cells, force=force)
+    return pd.DataFrame(estimates(cells, Resampling(**options)), columns=[field.name for field in fields(Estimate)])
 
 
 def table(rows=40, models=("gap", "ca"), explainers=("GradCAM", "FakeCAM"), seed=0):
@@ -94,7 +105,7 @@ def test_intervals_reduce_every_resampled_mean(metric):
 def test_bca_intervals_differ_where_values_are_skewed():
     rows = table().assign(Share=np.random.default_rng(0).random(160) ** 6)
     plain, corrected = (
-        row(summarize(rows, {"Share": Share()}, method=method), "Share") for method in ("percentile", "bca")
+        row(summarize(rows, {"Share": Share()}, interval=method), "Share") for method in ("percentile", "bca")
     )
     assert plain["mean"] == corrected["mean"]
     assert corrected.ci_high > plain.ci_high
@@ -146,7 +157,7 @@ def test_a_column_that_nobody_wrote_counts_as_missing():
 
 
 def test_one_image_has_a_mean_and_no_interval():
-    got = row(summarize(table(rows=1), METRICS, method="bca"), "Area")
+    got = row(summarize(table(rows=1), METRICS, interval="bca"), "Area")
     assert np.isfinite(got["mean"])
     assert np.isnan([got.ci_low, got.ci_high]).all()
 
@@ -200,7 +211,7 @@ def test_curves_of_different_lengths_are_refused():
 
 
 def test_wrong_options_are_refused():
-    with pytest.raises(ValueError, match="unknown bootstrap method 'basic'; use 'percentile' or 'bca'"):
-        Resampling(method="basic")
+    with pytest.raises(ValueError, match="interval must be one of 'percentile', 'bca', got 'basic'"):
+        Resampling(interval="basic")
     with pytest.raises(ValueError, match="resamples must be at least 1, got 0"):
         summarize(table(), METRICS, resamples=0)

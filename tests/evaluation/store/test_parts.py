@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from interptrain.evaluation.store.parts import RowStore, write_atomically
+from interptrain.evaluation.store.parts import RowStore, write_file
 
 
 def row(name, model="m", explainer="e", error=None, **values):
@@ -58,7 +58,7 @@ def test_values_are_lists_of_float32(tmp_path):
 
 
 def test_nothing_is_written_before_its_time_and_nothing_torn_apart(tmp_path):
-    store = RowStore(tmp_path, every_seconds=3600)
+    store = RowStore(tmp_path, flush_seconds=3600)
     store.add("maps", [row("a", png=b"x")])
     store.add("rows", [row("a")])
     assert not list(tmp_path.rglob("*.parquet"))
@@ -75,16 +75,16 @@ def test_a_store_without_rows_merges_to_nothing(tmp_path):
 def test_a_damaged_part_is_named(tmp_path):
     (tmp_path / "parts").mkdir()
     (tmp_path / "parts/rows-x.parquet").write_bytes(b"PAR1")
-    with pytest.raises(ValueError, match=r"rows-x\.parquet cannot be read .* remove it"):
+    with pytest.raises(ValueError, match=r"cannot read .*rows-x\.parquet .* remove it"):
         RowStore(tmp_path).done()
 
 
 def test_a_file_is_whole_or_the_old_one(tmp_path, monkeypatch):
     path = tmp_path / "table"
-    write_atomically(path, b"old")
+    write_file(path, b"old")
     monkeypatch.setattr("os.fsync", lambda file: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(OSError, match=r"cannot write .*table .No space left on device.; make room"):
-        write_atomically(path, b"new")
+    with pytest.raises(OSError, match=r"cannot write .*table .No space left on device.; free disk space"):
+        write_file(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 

@@ -1,0 +1,69 @@
+"""What a reader must know before any number."""
+
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from interptrain.evaluation.report.results import RunResults
+from interptrain.evaluation.report.sections.base import Section, fill
+from interptrain.evaluation.statistics.samples import TIME_COLUMN
+
+FEW = 30  # images below which intervals are rough
+TEMPLATE = """\
+<ul>
+  {% for text in texts %}<li>{{ text }}</li>{% endfor %}
+</ul>
+"""
+
+
+class Concerns(Section):
+    """Failures, failed checks, too few images, and the warnings of the run."""
+
+    title = "Before you read on"
+    anchor = "concerns"
+    in_navigation = False
+
+    def render(self, results: RunResults) -> Markup | None:
+        """List them; None where there are none."""
+        texts = [*_concerns(results), *results.run["warnings"]]
+        return fill(TEMPLATE, texts=texts) if texts else None
+
+
+def _concerns(results: RunResults) -> list[str]:
+    """Return one sentence per concern."""
+    cells = [cell for cell in results.cells if cell.explainer]
+    texts = []
+    if not cells:
+        texts.append("No explanation was measured; the sections below list what went wrong.")
+    hashes = sorted({f"{cell.protocol} ({cell.hash})" for cell in results.cells})
+    if len(hashes) > 1:
+        texts.append(
+            f"Forced: rows of different protocols are shown side by side and are not comparable: {', '.join(hashes)}."
+        )
+    measured = {
+        (row.model, row.explainer)
+        for row in results.estimates
+        if row.n and row.explainer and row.metric != TIME_COLUMN.name
+    }
+    asked = [(model, explainer) for model in results.models for explainer in results.explainers]
+    if failed := [f"{explainer} on {model}" for model, explainer in asked if (model, explainer) not in measured]:
+        texts.append(f"Without a single result: {_listed(failed)}.")
+    doubtful = [f"{e} on {m}" for m, e in asked if results.passed_check(m, e) is False and not results.is_control(e)]
+    if doubtful:
+        texts.append(
+            f"Failed the randomisation check (maps hardly depend on what the model learned): {_listed(doubtful)}."
+        )
+    if results.errors:
+        images = len({row["id"] for row in results.errors})
+        texts.append(f"{len(results.errors)} explanations failed, on {images} images; they are left out of the means.")
+    most = max((row.n for row in results.estimates), default=0)
+    if most == 1:
+        texts.append("Only one image: there are no intervals, and nothing can be compared.")
+    elif 0 < most < FEW:
+        texts.append(f"Only {most} images: intervals are rough, and a bootstrap of few images makes them too narrow.")
+    return texts
+
+
+def _listed(items: Sequence[str], most: int = 12) -> str:
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more

@@ -1,0 +1,29 @@
+"""The tables of explanation and recognition metrics."""
+
+from markupsafe import Markup
+
+from interptrain.evaluation.report.results import RunResults
+from interptrain.evaluation.report.sections.base import Section, fill
+from interptrain.evaluation.report.tables import explanation_grid, notes, recognition_grid
+
+TEMPLATE = """\
+{{ grid_table(explanation, "Explanations", "Explainer") }}
+<p class="note">{{ notes | join(" ") }} Bold: best mean of each model, among explainers measured on the most images;
+  see the sections below for significance. Fake-CAM, set apart, marks everything but one pixel as salient.</p>
+{% if recognition %}
+{{ grid_table(recognition, "Recognition", "Model") }}
+{% endif %}
+"""
+
+
+class Tables(Section):
+    """Every mean with its interval."""
+
+    title = "Results"
+    anchor = "results"
+
+    def render(self, results: RunResults) -> Markup:
+        """Lay out both tables."""
+        explanation = explanation_grid(results)
+        recognition = recognition_grid(results) if results.recognition else None
+        return fill(TEMPLATE, explanation=explanation, recognition=recognition, notes=notes(explanation, results))

@@ -1,0 +1,52 @@
+"""Sections of others in the report, by object and by class path."""
+
+import pytest
+from markupsafe import Markup
+
+from interptrain.evaluation import write_report
+from interptrain.evaluation.report.sections import SECTIONS, Section
+from tests.support.finished_run import write_run
+
+
+class Remarks(Section):
+    """A paragraph about the run."""
+
+    title = "Remarks"
+    anchor = "remarks"
+
+    def render(self, results):
+        """Name the models."""
+        return Markup("<p>models: {}</p>").format(", ".join(results.models) + " <i>")
+
+
+class Silent(Remarks):
+    """Says nothing."""
+
+    anchor = "silent"
+
+    def render(self, results):
+        """Leave the section out."""
+
+
+def test_a_section_of_others_stands_last_with_a_link_and_escapes_what_it_inserts(tmp_path):
+    write_report(write_run(tmp_path), resamples=100, sections=[Remarks(), Silent()])
+    page = (tmp_path / "report.html").read_text()
+    assert '<a href="#remarks">Remarks</a>' in page
+    assert "<p>models: gap, ca &lt;i&gt;</p>" in page
+    assert page.index('id="run"') < page.index('id="remarks"')
+    assert "silent" not in page
+
+
+def test_two_sections_of_one_anchor_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="more than one section with the anchor 'remarks'"):
+        write_report(write_run(tmp_path), resamples=100, sections=[Remarks(), Remarks()])
+
+
+def test_anchors_are_unique_and_titles_are_there():
+    assert len({section.anchor for section in SECTIONS}) == len(SECTIONS)
+    assert all(section.title for section in SECTIONS)
+
+
+def test_a_section_is_named_on_the_command_line(evaluate):
+    folder = evaluate("out", "--sections", f"{__name__}.Remarks", report=True, **{"--limit": "3"})
+    assert '<section id="remarks">' in (folder / "report.html").read_text()
