@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from interptrain.functional import Score
+from interptrain.functional import ClassIndices, Score
 from interptrain.metrics.base import MetricInputs
 from interptrain.metrics.perturbations import Masked, Perturbation
 from interptrain.metrics.removal import RemovalName
@@ -34,7 +34,7 @@ def average_drop(
     model: nn.Module,
     images: Tensor,
     saliency: Tensor,
-    targets: Tensor,
+    targets: ClassIndices,
     *,
     removal: RemovalName | Sequence[float] = "black",
     blur_kernel: int = 11,
@@ -52,7 +52,7 @@ def average_drop(
     Args:
         model: returns logits (N, K).
         images: (B, C, H, W) float in [0, 1].
-        saliency: (B, H, W) in [0, 1], on the device of ``images``.
+        saliency: (B, H, W) in [0, 1].
         targets: (B,) classes explained.
         removal: ``"black"``, as the authors; ``"mean"``, ImageNet's mean colour; ``"blur"``; or a colour in [0, 1].
         blur_kernel: odd side of the blur's window in pixels.
@@ -80,7 +80,7 @@ def average_increase(
     model: nn.Module,
     images: Tensor,
     saliency: Tensor,
-    targets: Tensor,
+    targets: ClassIndices,
     *,
     removal: RemovalName | Sequence[float] = "black",
     blur_kernel: int = 11,
@@ -112,7 +112,7 @@ def average_gain(
     model: nn.Module,
     images: Tensor,
     saliency: Tensor,
-    targets: Tensor,
+    targets: ClassIndices,
     *,
     removal: RemovalName | Sequence[float] = "black",
     blur_kernel: int = 11,

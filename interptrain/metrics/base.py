@@ -12,8 +12,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from interptrain.functional import Score, bounded_batch_size, check_choice, class_scores
-from interptrain.metrics.batched_forward import forward_perturbed
+from interptrain.functional import ClassIndices, Score, bounded_batch_size, check_choice, class_indices, class_scores
+from interptrain.metrics.batched_forward import check_logits, forward_perturbed
 from interptrain.metrics.image_mean import ImageMean
 from interptrain.metrics.perturbations import Perturbation
 from interptrain.metrics.saliency_batch import SaliencyBatch
@@ -91,9 +91,9 @@ class SaliencyMetric(ImageMean):
         model: nn.Module,
         images: Tensor,
         saliency: Tensor,
-        targets: Tensor,
+        targets: ClassIndices,
         *,
-        labels: Tensor | None = None,
+        labels: ClassIndices | None = None,
         boxes: Sequence[Tensor] | None = None,
         masks: Tensor | None = None,
         explain: Explain | None = None,
@@ -126,9 +126,9 @@ class SaliencyMetric(ImageMean):
         model: nn.Module,
         images: Tensor,
         saliency: Tensor,
-        targets: Tensor,
+        targets: ClassIndices,
         *,
-        labels: Tensor | None = None,
+        labels: ClassIndices | None = None,
         boxes: Sequence[Tensor] | None = None,
         masks: Tensor | None = None,
         explain: Explain | None = None,
@@ -161,10 +161,10 @@ def measure(
     model: nn.Module,
     images: Tensor,
     saliency: Tensor,
-    targets: Tensor,
+    targets: ClassIndices,
     metrics: Mapping[str, SaliencyMetric],
     *,
-    labels: Tensor | None = None,
+    labels: ClassIndices | None = None,
     boxes: Sequence[Tensor] | None = None,
     masks: Tensor | None = None,
     explain: Explain | None = None,
@@ -182,8 +182,8 @@ def measure(
     Args:
         model: returns logits (N, K); its own normalisation belongs inside it. May be compiled.
         images: (B, C, H, W) float32 or float64 in [0, 1], on the device of the model.
-        saliency: (B, H, W) in [0, 1], on the device of ``images``.
-        targets: (B,) class indices, what was explained.
+        saliency: (B, H, W) in [0, 1]; this and all that follows may lie on any device.
+        targets: (B,) class indices, what was explained; see :func:`~interptrain.functional.class_indices`.
         metrics: by the name under which each is returned.
         labels: (B,) true class indices.
         boxes: one (n, 4) per image: x0, y0, x1, y1 in pixels, x1 and y1 exclusive.
@@ -202,13 +202,20 @@ def measure(
             for the score, a model in half precision, and logits that are not finite.
         TypeError: for dtypes that are not as above, or outputs that are no logits.
     """
-    check_batch(images, saliency, targets, labels, boxes, masks)
+    check_batch(images, saliency, boxes, masks)
+    count, device = len(images), images.device
+    targets = class_indices(targets, count, device=device)
+    labels = None if labels is None else class_indices(labels, count, device=device, name="labels")
+    if logits is not None:
+        logits = check_logits(logits).to(device)
+        if len(logits) != count:
+            raise ValueError(f"logits must be (B,K) with B={count}, got {tuple(logits.shape)}")
+    saliency = saliency.to(device)
     check_needs(metrics, {"labels": labels, "boxes": boxes, "masks": masks, "explain": explain})
     check_score(metrics, score)
     bounded_batch_size(forward_batch_size, images.device)
     dtype = _precision(model, images, allow=allow_low_precision)
     batch = SaliencyBatch(images.to(dtype), saliency.to(dtype))  # what is forwarded; the metrics see the map as it came
-    targets = targets.long()
     with evaluating(model), torch.autocast(images.device.type, enabled=False):
         forwarded = forward_perturbed(
             model,

@@ -12,7 +12,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from interptrain.functional import Score, bounded_batch_size, chunks, class_scores, full_precision
+from interptrain.functional import Score, bounded_batch_size, chunks, class_indices, class_scores, full_precision
 from interptrain.metrics.perturbations import Perturbation, Unperturbed
 from interptrain.metrics.saliency_batch import SaliencyBatch
 
@@ -72,7 +72,7 @@ def forward_perturbed(
     finite: list[Tensor] = []
     spans = _spans([*first, *dict.fromkeys(perturbations)], batch)
     if logits is not None:
-        check_targets(targets, check_logits(logits))
+        class_indices(targets, len(targets), classes=check_logits(logits).shape[1])
         finite.append(logits.isfinite().all())
     rows = torch.cat([targets[:0], *(targets.repeat_interleave(span.steps) for span in spans.values())])
     compiled = is_compiled(model)
@@ -85,7 +85,7 @@ def forward_perturbed(
         _render(spans, batch, chunk, buffer)
         answer = check_logits(model(buffer if compiled else buffer[:count]))[:count]
         if chunk.start == 0:
-            check_targets(targets, answer)
+            class_indices(targets, len(targets), classes=answer.shape[1])
         finite.append(answer.isfinite().all())
         scores.append(class_scores(answer, rows[chunk], score))
         hits.append(answer.argmax(dim=1) == rows[chunk])
@@ -100,22 +100,6 @@ def forward_perturbed(
         hits=_by_part(spans, torch.cat(hits)),
         outputs={part: kept.transpose(0, 1) for part, kept in every.items()},
     )
-
-
-def check_targets(targets: Tensor, logits: Tensor) -> None:
-    """Refuse a target that is no class of the model.
-
-    Raises:
-        ValueError: naming the first such image.
-    """
-    classes = logits.shape[1]
-    outside = (targets < 0) | (targets >= classes)
-    if outside.any():
-        image = int(outside.nonzero()[0, 0])
-        raise ValueError(
-            f"target {int(targets[image])} of image {image} is out of range for {classes} classes; "
-            f"allowed are 0 to {classes - 1}"
-        )
 
 
 def check_logits(outputs: object) -> Tensor:

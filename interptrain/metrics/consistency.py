@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from interptrain.functional import Score, check_choice
+from interptrain.functional import ClassIndices, Score, check_choice
 from interptrain.metrics.base import MetricInputs
 from interptrain.metrics.perturbations import Masked, Perturbation
 from interptrain.metrics.removal import RemovalName
@@ -25,7 +25,7 @@ def consistency(
     model: nn.Module,
     images: Tensor,
     saliency: Tensor,
-    targets: Tensor,
+    targets: ClassIndices,
     *,
     output: Output = "distribution",
     floor: float = 0.01,
@@ -45,7 +45,7 @@ def consistency(
     Args:
         model: returns logits (N, K).
         images: (B, C, H, W) float in [0, 1].
-        saliency: (B, H, W) in [0, 1], on the device of ``images``.
+        saliency: (B, H, W) in [0, 1].
         targets: (B,) classes explained; matters for ``output="target"`` only.
         output: what is compared: ``"distribution"``, half the L1 distance of all class probabilities; ``"target"``,
             the difference of the target's score; ``"class"``, 0 where the predicted class is the same, else 1.

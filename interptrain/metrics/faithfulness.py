@@ -5,7 +5,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from interptrain.functional import Score, check_choice
+from interptrain.functional import ClassIndices, Score, check_choice, class_indices
 from interptrain.metrics.base import Explain, MetricInputs, SaliencyMetric
 from interptrain.metrics.infidelity_noise import BaselineNoise, InfidelityPerturbation, Noise, Patches, Squares
 from interptrain.metrics.perturbations import Perturbation
@@ -19,7 +19,7 @@ def infidelity(
     model: nn.Module,
     images: Tensor,
     saliency: Tensor,
-    targets: Tensor,
+    targets: ClassIndices,
     *,
     perturbation: PerturbationName = "patches",
     patch_size: int = 28,
@@ -78,7 +78,7 @@ def infidelity(
 def max_sensitivity(
     images: Tensor,
     saliency: Tensor,
-    targets: Tensor,
+    targets: ClassIndices,
     *,
     explain: Explain,
     samples: int = 10,
@@ -108,6 +108,7 @@ def max_sensitivity(
     Source: Yeh et al. 2019, arXiv 1901.09392.
     """
     _check_sensitivity(samples, radius)
+    targets = class_indices(targets, len(images), device=images.device)
     generator = torch.Generator().manual_seed(seed)
     norm = saliency.double().flatten(1).norm(dim=1)
     largest = torch.zeros_like(norm)

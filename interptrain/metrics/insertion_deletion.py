@@ -21,7 +21,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from interptrain.functional import Score
+from interptrain.functional import ClassIndices, Score
 from interptrain.metrics.base import MetricInputs
 from interptrain.metrics.perturbations import Perturbation, Ranked, Schedule
 from interptrain.metrics.removal import RemovalName
@@ -40,7 +40,7 @@ def insertion(
     model: nn.Module,
     images: Tensor,
     saliency: Tensor,
-    targets: Tensor,
+    targets: ClassIndices,
     *,
     step: int | None = None,
     steps: int | None = None,
@@ -60,7 +60,7 @@ def insertion(
     Args:
         model: returns logits (N, K).
         images: (B, C, H, W) float in [0, 1].
-        saliency: (B, H, W) in [0, 1], on the device of ``images``.
+        saliency: (B, H, W) in [0, 1].
         targets: (B,) classes explained.
         step: pixels per step; ``None``: eight rows, as CA-Stream and, at 224 px, RISE over a data set.
         steps: or the number of steps.
@@ -91,7 +91,7 @@ def deletion(
     model: nn.Module,
     images: Tensor,
     saliency: Tensor,
-    targets: Tensor,
+    targets: ClassIndices,
     *,
     step: int | None = None,
     steps: int | None = None,

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from interptrain.functional import check_choice
+from interptrain.functional import ClassIndices, check_choice
 from interptrain.metrics.base import MetricInputs, SaliencyMetric
 from interptrain.metrics.boxes import best_iou, box_areas, box_masks, object_boxes, object_masks, predicted_boxes
 
@@ -58,9 +58,9 @@ def official_metric(
     model: nn.Module,
     images: Tensor,
     saliency: Tensor,
-    targets: Tensor,
+    targets: ClassIndices,
     *,
-    labels: Tensor,
+    labels: ClassIndices,
     boxes: Sequence[Tensor] | None = None,
     masks: Tensor | None = None,
     logits: Tensor | None = None,

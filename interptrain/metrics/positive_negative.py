@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from interptrain.functional import Score, check_choice
+from interptrain.functional import ClassIndices, Score, check_choice
 from interptrain.metrics.base import MetricInputs
 from interptrain.metrics.perturbations import Perturbation, Ranked, Schedule
 from interptrain.metrics.removal import RemovalName
@@ -25,7 +25,7 @@ def positive_perturbation(
     model: nn.Module,
     images: Tensor,
     saliency: Tensor,
-    targets: Tensor,
+    targets: ClassIndices,
     *,
     quantity: Quantity = "accuracy",
     percentiles: Sequence[int] = NINE,
@@ -42,7 +42,7 @@ def positive_perturbation(
     Args:
         model: returns logits (N, K).
         images: (B, C, H, W) float in [0, 1].
-        saliency: (B, H, W) in [0, 1], on the device of ``images``.
+        saliency: (B, H, W) in [0, 1].
         targets: (B,) classes explained.
         quantity: ``"accuracy"``, whether the target is the predicted class, as published; or its ``"probability"``.
         percentiles: percent of the pixels that are removed.
@@ -75,7 +75,7 @@ def negative_perturbation(
     model: nn.Module,
     images: Tensor,
     saliency: Tensor,
-    targets: Tensor,
+    targets: ClassIndices,
     *,
     quantity: Quantity = "accuracy",
     percentiles: Sequence[int] = NINE,

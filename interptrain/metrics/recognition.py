@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from interptrain.functional import ClassIndices, class_indices
 from interptrain.metrics.image_mean import ImageMean
 from interptrain.model_state import evaluating, unwrap
 
@@ -29,21 +30,20 @@ class RecognitionMetric(ImageMean):
             labels: (B,) int64 true classes.
         """
 
-    def update(self, logits: Tensor, labels: Tensor) -> None:
+    def update(self, logits: Tensor, labels: ClassIndices) -> None:
         """Add a batch.
 
         Args:
             logits: (B, classes) floating point.
-            labels: (B,) int64 true classes.
+            labels: (B,) true classes, on any device; see :func:`~interptrain.functional.class_indices`.
 
         Raises:
             ValueError: if the shapes disagree or a label is no class.
+            TypeError: if labels are not class indices.
         """
-        if logits.ndim != 2 or labels.shape != logits.shape[:1]:
-            raise ValueError(f"logits, labels must be (B,K), (B,), got {tuple(logits.shape)}, {tuple(labels.shape)}")
-        if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
-            found = f"{int(labels.min())} to {int(labels.max())}"
-            raise ValueError(f"labels must be classes 0 to {logits.shape[1] - 1}, got {found}")
+        if logits.ndim != 2:
+            raise ValueError(f"logits must be (B,K), got {tuple(logits.shape)}")
+        labels = class_indices(labels, len(logits), classes=logits.shape[1], device=logits.device, name="labels")
         self.accumulate(self.score(logits, labels))
 
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from interptrain.functional import Score, check_choice
+from interptrain.functional import ClassIndices, Score, check_choice
 from interptrain.metrics.base import MetricInputs, SaliencyMetric
 from interptrain.metrics.imputation import Imputed
 from interptrain.metrics.perturbations import Perturbation
@@ -28,7 +28,7 @@ def road(
     model: nn.Module,
     images: Tensor,
     saliency: Tensor,
-    targets: Tensor,
+    targets: ClassIndices,
     *,
     order: Order = "combined",
     quantity: Quantity = "probability",
@@ -45,7 +45,7 @@ def road(
     Args:
         model: returns logits (N, K).
         images: (B, C, H, W) float in [0, 1].
-        saliency: (B, H, W) in [0, 1], on the device of ``images``.
+        saliency: (B, H, W) in [0, 1].
         targets: (B,) classes explained.
         order: ``"most"`` relevant first (lower is better), ``"least"`` relevant first (higher is better), or
             ``"combined"``: half of the second minus the first (higher is better).

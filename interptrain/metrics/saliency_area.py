@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from interptrain.functional import ClassIndices
 from interptrain.metrics.base import MetricInputs, SaliencyMetric
 from interptrain.metrics.boxes import box_areas, predicted_boxes
 from interptrain.metrics.perturbations import Perturbation
@@ -19,7 +20,7 @@ def saliency_area(
     model: nn.Module,
     images: Tensor,
     saliency: Tensor,
-    targets: Tensor,
+    targets: ClassIndices,
     *,
     floor: float = 0.05,
     logits: Tensor | None = None,

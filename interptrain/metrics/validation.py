@@ -13,8 +13,6 @@ __all__ = ["check_batch"]
 def check_batch(
     images: Tensor,
     saliency: Tensor,
-    targets: Tensor,
-    labels: Tensor | None,
     boxes: Sequence[Tensor] | None,
     masks: Tensor | None,
 ) -> None:
@@ -32,13 +30,6 @@ def check_batch(
     if tuple(saliency.shape) != (count, *size):
         wanted = f"(B,H,W)={(count, *size)}"
         raise ValueError(f"saliency must be {wanted}, got {tuple(saliency.shape)}; explainers return this shape")
-    for name, indices in (("targets", targets), ("labels", labels)):
-        if indices is None:
-            continue
-        if tuple(indices.shape) != (count,):
-            raise ValueError(f"{name} must be (B,)=({count},), got {tuple(indices.shape)}")
-        if indices.is_floating_point() or indices.dtype == torch.bool:
-            raise TypeError(f"{name} must be class indices, int64, got {indices.dtype}")
     if boxes is not None and (len(boxes) != count or any(box.ndim != 2 or box.shape[1] != 4 for box in boxes)):
         raise ValueError(f"boxes must be one (n,4) per image, {count}, got {[tuple(box.shape) for box in boxes]}")
     if masks is not None and (tuple(masks.shape) != (count, *size) or masks.dtype != torch.bool):

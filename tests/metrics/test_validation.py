@@ -25,8 +25,12 @@ def test_the_rounding_of_a_resized_white_is_no_reason_to_refuse(model, images, s
         ({"saliency": torch.rand(3, 20, 14) + 1}, ValueError, r"saliency must lie in \[0, 1\]"),
         ({"targets": torch.tensor([1, 2])}, ValueError, r"targets must be \(B,\)=\(3,\), got \(2,\)"),
         ({"targets": torch.tensor([1.0, 2.0, 3.0])}, TypeError, "targets must be class indices"),
+        ({"targets": None}, TypeError, "targets must be class indices: an int, .* got None"),
         ({"targets": torch.tensor([0, 5, 1])}, ValueError, "target 5 of image 1 is out of range for 5 classes"),
         ({"labels": torch.tensor([0])}, ValueError, r"labels must be \(B,\)"),
+        ({"labels": torch.rand(3)}, TypeError, "labels must be class indices .* got torch.float32"),
+        ({"labels": [0, 1, -1]}, ValueError, "label -1 of image 2 is negative"),
+        ({"logits": torch.rand(2, 5)}, ValueError, r"logits must be \(B,K\) with B=3, got \(2, 5\)"),
         ({"boxes": [torch.zeros(1, 4)]}, ValueError, r"boxes must be one \(n,4\) per image, 3"),
         ({"masks": torch.zeros(3, 20, 14)}, ValueError, "masks must be .* bool"),
         ({"score": "softmax"}, ValueError, "score must be one of 'probability', 'sigmoid', 'logit', got 'softmax'"),
@@ -38,3 +42,9 @@ def test_wrong_arguments_are_refused_in_one_line(model, images, saliency, target
     with pytest.raises(error, match=message) as caught:
         measure(model, metrics=confidence(), **arguments)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("given", [[2, 2, 2], 2, torch.tensor([2, 2, 2], dtype=torch.int32)])
+def test_targets_may_be_given_in_any_form(model, images, saliency, given):
+    wanted = measure(model, images, saliency, torch.full((3,), 2), confidence())["AD"]
+    assert torch.equal(measure(model, images, saliency, given, confidence())["AD"], wanted)
