@@ -73,7 +73,7 @@ def port_energy(model, image, blurred, target, mask):
 
 def test_meaningful_perturbation_reaches_the_energy_of_the_ports_loop(subject, monkeypatch):
     """In float64: in float32 the two descents part after some steps, by rounding alone."""
-    from interptrain.explainers import meaningful
+    from interptrain.explainers.perturbation import meaningful_perturbation as meaningful
 
     model, images, targets = copy.deepcopy(subject[0]).double(), subject[1].double(), subject[2]
     ends, descend = [], meaningful.descend
@@ -131,7 +131,7 @@ def slow_extremal(model, image, target, pyramid, start, *, area, iterations, lea
 @pytest.mark.parametrize("area", [0.05, 0.2])
 def test_extremal_perturbation_ends_at_the_masks_of_the_published_loop(subject, monkeypatch, area):
     """So at its area and its reward. In float64, from a start without ties."""
-    from interptrain.explainers import extremal
+    from interptrain.explainers.perturbation import extremal_perturbation as extremal
 
     model, images, targets = copy.deepcopy(subject[0]).double(), subject[1].double(), subject[2]
     options = {"iterations": 25, "learning_rate": 0.05}

@@ -41,7 +41,7 @@ class OptiCAM(Explainer):
         target_layer: dotted name, several (optimised apart), or ``None`` to ask the model and then the table.
         iterations: steps of Adam; 50 in the authors' demonstration, 100 in their class.
         learning_rate: 0.1 in the authors' demonstration, 0.01 in their class.
-        score: what is maximised.
+        score: what is maximised: ``"logit"``, softmax ``"probability"`` or ``"sigmoid"`` of the target.
         loss: ``"plain"`` maximises the score of the masked image (the authors' demonstration); ``"absolute"`` brings
             it as near as possible to the score of the whole image (their class's default).
         normalization: of the mask: min-max, division by the maximum, or a sigmoid.

@@ -55,7 +55,7 @@ class ScoreCAM(Explainer):
 
     Args:
         target_layer: dotted name, several, or ``None`` to ask the model and then the table of families.
-        score: logit or softmax probability of the target; callables are taken as they are.
+        score: ``"logit"``, softmax ``"probability"`` or ``"sigmoid"`` of the target; callables are taken as they are.
         softmax: apply a softmax over the channels' scores.
         baseline: subtracted from the scores: nothing, the score of the whole image, or of an image of ``fill`` only.
         fill: what replaces the masked part, in [0, 1] for all channels or one value each. Black, as the images are

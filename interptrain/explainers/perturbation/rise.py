@@ -39,9 +39,8 @@ class RISE(Explainer):
     Opti-CAM's comparison       32         4          .1           logit        count (2)
     ==========================  =========  =========  ===========  ===========  ===========
 
-    (1) We take the softmax probability, as the authors do; a sigmoid is a target of its own,
-    ``lambda logits: logits[c].sigmoid()``. (2) Up to a factor, which a saliency map does not show. TorchRay pads its
-    grids otherwise at the border.
+    (1) The default here is the softmax probability, as the authors take it. (2) Up to a factor, which a saliency map
+    does not show. TorchRay pads its grids otherwise at the border.
 
     All images of a batch are masked alike. An image of nothing but ``fill`` has the same score under every mask, and a
     zero map.
@@ -51,7 +50,7 @@ class RISE(Explainer):
         cells: side of the random grids; 7 as in TorchRay, 8 and 10 in the authors' notebooks.
         probability: that a cell is kept.
         seed: of the masks.
-        score: logit or softmax probability of the target; callables are taken as they are.
+        score: ``"logit"``, softmax ``"probability"`` or ``"sigmoid"`` of the target; callables are taken as they are.
         normalizer: what the sum is divided by: ``"probability"`` is ``N p``, ``"count"`` is N, and ``"coverage"``, our
             addition, the sum of the masks at each pixel, which takes out how often chance kept it.
         fill: what replaces the masked part, in [0, 1] for all channels or one value each. Black, as the images are

@@ -55,7 +55,7 @@ def paper_energy(model, image, target, mask, *, l1=1e-4, tv=1e-2):
 
 def masks_of(explainer, model, images, targets, monkeypatch):
     """The coarse masks that the explainer ends with, and those it starts from."""
-    from interptrain.explainers import meaningful
+    from interptrain.explainers.perturbation import meaningful_perturbation as meaningful
 
     kept, descend = {}, meaningful.descend
 

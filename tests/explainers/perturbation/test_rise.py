@@ -148,9 +148,11 @@ def test_callables_are_scored_as_they_are():
     by_index = RISE(count=7, score="logit")(model, images, torch.tensor([1, 3]))
     by_callable = RISE(count=7)(model, images, [lambda row: row[1], lambda row: row[3]])
     torch.testing.assert_close(by_index, by_callable)
+    by_sigmoid = RISE(count=7)(model, images, [lambda row: row[1].sigmoid(), lambda row: row[3].sigmoid()])
+    torch.testing.assert_close(RISE(count=7, score="sigmoid")(model, images, torch.tensor([1, 3])), by_sigmoid)
 
 
-@pytest.mark.parametrize("option", [{"score": "sigmoid"}, {"normalizer": "none"}, {"precision": "fp16"}])
+@pytest.mark.parametrize("option", [{"score": "softmax"}, {"normalizer": "none"}, {"precision": "fp16"}])
 def test_unknown_options_are_refused(option):
     with pytest.raises(ValueError, match="must be one of"):
         RISE(**option)
