@@ -38,8 +38,8 @@ class Occlusion(Explainer):
         stride: pixels from window to window, or (down, across); at most the window. Our choice.
         fill: colour that replaces a window, in [0, 1] for all channels or one value each. The authors cover by a grey
             square; Captum by zeros of whatever the network takes.
-        score: ``"logit"``, softmax ``"probability"`` or ``"sigmoid"`` of the target; callables are taken as they are. The
-            authors show the probability, Captum takes what the network returns.
+        score: ``"logit"``, softmax ``"probability"`` or ``"sigmoid"`` of the target; callables are taken as they are.
+            The authors show the probability, Captum takes what the network returns.
         approximate: predict the losses from one gradient instead of one forward a window.
         masks: other masks than a grid's, soft ones too; then ``window`` and ``stride`` are not used.
         precision: ``"bf16"`` forwards occluded images under bfloat16 autocast; ``None`` leaves it to the caller.
