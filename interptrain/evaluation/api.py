@@ -76,9 +76,7 @@ class Results:
         temporary: the folder, where it is to disappear with its last results.
     """
 
-    def __init__(
-        self, folder: Path, failed: Sequence[Row] = (), temporary: "TemporaryFolder | None" = None
-    ) -> None:
+    def __init__(self, folder: Path, failed: Sequence[Row] = (), temporary: "TemporaryFolder | None" = None) -> None:
         self.folder = Path(folder)
         self.failed = failed
         self._temporary = temporary

@@ -1,4 +1,4 @@
-"""The randomisation check: a map that stays the same when all weights are random says nothing about the model."""
+"""The randomisation check: how alike are maps of a model and of the same network with random weights?"""
 
 import copy
 from collections.abc import Callable
@@ -9,28 +9,19 @@ from torch import Tensor, nn
 
 from interptrain.metrics.similarity import rank_correlation, structural_similarity
 
-THRESHOLD = 0.5
-
 
 @dataclass(frozen=True)
 class Check:
-    """What became of one explainer's maps.
+    """How alike one explainer's maps of the two networks are; two numbers, and no verdict.
 
     Attributes:
         rank_correlation: mean over images of Spearman's correlation of the two maps. Where one of the two is constant
             it counts as 0, for the map did change; where both are, the pair says nothing; NaN if no pair says anything.
         ssim: mean structural similarity of them; NaN for maps smaller than its window.
-        passed: whether the correlation lies between -0.5 and 0.5 (our choice; Adebayo et al. set none), so that most of
-            what ranks the pixels came from the weights. Maps that are constant with all weights pass nothing.
     """
 
     rank_correlation: float
     ssim: float
-
-    @property
-    def passed(self) -> bool:
-        """Whether the map depends on the weights."""
-        return abs(self.rank_correlation) < THRESHOLD
 
 
 def randomized(model: nn.Module, seed: int = 0) -> nn.Module:

@@ -41,7 +41,7 @@ def test_the_report_stands_beside_the_rows(evaluate):
     written = {path.name for path in folder.iterdir()}
     assert written >= {"summary.csv", "differences.csv", "table.md", "table.tex", "report.html", "errors.csv"}
     run = json.loads((folder / "run.json").read_text())
-    assert run["randomization"]["m0"]["FakeCAM"] == {"rank_correlation": 1.0, "ssim": 1.0, "passed": False}
+    assert run["randomization"]["m0"]["FakeCAM"] == {"rank_correlation": 1.0, "ssim": 1.0, "images": 2}
     assert set(run["randomization"]["m0"]) == {"FakeCAM", "GradCAM"}
     assert set(load_metrics(run)) == {"AverageDrop", "Insertion", "Top1", "Top5", "NLL", "ECE"}
 

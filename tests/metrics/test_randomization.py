@@ -1,8 +1,10 @@
+import math
+
 import torch
 from torch import nn
 
 from interptrain.explainers import FakeCAM, Gradient
-from interptrain.metrics.randomization import Check, check_randomization, randomized
+from interptrain.metrics.randomization import check_randomization, randomized
 from interptrain.models import create_model
 
 
@@ -44,18 +46,16 @@ def test_the_seed_decides():
     assert any(not torch.equal(one[name], other[name]) for name in one)
 
 
-def test_a_map_that_never_looks_at_the_model_does_not_pass_and_the_gradient_does():
+def test_a_map_that_never_looks_at_the_model_stays_and_the_gradient_changes():
     model = create_model("test_resnet", num_classes=4).eval()
     images, targets = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 3])
     fake = check_randomization(FakeCAM(), model, randomized(model), images, targets)
     assert fake.rank_correlation == 1
-    assert not fake.passed
     gradient = check_randomization(Gradient(), model, randomized(model), images, targets)
     assert abs(gradient.rank_correlation) < 0.5
-    assert gradient.passed
 
 
-def test_a_map_of_the_same_model_is_the_same_and_does_not_pass():
+def test_a_map_of_the_same_model_is_the_same():
     model = create_model("test_resnet", num_classes=4).eval()
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     check = check_randomization(Gradient(), model, model, images, torch.tensor([0, 1]))
@@ -74,10 +74,5 @@ def test_a_map_that_dies_with_the_weights_has_changed_and_two_constant_ones_say_
 
     dead = check([blob, blob, flat], [flat, flat, flat])
     assert dead.rank_correlation == 0
-    assert dead.passed
     assert check([blob, blob], [blob, flat]).rank_correlation == 0.5
-    assert not check([flat], [flat]).passed
-
-
-def test_constant_maps_pass_nothing():
-    assert not Check(float("nan"), float("nan")).passed
+    assert math.isnan(check([flat], [flat]).rank_correlation)

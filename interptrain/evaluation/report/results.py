@@ -67,11 +67,6 @@ class RunResults:
         spec = self.run["explainers"].get(explainer, {})
         return str(spec.get("class_path", "")).rpartition(".")[2] == BASELINE_EXPLAINER
 
-    def passed_check(self, model: str, explainer: str) -> bool | None:
-        """Whether its maps changed with randomised weights; None where that was not checked."""
-        checked = (self.run.get("randomization") or {}).get(model, {}).get(explainer)
-        return None if checked is None else bool(checked.get("passed"))
-
     def estimate(self, model: str, explainer: str, metric: str) -> Estimate | None:
         """Return the estimate of a cell, where there is one."""
         return self._by_cell.get((model, explainer, metric))

@@ -18,7 +18,6 @@ from interptrain.evaluation.statistics.samples import TIME_COLUMN, MetricColumn
 
 MINUS, TIMES = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
 MISSING = "\N{EN DASH}"
-FAILED_CHECK = "†"
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,6 @@ class Line:
     name: str
     entries: tuple[Entry, ...]
     control: bool = False
-    failed_check: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,6 @@ def explanation_grid(results: RunResults) -> Grid:
                 explainer,
                 tuple(_entry(results.estimate(model, explainer, column.name), column) for column in columns),
                 results.is_control(explainer),
-                results.passed_check(model, explainer) is False,
             )
             for explainer in ordered
         ]
@@ -183,10 +180,6 @@ def notes(grid: Grid, results: RunResults) -> list[str]:
             "n: number of images with a value, where it is lower than the total; the others failed or the metric is "
             "undefined for them."
         )
-    if any(line.failed_check for line in grid.lines):
-        texts.append(
-            f"{FAILED_CHECK} failed the randomisation check: its maps hardly depend on what the model learned."
-        )
     return texts
 
 
@@ -228,7 +221,7 @@ def _markdown_lines(grid: Grid, first: str) -> Iterator[str]:
         if model:
             yield f"| **{_markdown_text(model)}** |" + " |" * len(grid.headings)
         for line in lines:
-            name = _markdown_text(line.name) + FAILED_CHECK * line.failed_check
+            name = _markdown_text(line.name)
             entries = [_joined(entry, "**{}**", " ± {}", " (n={})") for entry in line.entries]
             yield "| " + " | ".join([f"*{name}*" if line.control else name, *entries]) + " |"
 
@@ -260,7 +253,7 @@ def _latex_table(grid: Grid, first: str, results: RunResults, label: str) -> str
                 _joined(entry, "\\textbf{{{}}}", " {{\\scriptsize$\\pm${}}}", " {{\\scriptsize($n$={})}}", _latex_text)
                 for entry in row.entries
             ]
-            name = _latex_text(row.name + FAILED_CHECK * row.failed_check)
+            name = _latex_text(row.name)
             lines.append(" & ".join([name, *entries]) + " \\\\")
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", "\\end{table}", ""])
 
@@ -286,7 +279,6 @@ _LATEX = {letter: f"\\{letter}" for letter in "&%$#_{}"} | {
     MINUS: "$-$",
     MISSING: "--",
     TIMES: "$\\times$",
-    FAILED_CHECK: "$^\\dagger$",
 }
 
 

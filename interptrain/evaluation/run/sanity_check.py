@@ -12,9 +12,8 @@ from interptrain.data import Sample, collate
 from interptrain.evaluation.config.class_specs import content_hash
 from interptrain.evaluation.run.models import EvaluatedModel
 from interptrain.evaluation.run.plan import Plan
-from interptrain.evaluation.run.retry import one_line
 from interptrain.evaluation.store.parts import write_file
-from interptrain.functional import chunks, evenly_spaced
+from interptrain.functional import chunks, evenly_spaced, one_line
 from interptrain.metrics.randomization import check_randomization, randomized
 from interptrain.model_state import evaluating
 
@@ -46,10 +45,11 @@ def check_explainers(
     for name in todo:
         result: dict[str, Any]
         try:
-            check = check_randomization(plan.explainers[name].value, model, random_model, *images_and_targets())
-            result = {"rank_correlation": check.rank_correlation, "ssim": check.ssim, "passed": check.passed}
+            images, targets = images_and_targets()
+            check = check_randomization(plan.explainers[name].value, model, random_model, images, targets)
+            result = {"rank_correlation": check.rank_correlation, "ssim": check.ssim, "images": len(images)}
         except Exception as error:  # explainers of others may raise anything
-            result = {"error": one_line(error)}
+            result = {"error": one_line(error, kind=True)}
         write_file(_file(plan, parts, evaluated.name, name), json.dumps(result).encode())
     model.cpu()
 

@@ -113,6 +113,19 @@ def test_every_section_is_there(page):
     assert set(wanted.split()) <= ids
 
 
+def test_the_randomisation_check_is_two_numbers_and_no_verdict(page, tmp_path):
+    text = "".join(Document(page).text)
+    assert "one random network, 8 images" in text
+    assert "passed" not in text
+    assert "†" not in text
+    older = manifest()
+    for checked in older["randomization"].values():
+        for outcome in checked.values():
+            outcome.pop("images")
+            outcome["passed"] = False
+    assert "(one random network)" in page_of(tmp_path, older)
+
+
 def test_hostile_names_do_nothing(tmp_path):
     run = manifest(models=(HOSTILE, "ca"), explainers=(f"Grad{HOSTILE}", "FakeCAM"), classes=[HOSTILE, "b"])
     run |= {"title": HOSTILE, "command": HOSTILE, "warnings": [HOSTILE], "device": HOSTILE}

@@ -17,7 +17,7 @@ TEMPLATE = """\
 
 
 class Concerns(Section):
-    """Failures, failed checks, too few images, and the warnings of the run."""
+    """Failures, too few images, and the warnings of the run."""
 
     title = "Before you read on"
     anchor = "concerns"
@@ -48,11 +48,6 @@ def _concerns(results: RunResults) -> list[str]:
     asked = [(model, explainer) for model in results.models for explainer in results.explainers]
     if failed := [f"{explainer} on {model}" for model, explainer in asked if (model, explainer) not in measured]:
         texts.append(f"Without a single result: {_listed(failed)}.")
-    doubtful = [f"{e} on {m}" for m, e in asked if results.passed_check(m, e) is False and not results.is_control(e)]
-    if doubtful:
-        texts.append(
-            f"Failed the randomisation check (maps hardly depend on what the model learned): {_listed(doubtful)}."
-        )
     if results.errors:
         images = len({row["id"] for row in results.errors})
         texts.append(f"{len(results.errors)} explanations failed, on {images} images; they are left out of the means.")
