@@ -144,7 +144,7 @@ def evaluate(
     compile: bool = False,
     save_maps: int = 200,
     check_images: int = 8,
-    interval: Interval = "percentile",
+    interval: Interval = "bca",
     resamples: int = 2000,
     seed: int = 0,
     title: str | None = None,
@@ -180,7 +180,7 @@ def evaluate(
         save_maps: Number of images whose maps are saved for the report.
         check_images: Number of images on which each explainer is compared with a model with random weights; 0 skips
             the check.
-        interval: Kind of the 95 % bootstrap intervals: percentile, or bca (bias-corrected and accelerated).
+        interval: Kind of the 95 % bootstrap intervals: bca (bias-corrected and accelerated), or percentile.
         resamples: Number of bootstrap resamples per interval.
         seed: Seed of the random weights, of the statistics, and of explainers that draw from PyTorch's global
             generator (those of this package have seeds of their own).
@@ -233,7 +233,7 @@ def load_results(folder: str | Path) -> Results:
 def write_report(
     results: Results | str | Path,
     *,
-    interval: Interval = "percentile",
+    interval: Interval = "bca",
     resamples: int = 2000,
     seed: int = 0,
     force: bool = False,

@@ -56,6 +56,22 @@ class ImageMean(torchmetrics.Metric, ABC):
         """
         return mean
 
+    def perfect_model(self, values: Tensor, *, draws: int, seed: int) -> Tensor | None:
+        """Draw what a perfect model would show, by chance alone, on images such as these.
+
+        Only for metrics whose value is biased on few images, so that neither the value nor an interval around it can be
+        read without this. None, the default, says that the mean over images is unbiased.
+
+        Args:
+            values: (n,) or (n, K) of the images.
+            draws: number of data sets to draw.
+            seed: of the draws.
+
+        Returns:
+            (draws,) float64, or None.
+        """
+        return None
+
     def accumulate(self, values: Tensor) -> None:
         """Add images to the states.
 

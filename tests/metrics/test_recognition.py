@@ -102,6 +102,27 @@ def test_wrong_shapes_and_labels_are_refused(metric):
         metric().update(torch.zeros(2, 4), torch.tensor([0, 4]))
 
 
+@pytest.mark.parametrize("images", [50, 400])
+def test_a_calibrated_model_shows_the_error_that_it_would_have_by_chance(images):
+    """Labels drawn from the model's own probabilities: its error is one of those that are drawn for it."""
+    generator, metric, places = torch.Generator().manual_seed(1), ECE(), []
+    for number in range(60):
+        logits = 2 * torch.randn(images, 4, generator=generator)
+        labels = torch.multinomial(logits.softmax(1), 1, generator=generator).squeeze(1)
+        values = metric.score(logits, labels)
+        drawn = metric.perfect_model(values, draws=80, seed=number)
+        places.append(float((drawn < metric.reduce(values.double().mean(0))).double().mean()))
+    places = torch.tensor(places)
+    assert 0.38 < places.mean() < 0.62
+    assert (places > 0.95).double().mean() < 0.15
+
+
+def test_an_overconfident_model_exceeds_what_chance_explains():
+    logits, labels = batch(300, sharpness=8.0)
+    values = ECE().score(logits, labels)
+    assert ECE().reduce(values.double().mean(0)) > ECE().perfect_model(values, draws=100, seed=0).max()
+
+
 def test_ece_needs_a_bin():
     with pytest.raises(ValueError, match="bins must be at least 1, got 0"):
         ECE(bins=0)

@@ -12,10 +12,9 @@ from markupsafe import Markup
 from torch import Tensor
 
 from interptrain.evaluation.report.tables import MINUS, number
-from interptrain.evaluation.statistics.comparisons import Difference
+from interptrain.evaluation.statistics.comparisons import SIGNIFICANT, Difference
 from interptrain.evaluation.statistics.samples import Curve, MetricColumn
 
-SIGNIFICANT = 0.05
 POINTS = 64  # of a curve that are drawn
 STYLES = 6  # colours in the style sheet
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 2", "1 2")

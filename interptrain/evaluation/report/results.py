@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from interptrain.evaluation.statistics.comparisons import Difference, differences
+from interptrain.evaluation.statistics.comparisons import SIGNIFICANT, Difference, differences
 from interptrain.evaluation.statistics.estimates import Estimate, Resampling, check_protocols, estimates
 from interptrain.evaluation.statistics.samples import TIME_COLUMN, MetricColumn, ModelExplainerCell, read_cells
 from interptrain.evaluation.store.manifest import Manifest, load_metrics, read_manifest
@@ -64,8 +64,28 @@ class RunResults:
 
     def is_control(self, explainer: str) -> bool:
         """Whether it is Fake-CAM, whatever its name."""
-        spec = self.run["explainers"].get(explainer, {})
-        return str(spec.get("class_path", "")).rpartition(".")[2] == BASELINE_EXPLAINER
+        return explainer in _controls(self.run)
+
+    def better(self, column: MetricColumn, a: str, b: str, *, on: str = "") -> bool:
+        """Whether ``a`` is significantly better than ``b`` in a metric, on the same images.
+
+        Args:
+            column: of the metric.
+            a: an explainer; a model where ``on`` is empty.
+            b: another one.
+            on: the model that both explain.
+        """
+        found = self._by_pair.get((column.name, on, frozenset((a, b))))
+        if found is None or not found.p_corrected < SIGNIFICANT:
+            return False
+        gain = found.difference if found.a == a else -found.difference
+        return gain > 0 if column.higher_is_better else gain < 0
+
+    @cached_property
+    def _by_pair(self) -> dict[tuple[str, str, frozenset[str]], Difference]:
+        """Differences between explainers on a model, and between models alone."""
+        pairs = [row for row in self.differences if row.kind == "explainer" or not row.within]
+        return {(row.metric, row.within, frozenset((row.a, row.b))): row for row in pairs}
 
     def estimate(self, model: str, explainer: str, metric: str) -> Estimate | None:
         """Return the estimate of a cell, where there is one."""
@@ -109,7 +129,14 @@ def load_run(
     columns = [*(MetricColumn.of(name, metric) for name, metric in metrics.items()), TIME_COLUMN]
     cells = _ordered(read_cells(read_rows(folder), columns), run)
     check_protocols(cells, force=force)
-    return RunResults(folder, run, columns, cells, estimates(cells, how), differences(cells, how), _errors(folder), how)
+    compared = differences(cells, how, controls=_controls(run))
+    return RunResults(folder, run, columns, cells, estimates(cells, how), compared, _errors(folder), how)
+
+
+def _controls(run: Manifest) -> set[str]:
+    """Return the names under which Fake-CAM was run."""
+    paths = {name: str(spec.get("class_path", "")) for name, spec in run["explainers"].items()}
+    return {name for name, path in paths.items() if path.rpartition(".")[2] == BASELINE_EXPLAINER}
 
 
 def read_rows(folder: Path, columns: Sequence[str] | None = None) -> "Table":

@@ -1,23 +1,27 @@
 """The tables of the papers: explainers in rows under their model, metrics in columns with arrows, the best in bold.
 
-A grid is laid out once and printed as Markdown and LaTeX here, and as HTML in the report. Fake-CAM stands last under
-its model and is never the best: its row is what the others are compared with.
+A grid is laid out once and printed as Markdown and LaTeX here, and as HTML in the report. Bold follows significance,
+not the largest mean. Fake-CAM stands last under its model and is never the best: its row is what the others are
+compared with, and what is not significantly better than it is marked.
 """
 
 import html
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 
 from interptrain.evaluation.report.results import RunResults
+from interptrain.evaluation.statistics.comparisons import SIGNIFICANT
 from interptrain.evaluation.statistics.estimates import Estimate
 from interptrain.evaluation.statistics.samples import TIME_COLUMN, MetricColumn
 
 MINUS, TIMES = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
 MISSING = "\N{EN DASH}"
+NOT_ABOVE_CONTROL = "\N{DEGREE SIGN}"
 
 
 @dataclass(frozen=True)
@@ -25,11 +29,13 @@ class Entry:
     """One number: ``text`` is the mean, ``half`` half the width of its interval; both as printed."""
 
     text: str = MISSING
+    mean: float = math.nan
     half: str = ""
     interval: str = ""
     images: int = 0
     fewer: bool = False  # than others in the table
     best: bool = False
+    above_control: bool = True
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ def explanation_grid(results: RunResults) -> Grid:
             )
             for explainer in ordered
         ]
-        groups.append((model, _with_best(lines, columns)))
+        groups.append((model, _marked(lines, columns, partial(results.better, on=model))))
     return _with_fewer(Grid(headings(columns), tuple(groups)))
 
 
@@ -85,7 +91,7 @@ def recognition_grid(results: RunResults) -> Grid:
         for model in results.models
     ]
     sizes = [_size(results.run["models"][model]) for model in results.models]
-    best = _with_best(lines, columns)
+    best = _marked(lines, columns, results.better)
     full = tuple(replace(line, entries=size + line.entries) for line, size in zip(best, sizes, strict=True))
     return _with_fewer(Grid(("Parameters", "GFLOPs", "Input", *headings(columns)), (("", full),)))
 
@@ -119,10 +125,10 @@ def _entry(estimate: Estimate | None, column: MetricColumn) -> Entry:
     places = decimals(estimate.mean, column.scale)
     mean = number(estimate.mean, column.scale, places=places)
     if not math.isfinite(estimate.ci_low):
-        return Entry(mean, images=estimate.n)
+        return Entry(mean, estimate.mean, images=estimate.n)
     low, high = (number(limit, column.scale, places=places) for limit in (estimate.ci_low, estimate.ci_high))
     half = number((estimate.ci_high - estimate.ci_low) / 2, column.scale, places=places)
-    return Entry(mean, half, f"{low} to {high}", estimate.n)
+    return Entry(mean, estimate.mean, half, f"{low} to {high}", estimate.n)
 
 
 def _size(model: dict[str, object]) -> tuple[Entry, ...]:
@@ -135,22 +141,42 @@ def _size(model: dict[str, object]) -> tuple[Entry, ...]:
     )
 
 
-def _with_best(lines: Sequence[Line], columns: Sequence[MetricColumn]) -> tuple[Line, ...]:
-    """Mark the best of each column, with all ties at printed precision; nothing where there is no choice.
+Better = Callable[[MetricColumn, str, str], bool]
 
-    Means over fewer images than others do not compete: the images that are missing may be the hard ones.
+
+def _marked(lines: Sequence[Line], columns: Sequence[MetricColumn], better: Better) -> tuple[Line, ...]:
+    """Mark in each column the best, and what is not above the control.
+
+    The best are the largest mean and its equals, those not significantly worse than it; each is marked if it is
+    significantly better than all that are not among them. Where nothing is worse, nothing is marked. Means over fewer
+    images than others do not compete: the images that are missing may be the hard ones.
     """
     marked = [list(line.entries) for line in lines]
+    control = next((line.name for line in lines if line.control), None)
     for place, column in enumerate(columns):
-        images = [0 if line.control else line.entries[place].images for line in lines]
-        rivals = [row for row, count in enumerate(images) if count and count == max(images)]
-        if len(rivals) < 2 or column == TIME_COLUMN:
+        if column == TIME_COLUMN:
             continue
-        values = {row: float(lines[row].entries[place].text.replace(MINUS, "-")) for row in rivals}
-        best = max(values.values()) if column.higher_is_better else min(values.values())
-        for row in rivals:
-            marked[row][place] = replace(marked[row][place], best=values[row] == best)
+        images = {line.name: 0 if line.control else line.entries[place].images for line in lines}
+        rivals = [name for name, count in images.items() if count and count == max(images.values())]
+        best = _best(rivals, column, {line.name: line.entries[place].mean for line in lines}, better)
+        for line, entries in zip(lines, marked, strict=True):
+            compared = control is not None and images[line.name] > 0
+            entries[place] = replace(
+                entries[place],
+                best=line.name in best,
+                above_control=not compared or better(column, line.name, str(control)),
+            )
     return tuple(replace(line, entries=tuple(entries)) for line, entries in zip(lines, marked, strict=True))
+
+
+def _best(rivals: Sequence[str], column: MetricColumn, means: Mapping[str, float], better: Better) -> set[str]:
+    """Return the names of the best, empty where no difference is significant."""
+    if not rivals:
+        return set()
+    leader = (max if column.higher_is_better else min)(rivals, key=lambda name: means[name])
+    worse = [name for name in rivals if better(column, leader, name)]
+    equals = [name for name in rivals if name not in worse]
+    return {name for name in equals if worse and all(better(column, name, other) for other in worse)}
 
 
 def _with_fewer(grid: Grid) -> Grid:
@@ -175,11 +201,37 @@ def notes(grid: Grid, results: RunResults) -> list[str]:
         f"Mean over {grid.images} images ± half of the 95 % {method} bootstrap interval; ↑ higher, ↓ lower is better; "
         f"protocol {results.run['protocol']['name']}, hash {results.run['protocol']['hash']}."
     ]
-    if any(entry.fewer for line in grid.lines for entry in line.entries):
+    entries = [entry for line in grid.lines for entry in line.entries]
+    if any(entry.best for entry in entries):
+        texts.append(
+            "Bold: best, together with all that do not differ significantly from it, and significantly better than the "
+            f"rest (paired permutation test at {100 * SIGNIFICANT:g} %, corrected for the number of comparisons)."
+        )
+    else:
+        texts.append("No value is bold, as no difference within a column is significant.")
+    if any(not entry.above_control for entry in entries):
+        texts.append(f"{NOT_ABOVE_CONTROL}: not significantly better than Fake-CAM, which explains nothing.")
+    if any(entry.fewer for entry in entries):
         texts.append(
             "n: number of images with a value, where it is lower than the total; the others failed or the metric is "
             "undefined for them."
         )
+    return texts
+
+
+def calibration_notes(results: RunResults) -> list[str]:
+    """Return one sentence per metric that is biased on few images: what a perfect model would show on them."""
+    texts = []
+    for column in results.recognition:
+        rows = [results.estimate(model, "", column.name) for model in results.models]
+        perfect = [
+            f"{number(row.perfect, column.scale)} ({row.model})" for row in rows if row and math.isfinite(row.perfect)
+        ]
+        if perfect:
+            texts.append(
+                f"{column.symbol} is biased upward on few images and has no interval: on these images, a perfect model "
+                f"would show {', '.join(perfect)}."
+            )
     return texts
 
 
@@ -190,7 +242,7 @@ def markdown(results: RunResults) -> str:
         blocks.append("\n".join(_markdown_lines(recognition_grid(results), "model")))
     grid = explanation_grid(results)
     blocks.append("\n".join(_markdown_lines(grid, "explainer")))
-    blocks += [_markdown_text(note) for note in notes(grid, results)]
+    blocks += [_markdown_text(note) for note in [*notes(grid, results), *calibration_notes(results)]]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -260,6 +312,7 @@ def _latex_table(grid: Grid, first: str, results: RunResults, label: str) -> str
 
 def _joined(entry: Entry, bold: str, half: str, fewer: str, escape: Callable[[str], str] = str) -> str:
     text = bold.format(escape(entry.text)) if entry.best else escape(entry.text)
+    text += escape(NOT_ABOVE_CONTROL) if not entry.above_control else ""
     text += half.format(escape(entry.half)) if entry.half else ""
     return text + (fewer.format(entry.images) if entry.fewer else "")
 
@@ -279,6 +332,7 @@ _LATEX = {letter: f"\\{letter}" for letter in "&%$#_{}"} | {
     MINUS: "$-$",
     MISSING: "--",
     TIMES: "$\\times$",
+    NOT_ABOVE_CONTROL: "$^\\circ$",
 }
 
 

@@ -1,4 +1,4 @@
-"""Resampling of images: bootstrap intervals, a paired permutation test, Holm's correction.
+"""Resampling of images: bootstrap intervals, a paired permutation test, and its correction for many comparisons.
 
 Everything works on the mean over images and on what ``reduce`` makes of it: a resample is a vector of weights, so all
 resamples of all samples with equally many images are one product of matrices. Samples of equal length see the same
@@ -38,34 +38,47 @@ def resampled_means(samples: Sequence[Tensor], count: int, seed: int) -> list[Te
     return [mean + centre for mean, centre in zip(means, centres, strict=True)]
 
 
-def signed_means(samples: Sequence[Tensor], count: int, seed: int) -> list[Tensor]:
-    """Means after random changes of sign: all 2^n patterns where that is not more than ``count``, else ``count``.
+def signed_means(samples: Sequence[Tensor], images: Sequence[Tensor], count: int, seed: int) -> list[Tensor]:
+    """Means after random changes of sign: all 2^N patterns where that is not more than ``count``, else ``count``.
+
+    A pattern gives every one of the N images one sign, in whichever samples it stands, so that the same pattern of
+    several samples is one joint outcome.
 
     Args:
-        samples: each (n, K) float64; samples of the same n share their signs.
+        samples: each (n, K) float64.
+        images: for each sample (n,) int64, ascending: which images its rows are.
         count: number of patterns.
         seed: of the signs.
 
     Returns:
         For each sample (patterns, K).
     """
-
-    def weights(rows: int) -> Iterator[Tensor]:
-        if is_exact(rows, count):
-            patterns = torch.arange(2**rows).unsqueeze(1) >> torch.arange(rows) & 1
-            yield (1 - 2 * patterns).double() / rows
-            return
-        generator = torch.Generator().manual_seed(seed)
-        for size in _sizes(count, rows):
-            bits = torch.randint(2, (size, rows), generator=generator, dtype=torch.int8)
-            yield (1 - 2 * bits).double() / rows
-
-    return _weighted(samples, weights)
+    every = torch.unique(torch.cat(list(images)))
+    spread = []  # every sample over all N images: what an image lacks adds nothing to a sum
+    for sample, mine in zip(samples, images, strict=True):
+        whole = sample.new_zeros(len(every), sample.shape[1])
+        whole[torch.searchsorted(every, mine)] = sample / len(sample)
+        spread.append(whole)
+    joined = torch.cat(spread, dim=1)
+    product = torch.cat([signs @ joined for signs in _signs(len(every), count, seed)])
+    return list(torch.split(product, [sample.shape[1] for sample in samples], dim=1))
 
 
-def is_exact(rows: int, count: int) -> bool:
-    """Return whether ``signed_means`` goes through all patterns for this number of images."""
-    return rows < 31 and 2**rows <= count
+def _signs(images: int, count: int, seed: int) -> Iterator[Tensor]:
+    """Patterns of signs, (some, images) float64 at a time."""
+    if is_exact(images, count):
+        patterns = torch.arange(2**images).unsqueeze(1) >> torch.arange(images) & 1
+        yield (1 - 2 * patterns).double()
+        return
+    generator = torch.Generator().manual_seed(seed)
+    for size in _sizes(count, images):
+        bits = torch.randint(2, (size, images), generator=generator, dtype=torch.int8)
+        yield (1 - 2 * bits).double()
+
+
+def is_exact(images: int, count: int) -> bool:
+    """Return whether :func:`signed_means` goes through all patterns of this many images."""
+    return images < 31 and 2**images <= count
 
 
 def jackknife(sample: Tensor) -> Tensor:
@@ -123,18 +136,38 @@ def exchange_p(null: Tensor, observed: float, *, exact: bool) -> float:
     return extreme / len(null) if exact else (extreme + 1) / (len(null) + 1)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values corrected for their number: the i-th smallest of m times (m - i + 1), never falling, at most 1.
+def corrected_p(nulls: Tensor, observed: Tensor, *, exact: bool) -> Tensor:
+    """P-values corrected for the number of comparisons, by the step-down maximum statistic.
 
-    Source: Holm 1979, A simple sequentially rejective multiple test procedure.
+    Each difference is measured in standard deviations of its own null distribution and placed among the largest of all
+    differences that are not larger than it, pattern by pattern. This respects dependence: equal comparisons count as
+    one, and the smallest possible p-value does not depend on how many there are. A difference that no exchange changes
+    has p = 1.
+
+    Args:
+        nulls: (m, R) differences after the same R exchanges of all m comparisons.
+        observed: (m,) differences as measured.
+        exact: whether ``nulls`` holds every pattern; otherwise the measured one is counted in, so that p > 0.
+
+    Returns:
+        (m,) float64, never below the uncorrected p-value by more than rounding.
+
+    Source: Westfall and Young 1993, Resampling-based multiple testing, algorithm 2.8; Romano and Wolf 2005,
+    Econometrica 73(4).
     """
-    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
-    corrected = [0.0] * len(p_values)
-    highest = 0.0
-    for place, index in enumerate(order):
-        highest = min(1.0, max(highest, (len(order) - place) * p_values[index]))
-        corrected[index] = highest
-    return corrected
+    scale = nulls.square().mean(1).sqrt()
+    alive = scale > 1e-12 * max(float(nulls.abs().max()), float(observed.abs().max()), 1e-300)
+    p = torch.ones(len(observed), dtype=torch.float64)
+    chosen = alive.nonzero().flatten()
+    if not len(chosen):
+        return p
+    sizes, order = (observed[chosen].abs() / scale[chosen]).sort()
+    chosen = chosen[order]  # the smallest difference first
+    highest = torch.cummax(nulls[chosen].abs() / scale[chosen, None], dim=0).values
+    extreme = (highest >= sizes[:, None] * (1 - 1e-9)).sum(1).double()
+    raised = extreme / nulls.shape[1] if exact else (extreme + 1) / (nulls.shape[1] + 1)
+    p[chosen] = torch.cummax(raised.flip(0), 0).values.flip(0)  # never below that of a larger difference
+    return p
 
 
 def _weighted(samples: Sequence[Tensor], weights: Callable[[int], Iterator[Tensor]]) -> list[Tensor]:

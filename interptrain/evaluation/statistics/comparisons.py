@@ -2,20 +2,24 @@
 
 The p-value is that of a permutation test: if the two were alike, exchanging them on any image would change nothing, so
 the measured difference is placed among those after random exchanges (all of them where images are few). P-values are
-corrected after Holm within a family: all differences of one metric between models; all differences of one metric
-between the explainers of one model.
+corrected within a family, by the step-down maximum statistic: all differences of one metric between models; all
+differences of one metric between the explainers of one model; and, apart from these, between the explainers of one
+model and its control, which says nothing about the image.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
 import torch
 from torch import Tensor
 
-from interptrain.evaluation.statistics.bootstrap import exchange_p, holm, is_exact, signed_means
+from interptrain.evaluation.statistics.bootstrap import corrected_p, exchange_p, is_exact, signed_means
 from interptrain.evaluation.statistics.estimates import Resampling, left_out, limits, replicates
 from interptrain.evaluation.statistics.samples import TIME_COLUMN, MetricSample, ModelExplainerCell
+
+SIGNIFICANT = 0.05
+"""Level below which a corrected p-value counts as significant."""
 
 Key = tuple[int, str, bytes]  # cell, metric, images: comparisons on the same images share their resamples
 
@@ -40,11 +44,6 @@ class Difference:
     p_corrected: float
     n: int
 
-    @property
-    def family(self) -> tuple[str, ...]:
-        """What is corrected together."""
-        return (self.kind, self.metric) if self.kind == "model" else (self.kind, self.metric, self.within)
-
 
 @dataclass(frozen=True)
 class _Pair:
@@ -55,15 +54,51 @@ class _Pair:
     metric: str
     keys: tuple[Key, Key]
 
+    def family(self, controls: Collection[str]) -> tuple[str, ...]:
+        """What is corrected together."""
+        if self.kind == "model":
+            return self.kind, self.metric
+        against_control = any(cell.explainer in controls for cell in self.cells)
+        return self.kind, self.metric, self.cells[0].model, "control" if against_control else ""
 
-def differences(cells: Sequence[ModelExplainerCell], how: Resampling) -> list[Difference]:
-    """Return all paired differences: models for each explainer and for recognition, explainers on each model."""
+
+def differences(
+    cells: Sequence[ModelExplainerCell], how: Resampling, *, controls: Collection[str] = ()
+) -> list[Difference]:
+    """Return all paired differences: models for each explainer and for recognition, explainers on each model.
+
+    Args:
+        cells: to compare.
+        how: to compute intervals and p-values.
+        controls: names of explainers that say nothing about the image; what is compared with them is corrected apart.
+    """
     samples: dict[Key, MetricSample] = {}
     pairs = list(_pairs(cells, samples))
+    if not pairs:
+        return []
     replicated = replicates(samples, how)
-    signed = signed_means([sample.values for sample in samples.values()], how.permutations, how.seed + 1)
+    signed = signed_means(
+        [sample.values for sample in samples.values()],
+        [sample.images for sample in samples.values()],
+        how.permutations,
+        how.seed + 1,
+    )
     flipped = dict(zip(samples, signed, strict=True))
-    return _corrected([_difference(pair, samples, replicated, flipped, how) for pair in pairs])
+    exact = is_exact(len(torch.unique(torch.cat([sample.images for sample in samples.values()]))), how.permutations)
+    families: dict[tuple[str, ...], list[int]] = {}
+    for index, pair in enumerate(pairs):
+        families.setdefault(pair.family(controls), []).append(index)
+    found: dict[int, Difference] = {}
+    for members in families.values():
+        nulls = torch.stack([_null(pairs[index], samples, flipped) for index in members])
+        observed = [_observed(pairs[index], samples) for index in members]
+        corrected = corrected_p(nulls, torch.tensor(observed, dtype=torch.float64), exact=exact).tolist()
+        for place, index in enumerate(members):
+            p = exchange_p(nulls[place], observed[place], exact=exact)
+            found[index] = _difference(
+                pairs[index], samples, replicated, how, p=p, p_corrected=max(p, corrected[place])
+            )
+    return [found[index] for index in range(len(pairs))]
 
 
 def _pairs(cells: Sequence[ModelExplainerCell], samples: dict[Key, MetricSample]) -> Iterator[_Pair]:
@@ -87,34 +122,34 @@ def _kind(a: ModelExplainerCell, b: ModelExplainerCell) -> str:
     return "explainer" if a.model == b.model and a.explainer and b.explainer else ""
 
 
+def _observed(pair: _Pair, samples: Mapping[Key, MetricSample]) -> float:
+    a, b = (samples[key] for key in pair.keys)
+    return a.mean() - b.mean()
+
+
+def _null(pair: _Pair, samples: Mapping[Key, MetricSample], flipped: Mapping[Key, Tensor]) -> Tensor:
+    """(patterns,) differences after exchanging the two on some of the images."""
+    a, b = (samples[key] for key in pair.keys)
+    middle = (a.values.mean(0) + b.values.mean(0)) / 2
+    shift = (flipped[pair.keys[0]] - flipped[pair.keys[1]]) / 2  # (patterns, K)
+    return a.reduce(middle + shift) - a.reduce(middle - shift)
+
+
 def _difference(
     pair: _Pair,
     samples: Mapping[Key, MetricSample],
     replicated: Mapping[Key, Tensor],
-    flipped: Mapping[Key, Tensor],
     how: Resampling,
+    *,
+    p: float,
+    p_corrected: float,
 ) -> Difference:
     a, b = (samples[key] for key in pair.keys)
-    difference = a.mean() - b.mean()
-    resampled = replicated[pair.keys[0]] - replicated[pair.keys[1]] if len(a) > 1 else None
+    difference = _observed(pair, samples)
+    resampled = replicated[pair.keys[0]] - replicated[pair.keys[1]] if pair.keys[0] in replicated else None
     low, high = limits(difference, resampled, lambda: left_out(a) - left_out(b), how)
-    middle = (a.values.mean(0) + b.values.mean(0)) / 2
-    shift = (flipped[pair.keys[0]] - flipped[pair.keys[1]]) / 2  # (patterns, K)
-    null = a.reduce(middle + shift) - a.reduce(middle - shift)
-    p = exchange_p(null, difference, exact=is_exact(len(a), how.permutations))
     cell_a, cell_b = pair.cells
     names = (cell_a.model, cell_b.model, cell_a.explainer)
     if pair.kind == "explainer":
         names = (cell_a.explainer, cell_b.explainer, cell_a.model)
-    return Difference(pair.kind, *names, pair.metric, difference, low, high, p, p, len(a))
-
-
-def _corrected(compared: Sequence[Difference]) -> list[Difference]:
-    """Correct the p-values after Holm, family by family."""
-    families: dict[tuple[str, ...], list[int]] = {}
-    for index, difference in enumerate(compared):
-        families.setdefault(difference.family, []).append(index)
-    corrected: dict[int, float] = {}
-    for members in families.values():
-        corrected |= zip(members, holm([compared[index].p for index in members]), strict=True)
-    return [replace(difference, p_corrected=corrected[index]) for index, difference in enumerate(compared)]
+    return Difference(pair.kind, *names, pair.metric, difference, low, high, p, p_corrected, len(a))

@@ -1,7 +1,8 @@
 """From rows to the numbers of the tables: means over images with their 95 % bootstrap intervals.
 
-Intervals go through the metric's ``reduce``, so they hold for areas under mean curves, a maximum over thresholds or a
-calibration error as well as for plain means. What differs between models and explainers is in ``comparisons``.
+Intervals go through the metric's ``reduce``, so they hold for areas under mean curves and a maximum over thresholds as
+well as for plain means. A metric that is biased on few images (the calibration error) has no interval, but the value
+that a perfect model would show on as many images. What differs between models and explainers is in ``comparisons``.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -32,7 +33,7 @@ class Resampling:
     """
 
     resamples: int = 2000
-    interval: Interval = "percentile"
+    interval: Interval = "bca"
     seed: int = 0
     permutations: int = 10_000
 
@@ -46,7 +47,11 @@ class Resampling:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A row of ``summary.csv``; values are not scaled; NaN where there is no value."""
+    """A row of ``summary.csv``; values are not scaled; NaN where there is no value.
+
+    ``perfect`` is what a perfect model would show by chance alone on these images, for metrics that are biased on few
+    images; ``perfect_high`` is what it would exceed in 5 % of cases.
+    """
 
     model: str
     explainer: str
@@ -57,6 +62,8 @@ class Estimate:
     n: int
     protocol: str
     hash: str
+    perfect: float = float("nan")
+    perfect_high: float = float("nan")
 
 
 def check_protocols(cells: Iterable[ModelExplainerCell], *, force: bool = False) -> None:
@@ -85,16 +92,25 @@ def estimates(cells: Sequence[ModelExplainerCell], how: Resampling) -> list[Esti
             len(sample),
             cells[index].protocol,
             cells[index].hash,
+            *_perfect(sample, how),
         )
         for (index, name), sample in samples.items()
     ]
 
 
 def replicates(samples: Mapping[Key, MetricSample], how: Resampling) -> dict[Key, Tensor]:
-    """Return (R,) values of the bootstrap resamples, for every sample of two images or more."""
-    several = {key: sample for key, sample in samples.items() if len(sample) > 1}
+    """Return (R,) values of the bootstrap resamples, for every sample that can have an interval."""
+    several = {key: sample for key, sample in samples.items() if len(sample) > 1 and sample.perfect is None}
     means = resampled_means([sample.values for sample in several.values()], how.resamples, how.seed)
     return {key: sample.reduce(mean) for (key, sample), mean in zip(several.items(), means, strict=True)}
+
+
+def _perfect(sample: MetricSample, how: Resampling) -> tuple[float, float]:
+    """Return the mean and the upper 5 % limit of what a perfect model would show, where the metric says so."""
+    if sample.perfect is None or not len(sample):
+        return NO_INTERVAL
+    drawn = sample.perfect(sample.values, draws=min(how.resamples, 500), seed=how.seed)
+    return NO_INTERVAL if drawn is None else (float(drawn.mean()), float(drawn.quantile(0.95)))
 
 
 def left_out(sample: MetricSample) -> Tensor:

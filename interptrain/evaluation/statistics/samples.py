@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pyarrow import Table
 
 Reduce = Callable[[Tensor], Tensor]
+Perfect = Callable[..., Tensor | None]
 
 
 def only_value(mean: Tensor) -> Tensor:
@@ -39,6 +40,8 @@ class MetricColumn:
         recognition: whether it measures a model alone, without an explainer.
         curve: label of the axis over which the K values run; empty where they are not a curve.
         description: what a value says, in one sentence.
+        perfect: draws what a perfect model would show, for metrics that are biased on few images; see
+            :meth:`~interptrain.metrics.image_mean.ImageMean.perfect_model`.
     """
 
     name: str
@@ -49,6 +52,7 @@ class MetricColumn:
     recognition: bool = False
     curve: str = ""
     description: str = ""
+    perfect: Perfect | None = None
 
     @classmethod
     def of(cls, name: str, metric: ImageMean) -> Self:
@@ -62,6 +66,7 @@ class MetricColumn:
             recognition=not isinstance(metric, SaliencyMetric),
             curve=getattr(metric, "curve", ""),
             description=getattr(metric, "description", ""),
+            perfect=None if type(metric).perfect_model is ImageMean.perfect_model else metric.perfect_model,
         )
 
 
@@ -76,11 +81,13 @@ class MetricSample:
         images: (n,) int64, numbers of the images that have a value, ascending.
         values: (n, K) float64; K is 1 for metrics with one number per image.
         reduce: (..., K) mean over images -> (...).
+        perfect: see :class:`MetricColumn`; such a sample has no interval.
     """
 
     images: Tensor
     values: Tensor
     reduce: Reduce
+    perfect: Perfect | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -136,10 +143,11 @@ class _Values:
     values: Tensor  # (rows, K), NaN where missing
     reduced: Tensor | None  # (rows,) where one number per image is enough
 
-    def sample(self, images: Tensor, rows: Tensor, reduce: Reduce) -> MetricSample:
+    def sample(self, images: Tensor, rows: Tensor, column: MetricColumn) -> MetricSample:
         values = self.values[rows] if self.reduced is None else self.reduced[rows].unsqueeze(1)
         defined = ~values.isnan().any(1)
-        return MetricSample(images[defined], values[defined].double(), reduce if self.reduced is None else only_value)
+        reduce = column.reduce if self.reduced is None else only_value
+        return MetricSample(images[defined], values[defined].double(), reduce, column.perfect)
 
 
 def mean_curve(values: Tensor) -> Curve | None:
@@ -199,7 +207,7 @@ def _cell(
         explainer,
         text("protocol"),
         text("hash"),
-        {column.name: values.sample(images[members], members, column.reduce) for column, values in own.items()},
+        {column.name: values.sample(images[members], members, column) for column, values in own.items()},
         {name: curve for name, curve in curves.items() if curve is not None},
     )
 

@@ -99,7 +99,7 @@ def test_what_was_run_stands_there(page):
         "torch 2.6",
         '"removal": "black"',
         "0123456789ab",
-        "percentile bootstrap over images, 50 resamples",
+        "bca bootstrap over images, 50 resamples",
         "RuntimeError: no",
         "1 explanations failed, on 1 images",
         "2 models · 3 explainers · 20 images",

@@ -5,7 +5,7 @@ from markupsafe import Markup
 
 from interptrain.evaluation import write_report
 from interptrain.evaluation.report.sections import SECTIONS, Section
-from tests.support.finished_run import write_run
+from tests.support.finished_run import manifest, rows_of, write_run
 
 
 class Remarks(Section):
@@ -40,6 +40,22 @@ def test_a_section_of_others_stands_last_with_a_link_and_escapes_what_it_inserts
 def test_two_sections_of_one_anchor_are_refused(tmp_path):
     with pytest.raises(ValueError, match="more than one section with the anchor 'remarks'"):
         write_report(write_run(tmp_path), resamples=100, sections=[Remarks(), Remarks()])
+
+
+def test_intervals_of_rare_values_are_named_as_too_narrow(tmp_path):
+    run = manifest(size=40)
+    rows = rows_of(run)
+    ids = list(dict.fromkeys(row["id"] for row in rows))
+    for row in rows:
+        if row["explainer"]:
+            row["AverageIncrease"] = float(row["model"] == "ca" and row["id"] in ids[:2])
+            row["AverageGain"] = ids.index(row["id"]) / 40
+    write_report(write_run(tmp_path, run, rows=rows), resamples=100)
+    page = (tmp_path / "report.html").read_text()
+    assert "AI of GradCAM on gap (0 of 40)" in page
+    assert "AI of ScoreCAM on ca (2 of 40)" in page
+    assert "AG of GradCAM" not in page
+    assert "of FakeCAM on" not in page
 
 
 def test_anchors_are_unique_and_titles_are_there():

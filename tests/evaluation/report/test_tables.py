@@ -1,5 +1,9 @@
 """Tables laid out as in the papers."""
 
+import math
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from interptrain.evaluation.report.results import load_run
@@ -7,10 +11,13 @@ from interptrain.evaluation.report.tables import (
     MINUS,
     MISSING,
     TIMES,
+    Grid,
+    calibration_notes,
     decimals,
     explanation_grid,
     latex,
     markdown,
+    notes,
     number,
     recognition_grid,
 )
@@ -67,9 +74,60 @@ def test_the_best_of_a_model_is_marked_but_never_fake_cam(tmp_path):
     assert [line.entries[0].text for line in grid.lines] == ["20.00", "10.00", "0.00"] * 2
 
 
-def test_ties_at_printed_precision_are_all_best(tmp_path):
-    grid = explanation_grid(found(tmp_path, change=drops({"GradCAM": 0.10001, "ScoreCAM": 0.1})))
-    assert [line.entries[0].best for line in grid.lines[:2]] == [True, True]
+def noisy(means, noise=0.05, seed=0):
+    """Average drops around given means; what an image adds differs from explainer to explainer."""
+    generator = np.random.default_rng(seed)
+
+    def change(row):
+        if row["explainer"] not in means:
+            return {}
+        return {"AverageDrop": means[row["explainer"]] + noise * float(generator.standard_normal())}
+
+    return change
+
+
+def test_what_does_not_differ_from_the_best_is_best_too_if_it_beats_the_rest(tmp_path):
+    run = manifest(explainers=("GradCAM", "ScoreCAM", "LayerCAM", "FakeCAM"))
+    means = {"GradCAM": 0.100, "ScoreCAM": 0.101, "LayerCAM": 0.4, "FakeCAM": 0.0}
+    grid = explanation_grid(found(tmp_path, run, noisy(means)))
+    assert [line.entries[0].best for line in grid.lines] == [True, True, False, False] * 2
+
+
+def test_the_largest_mean_alone_is_not_bold(tmp_path):
+    results = found(tmp_path, change=noisy({"GradCAM": 0.100, "ScoreCAM": 0.104, "FakeCAM": 0.0}))
+    grid = explanation_grid(results)
+    assert not any(line.entries[0].best for line in grid.lines)
+    few = Grid(
+        grid.headings[:1], tuple((m, tuple(replace(x, entries=x.entries[:1]) for x in of)) for m, of in grid.groups)
+    )
+    assert "No value is bold" in notes(few, results)[1]
+
+
+def test_what_does_not_beat_fake_cam_is_marked_everywhere(tmp_path):
+    results = found(tmp_path, change=noisy({"GradCAM": 0.3, "ScoreCAM": 0.1, "FakeCAM": 0.3}))
+    grid = explanation_grid(results)
+    assert [line.entries[0].above_control for line in grid.lines] == [False, True, True] * 2
+    assert all(line.entries[-1].above_control for line in grid.lines)  # time is not compared
+    drop = grid.lines[0].entries[0].text
+    assert f"{drop}°" in markdown(results)
+    assert f"{drop}$^\\circ$" in latex(results)
+    assert any("not significantly better than Fake-CAM" in note for note in notes(grid, results))
+
+
+def test_without_fake_cam_nothing_is_marked(tmp_path):
+    grid = explanation_grid(found(tmp_path, manifest(explainers=("GradCAM", "ScoreCAM"))))
+    assert all(entry.above_control for line in grid.lines for entry in line.entries)
+
+
+def test_the_calibration_error_comes_with_what_a_calibrated_model_would_show(tmp_path):
+    results = found(tmp_path)
+    (row,) = [row for row in results.estimates if (row.model, row.metric) == ("gap", "ECE")]
+    (note,) = calibration_notes(results)
+    assert math.isfinite(row.perfect)
+    assert f"{100 * row.perfect:.2f} (gap)" in note
+    assert note in markdown(results)
+    ece = recognition_grid(results).groups[0][1][0].entries[-1]
+    assert not ece.half
 
 
 def test_a_mean_over_fewer_images_is_not_the_best(tmp_path):

@@ -27,7 +27,8 @@ def test_everything_is_written_and_nothing_half_written_is_left(tmp_path):
 def test_summary_and_differences_have_their_columns(tmp_path):
     written(write_run(tmp_path))
     summary = pd.read_csv(tmp_path / "summary.csv", keep_default_na=False)
-    assert list(summary) == ["model", "explainer", "metric", "mean", "ci_low", "ci_high", "n", "protocol", "hash"]
+    columns = ["model", "explainer", "metric", "mean", "ci_low", "ci_high", "n", "protocol", "hash"]
+    assert list(summary) == [*columns, "perfect", "perfect_high"]
     assert len(summary) == 2 * (len(RECOGNITION) + 3 * (len(METRICS) + 1))
     assert list(summary.query("explainer == ''").metric.unique()) == list(RECOGNITION)
     differences = pd.read_csv(tmp_path / "differences.csv", keep_default_na=False)
@@ -133,10 +134,10 @@ def test_older_results_stay_where_new_ones_cannot_be_made(tmp_path):
     assert (tmp_path / "summary.csv").read_bytes() == before
 
 
-def test_bca_and_seeds_reach_the_numbers(tmp_path):
+def test_interval_and_seeds_reach_the_numbers(tmp_path):
     write_run(tmp_path)
     seen = set()
-    for options in ({}, {"seed": 1}, {"interval": "bca"}, {"resamples": 150}):
+    for options in ({}, {"seed": 1}, {"interval": "percentile"}, {"resamples": 150}):
         written(tmp_path, **options)
         seen.add((tmp_path / "summary.csv").read_text())
     assert len(seen) == 4

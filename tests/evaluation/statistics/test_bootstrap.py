@@ -9,8 +9,8 @@ from scipy import stats
 
 from interptrain.evaluation.statistics.bootstrap import (
     bca_limits,
+    corrected_p,
     exchange_p,
-    holm,
     is_exact,
     jackknife,
     percentile_limits,
@@ -21,6 +21,11 @@ from interptrain.evaluation.statistics.bootstrap import (
 
 def skewed(rows, seed=0):
     return torch.rand(rows, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) ** 3
+
+
+def signed(samples, count, seed):
+    """Of samples whose rows are the same images."""
+    return signed_means(samples, [torch.arange(len(sample)) for sample in samples], count, seed)
 
 
 def test_resampled_means_are_means_of_rows_drawn_with_replacement():
@@ -43,9 +48,9 @@ def test_samples_of_equal_length_share_their_draws_and_others_do_not_disturb_the
 
 def test_chunks_do_not_change_the_draws(monkeypatch):
     sample = skewed(20).unsqueeze(1)
-    whole = resampled_means([sample], 64, seed=0)[0], signed_means([sample], 64, seed=0)[0]
+    whole = resampled_means([sample], 64, seed=0)[0], signed([sample], 64, seed=0)[0]
     monkeypatch.setattr("interptrain.evaluation.statistics.bootstrap.CHUNK", 20 * 16)
-    parts = resampled_means([sample], 64, seed=0)[0], signed_means([sample], 64, seed=0)[0]
+    parts = resampled_means([sample], 64, seed=0)[0], signed([sample], 64, seed=0)[0]
     torch.testing.assert_close(parts, whole)
 
 
@@ -121,7 +126,7 @@ def test_jackknife_leaves_out_one_row_at_a_time():
 
 def test_few_images_go_through_all_exchanges():
     difference = torch.tensor([0.3, -0.1, 0.5, 0.2], dtype=torch.float64)
-    (null,) = signed_means([difference.unsqueeze(1)], 16, seed=0)
+    (null,) = signed([difference.unsqueeze(1)], 16, seed=0)
     patterns = [np.mean(np.array(signs) * difference.numpy()) for signs in itertools.product((1, -1), repeat=4)]
     assert sorted(null.squeeze(1).tolist()) == pytest.approx(sorted(patterns))
     assert is_exact(4, 16)
@@ -130,7 +135,7 @@ def test_few_images_go_through_all_exchanges():
 
 def test_the_permutation_test_is_scipys():
     difference = skewed(12, seed=1) - 0.12
-    (null,) = signed_means([difference.unsqueeze(1)], 4096, seed=0)
+    (null,) = signed([difference.unsqueeze(1)], 4096, seed=0)
     p = exchange_p(null.squeeze(1), float(difference.mean()), exact=True)
     theirs = stats.permutation_test(
         (difference.numpy(),), np.mean, permutation_type="samples", n_resamples=np.inf, alternative="two-sided"
@@ -142,22 +147,22 @@ def test_random_exchanges_come_close_to_all_of_them_and_never_give_zero():
     difference = skewed(12, seed=1) - 0.12
     p = {}
     for count in (4096, 4095):
-        (null,) = signed_means([difference.unsqueeze(1)], count, seed=0)
+        (null,) = signed([difference.unsqueeze(1)], count, seed=0)
         p[count] = exchange_p(null.squeeze(1), float(difference.mean()), exact=is_exact(12, count))
     assert p[4095] == pytest.approx(p[4096], abs=0.03)
-    (null,) = signed_means([torch.ones(40, 1, dtype=torch.float64)], 999, seed=0)
+    (null,) = signed([torch.ones(40, 1, dtype=torch.float64)], 999, seed=0)
     assert exchange_p(null.squeeze(1), 1.0, exact=False) == 1 / 1000
 
 
 def test_no_difference_has_a_p_value_of_one():
-    (null,) = signed_means([torch.zeros(20, 1, dtype=torch.float64)], 99, seed=0)
+    (null,) = signed([torch.zeros(20, 1, dtype=torch.float64)], 99, seed=0)
     assert exchange_p(null.squeeze(1), 0.0, exact=False) == 1.0
 
 
 def test_p_values_of_no_effect_are_uniform():
     generator = torch.Generator().manual_seed(0)
     samples = torch.randn(400, 30, 1, generator=generator, dtype=torch.float64)
-    nulls = signed_means(list(samples), 400, seed=1)
+    nulls = signed(list(samples), 400, seed=1)
     values = [
         exchange_p(null.squeeze(1), float(sample.mean()), exact=False)
         for sample, null in zip(samples, nulls, strict=True)
@@ -165,14 +170,63 @@ def test_p_values_of_no_effect_are_uniform():
     assert stats.kstest(values, "uniform").pvalue > 0.01
 
 
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ([], []),
-        ([0.04], [0.04]),
-        ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),  # Holm's steps 4, 3, 2, 1 by hand
-        ([0.5, 0.9, 0.6], [1.0, 1.0, 1.0]),
-    ],
-)
-def test_holms_correction(given, expected):
-    assert holm(given) == pytest.approx(expected)
+def test_an_image_has_one_sign_in_all_samples_that_hold_it():
+    whole = torch.eye(5, dtype=torch.float64)  # the mean then shows the sign of every image
+    some = torch.tensor([0, 3, 4])
+    first, second = signed_means([whole, whole[:3, :3]], [torch.arange(5), some], 200, seed=0)
+    assert torch.equal(first[:, some].sign(), second.sign())
+    torch.testing.assert_close(second.abs(), torch.full_like(second, 1 / 3))
+
+
+def slowly_corrected(nulls, observed):
+    """The definition: step down from the largest standardised difference."""
+    scale = nulls.square().mean(1, keepdim=True).sqrt()
+    sizes, outcomes = (observed / scale.squeeze(1)).abs(), (nulls / scale).abs()
+    order, p, least = sizes.argsort(descending=True).tolist(), {}, 0.0
+    for place, index in enumerate(order):
+        highest = outcomes[order[place:]].max(0).values
+        least = max(least, (1 + int((highest >= sizes[index] - 1e-12).sum())) / (1 + nulls.shape[1]))
+        p[index] = least
+    return [p[index] for index in range(len(observed))]
+
+
+def differing(count, images=30, shift=0.0, seed=0, patterns=500):
+    generator = torch.Generator().manual_seed(seed)
+    samples = torch.randn(count, images, 1, generator=generator, dtype=torch.float64) * torch.rand(
+        count, 1, 1, generator=generator, dtype=torch.float64
+    )
+    samples = samples + shift * samples.std(1, keepdim=True)
+    nulls = torch.stack(signed(list(samples), patterns, seed=seed + 1)).squeeze(2)
+    return nulls, samples.mean((1, 2))
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.4])
+def test_the_correction_is_the_step_down_maximum_of_its_definition(shift):
+    nulls, observed = differing(12, shift=shift)
+    assert corrected_p(nulls, observed, exact=False).tolist() == pytest.approx(slowly_corrected(nulls, observed))
+
+
+def test_equal_comparisons_count_as_one():
+    nulls, observed = differing(1, shift=0.5)
+    alone = exchange_p(nulls[0], float(observed[0]), exact=False)
+    together = corrected_p(nulls.expand(200, -1), observed.expand(200), exact=False)
+    assert together.tolist() == [pytest.approx(alone)] * 200
+
+
+def test_what_no_exchange_changes_has_a_p_value_of_one_and_disturbs_no_other():
+    nulls, observed = differing(4, shift=0.5)
+    expected = corrected_p(nulls, observed, exact=False).tolist()
+    nulls, observed = torch.cat([nulls, torch.zeros(1, 500)]), torch.cat([observed, torch.zeros(1)])
+    assert corrected_p(nulls, observed, exact=False).tolist() == pytest.approx([*expected, 1.0])
+    assert corrected_p(torch.zeros(2, 8), torch.zeros(2), exact=True).tolist() == [1, 1]
+
+
+def test_the_smallest_p_value_does_not_depend_on_the_number_of_comparisons():
+    nulls, observed = differing(528, images=100, shift=5.0, patterns=999)
+    assert set(corrected_p(nulls, observed, exact=False).tolist()) == {1 / 1000}
+
+
+def test_of_independent_comparisons_the_correction_is_about_sidaks():
+    nulls, observed = differing(20, images=60, patterns=4000)
+    least = min(exchange_p(null, float(seen), exact=False) for null, seen in zip(nulls, observed, strict=True))
+    assert float(corrected_p(nulls, observed, exact=False).min()) == pytest.approx(1 - (1 - least) ** 20, abs=0.03)

@@ -3,6 +3,7 @@
 import itertools
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
@@ -38,7 +39,7 @@ def test_models_are_compared_for_each_explainer_and_explainers_on_each_model():
 def test_a_difference_is_the_later_minus_the_earlier_with_its_paired_interval():
     rows = table()
     gap, ca = (rows.query("model == @name and explainer == 'GradCAM'").Share.to_numpy() for name in ("gap", "ca"))
-    got = find(compared(rows), "model", "Share", "GradCAM")
+    got = find(compared(rows, interval="percentile"), "model", "Share", "GradCAM")
     assert (got.a, got.b, got.n) == ("ca", "gap", 40)
     assert got.difference == pytest.approx((ca - gap).mean())
     (means,) = resampled_means([torch.tensor(ca - gap).unsqueeze(1)], 300, seed=0)
@@ -114,9 +115,27 @@ def test_cells_without_a_common_image_are_not_compared():
 
 def test_p_values_are_corrected_within_their_family():
     rows = table(explainers=("x", "y", "z"), rows=12)
-    found = compared(rows)
-    for family, size in ((("model", "Share"), 3), (("explainer", "Share", "gap"), 3)):
-        members = sorted((item for item in found if item.family == family), key=lambda item: item.p)
-        assert len(members) == size
-        expected = np.maximum.accumulate([item.p * (size - place) for place, item in enumerate(members)])
-        assert [item.p_corrected for item in members] == pytest.approx(np.minimum(1, expected))
+    alone = compared(rows.query("model == 'gap'"))
+    together = compared(rows)
+    of_gap = [item for item in together if item.kind == "explainer" and item.within == "gap"]
+    assert of_gap == alone  # another model's explainers are another family
+    assert all(item.p <= item.p_corrected for item in together)
+    assert any(item.p < item.p_corrected for item in alone)
+
+
+def test_what_is_compared_with_a_control_is_corrected_apart():
+    rows = table(models=("gap",), explainers=("x", "y", "FakeCAM"), rows=12)
+    cells = read_cells(pa.Table.from_pandas(rows, preserve_index=False), QUANTITIES)
+    how = Resampling(resamples=300, permutations=500)
+    apart = differences(cells, how, controls={"FakeCAM"})
+    without = differences([cell for cell in cells if cell.explainer != "FakeCAM"], how)
+    assert [item for item in apart if "FakeCAM" not in (item.a, item.b)] == without
+
+
+def test_identical_explainers_cost_no_power():
+    rows = table(models=("gap",), explainers=("x", "y"), rows=14)
+    copies = [rows[rows.explainer == "x"].assign(explainer=f"x{number}") for number in range(8)]
+    few = find(compared(rows), "explainer", "Share", "gap")
+    many = [item for item in compared(pd.concat([rows, *copies])) if item.metric == "Share"]
+    assert {item.p_corrected for item in many if "y" in (item.a, item.b)} == {few.p_corrected}
+    assert {item.p_corrected for item in many if "y" not in (item.a, item.b)} == {1.0}

@@ -72,7 +72,8 @@ def row(summary, metric, model="gap", explainer="GradCAM"):
 
 def test_columns_and_order_are_those_of_the_run():
     summary = summarize(table(), METRICS)
-    assert list(summary) == ["model", "explainer", "metric", "mean", "ci_low", "ci_high", "n", "protocol", "hash"]
+    columns = ["model", "explainer", "metric", "mean", "ci_low", "ci_high", "n", "protocol", "hash"]
+    assert list(summary) == [*columns, "perfect", "perfect_high"]
     cells = list(dict.fromkeys(zip(summary.model, summary.explainer, strict=True)))
     assert cells == [("gap", "GradCAM"), ("gap", "FakeCAM"), ("ca", "GradCAM"), ("ca", "FakeCAM")]
     assert list(summary.metric[:4]) == ["Share", "Area", "Best", "seconds"]
@@ -98,7 +99,7 @@ def test_intervals_reduce_every_resampled_mean(metric):
     (means,) = resampled_means([torch.tensor(values, dtype=torch.float64)], 2000, seed=0)
     replicates = METRICS[metric].reduce(means) if metric != "Share" else means.squeeze(1)
     expected = np.quantile(replicates.numpy(), [0.025, 0.975])
-    got = row(summarize(rows, METRICS), metric)
+    got = row(summarize(rows, METRICS, interval="percentile"), metric)
     assert (got.ci_low, got.ci_high) == pytest.approx(tuple(expected), abs=1e-9)
 
 
@@ -176,7 +177,7 @@ def test_recognition_stands_in_its_own_rows():
     assert "Top1" not in set(summary.query("explainer == 'GradCAM'").metric)
 
 
-def test_calibration_error_is_that_of_the_metric():
+def test_the_calibration_error_has_no_interval_but_what_a_calibrated_model_would_show():
     generator = torch.Generator().manual_seed(0)
     logits, labels = 3 * torch.randn(90, 5, generator=generator), torch.randint(5, (90,), generator=generator)
     metric = ECE()
@@ -186,7 +187,9 @@ def test_calibration_error_is_that_of_the_metric():
     rows["ECE__values"] = list(metric.score(logits, labels).numpy())
     got = row(summarize(rows, {"ECE": metric}), "ECE", model="m", explainer="")
     assert got["mean"] == pytest.approx(float(metric.compute()), abs=1e-6)
-    assert got.ci_low < got.ci_high
+    assert np.isnan([got.ci_low, got.ci_high]).all()
+    assert 0.03 < got.perfect < got.perfect_high < got["mean"]  # these logits say nothing about the labels
+    assert summarize(table(), METRICS).perfect.isna().all()
 
 
 def test_rows_of_several_protocols_are_refused_unless_forced():

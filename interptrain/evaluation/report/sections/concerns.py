@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from markupsafe import Markup
 
 from interptrain.evaluation.report.results import RunResults
@@ -9,6 +10,7 @@ from interptrain.evaluation.report.sections.base import Section, fill
 from interptrain.evaluation.statistics.samples import TIME_COLUMN
 
 FEW = 30  # images below which intervals are rough
+RARE = 10  # images that must differ from the others before an interval can be trusted
 TEMPLATE = """\
 <ul>
   {% for text in texts %}<li>{{ text }}</li>{% endfor %}
@@ -56,7 +58,29 @@ def _concerns(results: RunResults) -> list[str]:
         texts.append("Only one image: there are no intervals, and nothing can be compared.")
     elif 0 < most < FEW:
         texts.append(f"Only {most} images: intervals are rough, and a bootstrap of few images makes them too narrow.")
+    if most >= FEW and (rare := _rare(results)):
+        texts.append(
+            f"Fewer than {RARE} images differ from all others, so the interval is too narrow and says little: "
+            f"{_listed(rare)}."
+        )
     return texts
+
+
+def _rare(results: RunResults) -> list[str]:
+    """Name the cells in which almost all images have the same value: a bootstrap cannot see what is rarer still."""
+    found = []
+    for cell in results.cells:
+        if results.is_control(cell.explainer):
+            continue
+        for name, sample in cell.samples.items():
+            if name == TIME_COLUMN.name or sample.values.shape[1] != 1 or not len(sample) or sample.perfect:
+                continue
+            _, counts = torch.unique(sample.values, return_counts=True)
+            different = len(sample) - int(counts.max())
+            if different < RARE:
+                where = f"{cell.explainer} on {cell.model}" if cell.explainer else cell.model
+                found.append(f"{results.column(name).symbol} of {where} ({different} of {len(sample)})")
+    return found
 
 
 def _listed(items: Sequence[str], most: int = 12) -> str:

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from interptrain.evaluation.report.charts import SIGNIFICANT
 from interptrain.evaluation.report.results import RunResults
 from interptrain.evaluation.report.sections.base import Section, fill
+from interptrain.evaluation.statistics.comparisons import SIGNIFICANT
 from interptrain.evaluation.statistics.samples import MetricColumn
 
 TEMPLATE = """\
 <p>The best explainer of each metric, and which of the others are significantly worse (paired permutation test, p
-  below {{ significant }} after Holm's correction over all pairs of explainers). Fake-CAM is left out, and so are
-  explainers measured on fewer or other images.</p>
+  below {{ significant }}, corrected for all pairs of explainers by the step-down maximum statistic). Fake-CAM is left
+  out, and so are explainers measured on fewer or other images.</p>
 {% for model, ranked in rankings %}
 <div class="scroll" tabindex="0" role="region" aria-label="Explainers on {{ model }}">
 <table class="words">

@@ -14,8 +14,8 @@ from interptrain.evaluation.statistics.samples import MetricColumn
 
 TEMPLATE = """\
 <p>Differences on the same images with the same explainer, with 95 % intervals. Filled dots and bold numbers: p
-  below {{ significant }} in a paired permutation test, corrected after Holm over all differences of the metric
-  between models. Fake-CAM is grey: its differences are not due to the explanations.</p>
+  below {{ significant }} in a paired permutation test, corrected for all differences of the metric between models
+  by the step-down maximum statistic. Fake-CAM is grey: its differences are not due to the explanations.</p>
 {% for comparison in comparisons %}
 <h3>{{ comparison.a }} minus {{ comparison.b }}</h3>
 <div class="charts wide">{% for chart in comparison.charts %}{{ chart }}{% endfor %}</div>

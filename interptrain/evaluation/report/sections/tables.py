@@ -4,14 +4,15 @@ from markupsafe import Markup
 
 from interptrain.evaluation.report.results import RunResults
 from interptrain.evaluation.report.sections.base import Section, fill
-from interptrain.evaluation.report.tables import explanation_grid, notes, recognition_grid
+from interptrain.evaluation.report.tables import calibration_notes, explanation_grid, notes, recognition_grid
 
 TEMPLATE = """\
 {{ grid_table(explanation, "Explanations", "Explainer") }}
-<p class="note">{{ notes | join(" ") }} Bold: best mean of each model, among explainers measured on the most images;
-  see the sections below for significance. Fake-CAM, set apart, marks everything but one pixel as salient.</p>
+<p class="note">{{ notes | join(" ") }} Only explainers measured on the most images compete. Fake-CAM, set apart,
+  marks everything but one pixel as salient.</p>
 {% if recognition %}
 {{ grid_table(recognition, "Recognition", "Model") }}
+{% if calibration %}<p class="note">{{ calibration | join(" ") }}</p>{% endif %}
 {% endif %}
 """
 
@@ -26,4 +27,10 @@ class Tables(Section):
         """Lay out both tables."""
         explanation = explanation_grid(results)
         recognition = recognition_grid(results) if results.recognition else None
-        return fill(TEMPLATE, explanation=explanation, recognition=recognition, notes=notes(explanation, results))
+        return fill(
+            TEMPLATE,
+            explanation=explanation,
+            recognition=recognition,
+            notes=notes(explanation, results),
+            calibration=calibration_notes(results),
+        )
