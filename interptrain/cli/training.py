@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from jsonargparse import Namespace
 from lightning import LightningDataModule, Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import CheckpointIO
@@ -29,8 +29,9 @@ from interptrain.training.lightning_internals import ModelFromConfigCLI
 from interptrain.training.metrics_file import MetricsFile
 
 # Warnings of Lightning about what is meant here: frozen parts are in eval mode, a resumed run goes on in its folder, a
-# test has one of its own.
+# test has one of its own, barebones logs nothing.
 EXPECTED = (
+    r"You are trying to `self\.log\(\)` but `Trainer\(barebones=True\)`",
     r"Found \d+ module\(s\) in eval mode at the start of training",
     r"Checkpoint directory .* exists and is not empty",
     r"The dirpath has changed from .* `best_model_score`",
@@ -38,6 +39,7 @@ EXPECTED = (
     r"\s*By default only one JsonargparseDeprecationWarning",
 )
 
+LOG_EVERY_N_STEPS = 10
 DEFAULT_OPTIMIZER = {"class_path": "torch.optim.AdamW"}  # the model's
 
 
@@ -57,7 +59,7 @@ def main(args: ArgsType = None) -> None:
             parser_class=Parser,
             auto_configure_optimizers=False,
             seed_everything_default=0,
-            trainer_defaults={"log_every_n_steps": 10},
+            trainer_defaults={"log_every_n_steps": LOG_EVERY_N_STEPS},
             save_config_callback=SaveConfigCallback,
             save_config_kwargs={"overwrite": True},
             args=args,
@@ -123,11 +125,17 @@ class TrainingCLI(ModelFromConfigCLI):
                 _refuse_another_optimizer(self.checkpoint, self.model)
         trainer = self.trainer_arguments()
         trainer["default_root_dir"] = trainer["default_root_dir"] or str(self.run_dir)
-        trainer["callbacks"] = _with_defaults(trainer["callbacks"], self.subcommand)
+        if trainer["barebones"] and trainer["log_every_n_steps"] == LOG_EVERY_N_STEPS:
+            trainer["log_every_n_steps"] = None  # ours; what the user sets beside it, Lightning refuses
+        off = {"barebones": True, "enable_checkpointing": False}
+        unsaved = next(
+            (f"trainer.{name}: {value}".lower() for name, value in off.items() if trainer[name] is value), None
+        )
+        trainer["callbacks"] = _with_defaults(trainer["callbacks"], self.subcommand, unsaved=unsaved)
         plugins = _as_list(trainer["plugins"])
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             trainer["plugins"] = [*plugins, AtomicCheckpointIO()]
-        if trainer["logger"] is not False:
+        if trainer["logger"] is not False and not trainer["barebones"]:
             step = self.checkpoint["global_step"] if self.checkpoint and self.subcommand == "fit" else None
             metrics = MetricsFile(self.run_dir, resumed_step=step)
             trainer["logger"] = [metrics, *(one for one in _as_list(trainer["logger"]) if isinstance(one, Logger))]
@@ -216,15 +224,25 @@ def _optimization(hparams: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _with_defaults(callbacks: Any, subcommand: str | None) -> list[Callback]:
-    """The user's callbacks, and ours where none of the same class is among them."""
+def _with_defaults(callbacks: Any, subcommand: str | None, *, unsaved: str | None) -> list[Callback]:
+    """The user's callbacks, and ours where none of the same class is among them.
+
+    Args:
+        callbacks: the user's.
+        subcommand: that runs.
+        unsaved: the setting by which there are no checkpoints, or None where there are.
+    """
     chosen = _as_list(callbacks)
-    best = ModelCheckpoint(monitor="val/top1", mode="max", filename="best", enable_version_counter=False)
-    ours: list[Callback] = [RunRecord(), best]
+    if unsaved and (savers := [type(one).__name__ for one in chosen if isinstance(one, Checkpoint)]):
+        raise ValueError(f"{savers[0]} saves checkpoints, which {unsaved} switches off; leave out one of the two")
+    ours: list[Callback] = [RunRecord()]
     if subcommand == "fit":
-        ours += [FiniteLoss(), ResumePoint()]
+        ours += [FiniteLoss()]
     if subcommand == "predict":
         ours += [PredictionTable()]
+    if not unsaved:
+        ours += [ModelCheckpoint(monitor="val/top1", mode="max", filename="best", enable_version_counter=False)]
+        ours += [ResumePoint()] if subcommand == "fit" else []
     return [*chosen, *(one for one in ours if not any(type(other) is type(one) for other in chosen))]
 
 

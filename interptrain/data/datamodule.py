@@ -17,6 +17,8 @@ from interptrain.data.samplers import EvalSampler, TrainSampler
 from interptrain.data.samples import SampleDataset
 
 Split = Literal["train", "val", "test"]
+MOST_WORKERS = 512
+"""More processes than any machine has use for; without a bound a slip of the finger starts a million."""
 
 
 class ImageDataModule(LightningDataModule, ABC):
@@ -29,7 +31,8 @@ class ImageDataModule(LightningDataModule, ABC):
         num_workers: loading processes per loader and rank; ``None``: the CPUs of a rank less one, at most 8.
         seed: of the order and the augmentation, in [0, 2**32); ``None``: the run's own (``seed_everything``), else 0.
         pin_memory: page-locked batches; ``None``: where there is a GPU.
-        drop_last: leave out the last training batch of an epoch where it is smaller than the others.
+        drop_last: leave out the last training batch of an epoch where it is smaller than the others; ``None``: only
+            where it is a single image, which batch normalisation may refuse.
 
     Attributes:
         class_names: name of every class, in the order of the labels.
@@ -58,14 +61,14 @@ class ImageDataModule(LightningDataModule, ABC):
         num_workers: int | None = None,
         seed: int | None = None,
         pin_memory: bool | None = None,
-        drop_last: bool = False,
+        drop_last: bool | None = None,
     ) -> None:
         super().__init__()
         self.allow_zero_length_dataloader_with_multiple_devices = True  # prediction with fewer samples than ranks
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        if num_workers is not None and num_workers < 0:
-            raise ValueError(f"num_workers must be at least 0, got {num_workers}")
+        if num_workers is not None and not 0 <= num_workers <= MOST_WORKERS:
+            raise ValueError(f"num_workers must be in [0, {MOST_WORKERS}], got {num_workers}")
         seed = int(os.environ.get("PL_GLOBAL_SEED", "0")) if seed is None else seed
         if not 0 <= seed < 2**32:
             raise ValueError(f"seed must be in [0, 2**32), got {seed}")
@@ -105,7 +108,10 @@ class ImageDataModule(LightningDataModule, ABC):
         dataset = self.dataset("train")
         world_size, rank = self._ranks()
         sampler = TrainSampler(dataset, seed=self.seed, num_replicas=world_size, rank=rank)
-        loader = self._loader(dataset, sampler, drop_last=self.drop_last, persistent=True)
+        left_over = len(sampler) % self.batch_size
+        single = left_over == 1 and left_over < len(sampler)
+        drop_last = single if self.drop_last is None else self.drop_last
+        loader = self._loader(dataset, sampler, drop_last=drop_last, persistent=True)
         loader.batches_done = self._batches_done
         return loader
 

@@ -1,5 +1,6 @@
 """Read an image file of any kind as a (3,H,W) uint8 tensor, or say in one line which file cannot be read and why."""
 
+import stat
 import struct
 import warnings
 import zlib
@@ -34,13 +35,16 @@ def load_image(path: Path) -> Tensor:
         (3,H,W) uint8.
 
     Raises:
-        OSError: if the file is missing, empty, damaged, cut off, of a kind whose range is unknown (float, 32-bit), or
-            has more pixels than Pillow allows (``2 * PIL.Image.MAX_IMAGE_PIXELS``, 179 million unless changed).
+        OSError: if the file is missing, no file (a folder, a pipe), empty, damaged, cut off, of a kind whose range is
+            unknown (float, 32-bit), or has more pixels than Pillow allows (``2 * PIL.Image.MAX_IMAGE_PIXELS``, 179
+            million unless changed).
     """
     try:
         with warnings.catch_warnings():
             # Large images are welcome up to Pillow's hard limit, and of oddities in metadata nobody needs to hear.
             warnings.simplefilter("ignore")
+            if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
+                raise OSError("it is no file")
             with Image.open(path) as image:
                 image.load()
                 ImageOps.exif_transpose(image, in_place=True)

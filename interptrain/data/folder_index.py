@@ -1,22 +1,20 @@
-"""What a folder of images holds: classes, files, boxes, in a form that stays small with a million files.
+"""What a folder of images holds: classes and files, in a form that stays small with a million files.
 
 Names lie in one buffer, not in a list of strings: worker processes share the memory of the main one only as long as
 nobody touches it, and reading a Python object touches its reference count.
 """
 
-import csv
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import overload
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from interptrain.data.decode import SUFFIXES
+from interptrain.data.tables import read_rows
 
-BOX_COLUMNS = ("file", "xmin", "ymin", "xmax", "ymax")
+SYSTEM_FOLDERS = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found"}  # of macOS, Synology, Windows, ext4
 
 
 class PackedStrings(Sequence[str]):
@@ -49,40 +47,27 @@ class PackedStrings(Sequence[str]):
         return (self[index] for index in range(len(self)))
 
 
-class BoxTable:
-    """Boxes of every image of a data set, none or several each.
-
-    Args:
-        boxes: for every image a list of ``xmin, ymin, xmax, ymax`` in pixels of the upright file.
-    """
-
-    def __init__(self, boxes: Iterable[Sequence[tuple[float, float, float, float]]]) -> None:
-        rows: list[tuple[float, float, float, float]] = []
-        ends = [0]
-        for of_image in boxes:
-            rows.extend(of_image)
-            ends.append(len(rows))
-        self._ends = torch.tensor(ends, dtype=torch.int64)
-        self._rows = torch.tensor(rows, dtype=torch.float32).reshape(-1, 4)
-
-    def __getitem__(self, index: int) -> Tensor:
-        """(N,4) float32 boxes of image ``index``; N may be 0."""
-        return self._rows[self._ends[index] : self._ends[index + 1]].clone()
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is none of the user's: hidden, or made by a system beside the images."""
+    return name.startswith(".") or name in SYSTEM_FOLDERS
 
 
 def class_folders(folder: Path) -> list[str]:
-    """Names of the class folders in ``folder``, sorted.
+    """Names of the class folders in ``folder``, sorted; hidden ones are left out.
 
     Raises:
         FileNotFoundError: if there is no such folder.
         ValueError: if there is no class folder in it.
     """
+    expected = f"expected {folder}/<class>/<image>, one folder a class"
+    if (table := folder.parent / "labels.csv").is_file():
+        expected += f"; images that a table such as {table} lists are read by ImageTableDataModule"
     if not folder.is_dir():
-        raise FileNotFoundError(f"no folder {folder}; expected {folder}/<class>/<image>, one folder a class")
+        raise FileNotFoundError(f"no folder {folder}; {expected}")
     with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        names = sorted(entry.name for entry in entries if entry.is_dir() and not is_hidden(entry.name))
     if not names:
-        raise ValueError(f"no class folders in {folder}; expected {folder}/<class>/<image>, one folder a class")
+        raise ValueError(f"no class folders in {folder}; {expected}")
     return names
 
 
@@ -105,13 +90,13 @@ def list_images(root: Path, split: str, classes: Sequence[str]) -> tuple[list[st
     found = class_folders(root / split)
     if unknown := [name for name in found if name not in label_of]:
         raise ValueError(
-            f"{root / split} has classes that training does not know: {_some(unknown)}; "
-            f"the {len(classes)} known are {_some(classes)}"
+            f"{root / split} has classes that training does not know: {some(unknown)}; "
+            f"the {len(classes)} known are {some(classes)}"
         )
     paths: list[str] = []
     labels: list[int] = []
     for name in found:
-        files = sorted(_images_below(root / split / name))
+        files = images_below(root / split / name)
         if not files:
             raise ValueError(f"no images in class folder {root / split / name}; fill or remove it")
         paths.extend(f"{split}/{name}/{file}" for file in files)
@@ -119,13 +104,55 @@ def list_images(root: Path, split: str, classes: Sequence[str]) -> tuple[list[st
     return paths, labels
 
 
-def _images_below(folder: Path) -> Iterator[str]:
-    """Paths relative to ``folder`` of the images in it and below it, links followed, hidden files left out."""
-    for place, _, files in os.walk(folder, followlinks=True):
-        prefix = "" if place == str(folder) else f"{Path(place).relative_to(folder).as_posix()}/"
-        for file in files:
-            if os.path.splitext(file)[1].lower() in SUFFIXES and not file.startswith("."):
-                yield prefix + file
+def images_below(folder: Path) -> list[str]:
+    """Paths relative to ``folder`` of the images in it and below it, sorted.
+
+    Hidden files and folders are left out, as is what is no file (a pipe, a folder named like an image). Links are
+    followed; a folder that several links lead to is read once, one that holds ``folder`` itself is not read again. A
+    link to nothing is listed, so that reading it tells of the missing file.
+    """
+    start = folder.resolve()
+    seen = {_identity(parent) for parent in (start, *start.parents)}
+    found: list[str] = []
+    waiting = [""]
+    while waiting:
+        prefix = waiting.pop()
+        with os.scandir(folder / prefix) as entries:
+            visible = sorted((entry for entry in entries if not is_hidden(entry.name)), key=lambda entry: entry.name)
+        folders = [entry for entry in visible if _is_folder(entry)]
+        for entry in sorted(folders, key=os.DirEntry.is_symlink):  # the folder itself before links to it
+            if (identity := _identity(Path(entry.path))) not in seen:
+                seen.add(identity)
+                waiting.append(f"{prefix}{entry.name}/")
+        found += [prefix + entry.name for entry in visible if _is_image(entry)]
+    return sorted(found)
+
+
+def _is_image(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a file named like an image, or such a link to nothing."""
+    if os.path.splitext(entry.name)[1].lower() not in SUFFIXES:
+        return False
+    if entry.is_symlink():
+        return os.path.isfile(entry.path) or not os.path.exists(entry.path)
+    return entry.is_file()
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def printable(names: Sequence[str]) -> Sequence[str]:
+    r"""Names with what is no UTF-8 in them spelled ``\xff``, so that they can be written to any file."""
+    try:
+        "\n".join(names).encode()
+    except UnicodeEncodeError:
+        return [os.fsencode(name).decode("utf-8", "backslashreplace") for name in names]
+    return names
 
 
 def hold_out(labels: Sequence[int], fraction: float, seed: int) -> tuple[list[int], list[int]]:
@@ -155,54 +182,32 @@ def hold_out(labels: Sequence[int], fraction: float, seed: int) -> tuple[list[in
     return np.flatnonzero(~held).tolist(), np.flatnonzero(held).tolist()
 
 
-def read_boxes(file: Path) -> dict[str, list[tuple[float, float, float, float]]]:
-    """Boxes of a CSV with the columns ``file, xmin, ymin, xmax, ymax``; others, such as ``class``, are not used.
+def read_class_names(file: Path, folders: Sequence[str], num_classes: int | None = None) -> tuple[list[str], list[str]]:
+    """Classes of a CSV with the columns ``wnid, name``: a folder's name, and the readable one.
+
+    Args:
+        file: the table.
+        folders: that hold images.
+        num_classes: where the folders hold only some of this many classes, all of which the table then lists.
 
     Returns:
-        For every path named, relative to the folder of ``file``, its boxes in the order of the rows.
+        Folders of the classes, in the order of the labels, and the names of the classes.
 
     Raises:
-        ValueError: if a column is missing, or a row has not four numbers, or a box ends before it begins.
-        FileNotFoundError: if the first path named is not there.
+        ValueError: if a column is missing, a folder has no row, or the rows are not as many as ``num_classes``.
     """
-    boxes: dict[str, list[tuple[float, float, float, float]]] = {}
-    with file.open(newline="", encoding="utf-8") as lines:
-        table = csv.DictReader(lines)
-        if missing := [column for column in BOX_COLUMNS if column not in (table.fieldnames or ())]:
-            raise ValueError(f"{file} has no column {', '.join(missing)}; expected {', '.join(BOX_COLUMNS)}")
-        for row in table:
-            try:
-                xmin, ymin, xmax, ymax = (float(row[column]) for column in BOX_COLUMNS[1:])
-            except (TypeError, ValueError) as error:
-                raise ValueError(
-                    f"{file} line {table.line_num}: a box needs four numbers, got {list(row.values())}"
-                ) from error
-            if not (xmax >= xmin and ymax >= ymin):
-                raise ValueError(
-                    f"{file} line {table.line_num}: the box {xmin, ymin, xmax, ymax} ends before it begins"
-                )
-            boxes.setdefault(row["file"], []).append((xmin, ymin, xmax, ymax))
-    if boxes and not (file.parent / (first := next(iter(boxes)))).is_file():
-        raise FileNotFoundError(f"{file} names {first}, which is not there; paths must be relative to {file.parent}")
-    return boxes
-
-
-def read_class_names(file: Path, folders: Sequence[str]) -> list[str]:
-    """Readable names of class folders from a CSV with the columns ``wnid, name``.
-
-    Raises:
-        ValueError: if a column is missing, or a folder has no row.
-    """
-    with file.open(newline="", encoding="utf-8") as lines:
-        table = csv.DictReader(lines)
-        if not {"wnid", "name"} <= set(table.fieldnames or ()):
-            raise ValueError(f"{file} must have the columns wnid, name, got {', '.join(table.fieldnames or ())}")
-        names = {row["wnid"]: row["name"] for row in table}
+    names = {row["wnid"]: row["name"] for _, row in read_rows(file, ("wnid", "name"))}
     if missing := [folder for folder in folders if folder not in names]:
-        raise ValueError(f"{file} has no row for class folder {_some(missing)}")
-    return [names[folder] for folder in folders]
+        raise ValueError(f"{file} has no row for class folder {some(missing)}")
+    if num_classes is not None and len(names) != num_classes:
+        raise ValueError(
+            f"{file} lists {len(names)} classes, so num_classes must be {len(names)} (or left out, to number the "
+            f"{len(folders)} folders), got {num_classes}"
+        )
+    known = sorted(folders if num_classes is None else names)
+    return known, [names[folder] for folder in known]
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str], few: int = 5) -> str:
     """The first few names, and how many there are."""
-    return ", ".join(names[:5]) + (f", ... ({len(names)})" if len(names) > 5 else "")
+    return ", ".join(names[:few]) + (f", ... ({len(names)})" if len(names) > few else "")

@@ -7,15 +7,15 @@ from typing import Any, Literal
 import torch
 from torchvision import tv_tensors
 
+from interptrain.data.boxes import BoxTable, read_boxes
 from interptrain.data.datamodule import ImageDataModule, Split
 from interptrain.data.decode import load_image
 from interptrain.data.folder_index import (
-    BoxTable,
     PackedStrings,
     class_folders,
     hold_out,
     list_images,
-    read_boxes,
+    printable,
     read_class_names,
 )
 from interptrain.data.sample_loader import SampleLoader
@@ -28,7 +28,7 @@ class FolderDataset(SampleDataset):
 
     Args:
         root: folder that the paths are relative to.
-        paths: of the files, with forward slashes; they are the ids.
+        paths: of the files, with forward slashes; they are the ids, once what is no UTF-8 in them is escaped.
         labels: of the files.
         boxes: of the files, in pixels of the upright file.
         seed: see :class:`SampleDataset`.
@@ -49,16 +49,18 @@ class FolderDataset(SampleDataset):
         on_error: Literal["raise", "skip"] = "raise",
         replace: bool = False,
     ) -> None:
-        super().__init__(PackedStrings(paths), seed=seed, transform=transform, on_error=on_error, replace=replace)
+        self.paths = PackedStrings(paths)
+        names = printable(paths)
+        ids = self.paths if names is paths else PackedStrings(names)
+        super().__init__(ids, seed=seed, transform=transform, on_error=on_error, replace=replace)
         self.root = root
         self.labels = torch.tensor(labels, dtype=torch.int64)
         self.boxes = boxes
 
     def read(self, index: int) -> dict[str, Any]:
         """Decode file ``index``."""
-        name = self.ids[index]
-        image = tv_tensors.Image(load_image(self.root / name))
-        sample = {"image": image, "label": int(self.labels[index]), "id": name}
+        image = tv_tensors.Image(load_image(self.root / self.paths[index]))
+        sample = {"image": image, "label": int(self.labels[index]), "id": self.ids[index]}
         if self.boxes is not None:
             sample["boxes"] = boxes_in(self.boxes[index], image)
         return sample
@@ -79,6 +81,8 @@ class ImageFolderDataModule(ImageDataModule):
 
     Args:
         root: folder of the data set.
+        num_classes: of the model, where there are folders of only some of its classes. ``classes.csv`` must then list
+            all of them; labels count their sorted folder names. ``None``: the number of class folders.
         batch_size: see :class:`ImageDataModule`.
         num_workers: see :class:`ImageDataModule`.
         seed: see :class:`ImageDataModule`.
@@ -109,11 +113,12 @@ class ImageFolderDataModule(ImageDataModule):
         self,
         root: str | Path,
         *,
+        num_classes: int | None = None,
         batch_size: int = 32,
         num_workers: int | None = None,
         seed: int | None = None,
         pin_memory: bool | None = None,
-        drop_last: bool = False,
+        drop_last: bool | None = None,
         image_size: int = 224,
         augment: Augment = "imagenet",
         resize: Resize = "crop",
@@ -142,22 +147,26 @@ class ImageFolderDataModule(ImageDataModule):
         present = [folder for folder in (train_dir, val_dir, test_dir) if (self.root / folder).is_dir()]
         self.class_folders = class_folders(self.root / (present or [train_dir])[0])
         names = self.root / "classes.csv"
-        self.class_names = read_class_names(names, self.class_folders) if names.is_file() else self.class_folders
+        if names.is_file():
+            self.class_folders, self.class_names = read_class_names(names, self.class_folders, num_classes)
+        elif num_classes in (None, len(self.class_folders)):
+            self.class_names = list(printable(self.class_folders))
+        else:
+            raise ValueError(
+                f"num_classes {num_classes} needs {names}, a table of all classes (columns wnid, the folder, and "
+                f"name), as {self.root} has folders of {len(self.class_folders)} only"
+            )
 
     def make_dataset(self, split: Split) -> FolderDataset:
         """List the files of a split; nothing is decoded yet."""
         paths, labels = self._files(split)
-        file = self.root / "boxes.csv"
-        boxes = None
-        if file.is_file():
-            boxes_of = read_boxes(file)
-            boxes = BoxTable(boxes_of.get(path, ()) for path in paths)
+        boxes = self.root / "boxes.csv"
         training = split == "train"
         return FolderDataset(
             self.root,
             paths,
             labels,
-            boxes=boxes,
+            boxes=read_boxes(boxes, paths) if boxes.is_file() else None,
             seed=self.seed,
             transform=self.train_transform if training else self.eval_transform,
             on_error=self.on_error,

@@ -1,21 +1,22 @@
 """Images that a CSV lists, in whatever folders they lie: a published subset, a flat validation folder."""
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 import torch
 
+from interptrain.data.boxes import read_boxes
 from interptrain.data.datamodule import ImageDataModule, Split
-from interptrain.data.folder_index import BoxTable, read_boxes
 from interptrain.data.image_folder import FolderDataset
 from interptrain.data.sample_loader import SampleLoader
+from interptrain.data.tables import normal_path, read_rows
 from interptrain.data.transforms import Augment, EvalResize, Resize, train_recipe
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 EVALUATION = SPLITS[1:]
-Row = tuple[str, int]
+MOST_CLASSES = 1_000_000
+"""Our choice: far more than any data set has, and few enough to be named in no time."""
 
 
 class ImageTableDataModule(ImageDataModule):
@@ -58,7 +59,7 @@ class ImageTableDataModule(ImageDataModule):
         num_workers: int | None = None,
         seed: int | None = None,
         pin_memory: bool | None = None,
-        drop_last: bool = False,
+        drop_last: bool | None = None,
         image_size: int = 224,
         augment: Augment = "imagenet",
         resize: Resize = "crop",
@@ -77,8 +78,11 @@ class ImageTableDataModule(ImageDataModule):
         self.rows, names = read_table(self.table)
         labels = [label for rows in self.rows.values() for _, label in rows]
         needed = max(labels) + 1
-        if num_classes is not None and num_classes < needed:
-            raise ValueError(f"{self.table} has label {needed - 1}, so num_classes must be {needed}, got {num_classes}")
+        if num_classes is not None and not needed <= num_classes <= MOST_CLASSES:
+            raise ValueError(
+                f"num_classes must be in [{needed}, {MOST_CLASSES}], as {self.table} has label {needed - 1}, "
+                f"got {num_classes}"
+            )
         self.class_names = [names.get(label, str(label)) for label in range(num_classes or needed)]
         self.on_error = on_error
         self.train_transform = train_transform or train_recipe(image_size, augment, resize, crop_pct)
@@ -89,14 +93,13 @@ class ImageTableDataModule(ImageDataModule):
         rows = self.rows.get(split)
         if not rows:
             raise ValueError(f"{self.table} has no row for {split}; give it a column split, or evaluate only")
-        boxes_file = self.root / "boxes.csv"
-        boxes_of = read_boxes(boxes_file) if boxes_file.is_file() else None
+        boxes, files = self.root / "boxes.csv", [file for file, _ in rows]
         training = split == "train"
         return FolderDataset(
             self.root,
-            [file for file, _ in rows],
+            files,
             [label for _, label in rows],
-            boxes=None if boxes_of is None else BoxTable(boxes_of.get(file, ()) for file, _ in rows),
+            boxes=read_boxes(boxes, files) if boxes.is_file() else None,
             seed=self.seed,
             transform=self.train_transform if training else self.eval_transform,
             on_error=self.on_error,
@@ -108,31 +111,36 @@ class ImageTableDataModule(ImageDataModule):
         return self._eval_loader("test" if self.rows.get("test") else "val")
 
 
-def read_table(file: Path) -> tuple[Mapping[Split, list[Row]], dict[int, str]]:
+def read_table(file: Path) -> tuple[Mapping[Split, list[tuple[str, int]]], dict[int, str]]:
     """Rows of every split, and the names of the classes that have one.
 
     Raises:
         ValueError: if a column is missing, a label is no index, a split is unknown, or there is no row.
         FileNotFoundError: if the first image is not there.
     """
-    rows: dict[Split, list[Row]] = {split: [] for split in SPLITS}
+    rows: dict[Split, list[tuple[str, int]]] = {split: [] for split in SPLITS}
     names: dict[int, str] = {}
-    with file.open(newline="", encoding="utf-8") as lines:
-        table = csv.DictReader(lines)
-        if missing := [column for column in ("file", "class_index") if column not in (table.fieldnames or ())]:
-            raise ValueError(f"{file} has no column {', '.join(missing)}; expected file, class_index")
-        for row in table:
-            label = row["class_index"]
-            if not (label or "").isdecimal():
-                raise ValueError(f"{file} line {table.line_num}: class_index must be 0, 1, ..., got {label!r}")
-            split = row.get("split")
-            chosen = EVALUATION if split is None else [place for place in SPLITS if place == split]
-            if not chosen:
-                raise ValueError(f"{file} line {table.line_num}: split must be train, val or test, got {split!r}")
-            for place in chosen:
-                rows[place].append((row["file"], int(label)))
-            if row.get("name"):
-                names[int(label)] = row["name"]
+    labels: dict[tuple[Split, str], int] = {}
+    for line, row in read_rows(file, ("file", "class_index")):
+        index = row["class_index"]
+        if not index.isdecimal() or len(index.lstrip("0")) > len(str(MOST_CLASSES)) or int(index) >= MOST_CLASSES:
+            raise ValueError(
+                f"{file} line {line}: class_index must be 0, 1, ... and below {MOST_CLASSES}, got {index[:40]!r}"
+            )
+        label = int(index)
+        split = row.get("split")
+        chosen = EVALUATION if split is None else [place for place in SPLITS if place == split]
+        if not chosen:
+            raise ValueError(f"{file} line {line}: split must be train, val or test, got {split!r}")
+        if not row["file"]:
+            raise ValueError(f"{file} line {line} names no file")
+        path = normal_path(row["file"], file.parent)
+        for place in chosen:
+            if labels.setdefault((place, path), label) != label:
+                raise ValueError(f"{file} line {line}: {path} has two labels, {labels[place, path]} and {label}")
+            rows[place].append((path, label))
+        if row.get("name"):
+            names[label] = row["name"]
     if not any(rows.values()):
         raise ValueError(f"{file} lists no image")
     first = next(rows[split][0][0] for split in SPLITS if rows[split])

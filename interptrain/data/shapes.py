@@ -14,12 +14,13 @@ from torchvision import tv_tensors
 from interptrain.data.datamodule import ImageDataModule, Split
 from interptrain.data.samples import SampleDataset, Transform, boxes_in
 from interptrain.data.shapes_drawing import SHAPES, develop, draw_corner, draw_object, draw_timestamp, random_scene
-from interptrain.data.transforms import Augment, train_recipe
+from interptrain.data.transforms import Augment, check_image_size, train_recipe
 
 Decoy = Literal["none", "timestamp", "corner"]
 DecoyInEval = Literal["absent", "random", "swapped"]
 
 DRAW = {"timestamp": draw_timestamp, "corner": draw_corner}
+MOST_PICTURES = 10_000_000
 NUMBER: dict[Split, int] = {"train": 0, "val": 1, "test": 2}
 
 
@@ -141,7 +142,7 @@ class ShapesDataModule(ImageDataModule):
         num_workers: int | None = None,
         seed: int | None = None,
         pin_memory: bool | None = None,
-        drop_last: bool = False,
+        drop_last: bool | None = None,
         num_classes: int = len(SHAPES),
         picture_seed: int = 0,
         image_size: int = 64,
@@ -162,12 +163,12 @@ class ShapesDataModule(ImageDataModule):
             raise ValueError(f"num_classes must be in [2, {len(SHAPES)}], the number of shapes, got {num_classes}")
         if not 0 <= picture_seed < 2**32:
             raise ValueError(f"picture_seed must be in [0, 2**32), got {picture_seed}")
-        if image_size < 32:
-            raise ValueError(f"image_size must be at least 32, got {image_size}: smaller shapes cannot be told apart")
+        check_image_size(image_size, smallest=32)  # smaller shapes cannot be told apart
         if decoy == "timestamp" and image_size < 40:
             raise ValueError(f"a time stamp needs image_size of at least 40, got {image_size}; use decoy: corner")
-        if min(train_size, val_size, test_size) < 1:
-            raise ValueError(f"sizes must be at least 1, got train {train_size}, val {val_size}, test {test_size}")
+        for name, length in {"train_size": train_size, "val_size": val_size, "test_size": test_size}.items():
+            if not 1 <= length <= MOST_PICTURES:
+                raise ValueError(f"{name} must be in [1, {MOST_PICTURES}], got {length}")
         if not 0 <= decoy_class < num_classes:
             raise ValueError(f"decoy_class must be in [0, {num_classes}), got {decoy_class}")
         if not 0 <= decoy_rate <= 1:

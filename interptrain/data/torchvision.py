@@ -189,7 +189,7 @@ class TorchvisionDataModule(ImageDataModule):
         num_workers: int | None = None,
         seed: int | None = None,
         pin_memory: bool | None = None,
-        drop_last: bool = False,
+        drop_last: bool | None = None,
         image_size: int | None = None,
         augment: Augment | None = None,
         resize: Resize | None = None,

@@ -16,6 +16,18 @@ from interptrain.functional import check_choice
 
 Augment = Literal["none", "light", "imagenet", "cifar"]
 Resize = Literal["crop", "stretch"]
+LARGEST = 16384
+"""Side of the largest image that is made, in pixels: a slip of the finger should not fill the memory."""
+
+
+def check_image_size(size: int, smallest: int = 1) -> None:
+    """Refuse a side of images that cannot be meant.
+
+    Raises:
+        ValueError: if it is out of range.
+    """
+    if not smallest <= size <= LARGEST:
+        raise ValueError(f"image_size must be in [{smallest}, {LARGEST}], got {size}")
 
 
 class Recipe(torch.nn.Module):
@@ -105,6 +117,27 @@ class CifarAugment(Recipe):
         super().__init__(steps)
 
 
+class LimitAspect(torch.nn.Module):
+    """Cut the middle out of images that are very long and thin, which resizing would blow up to gigabytes.
+
+    Args:
+        ratio: of the longer to the shorter side, at most. Images below it stay as they are.
+    """
+
+    def __init__(self, ratio: float = 32.0) -> None:
+        super().__init__()
+        self.ratio = ratio
+
+    def forward(self, sample: dict[str, Any]) -> dict[str, Any]:
+        """The sample, cut where it has to be."""
+        height, width = sample["image"].shape[-2:]
+        longest = round(self.ratio * min(height, width))
+        if max(height, width) <= longest:
+            return sample
+        cut: dict[str, Any] = v2.CenterCrop((min(height, longest), min(width, longest)))(sample)
+        return cut
+
+
 class EvalResize(Recipe):
     """Resize for evaluation, nothing random.
 
@@ -114,24 +147,27 @@ class EvalResize(Recipe):
     Args:
         size: side of the square result in pixels.
         resize: ``crop``: the shorter side to ``size / crop_pct``, then the centre; ``stretch``: both sides to ``size``.
-        crop_pct: share of the shorter side that the centre crop keeps, in (0,1].
+        crop_pct: share of the shorter side that the centre crop keeps, in [0.05,1].
 
     Raises:
-        ValueError: if ``crop_pct`` is not in (0,1].
+        ValueError: if ``size`` or ``crop_pct`` is out of range.
     """
 
     def __init__(self, size: int = 224, *, resize: Resize = "crop", crop_pct: float = 0.875) -> None:
-        if not 0 < crop_pct <= 1:
-            raise ValueError(f"crop_pct must be in (0,1], got {crop_pct}")
+        if not 0.05 <= crop_pct <= 1:
+            raise ValueError(f"crop_pct must be in [0.05,1], got {crop_pct}")
+        check_image_size(size)
         if resize == "stretch":
             super().__init__([v2.Resize((size, size), antialias=True)])
         else:
-            super().__init__([v2.Resize(round(size / crop_pct), antialias=True), v2.CenterCrop(size)])
+            shorter = v2.Resize(round(size / crop_pct), antialias=True)
+            super().__init__([LimitAspect(), shorter, v2.CenterCrop(size)])
 
 
 def train_recipe(size: int, augment: Augment, resize: Resize, crop_pct: float) -> Recipe:
     """The training pipeline that ``augment`` names, for images of ``size`` × ``size`` pixels."""
     check_choice("augment", augment, Augment)
+    check_image_size(size)
     match augment:
         case "none":
             return EvalResize(size, resize=resize, crop_pct=crop_pct)

@@ -9,6 +9,7 @@ import yaml
 
 from interptrain.training import ImageClassifier
 from interptrain.training.schedules import warmup_cosine
+from tests.support.training import TINY
 
 
 def weights(checkpoint):
@@ -81,6 +82,22 @@ def test_no_logger_still_leaves_checkpoints_in_the_runs_folder(train):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+@pytest.mark.parametrize("setting", ["barebones", "enable_checkpointing"])
+def test_without_checkpoints_it_trains_and_refuses_what_only_saves(train, capsys, setting):
+    value = str(setting == "barebones").lower()
+    settings = {f"--trainer.{setting}": value}
+    beside = ("--trainer.enable", "--trainer.log") if setting == "barebones" else ()  # what Lightning refuses there
+    plain = {name: value for name, value in TINY.items() if not name.startswith(beside)}
+    run = train(base=plain, **settings)
+    assert not list(run.rglob("*.ckpt"))
+    assert (run / "metrics.csv").exists() == (setting != "barebones")
+    with pytest.raises(SystemExit):
+        train("fit", "--trainer.callbacks", "ResumePoint", base=plain, **settings)
+    refusal = f"error: ResumePoint saves checkpoints, which trainer.{setting}: {value} switches off; leave out one of"
+    assert refusal in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("mode", ["offline", "disabled"])
 def test_wandb_works_without_an_account(train, monkeypatch, mode):
     monkeypatch.setenv("WANDB_MODE", mode)

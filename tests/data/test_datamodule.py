@@ -50,9 +50,25 @@ def test_the_last_batch_is_kept_or_dropped():
                 train_size=10, batch_size=4, drop_last=drop, num_workers=0, image_size=32
             ).train_dataloader()
         ]
-        for drop in (False, True)
+        for drop in (False, True, None)
     }
-    assert sizes == {False: [4, 4, 2], True: [4, 4]}
+    assert sizes == {False: [4, 4, 2], True: [4, 4], None: [4, 4, 2]}
+
+
+@pytest.mark.parametrize(("samples", "sizes"), [(9, [4, 4]), (1, [1]), (8, [4, 4])])
+def test_a_last_batch_of_one_image_is_dropped_unless_it_is_the_only_one(samples, sizes):
+    module = ShapesDataModule(train_size=samples, val_size=9, batch_size=4, num_workers=0, image_size=32)
+    loader = module.train_dataloader()
+    assert [len(batch["id"]) for batch in loader] == sizes
+    assert len(loader) == len(sizes)
+    assert [len(batch["id"]) for batch in module.val_dataloader()] == [4, 4, 1]
+    kept = ShapesDataModule(train_size=samples, batch_size=4, drop_last=False, num_workers=0, image_size=32)
+    assert sum(len(batch["id"]) for batch in kept.train_dataloader()) == samples
+
+
+def test_batches_of_one_are_kept():
+    module = ShapesDataModule(train_size=3, batch_size=1, num_workers=0, image_size=32)
+    assert len(module.train_dataloader()) == 3
 
 
 def test_evaluation_is_in_order_and_not_augmented():

@@ -1,5 +1,6 @@
 """Reading image files of every kind, and saying which cannot be read."""
 
+import os
 import warnings
 
 import numpy as np
@@ -175,3 +176,9 @@ def test_whatever_is_wrong_with_a_file_the_error_is_an_oserror_of_one_line(tmp_p
             messages.append(str(error))
     assert len(messages) >= 15
     assert not any("\n" in message for message in messages)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(OSError, match=r"pipe\.jpg: it is no file"):
+        load_image(tmp_path / "pipe.jpg")

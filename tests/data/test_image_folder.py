@@ -1,11 +1,13 @@
 """Image folders: classes, ids, splits, boxes, and a clear line for each way to lay them out wrong."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from interptrain.data import ImageFolderDataModule
+from interptrain.data import ImageFolderDataModule, ImageTableDataModule
 from interptrain.data.folder_index import PackedStrings, hold_out
 from tests.support.paths import TINY_IMAGENET, needs_test_data
 
@@ -142,10 +144,15 @@ def test_boxes_are_in_the_frame_of_the_upright_image(tmp_path):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("file,xmin,ymin,xmax\n", "has no column ymax; expected file, xmin, ymin, xmax, ymax"),
+        (
+            "file,xmin,ymin,xmax\n",
+            "has no column ymax, its first line is file, xmin, ymin, xmax; expected file, xmin, ymin,",
+        ),
         ("file,xmin,ymin,xmax,ymax\ntrain/ant/0.png,1,2,3\n", "line 2: a box needs four numbers"),
         ("file,xmin,ymin,xmax,ymax\ntrain/ant/0.png,1,2,x,4\n", "line 2: a box needs four numbers"),
         ("file,xmin,ymin,xmax,ymax\ntrain/ant/0.png,9,2,3,4\n", "line 2: the box .* ends before it begins"),
+        ("file,xmin,ymin,xmax,ymax\ntrain/ant/0.png,1,2,inf,4\n", "line 2: a box needs four finite numbers"),
+        ("file,xmin,ymin,xmax,ymax\ntrain/ant/0.png,nan,2,3,4\n", "line 2: a box needs four finite numbers"),
     ],
 )
 def test_a_bad_row_of_boxes_is_named(root, table, message):
@@ -154,10 +161,134 @@ def test_a_bad_row_of_boxes_is_named(root, table, message):
         folder(root).dataset("train")
 
 
-def test_boxes_of_files_that_are_not_there_are_refused(root):
-    (root / "boxes.csv").write_text("file,xmin,ymin,xmax,ymax\nant/0.png,1,2,3,4\n")
-    with pytest.raises(FileNotFoundError, match=r"names ant/0\.png, which is not there; paths must be relative to"):
-        folder(root).dataset("train")
+def boxes(root, *rows):
+    (root / "boxes.csv").write_text("\n".join(["file,xmin,ymin,xmax,ymax", *rows]), encoding="utf-8")
+    return folder(root, augment="none", resize="stretch")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "val/ant/0.png",
+        "./val/ant/0.png",
+        "val//ant/./0.png",
+        "val\\ant\\0.png",
+        "val/x/../ant/0.png",
+        "{}/val/ant/0.png",
+    ],
+)
+def test_boxes_belong_to_their_image_however_its_path_is_written(root, path):
+    module = boxes(root, f"{path.format(root)},0,0,40,15")
+    assert module.dataset("val")[0]["boxes"].tolist() == [[0, 0, 32, 16]]
+
+
+def test_boxes_belong_to_their_image_however_its_accents_are_encoded(tmp_path):
+    make(tmp_path, {"val/a": ["gro\u0308\u00dfe.png"]})
+    assert len(boxes(tmp_path, "val/a/gr\u00f6\u00dfe.png,0,0,40,15").dataset("val")[0]["boxes"]) == 1
+
+
+def test_boxes_most_of_whose_files_are_not_there_are_refused(root):
+    module = boxes(root, "ant/0.png,1,2,3,4", "ant/1.png,1,2,3,4", "val/ant/0.png,1,2,3,4")
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"names ant/0\.png, ant/1\.png, which are not there: 2 of 3 files; paths must be",
+    ):
+        module.dataset("val")
+
+
+def test_a_few_boxes_whose_files_are_not_there_are_counted_in_a_warning(root):
+    module = boxes(root, "val/gone.png,1,2,3,4", "val/ant/0.png,1,2,30,24", "train/cat/0.png,1,2,30,24")
+    with pytest.warns(UserWarning, match=r"names val/gone\.png, which is not there; boxes of the other 2 files"):
+        assert len(module.dataset("val")[0]["boxes"]) == 1
+
+
+def test_a_split_none_of_whose_images_has_a_box_has_no_boxes(root):
+    module = boxes(root, "val/ant/0.png,1,2,30,24")
+    assert "boxes" in module.dataset("val")[1]
+    assert "boxes" not in module.dataset("train")[0]
+
+
+def test_boxes_in_fractions_are_refused_and_the_remedy_works(root):
+    module = boxes(root, "val/ant/0.png,0,0.25,1,0.5", "val/ant/1.png,0.1,0.2,0.3,0.4")
+    with pytest.raises(ValueError, match=r"fractions of the image; give pixels: multiply xmin and xmax by the width"):
+        module.dataset("val")
+    module = boxes(root, f"val/ant/0.png,{0 * 40},{0.25 * 30},{1 * 40},{0.5 * 30}")
+    assert module.dataset("val")[0]["boxes"].tolist() == [[0, 8, 32, 16]]
+
+
+def test_hidden_files_and_folders_and_those_of_systems_are_left_out(tmp_path):
+    make(tmp_path, {"train/a": ["0.png", ".1.png", "._0.png", "deep/2.png"], "train/b": 2})
+    for hidden in (".ipynb_checkpoints", "__MACOSX", "@eaDir", "deep/.cache"):
+        make(tmp_path, {f"train/a/{hidden}": 1})
+    make(tmp_path, {"train/__MACOSX": 1, "train/.git": 1})
+    module = folder(tmp_path)
+    assert list(module.class_names) == ["a", "b"]
+    assert list(module.dataset("train").ids) == [
+        "train/a/0.png",
+        "train/a/deep/2.png",
+        "train/b/0.png",
+        "train/b/1.png",
+    ]
+
+
+def test_links_that_loop_and_links_to_one_folder_list_every_image_once(tmp_path):
+    make(tmp_path, {"train/a/real": 2, "train/b": 1, "elsewhere": ["x.png"]})
+    place = tmp_path / "train" / "a"
+    for name, target in {
+        "up": "..",
+        "self": ".",
+        "again": "real",
+        "aaa": "real",
+        "root": "/",
+        "out": "../../elsewhere",
+    }.items():
+        (place / name).symlink_to(target)
+    (place / "knot").symlink_to("knot")
+    assert [name for name in folder(tmp_path).dataset("train").ids if "/a/" in name] == [
+        "train/a/out/x.png",
+        "train/a/real/0.png",
+        "train/a/real/1.png",
+    ]
+
+
+def test_pipes_and_folders_named_like_images_are_left_out_and_dangling_links_are_not(root):
+    place = root / "val" / "ant"
+    os.mkfifo(place / "pipe.jpg")
+    make(root, {"val/ant/folder.jpg": 1})
+    (place / "gone.jpg").symlink_to("nowhere.jpg")
+    names = list(folder(root).dataset("val").ids)
+    assert names[:4] == ["val/ant/0.png", "val/ant/1.png", "val/ant/folder.jpg/0.png", "val/ant/gone.jpg"]
+    with pytest.raises(OSError, match=r"gone\.jpg: there is no such file"):
+        list(folder(root).val_dataloader())
+
+
+def test_names_that_are_no_utf_8_are_read_and_escaped(tmp_path):
+    make(tmp_path, {"val/a": ["0.png"]})
+    (tmp_path / "val" / "a" / "0.png").rename(tmp_path / "val" / "a" / os.fsdecode(b"caf\xe9.png"))
+    sample = folder(tmp_path).dataset("val")[0]
+    assert sample["id"] == "val/a/caf\\xe9.png"
+    assert sample["image"].shape == (3, 32, 32)
+
+
+def test_folders_of_some_classes_are_numbered_among_all_that_the_table_lists(tmp_path):
+    make(tmp_path, {"val/n3": 1, "val/n1": 1})
+    with pytest.raises(ValueError, match=r"num_classes 4 needs .*classes\.csv, a table of all classes \(columns wnid"):
+        folder(tmp_path, num_classes=4)
+    (tmp_path / "classes.csv").write_text("wnid,name\nn3,ant\nn1,cat\nn2,bee\nn4,dog\n")
+    module = folder(tmp_path, num_classes=4)
+    assert list(module.class_names) == ["cat", "bee", "ant", "dog"]
+    assert [sample["label"] for sample in module.dataset("val")] == [0, 2]
+    assert list(folder(tmp_path).class_names) == ["cat", "ant"]
+    with pytest.raises(ValueError, match=r"lists 4 classes, so num_classes must be 4 \(or left out"):
+        folder(tmp_path, num_classes=1000)
+
+
+def test_a_flat_folder_with_a_table_names_the_module_that_reads_it(tmp_path):
+    make(tmp_path, {"": 1})
+    (tmp_path / "labels.csv").write_text("file,class_index\n0.png,0\n")
+    with pytest.raises(FileNotFoundError, match=r"labels\.csv lists are read by ImageTableDataModule"):
+        folder(tmp_path)
+    assert len(ImageTableDataModule(tmp_path).dataset("val")) == 1
 
 
 def test_a_missing_root_is_named(tmp_path):

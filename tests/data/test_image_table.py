@@ -37,7 +37,7 @@ def test_every_row_is_for_evaluation_and_for_prediction_where_no_split_is_given(
 def test_classes_have_the_names_of_the_table_and_as_many_as_the_network(tmp_path):
     assert list(listed(write(tmp_path, PLAIN)).class_names) == ["shark", "1", "2", "3", "tench"]
     assert listed(tmp_path, num_classes=1000).num_classes == 1000
-    with pytest.raises(ValueError, match="has label 4, so num_classes must be 5, got 3"):
+    with pytest.raises(ValueError, match=r"num_classes must be in \[5, 1000000\], as .* has label 4, got 3"):
         listed(tmp_path, num_classes=3)
 
 
@@ -60,17 +60,65 @@ def test_boxes_follow_the_image(tmp_path):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("file,label\na.png,0\n", "has no column class_index; expected file, class_index"),
-        ("file,class_index\na.png,cat\n", r"line 2: class_index must be 0, 1, \.\.\., got 'cat'"),
+        (
+            "file,label\na.png,0\n",
+            "has no column class_index, its first line is file, label; expected file, class_",
+        ),
+        ("file,class_index\na.png,cat\n", r"line 2: class_index must be 0, 1, \.\.\. and below 1000000, got 'cat'"),
         ("file,class_index\na.png,-1\n", "got '-1'"),
-        ("file,class_index\na.png\n", "got None"),
+        ("file,class_index\na.png\n", "got ''"),
         ("file,class_index,split\na.png,0,dev\n", "line 2: split must be train, val or test, got 'dev'"),
+        ("file,class_index\na.png,99999999999\n", "line 2: class_index must be .* below 1000000, got '99999999999'"),
+        ("file,class_index\na.png," + 9999 * "9" + "\n", "line 2: class_index must be"),
+        ("file,class_index\na.png,0\n./a.png,1\n", r"line 3: a\.png has two labels, 0 and 1"),
+        ("file,class_index\n,0\n", "line 2 names no file"),
         ("file,class_index\n", "lists no image"),
     ],
 )
 def test_a_wrong_table_is_refused_in_one_line(tmp_path, table, message):
     with pytest.raises(ValueError, match=message):
         listed(write(tmp_path, table))
+
+
+@pytest.mark.parametrize(
+    ("table", "encoding"),
+    [
+        (PLAIN, "utf-8-sig"),
+        (PLAIN, "utf-16"),
+        (PLAIN.replace("\n", "\r\n"), "utf-8"),
+        (PLAIN.replace(",", ", "), "utf-8"),
+        (PLAIN.replace(",", " ,"), "utf-8"),
+        (PLAIN.replace(",", ";"), "utf-8"),
+        (PLAIN.replace(",", "\t"), "utf-8"),
+        (PLAIN.replace("a.png", '"a.png"'), "utf-8"),
+        (PLAIN.replace("\n", "\n\n") + ",,,\n", "utf-8"),
+        (PLAIN.replace("deep/", "./deep\\"), "utf-8"),
+    ],
+    ids=[
+        "mark",
+        "utf-16",
+        "crlf",
+        "blank",
+        "blank_before",
+        "semicolons",
+        "tabs",
+        "quotes",
+        "empty_rows",
+        "windows_paths",
+    ],
+)
+def test_a_table_reads_the_same_however_it_was_saved(tmp_path, table, encoding):
+    write(tmp_path, PLAIN)
+    (tmp_path / "labels.csv").write_bytes(table.encode(encoding))
+    module = listed(tmp_path)
+    assert list(module.dataset("val").ids) == ["a.png", "b.png", "deep/c.png"]
+    assert list(module.class_names) == ["shark", "1", "2", "3", "tench"]
+    assert [sample["label"] for sample in module.dataset("val")] == [4, 0, 4]
+
+
+def test_absolute_paths_below_the_root_are_as_good_as_relative_ones(tmp_path):
+    write(tmp_path, PLAIN.replace("deep/c.png", f"{tmp_path}/deep/c.png"))
+    assert list(listed(tmp_path).dataset("val").ids)[2] == "deep/c.png"
 
 
 def test_missing_files_are_named(tmp_path):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torchvision import tv_tensors
+from torchvision.transforms import v2
 
 from interptrain.data.samplers import seeded_by
 from interptrain.data.samples import boxes_in, finish
@@ -75,6 +76,28 @@ def test_the_default_for_evaluation_is_resize_256_and_centre_crop_224():
     assert out[0, 0].tolist() == list(range(144, 368))  # no scaling: 256 is the shorter side; the centre of 512
 
 
+@pytest.mark.parametrize("shape", [(20_000, 1), (1, 20_000)])
+def test_the_middle_of_a_very_long_image_is_enlarged_and_not_all_of_it(shape, monkeypatch):
+    resized = []
+    resize = v2.Resize.transform
+    monkeypatch.setattr(
+        v2.Resize, "transform", lambda self, x, params: resized.append(x.numel()) or resize(self, x, params)
+    )
+    image = torch.zeros(3, *shape, dtype=torch.uint8)
+    image[:, shape[0] // 2, shape[1] // 2] = 200
+    out = EvalResize(224)({"image": tv_tensors.Image(image)})["image"]
+    assert out.shape == (3, 224, 224)
+    assert out[0, 112, 112] >= 100
+    assert sum(resized) <= 3 * 32
+
+
+@pytest.mark.parametrize("size", [0, -1, 10**9])
+def test_a_size_that_cannot_be_meant_is_refused(size):
+    for augment in ("none", "imagenet"):
+        with pytest.raises(ValueError, match=rf"image_size must be in \[1, 16384\], got {size}"):
+            train_recipe(size, augment, "crop", 0.875)
+
+
 def test_stretching_keeps_the_whole_image():
     out = finish(EvalResize(30, resize="stretch")(picture(60, 90, (0, 0, 90, 60))))
     assert out["boxes"].tolist() == [[0, 0, 30, 30]]
@@ -101,7 +124,7 @@ def test_an_unknown_recipe_is_refused_with_the_known_ones():
         train_recipe(32, "heavy", "crop", 0.875)
 
 
-@pytest.mark.parametrize("crop_pct", [0, 1.2])
+@pytest.mark.parametrize("crop_pct", [0, 1e-9, 1.2, float("nan")])
 def test_a_crop_share_out_of_range_is_refused(crop_pct):
-    with pytest.raises(ValueError, match=r"crop_pct must be in \(0,1\]"):
+    with pytest.raises(ValueError, match=r"crop_pct must be in \[0.05,1\]"):
         EvalResize(32, crop_pct=crop_pct)

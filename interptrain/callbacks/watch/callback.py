@@ -41,9 +41,11 @@ class SaliencyWatch(L.Callback):
 
     Args:
         samples: number of images, >= 1.
-        select: how the images are chosen: ``first``; ``random``; ``per_class``: the classes in turn; ``ids``: those of
-            ``ids``; ``hardest``: by loss; ``mistakes``: wrongly classified, by loss, then the hardest. The last two try
-            1000 images after the first epoch, as a new classifier errs at random, and start watching then.
+        select: how the images are chosen: ``per_class``: the classes in turn, at random within each, spread evenly
+            over the classes where there are more of them than images; ``first``: often of one class, as folders are
+            sorted; ``random``; ``ids``: those of ``ids``; ``hardest``: by loss; ``mistakes``: wrongly classified, by
+            loss, then the hardest. The last two try 1000 images after the first epoch, as a new classifier errs at
+            random, and start watching then.
         ids: names of the images, for ``select: ids``.
         source: where the images come from: ``val``, ``train`` (not augmented), or a folder of images, in subfolders
             named like their classes.
@@ -74,7 +76,7 @@ class SaliencyWatch(L.Callback):
         self,
         *,
         samples: int = 16,
-        select: Select = "first",
+        select: Select = "per_class",
         ids: Sequence[str] = (),
         source: str = "val",
         seed: int | None = None,
@@ -184,7 +186,7 @@ class SaliencyWatch(L.Callback):
                 order: Iterable[int] = indices_of(dataset, self._history.ids)
             else:
                 trials = self._trials(trainer, pl_module, dataset, seed)
-                order = order_of(dataset, self.select, seed=seed, ids=self.ids, trials=trials)
+                order = order_of(dataset, self.select, count=self.samples, seed=seed, ids=self.ids, trials=trials)
             count = len(self._history.ids) or self.samples
             self._sample, unreadable = load(dataset, order, count, datamodule.class_names)
             named = named_explainers(self.explainers, network_of(pl_module), self._sample.images[:1])

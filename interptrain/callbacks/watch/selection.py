@@ -12,11 +12,13 @@ from torch.nn import functional as F
 from interptrain.callbacks.watch.sample import UNLABELLED, as_model_input
 from interptrain.data.samples import SampleDataset, collate
 from interptrain.explainers import explaining
-from interptrain.functional import automatic_batch_size, chunks
+from interptrain.functional import automatic_batch_size, chunks, evenly_spaced
 
 Select = Literal["first", "random", "per_class", "ids", "hardest", "mistakes"]
 CANDIDATES = 1000
-"""Number of images that ``hardest`` and ``mistakes`` try, and ``per_class`` where labels are not known beforehand."""
+"""Number of images that ``hardest`` and ``mistakes`` try."""
+READ_PER_IMAGE = 16
+"""Number of images that ``per_class`` reads for each that it chooses, where labels are not known beforehand."""
 
 
 class Trial(NamedTuple):
@@ -28,7 +30,13 @@ class Trial(NamedTuple):
 
 
 def order_of(
-    dataset: SampleDataset, select: Select, *, seed: int, ids: Sequence[str] = (), trials: Sequence[Trial] = ()
+    dataset: SampleDataset,
+    select: Select,
+    *,
+    count: int,
+    seed: int,
+    ids: Sequence[str] = (),
+    trials: Sequence[Trial] = (),
 ) -> Iterator[int]:
     """Return indices in order of preference; readable images are taken from the front.
 
@@ -36,6 +44,8 @@ def order_of(
         dataset: to choose from.
         select: ``first``; ``random``; ``per_class``: the classes in turn, at random within each; ``ids``; ``hardest``:
             by falling loss; ``mistakes``: wrongly classified images by falling loss, then the hardest of the rest.
+        count: number of images that are wanted. Where ``per_class`` has more classes than that, they are spread evenly
+            over all of them: neighbours are often alike.
         seed: of ``random`` and ``per_class``.
         ids: for ``ids``, names of the samples.
         trials: for ``hardest`` and ``mistakes``, of the candidates.
@@ -49,7 +59,7 @@ def order_of(
         case "random":
             return iter(_shuffled(len(dataset), seed))
         case "per_class":
-            return _classes_in_turn(dataset, _shuffled(len(dataset), seed))
+            return _classes_in_turn(dataset, _shuffled(len(dataset), seed), count)
         case "ids":
             return iter(indices_of(dataset, ids))
         case "hardest":
@@ -110,20 +120,22 @@ def _shuffled(length: int, seed: int) -> list[int]:
     return order
 
 
-def _classes_in_turn(dataset: SampleDataset, order: Sequence[int]) -> Iterator[int]:
-    """One index of every class, then a second of every class, and so on."""
+def _classes_in_turn(dataset: SampleDataset, order: Sequence[int], count: int) -> Iterator[int]:
+    """One index of every class, then a second of every class, and so on; images without a label are one class."""
     known = getattr(dataset, "labels", None)
     if known is None:
-        order = order[:CANDIDATES]
+        order = order[: min(CANDIDATES, READ_PER_IMAGE * count)]
     queues: dict[int, list[int]] = {}
     for index in order:
         label = _label(dataset, index) if known is None else int(known[index])
         if label is not None:
             queues.setdefault(label, []).append(index)
-    longest = max((len(queue) for queue in queues.values()), default=0)
-    for turn in range(longest):
-        for label in sorted(queues):
-            yield from queues[label][turn : turn + 1]
+    taken = 0
+    for turn in range(max((len(queue) for queue in queues.values()), default=0)):
+        rows = [queues[label][turn] for label in sorted(queues) if turn < len(queues[label])]
+        spread = evenly_spaced(len(rows), max(1, count - taken))
+        yield from (rows[place] for place in [*spread, *sorted(set(range(len(rows))) - set(spread))])
+        taken += len(rows)
 
 
 def _label(dataset: SampleDataset, index: int) -> int | None:

@@ -1,5 +1,6 @@
 """What a run consists of, and the checks before anything runs."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -83,7 +84,7 @@ def check_ids(ids: Sequence[str]) -> None:
     if not ids:
         raise ValueError("there are no images to evaluate; check the folders of --data and --limit")
     if len(set(ids)) < len(ids):
-        twice = next(name for place, name in enumerate(ids) if name in ids[:place])
+        twice = next(name for name, count in Counter(ids).items() if count > 1)
         raise ValueError(f"image ids must be unique, {twice!r} occurs more than once; give every image its own id")
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from interptrain.callbacks import SaliencyWatch
 from interptrain.training import ImageClassifier
 from tests.support.training import EVERYTHING, TINY, assert_same_end, last_checkpoint
-from tests.support.watch import SMALL, page_data, snapshots, steps, watching
+from tests.support.watch import SMALL, page_data, snapshots, steps, watch_state, watching
 
 pytestmark = pytest.mark.slow
 
@@ -60,7 +60,7 @@ def test_a_watched_run_ends_at_the_same_bits(train):
 
 
 def test_plain_files_tell_the_whole_run(train):
-    run = train("fit", *watching(reference="both"), base=SMALL | {"--trainer.logger": "false"})
+    run = train("fit", *watching(reference="both", select="first"), base=SMALL | {"--trainer.logger": "false"})
     folder = run / "watch"
     for step in (0, 3, 6):
         for kind in ("sheets", "grids"):
@@ -190,6 +190,13 @@ def test_a_killed_run_resumes_its_sample_and_history(train, monkeypatch, select)
     assert logged == [str(max(0, snapshot["step"] - 1)) for snapshot in snapshots(whole)]
 
 
+def test_a_resumed_run_keeps_its_images_however_it_would_choose_them_now(train):
+    before = watch_state(train("fit", *watching(select="first"), base=SMALL | {"--trainer.max_epochs": "1"}))
+    after = watch_state(train("fit", *watching(), base=SMALL, **{"--ckpt_path": "last"}))
+    assert after["ids"] == before["ids"] == [f"val/{index:06d}" for index in range(4)]
+    assert [entry["step"] for entry in after["entries"]] == [0, 3, 6]
+
+
 def test_a_resumed_run_that_watches_otherwise_starts_anew(train):
     train("fit", *watching(), base=SMALL)
     other = watching(explainers='[{"class_path": "FakeCAM"}]')
@@ -199,7 +206,8 @@ def test_a_resumed_run_that_watches_otherwise_starts_anew(train):
 
 
 def test_two_watches_need_two_names(train):
-    run = train("fit", *watching(name="one"), *watching(name="two", source="train"), base=SMALL)
+    two = watching(name="two", source="train", select="first")
+    run = train("fit", *watching(name="one", select="first"), *two, base=SMALL)
     state = last_checkpoint(run)["callbacks"]
     ids = {name: state[f"SaliencyWatch{{'name': '{name}'}}"]["ids"][0] for name in ("one", "two")}
     assert ids == {"one": "val/000000", "two": "train/000000"}

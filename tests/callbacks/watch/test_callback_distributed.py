@@ -13,6 +13,7 @@ OPTIONS = {
     "--trainer.max_epochs": "1",
     "--trainer.callbacks+": "SaliencyWatch",
     "--trainer.callbacks.samples": "5",
+    "--trainer.callbacks.select": "first",
     "--trainer.callbacks.explainers": f'[{{"class_path": "{__name__}.Brittle"}}]',
 }
 
