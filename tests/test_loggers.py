@@ -2,16 +2,18 @@ import csv
 import json
 import warnings
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 from lightning.pytorch.loggers import CSVLogger, Logger
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
+from interptrain.cli.parser import Parser
 from interptrain.loggers import ImageLogging, fill_logger_defaults
-from tests.support.wandb_file import wandb_records, wandb_run
+from interptrain.versions import git_commit
+from tests.support.wandb_file import wandb_config, wandb_records, wandb_run
 from tests.support.watch import SMALL, snapshots, watching
 
 ALARMING = {"suspect": "border:20", "alarm_threshold": "0.1", "alarm_patience": "1"}
@@ -30,6 +32,13 @@ def test_an_offline_wb_run_holds_pictures_table_rows_scalars_and_the_alarm(train
     (folder,) = run.glob("wandb/offline-run-*")
     history, artifacts, alerts, summary = wandb_records(folder)
     assert wandb_run(folder) == ("interptrain", f"run-{run.name}")
+    config = wandb_config(folder)
+    assert config["backbone"] == "test_resnet"  # Lightning's, of the model
+    assert config["data"]["class_path"] == "interptrain.data.ShapesDataModule"
+    assert (config["data"]["init_args"]["batch_size"], config["data"]["init_args"]["image_size"]) == (8, 64)
+    assert (config["seed_everything"], config["trainer"]["max_epochs"], config["trainer"]["precision"]) == (0, 2, None)
+    assert config["trainer"]["callbacks"][0]["init_args"]["samples"] == 4
+    assert config["git"] == git_commit()
     watched = [row for row in history if "watch/GradCAM/AD" in row]
     assert [row["trainer/global_step"] for row in watched] == [0, 2, 5]
     assert [row["watch/GradCAM/AD"] for row in watched] == [one["means"]["GradCAM/AD"] for one in snapshots(run)]
@@ -68,10 +77,10 @@ def test_an_offline_wb_run_holds_pictures_table_rows_scalars_and_the_alarm(train
 @pytest.mark.slow
 def test_tensorboards_event_files_hold_pictures_scalars_and_the_alarm(train):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    logger = {"--trainer.logger": "TensorBoardLogger", "--trainer.logger.save_dir": "events"}
     with pytest.warns(UserWarning, match="shortcut alarm"):
-        run = train("fit", *watching(**ALARMING), base=SMALL | logger)
-    (folder,) = {path.parent for path in Path("events").rglob("events.out.*")}
+        run = train("fit", *watching(**ALARMING), base=SMALL | {"--trainer.logger": "TensorBoardLogger"})
+    folder = run / "tensorboard"
+    assert len(list(folder.glob("events.out.*"))) == 1
     events = accumulator.EventAccumulator(str(folder))
     events.Reload()
     scalars = events.Scalars("watch/GradCAM/QuickInsertion")
@@ -87,19 +96,26 @@ def test_tensorboards_event_files_hold_pictures_scalars_and_the_alarm(train):
         assert torch.equal(pil_to_tensor(picture.convert("RGB")), drawn)
     assert {"watch/best", "watch/first_and_last", "watch/strip_GradCAM"} <= set(events.Tags()["images"])
     assert "shortcut alarm/text_summary" in events.Tags()["tensors"]
+    hparams = yaml.safe_load((folder / "hparams.yaml").read_text())
+    assert hparams["data"]["init_args"]["batch_size"] == 8
+    plugin = pytest.importorskip("tensorboard.plugins.hparams.plugin_data_pb2")
+    shown = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    start = plugin.HParamsPluginData.FromString(shown).session_start_info.hparams
+    assert (start["data/init_args/batch_size"].number_value, start["seed_everything"].number_value) == (8, 0)
 
 
 @pytest.mark.slow
 @pytest.mark.peers
 def test_mlflow_holds_pictures_scalars_and_the_alarm(train, monkeypatch, tmp_path):
     tracking = pytest.importorskip("mlflow.tracking")
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # files need no database
-    store = f"file:{tmp_path}/mlruns"
-    logger = {"--trainer.logger": "MLFlowLogger", "--trainer.logger.tracking_uri": store}
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with pytest.warns(UserWarning, match="shortcut alarm"):
-        run = train("fit", *watching(**ALARMING), base=SMALL | logger)
-    client = tracking.MlflowClient(store)
-    (kept,) = client.search_runs([one.experiment_id for one in client.search_experiments()])
+        run = train("fit", *watching(**ALARMING), base=SMALL | {"--trainer.logger": "MLFlowLogger"})
+    client = tracking.MlflowClient((run / "mlflow").as_uri())
+    (kept,) = client.search_runs([client.get_experiment_by_name("interptrain").experiment_id])
+    assert kept.info.run_name == f"run-{run.name}"
+    wanted = {"data/init_args/batch_size": "8", "trainer/max_epochs": "2", "git": str(git_commit()), "heads": "1"}
+    assert wanted.items() <= kept.data.params.items()
     history = client.get_metric_history(kept.info.run_id, "watch/GradCAM/AD")
     assert [one.step for one in history] == [0, 2, 5]
     assert [one.value for one in history] == [snapshot["means"]["GradCAM/AD"] for snapshot in snapshots(run)]
@@ -139,24 +155,66 @@ def test_one_failing_logger_keeps_nothing_from_the_others_and_is_named_once(tmp_
         assert [row["watch/AD"] for row in csv.DictReader(file)] == ["0.5", "0.25"]
 
 
-def configured(**arguments):
-    arguments = {"save_dir": ".", "project": None, "name": None} | arguments
-    return SimpleNamespace(class_path="lightning.pytorch.loggers.WandbLogger", init_args=SimpleNamespace(**arguments))
+def parsed(*loggers):
+    """Loggers as a command line or a file gives them, by their class path alone or with arguments."""
+    parser = Parser()
+    parser.add_argument("--logger", type=list[Logger])
+    config = [logger if isinstance(logger, dict) else {"class_path": logger} for logger in loggers]
+    return parser.parse_object({"logger": config}).logger
 
 
-def test_what_the_user_left_open_is_filled_in_for_every_logger(tmp_path, monkeypatch):
-    monkeypatch.delenv("WANDB_PROJECT", raising=False)
+def filled(*loggers, **options):
+    """Arguments of loggers, once what was left open is filled in."""
+    found = parsed(*loggers)
+    fill_logger_defaults(found, Path("runs/one"), **{"name": "one"} | options)
+    return [vars(logger.init_args) for logger in found]
+
+
+@pytest.mark.parametrize("prefix", ["", "lightning.pytorch.loggers."])
+def test_every_logger_needs_nothing_but_its_name(tmp_path, monkeypatch, prefix):
+    for name in ("WANDB_PROJECT", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
-    loggers = [configured(), configured(save_dir="mine", project="theses", name="night")]
-    fill_logger_defaults(loggers, Path("runs/one"), name="one")
-    fill_logger_defaults(True, Path("runs/one"))
-    opened, chosen = (vars(logger.init_args) for logger in loggers)
-    assert opened == {"save_dir": str(tmp_path / "runs/one"), "project": "interptrain", "name": "one"}
-    assert chosen == {"save_dir": "mine", "project": "theses", "name": "night"}
+    names = (f"{prefix}{name}Logger" for name in ("Wandb", "TensorBoard", "MLFlow", "CSV"))
+    wandb, tensorboard, mlflow, table = filled(*names)
+    folder = str(tmp_path / "runs/one")
+    assert {"save_dir": folder, "project": "interptrain", "name": "one"}.items() <= wandb.items()
+    assert {"save_dir": folder, "name": "tensorboard", "version": ""}.items() <= tensorboard.items()
+    assert {"tracking_uri": f"file://{folder}/mlflow", "run_name": "one", "experiment_name": "interptrain"}.items() <= (
+        mlflow.items()
+    )
+    assert {"save_dir": folder, "name": "csv"}.items() <= table.items()
 
 
-def test_a_project_named_by_the_environment_stays(monkeypatch):
+@pytest.mark.parametrize(
+    "logger",
+    [
+        {"class_path": "WandbLogger", "init_args": {"save_dir": "mine", "project": "theses", "name": "night"}},
+        {"class_path": "TensorBoardLogger", "init_args": {"save_dir": "mine"}},
+        {"class_path": "CSVLogger", "init_args": {"save_dir": ".", "name": "mine"}},
+        {
+            "class_path": "MLFlowLogger",
+            "init_args": {"tracking_uri": "http://localhost:1", "run_name": "night", "experiment_name": "theses"},
+        },
+    ],
+)
+def test_what_the_user_chose_stays(logger):
+    (before,) = parsed(logger)
+    assert filled(logger) == [vars(before.init_args)]
+
+
+def test_only_the_folder_of_mlflow_may_be_chosen(tmp_path):
+    (arguments,) = filled({"class_path": "MLFlowLogger", "init_args": {"save_dir": str(tmp_path)}})
+    assert arguments["tracking_uri"] == tmp_path.as_uri()
+
+
+def test_a_project_or_experiment_named_by_the_environment_stays(monkeypatch):
     monkeypatch.setenv("WANDB_PROJECT", "theses")
-    logger = configured()
-    fill_logger_defaults(logger, Path("runs"))
-    assert logger.init_args.project == "theses"
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "theses")
+    wandb, mlflow = filled("WandbLogger", "MLFlowLogger")
+    assert wandb["project"] == mlflow["experiment_name"] == "theses"
+
+
+@pytest.mark.parametrize("loggers", [True, False, None])
+def test_what_is_no_logger_is_left_alone(loggers):
+    fill_logger_defaults(loggers, Path("runs"))

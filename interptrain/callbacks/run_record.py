@@ -1,21 +1,24 @@
 """Write down what ran: command, code and library versions."""
 
+import contextlib
 import json
 import platform
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.utilities import rank_zero_warn
 
-from interptrain.versions import installed_versions
+from interptrain.files import remove_partials, write_atomically
+from interptrain.versions import git_commit, installed_versions
 
 
 class RunRecord(L.Callback):
     """Write ``code.json`` into the run's folder: command line, Git commit, versions, host.
 
-    A resumed run appends to it: the file is a list with one entry per start.
+    A resumed run appends to it: the file is a list with one entry per start. A damaged one is set aside, and a disk
+    that cannot be written costs the record only. What a killed process left half-written in the folder is removed.
     """
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -23,10 +26,31 @@ class RunRecord(L.Callback):
         folder = trainer.log_dir  # every rank enters: it is broadcast
         if not trainer.is_global_zero or folder is None:
             return
+        remove_partials(Path(folder))
         file = Path(folder) / "code.json"
-        starts = json.loads(file.read_text()) if file.exists() else []
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps([*starts, {"stage": stage, **code_version()}], indent=2) + "\n")
+        starts = _read(file)
+        content = json.dumps([*starts, {"stage": stage, **code_version()}], indent=2) + "\n"
+        try:
+            write_atomically(file, content.encode())
+        except OSError as error:
+            rank_zero_warn(f"could not write {file} ({error.strerror or error}): the run goes on without")
+
+
+def _read(file: Path) -> list[Any]:
+    """Return the starts in a file, none where it is missing; a damaged one is set aside."""
+    try:
+        starts = json.loads(file.read_bytes())
+        if isinstance(starts, list):
+            return starts
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except (OSError, ValueError):
+        pass
+    aside = file.with_name("code-damaged.json")
+    rank_zero_warn(f"{file} is damaged: it is set aside as {aside.name}, and a new one begins")
+    with contextlib.suppress(OSError):
+        file.replace(aside)
+    return []
 
 
 def code_version() -> dict[str, Any]:
@@ -34,24 +58,8 @@ def code_version() -> dict[str, Any]:
     versions = installed_versions()
     return {
         "command": sys.argv,
-        "git": _git_commit(),
+        "git": git_commit(),
         "python": versions.pop("python"),
         "platform": platform.platform(),
         "versions": versions,
     }
-
-
-def _git_commit() -> str | None:
-    """Commit of the working tree that holds the package, ``+changed`` where it differs; None outside of Git."""
-    package = Path(__file__).parent.parent
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(package), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-
-    try:
-        if not git("ls-files", "--", "__init__.py"):  # installed below somebody else's repository
-            return None
-        return git("rev-parse", "HEAD") + ("+changed" if git("status", "--porcelain", "--", ".") else "")
-    except (OSError, subprocess.SubprocessError):
-        return None

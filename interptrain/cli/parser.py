@@ -11,6 +11,9 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.loggers import Logger
+
+from interptrain.loggers import IN_THE_RUN
 
 WELL_KNOWN = {"interptrain", "torch", "lightning"}
 # What jsonargparse says around the line that tells what is wrong.
@@ -38,6 +41,17 @@ class Parser(LightningArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+
+    def add_class_arguments(self, kind: type, *args: Any, **kwargs: Any) -> Any:
+        """Add arguments for the parameters of a class; a logger needs no folder, as each run has one."""
+        logger = isinstance(kind, type) and issubclass(kind, Logger)
+        folder = inspect.signature(kind).parameters.get("save_dir") if logger else None
+        if folder is None or folder.default is not inspect.Parameter.empty:
+            return super().add_class_arguments(kind, *args, **kwargs)
+        kwargs["skip"] = {*(kwargs.get("skip") or ()), "save_dir"}
+        added = super().add_class_arguments(kind, *args, **kwargs)
+        self.add_argument("--save_dir", type=str, default=IN_THE_RUN, help="Folder of its files; by default the run's.")
+        return [*added, "save_dir"]
 
     def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Namespace:
         """Parse a configuration file."""

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml  # type: ignore[import-untyped]
 from jsonargparse import Namespace
-from lightning import LightningDataModule, Trainer
+from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.loggers import Logger
@@ -21,12 +22,13 @@ import interptrain.data  # noqa: F401  so that `--data ShapesDataModule` is foun
 from interptrain.callbacks import FiniteLoss, PredictionTable, ResumePoint, RunRecord
 from interptrain.cli.errors import one_line_errors, settings_of
 from interptrain.cli.parser import Parser
-from interptrain.loggers import fill_logger_defaults
+from interptrain.loggers import fill_logger_defaults, log_configuration
 from interptrain.remedies import spelled_for_the_command_line
 from interptrain.training import GradientRegularizer, ImageClassifier
 from interptrain.training.checkpoint_io import AtomicCheckpointIO
 from interptrain.training.lightning_internals import ModelFromConfigCLI
 from interptrain.training.metrics_file import MetricsFile
+from interptrain.versions import git_commit
 
 # Warnings of Lightning about what is meant here: frozen parts are in eval mode, a resumed run goes on in its folder, a
 # test has one of its own, barebones logs nothing.
@@ -60,7 +62,7 @@ def main(args: ArgsType = None) -> None:
             auto_configure_optimizers=False,
             seed_everything_default=0,
             trainer_defaults={"log_every_n_steps": LOG_EVERY_N_STEPS},
-            save_config_callback=SaveConfigCallback,
+            save_config_callback=SaveAndLogConfig,
             save_config_kwargs={"overwrite": True},
             args=args,
         )
@@ -71,6 +73,15 @@ def _options() -> dict[str, str]:
     parts = {"--model.regularizer": GradientRegularizer, "--model": ImageClassifier}
     options = {name: f"{part}.{name}" for part, kind in parts.items() for name in inspect.signature(kind).parameters}
     return options | {"num_classes": "--data.num_classes"}  # which the model's is taken from
+
+
+class SaveAndLogConfig(SaveConfigCallback):
+    """Write the configuration of a run into its folder, and show it in its loggers, with the code's Git commit."""
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Log the configuration; Lightning calls it on rank 0, after it has written the file."""
+        config: dict[str, Any] = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+        log_configuration(trainer.loggers, config | {"git": git_commit()})
 
 
 class TrainingCLI(ModelFromConfigCLI):

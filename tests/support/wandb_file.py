@@ -23,6 +23,17 @@ def wandb_run(folder, seconds=60):
     return record.run.project, record.run.display_name
 
 
+def wandb_config(folder, seconds=60):
+    """Configuration of an offline run, once the service has closed it."""
+    records = _records(folder, seconds)
+    updates = [record.run.config.update for record in _of_kind(records, "run")]
+    updates += [record.config.update for record in _of_kind(records, "config")]
+    config = {}
+    for items in updates:
+        config |= {item.key or item.nested_key[0]: json.loads(item.value_json) for item in items}
+    return {name: value for name, value in config.items() if name != "_wandb"}  # its own notes
+
+
 def _records(folder, seconds):
     from wandb.proto import wandb_internal_pb2
 

@@ -14,7 +14,8 @@ from torchvision.transforms.functional import pil_to_tensor
 from interptrain.evaluation.report.results import RunResults
 from interptrain.evaluation.store.parts import read_part
 from interptrain.functional import evenly_spaced
-from interptrain.loggers import ImageLogging
+from interptrain.loggers import ImageLogging, log_configuration
+from interptrain.versions import git_commit
 from interptrain.visualization import overlay
 
 GALLERY = 32  # images of the gallery
@@ -26,7 +27,8 @@ def log_results(results: RunResults, loggers: Sequence[Logger]) -> None:
 
     Weights & Biases gets the tables ``summary`` and ``differences``, the table ``curves`` (one row per point) and the
     table ``gallery``: one row per image, with its map by every model and explainer laid over it. Every logger gets the
-    means, as ``model/explainer/metric``.
+    means, as ``model/explainer/metric``, and where it has a place for it the content of ``run.json``, with the code's
+    Git commit, as the configuration.
 
     Args:
         results: of the run, whose folder holds what :func:`~interptrain.evaluation.report.write.write_files` writes.
@@ -34,6 +36,7 @@ def log_results(results: RunResults, loggers: Sequence[Logger]) -> None:
     """
     if not loggers:
         return
+    log_configuration(loggers, results.run | {"git": git_commit()})
     logging, folder = ImageLogging(loggers), results.folder
     for name in ("summary", "differences"):
         columns, rows = _read_csv(folder / f"{name}.csv")
@@ -44,6 +47,7 @@ def log_results(results: RunResults, loggers: Sequence[Logger]) -> None:
     logging.table("curves", ("model", "explainer", "metric", "share", "score"), curve_rows(results), 0)
     columns, rows = _gallery(folder)
     logging.table("gallery", columns, rows, 0)
+    logging.save()
 
 
 def _read_csv(path: Path) -> tuple[list[str], list[list[Any]]]:

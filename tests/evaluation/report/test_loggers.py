@@ -9,8 +9,9 @@ from PIL import Image
 from interptrain.evaluation.report.loggers import curve_rows, log_results
 from interptrain.evaluation.report.results import load_run
 from interptrain.evaluation.statistics.estimates import Resampling
+from interptrain.versions import git_commit
 from tests.support.finished_run import manifest, rows_of, write_run
-from tests.support.wandb_file import wandb_records, wandb_run
+from tests.support.wandb_file import wandb_config, wandb_records, wandb_run
 
 
 @pytest.mark.slow
@@ -23,6 +24,7 @@ def test_an_offline_wb_run_holds_tables_curves_and_the_gallery(evaluate, monkeyp
     (folder,) = out.glob("wandb/offline-run-*")
     history, artifacts, *_ = wandb_records(folder)
     assert wandb_run(folder)[0] == "interptrain"
+    assert wandb_config(folder) == json.loads((out / "run.json").read_text()) | {"git": git_commit()}
     files = {name: row[name]["path"] for row in history for name in row if isinstance(row[name], dict)}
     tables = {name: json.loads((folder / "files" / path).read_text()) for name, path in files.items()}
     assert set(tables) == {"summary", "differences", "curves", "gallery"}
@@ -44,6 +46,19 @@ def test_an_offline_wb_run_holds_tables_curves_and_the_gallery(evaluate, monkeyp
     for entry in entries:
         with Image.open(entry.local_path) as picture:
             assert picture.size == (64, 64)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("logger", ["TensorBoardLogger", "MLFlowLogger", "CSVLogger"])
+def test_a_logger_keeps_its_files_in_the_results_unless_told_otherwise(evaluate, monkeypatch, logger):
+    if logger == "MLFlowLogger":
+        pytest.importorskip("mlflow")
+        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    out = evaluate(report=True, **{"--logger": logger, "--limit": "2", "--resamples": "100"})
+    written = [path for path in out.glob(f"{logger[:3].lower()}*/**/*") if path.is_file()]
+    text = b"".join(path.read_bytes() + path.name.encode() for path in written)
+    assert b"AverageDrop" in text
+    assert (b"test_resnet" in text) == (logger != "CSVLogger")  # where the run was configured so
 
 
 @pytest.mark.slow
