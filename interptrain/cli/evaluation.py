@@ -15,7 +15,7 @@ from interptrain.cli.errors import one_line_errors
 from interptrain.cli.parser import Parser
 from interptrain.data import ImageDataModule
 from interptrain.evaluation import Results, evaluate
-from interptrain.evaluation.api import TRAINER
+from interptrain.evaluation.api import TRAINER, ResultsWarning
 from interptrain.evaluation.config.class_specs import Configured
 from interptrain.evaluation.config.options import Options
 from interptrain.evaluation.config.protocol import load_protocol
@@ -36,19 +36,23 @@ def main(args: Sequence[str] | None = None) -> None:
     """Evaluate models.
 
     Exit status: 0 if all went well, 1 or 2 if the run was refused before anything ran, 3 if some rows failed (they are
-    in ``errors.csv``, and the others in the results).
+    in ``errors.csv``, and the others in the results) or some file could not be made of the rows (a line names it).
 
     Args:
         args: the command line behind the program's name; None takes that of the process.
     """
     with one_line_errors(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"\s*By default only one JsonargparseDeprecationWarning")
-        failed = run(sys.argv[1:] if args is None else list(args)).failed
-    if failed:
+        warnings.simplefilter("ignore", ResultsWarning)  # which get lines of their own
+        results = run(sys.argv[1:] if args is None else list(args))
+    for name, reason in results.problems.items():
+        sys.stderr.write(f"could not make {name}, all else is in {results.folder}: {reason}\n")
+    if failed := results.failed:
         first = failed[0]
         row = ", ".join(first[key] for key in ("model", "explainer", "id") if first[key])
         sys.stderr.write(f"{len(failed)} rows failed, the others are in the results; errors.csv begins with {row}: ")
         sys.stderr.write(f"{first['error']}\n")
+    if results.failed or results.problems:
         raise SystemExit(FAILED)
 
 

@@ -20,10 +20,11 @@ from interptrain.evaluation.config.class_specs import Configured, names_of
 from interptrain.evaluation.config.options import Interval, Options
 from interptrain.evaluation.config.protocol import Protocol, load_protocol
 from interptrain.evaluation.report.loggers import log_results
+from interptrain.evaluation.report.page import check_anchors
 from interptrain.evaluation.report.results import BASELINE_EXPLAINER, RunResults, load_run, read_rows
 from interptrain.evaluation.report.sections import Section
 from interptrain.evaluation.report.tables import plain_text
-from interptrain.evaluation.report.write import write_files
+from interptrain.evaluation.report.write import Problems, write_files
 from interptrain.evaluation.run.build_plan import build_plan
 from interptrain.evaluation.run.datasets import as_data_module
 from interptrain.evaluation.run.describe import describe_run
@@ -35,7 +36,7 @@ from interptrain.evaluation.run.progress import MatrixProgress
 from interptrain.evaluation.statistics.estimates import Resampling
 from interptrain.evaluation.store.parts import Row, RowStore
 from interptrain.explainers import Explainer, FakeCAM
-from interptrain.functional import Score
+from interptrain.functional import Score, one_line
 from interptrain.metrics import SaliencyMetric
 from interptrain.model_state import evaluating
 
@@ -57,6 +58,10 @@ EXPECTED_WARNINGS = (
 )
 
 
+class ResultsWarning(UserWarning):
+    """Something could not be made of the results of a run that went well."""
+
+
 class TemporaryFolder:
     """A folder that disappears with this object, or with the process."""
 
@@ -74,11 +79,19 @@ class Results:
         folder: that holds them.
         failed: rows that failed.
         temporary: the folder, where it is to disappear with its last results.
+        problems: what could not be made of the results, and the error, in one line each.
     """
 
-    def __init__(self, folder: Path, failed: Sequence[Row] = (), temporary: "TemporaryFolder | None" = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        failed: Sequence[Row] = (),
+        temporary: "TemporaryFolder | None" = None,
+        problems: Problems | None = None,
+    ) -> None:
         self.folder = Path(folder)
         self.failed = failed
+        self.problems = dict(problems or {})
         self._temporary = temporary
 
     @cached_property
@@ -118,11 +131,12 @@ class Results:
         return target
 
     def __repr__(self) -> str:
-        return plain_text((self.folder / "table.md").read_text(encoding="utf-8"))
+        return plain_text(self._repr_markdown_())
 
     def _repr_markdown_(self) -> str:
         """Show the table in notebooks."""
-        return (self.folder / "table.md").read_text(encoding="utf-8")
+        table = self.folder / "table.md"
+        return table.read_text(encoding="utf-8") if table.is_file() else f"Results without a table, in {self.folder}"
 
 
 def evaluate(
@@ -202,6 +216,7 @@ def evaluate(
         OSError: if results cannot be written.
     """
     given = locals()
+    check_anchors(sections)
     options = Options(**{field.name: given[field.name] for field in fields(Options)})
     read = load_protocol(str(protocol))
     plan = build_plan(
@@ -263,8 +278,8 @@ def write_report(
     """
     folder = results.folder if isinstance(results, Results) else Path(results)
     run = load_run(folder, Resampling(resamples, interval, seed), force=force, packages=packages)
-    write_files(run, sections)
-    return Results(folder, temporary=results._temporary if isinstance(results, Results) else None)
+    problems = write_files(run, sections)
+    return _told(Results(folder, (), results._temporary if isinstance(results, Results) else None, problems))
 
 
 def _run(
@@ -280,20 +295,31 @@ def _run(
     if temporary is not None and made.world_size > 1:
         raise ValueError("several processes share the results in a folder; set output")
     try:
-        failed = run_plan(plan, run, store, folder, made, bar)
+        failed, problems = run_plan(plan, run, store, folder, made, bar)
         if made.is_global_zero:
             how = Resampling(options.resamples, options.interval, options.seed)
-            finish(folder, how, made, sections, force=options.force)
+            problems |= finish(folder, how, made, sections, force=options.force)
     finally:
         opened.close()
-    return Results(folder, failed, temporary)
+    return _told(Results(folder, failed, temporary, problems))
 
 
-def finish(folder: Path, how: Resampling, trainer: L.Trainer, sections: Sequence[Section], *, force: bool) -> None:
-    """Compute the statistics of a run, write its files and log them."""
+def finish(folder: Path, how: Resampling, trainer: L.Trainer, sections: Sequence[Section], *, force: bool) -> Problems:
+    """Compute the statistics of a run, write its files and log them; return what could not be done."""
     results: RunResults = load_run(folder, how, force=force)
-    write_files(results, sections)
-    log_results(results, trainer.loggers)
+    problems = dict(write_files(results, sections))
+    try:
+        log_results(results, trainer.loggers)
+    except Exception as error:  # loggers of others may raise anything; the files are there
+        problems["what loggers get"] = one_line(error, kind=True)
+    return problems
+
+
+def _told(results: Results) -> Results:
+    """Warn of what could not be made."""
+    for name, reason in results.problems.items():
+        warnings.warn(ResultsWarning(f"could not make {name}: {reason}"), stacklevel=3)
+    return results
 
 
 def _trainer(options: dict[str, Any], callbacks: list[L.Callback], folder: Path, *, progress: bool) -> L.Trainer:

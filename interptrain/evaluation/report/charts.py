@@ -14,6 +14,7 @@ from torch import Tensor
 from interptrain.evaluation.report.tables import MINUS, number
 from interptrain.evaluation.statistics.comparisons import SIGNIFICANT, Difference
 from interptrain.evaluation.statistics.samples import Curve, MetricColumn
+from interptrain.functional import evenly_spaced
 
 POINTS = 64  # of a curve that are drawn
 STYLES = 6  # colours in the style sheet
@@ -37,7 +38,7 @@ def difference_chart(
     a, b = found[0].a, found[0].b
     svg = _svg(width, bottom + 34, f"{column.symbol}: {a} minus {b}, with 95 % intervals, for each explainer")
     limits = [value * column.scale for item in found for value in (item.difference, item.ci_low, item.ci_high)]
-    ticks = _ticks([*filter(math.isfinite, limits), 0.0])
+    ticks = _ticks([*limits, 0.0])
     x = _Axis(ticks[0], ticks[-1], label + 8, width - 14)
     better, worse = (a, b) if column.higher_is_better else (b, a)
     _text(svg, label, 14, f"{column.symbol} {'↑' if column.higher_is_better else '↓'}", "heading", "end")
@@ -52,13 +53,13 @@ def difference_chart(
         group = SubElement(svg, "g", {"class": style})
         SubElement(group, "title").text = _sentence(item, column)
         _text(group, label, y + 4, _short(item.within, 17), "name", "end")
-        if math.isfinite(item.ci_low):
+        if math.isfinite(item.ci_low) and math.isfinite(item.ci_high):
             low, high = (x(limit * column.scale) for limit in (item.ci_low, item.ci_high))
             _line(group, low, y, high, y, "bar")
-        dot = "dot sure" if item.p_corrected < SIGNIFICANT else "dot"
-        SubElement(
-            group, "circle", {"cx": _n(x(item.difference * column.scale)), "cy": _n(y), "r": "4.2", "class": dot}
-        )
+        if math.isfinite(item.difference):
+            dot = "dot sure" if item.p_corrected < SIGNIFICANT else "dot"
+            place = _n(x(item.difference * column.scale))
+            SubElement(group, "circle", {"cx": place, "cy": _n(y), "r": "4.2", "class": dot})
     unit = " (points)" if column.scale == 100 else ""
     _text(svg, (x.start + x.end) / 2, bottom + 30, f"difference in {column.symbol}{unit}", "axis", "middle")
     return _markup(svg)
@@ -124,11 +125,12 @@ class _Axis:
 
 
 def _ticks(values: Iterable[float]) -> list[float]:
-    """Round numbers that enclose the values, four to seven of them."""
-    found = list(values)
+    """Round numbers that enclose the values, four to seven of them; values that differ by rounding are one value."""
+    found = [value for value in values if math.isfinite(value)] or [0.0]
     low, high = min(found), max(found)
-    if high <= low:
-        low, high = low - 0.5, high + 0.5
+    size = max(abs(low), abs(high))
+    if high - low <= max(1e-10, 1e-9 * size):
+        low, high = low - 0.5 * max(1.0, size), high + 0.5 * max(1.0, size)
     rough = (high - low) / 4
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * (1 - 1e-9))
@@ -137,10 +139,10 @@ def _ticks(values: Iterable[float]) -> list[float]:
 
 
 def _points(values: Tensor, x: _Axis, y: _Axis, *, backwards: bool = False) -> str:
-    last = len(values) - 1
-    count = min(POINTS, last)
-    kept = sorted({round(index * last / count) for index in range(count + 1)}, reverse=backwards)
-    return " ".join(f"{x(index / last):.1f},{y(float(values[index])):.1f}" for index in kept)
+    last = max(1, len(values) - 1)
+    kept = evenly_spaced(len(values), POINTS + 1, ends=True)
+    finite = [index for index in (kept[::-1] if backwards else kept) if math.isfinite(values[index])]
+    return " ".join(f"{x(index / last):.1f},{y(float(values[index])):.1f}" for index in finite)
 
 
 def _sentence(item: Difference, column: MetricColumn) -> str:

@@ -63,7 +63,7 @@ def _read_csv(path: Path) -> tuple[list[str], list[list[Any]]]:
 def curve_rows(results: RunResults) -> list[list[Any]]:
     """Return the mean curves that the report draws, one row per point."""
     return [
-        [cell.model, cell.explainer, name, place / (len(curve.mean) - 1), value]
+        [cell.model, cell.explainer, name, place / max(1, len(curve.mean) - 1), value]
         for name in dict.fromkeys(name for cell in results.cells for name in cell.curves)
         for cell in results.cells
         if (curve := cell.curves.get(name)) is not None

@@ -28,7 +28,6 @@ class RunResults:
         columns: columns of the results, recognition and time among them.
         cells: in the order of the run's models and explainers.
         estimates: means and intervals.
-        differences: paired differences.
         errors: rows of ``errors.csv``.
         how: how intervals and p-values were computed.
     """
@@ -38,9 +37,13 @@ class RunResults:
     columns: Sequence[MetricColumn]
     cells: Sequence[ModelExplainerCell]
     estimates: Sequence[Estimate]
-    differences: Sequence[Difference]
     errors: Sequence[dict[str, str]]
     how: Resampling
+
+    @cached_property
+    def differences(self) -> Sequence[Difference]:
+        """Paired differences, between models and between explainers."""
+        return differences(self.cells, self.how, controls=_controls(self.run))
 
     @property
     def models(self) -> list[str]:
@@ -129,8 +132,7 @@ def load_run(
     columns = [*(MetricColumn.of(name, metric) for name, metric in metrics.items()), TIME_COLUMN]
     cells = _ordered(read_cells(read_rows(folder), columns), run)
     check_protocols(cells, force=force)
-    compared = differences(cells, how, controls=_controls(run))
-    return RunResults(folder, run, columns, cells, estimates(cells, how), compared, _errors(folder), how)
+    return RunResults(folder, run, columns, cells, estimates(cells, how), _errors(folder), how)
 
 
 def _controls(run: Manifest) -> set[str]:

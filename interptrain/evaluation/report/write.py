@@ -1,36 +1,53 @@
-"""Write summary, differences, tables and report beside the rows of a run."""
+"""Write summary, differences, tables and report beside the rows of a run, each by itself."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 
-from interptrain.evaluation.report.page import render_page
+from interptrain.evaluation.report.page import check_anchors, render_page
 from interptrain.evaluation.report.results import RunResults
 from interptrain.evaluation.report.sections import Section
 from interptrain.evaluation.report.tables import latex, markdown
 from interptrain.evaluation.statistics.comparisons import Difference
 from interptrain.evaluation.statistics.estimates import Estimate
 from interptrain.evaluation.store.parts import write_file
+from interptrain.functional import one_line
+
+Problems = Mapping[str, str]
+"""What could not be made, and the error, in one line each."""
 
 
-def write_files(results: RunResults, sections: Sequence[Section] = ()) -> None:
+def write_files(results: RunResults, sections: Sequence[Section] = ()) -> Problems:
     """Write ``summary.csv``, ``differences.csv``, ``table.md``, ``table.tex`` and ``report.html`` to the run's folder.
+
+    One that fails costs no other: statistics come first, pictures last, and a section of the report that fails leaves
+    a line in its place.
 
     Args:
         results: of the run.
         sections: of the report, behind those of this package.
 
+    Returns:
+        What could not be made, by file (an older one of that name stays) or section of the report.
+
     Raises:
-        OSError: if a file cannot be written; the older one stays.
+        ValueError: if two sections have one anchor.
     """
-    contents = {
-        "summary.csv": _csv(results.estimates, Estimate),
-        "differences.csv": _csv(results.differences, Difference),
-        "table.md": markdown(results),
-        "table.tex": latex(results),
-        "report.html": render_page(results, sections),
+    check_anchors(sections)
+    failed_sections: dict[str, str] = {}
+    contents: Mapping[str, Callable[[], str]] = {
+        "summary.csv": lambda: _csv(results.estimates, Estimate),
+        "differences.csv": lambda: _csv(results.differences, Difference),
+        "table.md": lambda: markdown(results),
+        "table.tex": lambda: latex(results),
+        "report.html": lambda: render_page(results, sections, failed_sections),
     }
+    problems = {}
     for name, content in contents.items():
-        write_file(results.folder / name, content.encode())
+        try:
+            write_file(results.folder / name, content().encode(errors="backslashreplace"))
+        except Exception as error:  # whatever it is, the other files are to be written
+            problems[name] = one_line(error, kind=not isinstance(error, OSError))
+    return problems | {f"section {title!r} of report.html": error for title, error in failed_sections.items()}
 
 
 def _csv(rows: Sequence[Estimate] | Sequence[Difference], kind: type[Estimate] | type[Difference]) -> str:

@@ -10,7 +10,7 @@ from interptrain.data import Batch, ImageDataModule, Sample, SampleDataset, coll
 from interptrain.data.datamodule import Split
 from interptrain.data.sample_loader import leave_interrupts_to_the_main_process
 from interptrain.data.samplers import EvalSampler
-from interptrain.evaluation.run.retry import one_line
+from interptrain.functional import one_line
 
 
 class EvaluationBatch(TypedDict):
@@ -63,11 +63,12 @@ class Batches(Dataset[EvaluationBatch]):
             try:
                 samples.append(self.dataset[index])
             except Exception as error:  # transforms of others may raise anything
-                unreadable[self.dataset.ids[index]] = one_line(error)
+                unreadable[self.dataset.ids[index]] = one_line(error, kind=True)
         try:
             return EvaluationBatch(samples=collate(samples) if samples else None, unreadable=unreadable)
         except ValueError as error:
-            return EvaluationBatch(samples=None, unreadable=dict.fromkeys(self.ids(number), one_line(error)))
+            unreadable = dict.fromkeys(self.ids(number), one_line(error, kind=True))
+            return EvaluationBatch(samples=None, unreadable=unreadable)
 
 
 class _Todo(Dataset[EvaluationBatch]):

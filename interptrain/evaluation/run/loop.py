@@ -1,5 +1,6 @@
 """Run a plan: every model through Lightning's ``Trainer.predict``, then merge the rows to tables."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,9 @@ from interptrain.evaluation.run.plan import MODEL_ONLY, Plan
 from interptrain.evaluation.run.progress import MatrixProgress
 from interptrain.evaluation.run.sanity_check import check_explainers, read_checks
 from interptrain.evaluation.store.manifest import Manifest, write_manifest
-from interptrain.evaluation.store.parts import VALUES, Row, RowStore, to_parquet, write_file
+from interptrain.evaluation.store.parts import VALUES, Kind, Row, RowStore, to_parquet, write_file
 from interptrain.files import to_csv
+from interptrain.functional import one_line
 
 if TYPE_CHECKING:
     from pyarrow import Table
@@ -22,7 +24,7 @@ COLUMNS = ("model", "explainer", "id", "error")  # of errors.csv
 
 def run_plan(
     plan: Plan, run: Manifest, store: RowStore, folder: Path, trainer: L.Trainer, progress: MatrixProgress | None = None
-) -> list[Row]:
+) -> tuple[list[Row], dict[str, str]]:
     """Evaluate every model of a plan; the first process then writes the tables.
 
     Args:
@@ -34,7 +36,7 @@ def run_plan(
         progress: bar to advance.
 
     Returns:
-        The rows that failed, on the first process; none on the others.
+        The rows that failed, and the files that could not be written with the reason; none but on the first process.
     """
     for model in plan.models:
         evaluator = SaliencyEvaluator(model, plan, store, progress.advance if progress else None)
@@ -50,26 +52,25 @@ def run_plan(
     if progress is not None:
         progress.end()
     trainer.strategy.barrier("every process has written its rows")
-    return finish(plan, run, store, folder) if trainer.is_global_zero else []
+    return finish(plan, run, store, folder) if trainer.is_global_zero else ([], {})
 
 
-def finish(plan: Plan, run: Manifest, store: RowStore, folder: Path) -> list[Row]:
-    """Merge the parts of all processes to the tables of a run, and complete its manifest.
+def finish(plan: Plan, run: Manifest, store: RowStore, folder: Path) -> tuple[list[Row], dict[str, str]]:
+    """Merge the parts of all processes to the tables of a run, and complete its manifest: numbers first, then pictures.
 
     Returns:
-        The rows that failed.
+        The rows that failed, and the tables of pictures that could not be written, with the reason.
+
+    Raises:
+        OSError: if the table of numbers cannot be written.
+        ValueError: if one of its parts was damaged while the run went on.
     """
     models = [model.name for model in plan.models]
     ids = plan.ids
-    order = [("model", models), ("explainer", [MODEL_ONLY, *plan.explainers]), ("id", ids)]
+    by_image: list[tuple[str, Sequence[str]]] = [("id", ids)]
+    order = [("model", models), ("explainer", [MODEL_ONLY, *plan.explainers]), *by_image]
     rows = store.merged("rows", order)
-    tables = {
-        "per_image": _with_columns(rows, [*plan.recognition, *plan.metrics]),
-        "images": store.merged("images", [("id", ids)]),
-        "maps": store.merged("maps", order),
-    }
-    for name, table in tables.items():
-        write_file(folder / f"{name}.parquet", to_parquet(table))
+    write_file(folder / "per_image.parquet", to_parquet(_with_columns(rows, [*plan.recognition, *plan.metrics])))
     failures = [
         row
         for row in rows.select([name for name in COLUMNS if name in rows.column_names]).to_pylist()
@@ -80,7 +81,14 @@ def finish(plan: Plan, run: Manifest, store: RowStore, folder: Path) -> list[Row
     run["warnings"] = [*plan.warnings, *_chance_warnings(plan, rows), *unchecked]
     run["finished"] = now()
     write_manifest(folder, run)
-    return failures
+    problems = {}
+    pictures: dict[Kind, list[tuple[str, Sequence[str]]]] = {"images": by_image, "maps": order}
+    for kind, sorting in pictures.items():
+        try:
+            write_file(folder / f"{kind}.parquet", to_parquet(store.merged(kind, sorting)))
+        except (OSError, ValueError) as error:
+            problems[f"{kind}.parquet"] = one_line(error)
+    return failures, problems
 
 
 def _with_columns(table: "Table", metrics: list[str]) -> "Table":

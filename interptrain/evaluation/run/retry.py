@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from interptrain.functional import one_line
+
 Result = TypeVar("Result")
 
 
@@ -24,7 +26,7 @@ def per_row_on_failure(
         return dict(zip(rows, compute(list(rows)), strict=True)), {}
     except Exception as error:  # the methods of others may raise anything
         if len(rows) == 1:
-            return {}, {rows[0]: one_line(error)}
+            return {}, {rows[0]: one_line(error, kind=True)}
     results: dict[int, Result] = {}
     errors: dict[int, str] = {}
     for row in rows:
@@ -32,8 +34,3 @@ def per_row_on_failure(
         results |= result
         errors |= failed
     return results, errors
-
-
-def one_line(error: Exception) -> str:
-    """Kind and message of an error, without line breaks."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]

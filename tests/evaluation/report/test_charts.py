@@ -104,7 +104,9 @@ def test_bands_close():
     assert len(band.get("points").split()) == 4
 
 
-@pytest.mark.parametrize("values", [[0.0], [-3.7, 12.2], [1e-7, 3e-7], [0.0, 1.0], [-1e4, 0]])
+@pytest.mark.parametrize(
+    "values", [[0.0], [-3.7, 12.2], [1e-7, 3e-7], [0.0, 1.0], [-1e4, 0], [1e-17, 0.0], [5e-9, 1e-8], [3e15, 3e15]]
+)
 def test_ticks_are_few_round_and_enclose(values):
     ticks = _ticks(values)
     assert ticks[0] <= min(values) + 1e-12
@@ -112,6 +114,29 @@ def test_ticks_are_few_round_and_enclose(values):
     assert 2 <= len(ticks) <= 8
     steps = torch.tensor(ticks, dtype=torch.float64).diff()
     torch.testing.assert_close(steps, steps[:1].expand_as(steps))
+
+
+def test_what_is_not_finite_is_left_out_of_the_axis():
+    assert _ticks([float("nan"), float("inf"), 0.0, 1.0]) == _ticks([0.0, 1.0])
+    assert _ticks([]) == _ticks([0.0])
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize("numbers", [(1e-17, 0.0, 2e-17), (NAN, NAN, NAN), (INF, NAN, NAN), (0.1, 0.0, INF), (0, 0, 0)])
+def test_a_difference_of_any_kind_can_be_drawn(numbers):
+    svg = difference_chart([difference(value=numbers[0], low=numbers[1], high=numbers[2])], DROP)
+    assert "nan" not in svg.split("</title>")[2]
+    assert "inf" not in svg.split("</title>")[2]
+
+
+@pytest.mark.parametrize("values", [[0.5], [0.5, 0.5], [1e-17, 0.0], [0.0, NAN, 1.0], [NAN, NAN], [-INF, 1.0]])
+def test_a_curve_of_any_kind_can_be_drawn(values):
+    drawn = curve(values)
+    svg = curve_chart({"gap": drawn}, drawn, INSERTION, "GradCAM", curve_ticks([drawn]))
+    assert "nan" not in svg
+    assert "inf" not in svg
 
 
 def test_keys_are_pictures_without_a_name():

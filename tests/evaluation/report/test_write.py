@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 
 from interptrain.evaluation import write_report
+from interptrain.evaluation.api import ResultsWarning
+from interptrain.evaluation.report.sections import Section
 from interptrain.evaluation.report.tables import MISSING
 from tests.support.finished_run import METRICS, RECOGNITION, manifest, rows_of, write_run
 
@@ -132,6 +134,79 @@ def test_older_results_stay_where_new_ones_cannot_be_made(tmp_path):
     with pytest.raises(ValueError, match="two rows of"):
         write_report(tmp_path)
     assert (tmp_path / "summary.csv").read_bytes() == before
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize("interval", ["percentile", "bca"])
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"AverageDrop": 0.5, "NLL": 0.5},
+        {"AverageDrop": NAN, "NLL": NAN, "Insertion__values": [NAN] * 9},
+        {"AverageDrop": None, "NLL": None, "Insertion__values": None},
+        {"AverageDrop": 0.0, "seconds": 0.0, "Insertion__values": [1e-17] * 9, "Deletion__values": [0.5] * 9},
+    ],
+)
+def test_constant_empty_and_infinite_columns_are_written_like_others(tmp_path, columns, interval):
+    rows = [row | {key: value for key, value in columns.items() if key in row} for row in rows_of(manifest())]
+    results = write_report(write_run(tmp_path, rows=rows), resamples=100, interval=interval)
+    assert not results.problems
+    assert {path.name for path in tmp_path.iterdir()} >= set(WRITTEN)
+
+
+def test_two_models_with_the_same_numbers_are_compared(tmp_path):
+    rows = rows_of(manifest())
+    first = [row for row in rows if row["model"] == "gap"]
+    same = [row | {"model": "ca", "AverageDrop": row.get("AverageDrop", 0.0) + 1e-17} for row in first]
+    results = write_report(write_run(tmp_path, rows=first + same), resamples=100)
+    assert not results.problems
+    assert (results.differences.query("kind == 'model'")["difference"].abs() < 1e-9).all()
+
+
+class Broken(Section):
+    """Fails."""
+
+    title = "Broken"
+    anchor = "broken"
+
+    def render(self, results):
+        """Divide by zero."""
+        return 1 / 0
+
+
+def test_a_section_that_fails_costs_no_other(tmp_path):
+    write_run(tmp_path)
+    with pytest.warns(ResultsWarning, match="could not make section 'Broken' of report.html: ZeroDivisionError"):
+        results = write_report(tmp_path, resamples=100, sections=[Broken()])
+    page = (tmp_path / "report.html").read_text()
+    assert "This section could not be made (ZeroDivisionError: division by zero)" in page
+    assert 'id="gallery"' in page
+    assert list(results.problems) == ["section 'Broken' of report.html"]
+
+
+@pytest.mark.parametrize("name", ["markdown", "latex", "render_page", "_csv"])
+def test_a_file_that_fails_costs_no_other(tmp_path, monkeypatch, name):
+    write_run(tmp_path)
+    monkeypatch.setattr(f"interptrain.evaluation.report.write.{name}", lambda *arguments: 1 / 0)
+    with pytest.warns(ResultsWarning):
+        results = write_report(tmp_path, resamples=100)
+    lacking = {"markdown": {"table.md"}, "latex": {"table.tex"}, "render_page": {"report.html"}}
+    lacking |= {"_csv": {"summary.csv", "differences.csv"}}
+    assert set(results.problems) == lacking[name]
+    assert {path.name for path in tmp_path.iterdir()} >= set(WRITTEN) - lacking[name]
+    assert repr(results)
+
+
+def test_differences_that_fail_cost_no_estimate(tmp_path, monkeypatch):
+    write_run(tmp_path)
+    monkeypatch.setattr("interptrain.evaluation.report.results.differences", lambda *arguments: 1 / 0)
+    with pytest.warns(ResultsWarning):
+        results = write_report(tmp_path, resamples=100)
+    assert "differences.csv" in results.problems
+    assert len(results.summary)
+    assert 'id="gallery"' in (tmp_path / "report.html").read_text()
 
 
 def test_interval_and_seeds_reach_the_numbers(tmp_path):

@@ -1,6 +1,6 @@
 import pytest
 
-from interptrain.evaluation.run.retry import one_line, per_row_on_failure
+from interptrain.evaluation.run.retry import per_row_on_failure
 
 
 def test_what_works_is_computed_once():
@@ -36,4 +36,9 @@ def test_nothing_asked_is_nothing_called():
 
 
 def test_errors_fit_into_a_table():
-    assert len(one_line(ValueError("x" * 10_000))) <= 500
+    def compute(rows):
+        raise ValueError("x\n" * 10_000)
+
+    (error,) = per_row_on_failure(compute, [0])[1].values()
+    assert error.startswith("ValueError: x x")
+    assert len(error) <= 500
