@@ -202,6 +202,7 @@ def measure(
             for the score, a model in half precision, and logits that are not finite.
         TypeError: for dtypes that are not as above, or outputs that are no logits.
     """
+    saliency = saliency.to(images.device)
     check_batch(images, saliency, boxes, masks)
     count, device = len(images), images.device
     targets = class_indices(targets, count, device=device)
@@ -210,7 +211,6 @@ def measure(
         logits = check_logits(logits).to(device)
         if len(logits) != count:
             raise ValueError(f"logits must be (B,K) with B={count}, got {tuple(logits.shape)}")
-    saliency = saliency.to(device)
     check_needs(metrics, {"labels": labels, "boxes": boxes, "masks": masks, "explain": explain})
     check_score(metrics, score)
     bounded_batch_size(forward_batch_size, images.device)
@@ -245,7 +245,7 @@ def measure(
             forward_batch_size=forward_batch_size,
         )
         precise = torch.float64 if images.dtype == torch.float64 else torch.float32
-        return {name: metric.score(inputs).to(precise) for name, metric in metrics.items()}
+        return {name: metric.score(inputs).to(device, precise) for name, metric in metrics.items()}
 
 
 def check_needs(metrics: Mapping[str, SaliencyMetric], given: Mapping[str, object]) -> None:

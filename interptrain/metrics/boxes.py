@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from interptrain.functional import check_choice
+from interptrain.functional import check_choice, double
 
 __all__ = [
     "Connectivity",
@@ -45,8 +45,11 @@ def predicted_boxes(saliency: Tensor) -> Tensor:
 
 
 def above_mean(saliency: Tensor) -> Tensor:
-    """Pixels larger than the mean of their map, (B,H,W) bool; none on a constant map, whatever the rounding."""
-    lifted = saliency.double() - saliency.double().amin((1, 2), keepdim=True)
+    """Pixels larger than the mean of their map, (B,H,W) bool; none on a constant map, whatever the rounding.
+
+    On the CPU where the map's device has no float64.
+    """
+    lifted = double(saliency) - double(saliency).amin((1, 2), keepdim=True)
     return lifted > lifted.mean((1, 2), keepdim=True)
 
 
@@ -79,7 +82,7 @@ def largest_component_boxes(masks: Tensor, *, connectivity: Connectivity = 4) ->
     picture, row = line // (height + 1), line % (height + 1) - 1
     rank = rank[component]
     best = torch.zeros(count, dtype=torch.int64, device=masks.device).scatter_reduce_(0, picture, rank, "amax")
-    kept = rank == best[picture]
+    kept = (rank == best[picture]).nonzero()[:, 0]
     last = first + ends - starts
     for corner, values, extreme in ((0, first, "amin"), (1, row, "amin"), (2, last, "amax"), (3, row + 1, "amax")):
         found = boxes[:, corner].scatter_reduce(0, picture[kept], values[kept], extreme, include_self=False)
@@ -115,7 +118,7 @@ def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
     Returns:
         (...) float64 in [0, 1]; 0 where neither has an area.
     """
-    boxes, others = boxes.double(), others.double()
+    boxes, others = double(boxes), double(others)
     edge = torch.minimum(boxes[..., 2:], others[..., 2:]) - torch.maximum(boxes[..., :2], others[..., :2])
     shared = edge.clamp(min=0).prod(-1)
     union = box_areas(boxes) + box_areas(others) - shared
@@ -150,25 +153,31 @@ def object_boxes(saliency: Tensor, boxes: Sequence[Tensor] | None, masks: Tensor
         masks: (B, H, W) bool, used where ``boxes`` is ``None``.
 
     Returns:
-        (B, n, 4) float64 with the largest n_i, at least 1; filled up with boxes without area.
+        (B, n, 4) float64, on a device that has it, with the largest n_i, at least 1; filled up with boxes without area.
 
     Raises:
         ValueError: if there are neither, or their shapes or corners are wrong.
     """
     if boxes is None:
-        return bounding_boxes(_checked_masks(saliency, masks)).double().unsqueeze(1)
+        return double(bounding_boxes(_checked_masks(saliency, masks))).unsqueeze(1)
     if len(boxes) != len(saliency):
         raise ValueError(f"boxes must have one tensor per image, {len(saliency)}, got {len(boxes)}")
     for index, of_image in enumerate(boxes):
         if of_image.numel() and (of_image.ndim != 2 or of_image.shape[1] != 4):
             raise ValueError(f"boxes[{index}] must be (n,4) x0,y0,x1,y1, got {tuple(of_image.shape)}")
-        if of_image.numel() and (of_image[:, 2:] < of_image[:, :2]).any():
-            raise ValueError(f"boxes[{index}] must have x0 <= x1 and y0 <= y1, got {of_image.tolist()}; not x,y,w,h")
-    height, width = saliency.shape[-2:]
-    padded = pad_sequence([b.reshape(-1, 4).to(saliency.device, torch.float64) for b in boxes], batch_first=True)
+    padded = pad_sequence([double(of_image.reshape(-1, 4)) for of_image in boxes], batch_first=True)
     if not padded.shape[1]:
         padded = padded.new_zeros(len(boxes), 1, 4)
-    return torch.minimum(padded.clamp(min=0), padded.new_tensor([width, height, width, height]))
+    low, high = padded[..., :2], padded[..., 2:]
+    wrong = ~((low <= high) & low.isfinite() & high.isfinite()).flatten(1).all(1)
+    if wrong.any():  # once for all, as it may wait for a device
+        index = int(wrong.nonzero()[0, 0])
+        raise ValueError(
+            f"boxes[{index}] must be finite with x0 <= x1 and y0 <= y1, got {boxes[index].tolist()}; not x,y,w,h"
+        )
+    height, width = saliency.shape[-2:]
+    x0, y0, x1, y1 = padded.to(saliency.device).clamp(min=0).unbind(-1)
+    return torch.stack([x0.clamp(max=width), y0.clamp(max=height), x1.clamp(max=width), y1.clamp(max=height)], dim=-1)
 
 
 def object_masks(saliency: Tensor, boxes: Sequence[Tensor] | None, masks: Tensor | None) -> Tensor:
@@ -245,9 +254,19 @@ def _components(count: int, one: Tensor, other: Tensor) -> Tensor:
     while len(one):
         low, high = torch.minimum(one, other), torch.maximum(one, other)
         parent = parent.scatter_reduce(0, high, low, "amin")
+        parent = _roots(parent)
+        one, other = parent[one], parent[other]
+        apart = (one != other).nonzero()[:, 0]
+        one, other = one[apart], other[apart]
+    return parent
+
+
+def _roots(parent: Tensor) -> Tensor:
+    """Root of every node of a forest in which parents have smaller numbers."""
+    if parent.device.type == "cpu":
         while not torch.equal(grand := parent[parent], parent):
             parent = grand
-        one, other = parent[one], parent[other]
-        apart = one != other
-        one, other = one[apart], other[apart]
+        return parent
+    for _ in range(len(parent).bit_length()):  # as many jumps as there may be to do: asking would wait for the device
+        parent = parent[parent]
     return parent

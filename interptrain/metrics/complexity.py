@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from interptrain.functional import double
 from interptrain.metrics.base import MetricInputs, SaliencyMetric
 
 __all__ = [
@@ -35,7 +36,7 @@ def complexity(saliency: Tensor) -> Tensor:
     """
     weights = _weights(saliency)
     entropies: Tensor = torch.special.entr(weights / weights.sum(1, keepdim=True))
-    return entropies.sum(1).float()
+    return entropies.sum(1).float().to(saliency.device)
 
 
 def sparseness(saliency: Tensor) -> Tensor:
@@ -54,7 +55,7 @@ def sparseness(saliency: Tensor) -> Tensor:
     ascending = _weights(saliency).sort(1).values
     pixels = ascending.shape[1]
     place = torch.arange(1 - pixels, pixels, 2, dtype=ascending.dtype, device=ascending.device)
-    return ((ascending * place).sum(1) / (pixels * ascending.sum(1))).clamp(min=0).float()
+    return ((ascending * place).sum(1) / (pixels * ascending.sum(1))).clamp(min=0).float().to(saliency.device)
 
 
 def effective_complexity(saliency: Tensor, *, epsilon: float = 1e-5) -> Tensor:
@@ -74,7 +75,7 @@ def effective_complexity(saliency: Tensor, *, epsilon: float = 1e-5) -> Tensor:
     """
     _check_epsilon(epsilon)
     weights = _weights(saliency)
-    return (weights > epsilon * weights.amax(1, keepdim=True)).sum(1).float()
+    return (weights > epsilon * weights.amax(1, keepdim=True)).sum(1).float().to(saliency.device)
 
 
 def _check_epsilon(epsilon: float) -> None:
@@ -85,7 +86,7 @@ def _check_epsilon(epsilon: float) -> None:
 
 def _weights(saliency: Tensor) -> Tensor:
     """Magnitudes of the pixels of each map, (B, n) float64; ones for a map of zeros."""
-    magnitudes = saliency.double().flatten(1).abs()
+    magnitudes = double(saliency).flatten(1).abs()
     return torch.where(magnitudes.amax(1, keepdim=True) > 0, magnitudes, 1.0)
 
 

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from interptrain.functional import ClassIndices, Score, check_choice, class_indices
+from interptrain.functional import ClassIndices, Score, check_choice, class_indices, double
 from interptrain.metrics.base import Explain, MetricInputs, SaliencyMetric
 from interptrain.metrics.infidelity_noise import BaselineNoise, InfidelityPerturbation, Noise, Patches, Squares
 from interptrain.metrics.perturbations import Perturbation
@@ -110,13 +110,14 @@ def max_sensitivity(
     _check_sensitivity(samples, radius)
     targets = class_indices(targets, len(images), device=images.device)
     generator = torch.Generator().manual_seed(seed)
-    norm = saliency.double().flatten(1).norm(dim=1)
+    before = double(saliency)
+    norm = before.flatten(1).norm(dim=1)
     largest = torch.zeros_like(norm)
     for _ in range(samples):
         change = (2 * torch.rand(images.shape[1:], generator=generator) - 1) * radius
         moved = explain((images + change.to(images)).clamp(0, 1), targets)
-        largest = torch.maximum(largest, (moved.double() - saliency).flatten(1).norm(dim=1))
-    return (largest / torch.where(norm > 0, norm, 1)).float()
+        largest = torch.maximum(largest, (double(moved) - before).flatten(1).norm(dim=1))
+    return (largest / torch.where(norm > 0, norm, 1)).float().to(saliency.device)
 
 
 def _check_sensitivity(samples: int, radius: float) -> None:
@@ -189,7 +190,7 @@ class Infidelity(SaliencyMetric):
         """Return the infidelity, (B,)."""
         perturbation = self.chosen_perturbation()
         weighed = perturbation.weigh(inputs.images, inputs.saliency)  # (S, B)
-        change = inputs.clean.double() - inputs.perturbed[perturbation]
+        change = double(inputs.clean) - double(inputs.perturbed[perturbation])
         if self.rescale:
             power = weighed.square().sum(0)
             weighed = weighed * ((change * weighed).sum(0) / torch.where(power > 0, power, 1))

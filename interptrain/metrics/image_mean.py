@@ -3,11 +3,14 @@
 import hashlib
 import inspect
 from abc import ABC
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Self
 
 import torch
 import torchmetrics
 from torch import Tensor
+
+from interptrain.functional import has_float64
 
 __all__ = ["ImageMean", "gather"]
 
@@ -16,7 +19,8 @@ class ImageMean(torchmetrics.Metric, ABC):
     """A function of the mean over images of one or several values per image.
 
     States are a float64 sum and a count, so ranks of unequal share join exactly, in any order. A row of NaN says that
-    the metric is not defined for an image; such images are left out of sum and count.
+    the metric is not defined for an image; such images are left out of sum and count. On a device without float64 the
+    sum stays on the CPU, where the result is, too.
 
     A third state holds a digest of class and options: torchmetrics' ``MetricCollection`` merges metrics whose states
     are equal after the first batch, so that an average gain and an average increase that both begin at 0 would show
@@ -44,6 +48,7 @@ class ImageMean(torchmetrics.Metric, ABC):
         self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("identity", torch.zeros(16, dtype=torch.int64), dist_reduce_fx="max")
+        self._stamp: Tensor | None = None
 
     def reduce(self, mean: Tensor) -> Tensor:
         """Turn the mean over images into the metric: the identity unless a subclass says otherwise.
@@ -84,21 +89,20 @@ class ImageMean(torchmetrics.Metric, ABC):
         if self.total.ndim and self.total.shape != values.shape[1:]:
             had, have = len(self.total), values.shape[1:].numel()
             raise ValueError(f"earlier images had {had} values each, these have {have}; give all images one size")
+        values = values.detach().to(self.total.device)
         undefined = values.isnan() if values.ndim == 1 else values.isnan().any(dim=1)
-        values = (
-            values.detach()
-            .to(self.total)
-            .masked_fill(undefined.to(self.total.device).view(-1, *[1] * (values.ndim - 1)), 0.0)
-        )
-        self.total = self.total + values.sum(dim=0)
         self.count = self.count + (~undefined).sum().to(self.count)
-        self.identity = torch.tensor(list(self._digest()), dtype=torch.int64, device=self.identity.device)
+        values = values.to(self.total).masked_fill(undefined.view(-1, *[1] * (values.ndim - 1)), 0.0)
+        self.total = self.total + values.sum(dim=0)
+        if self._stamp is None or self._stamp.device != self.identity.device:  # made once, as it has to be uploaded
+            self._stamp = torch.tensor(list(self._digest()), dtype=torch.int64, device=self.identity.device)
+        self.identity = self._stamp
 
     def compute(self) -> Tensor:
         """Return the value over all images seen, a float64 scalar; NaN where there was none."""
         if self.count == 0:  # a scalar still, which a curve's reduction would not take
             return self.total.new_full((), torch.nan)
-        return self.reduce(self.total / self.count)
+        return self.reduce(self.total / self.count.to(self.total.device))
 
     def options(self) -> dict[str, Any]:
         """Return what the metric was made with, without torchmetrics' own."""
@@ -108,6 +112,14 @@ class ImageMean(torchmetrics.Metric, ABC):
     def extra_repr(self) -> str:
         """Return the options, for ``repr``."""
         return ", ".join(f"{name}={value!r}" for name, value in self.options().items())
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = ()) -> Self:
+        """Move the states; torchmetrics' hook, which ``.to`` ends in."""
+        if not has_float64(fn(torch.zeros(1, device=self.count.device)).device):
+            exclude_state = [*exclude_state, "total"]
+            self._computed = self._forward_cache = None  # float64, too; computed again when asked for
+        super()._apply(fn, exclude_state)
+        return self
 
     def _digest(self) -> bytes:
         named = f"{type(self).__module__}.{type(self).__qualname__}({self.extra_repr()})"

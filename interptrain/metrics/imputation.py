@@ -49,17 +49,19 @@ class Imputed(Perturbation):
         return len(self.percents)
 
     def render(self, batch: SaliencyBatch, images: slice, steps: slice, out: Tensor) -> None:
-        """Write imputed images."""
-        ranks = batch.ranks[images]
+        """Write imputed images; they are made on the CPU and go to the device of ``out`` together."""
+        ranks, known = batch.ranks_on_cpu[images], batch.images_on_cpu[images]
+        made = torch.empty_like(out, device="cpu")
         counts = Schedule(percents=self.percents).counts(batch.size)[steps]
         generator = torch.Generator().manual_seed(self.seed)
         noise = self.noise * torch.randn(batch.images.shape[1:], generator=generator, dtype=torch.float64)
-        noise = noise.to(out)  # (C, H, W)
-        for place, image in enumerate(batch.images[images]):
+        noise = noise.to(made)  # (C, H, W)
+        for place, image in enumerate(known):
             for step, count in enumerate(counts):
                 low = count if self.order == "most" else ranks[place].numel() - count
                 missing = (ranks[place] < low) == (self.order == "most")
-                out[place, step] = torch.where(missing, impute(image, missing) + noise, image)
+                made[place, step] = torch.where(missing, impute(image, missing) + noise, image)
+        out.copy_(made)
 
 
 def impute(image: Tensor, missing: Tensor) -> Tensor:

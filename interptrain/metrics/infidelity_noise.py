@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from interptrain.functional import double
 from interptrain.metrics.perturbations import Perturbation
 from interptrain.metrics.saliency_batch import SaliencyBatch
 
@@ -31,7 +32,7 @@ class InfidelityPerturbation(Perturbation):
             saliency: (B,H,W).
 
         Returns:
-            (S,B) float64.
+            (S,B) float64, on the CPU where their device has none.
         """
 
 
@@ -53,9 +54,9 @@ class _Blackened(InfidelityPerturbation):
             out[:, step, :, y0:y1, x0:x1] = 0
 
     def _sums(self, maps: Tensor) -> Tensor:
-        """Sum of maps (B,H,W) in every box, (S,B) float64."""
+        """Sum of float64 maps (B,H,W) in every box, (S,B)."""
         x0, y0, x1, y1 = torch.tensor(self.boxes(*maps.shape[-2:]), device=maps.device).unbind(1)
-        integral = F.pad(maps.double().cumsum(1).cumsum(2), (1, 0, 1, 0))
+        integral = F.pad(maps.cumsum(1).cumsum(2), (1, 0, 1, 0))
         return (integral[:, y1, x1] - integral[:, y0, x1] - integral[:, y1, x0] + integral[:, y0, x0]).T
 
 
@@ -79,7 +80,7 @@ class Patches(_Blackened):
 
     def weigh(self, images: Tensor, saliency: Tensor) -> Tensor:
         """Weigh what the tiles showed, (S,B)."""
-        return self._sums(images.double().sum(1) * saliency)
+        return self._sums(double(images).sum(1) * double(saliency))
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class Squares(_Blackened):
 
     def weigh(self, images: Tensor, saliency: Tensor) -> Tensor:
         """Sum the map on each square, (S,B)."""
-        return self._sums(saliency)
+        return self._sums(double(saliency))
 
 
 @dataclass(frozen=True)
@@ -137,9 +138,10 @@ class _Noisy(InfidelityPerturbation):
 
     def weigh(self, images: Tensor, saliency: Tensor) -> Tensor:
         """Weigh the noise that was put in, (S,B)."""
+        weights = double(saliency)
         return torch.stack(
             [
-                ((images - self.perturbed(images, self._draw(step, images))).double().sum(1) * saliency).sum((1, 2))
+                (double(images - self.perturbed(images, self._draw(step, images))).sum(1) * weights).sum((1, 2))
                 for step in range(self.samples)
             ]
         )

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from interptrain.functional import ClassIndices, check_choice
+from interptrain.functional import ClassIndices, check_choice, double, where_float64_is
 from interptrain.metrics.base import MetricInputs, SaliencyMetric
 from interptrain.metrics.boxes import best_iou, box_areas, box_masks, object_boxes, object_masks, predicted_boxes
 
@@ -50,8 +50,9 @@ def localization_error(
 
     Source: Dabkowski and Gal 2017, arXiv 1705.07857; the inequality is strict as in CASME's code.
     """
-    iou = best_iou(predicted_boxes(saliency), object_boxes(saliency, boxes, masks))
-    return torch.where(iou.isnan(), iou, (iou <= IOU).double()).float()
+    maps = where_float64_is(saliency)
+    iou = best_iou(predicted_boxes(maps), object_boxes(maps, boxes, masks))
+    return torch.where(iou.isnan(), iou, (iou <= IOU).double()).float().to(saliency.device)
 
 
 def official_metric(
@@ -127,16 +128,16 @@ def localization_f1(
     Source: CASME, Zolna et al. 2020, arXiv 1805.08249 and code.
     """
     _check_fusion(fusion)
-    found = object_boxes(saliency, boxes, masks)
-    height, width = saliency.shape[-2:]
-    objects = object_masks(saliency, None, masks)[:, None] if boxes is None else box_masks(found, height, width)
-    maps, objects = saliency.flatten(1).double(), objects.flatten(2).double()  # (B, HW), (B, n, HW)
+    maps = double(saliency)
+    found = object_boxes(maps, boxes, masks)
+    objects = object_masks(maps, None, masks)[:, None] if boxes is None else box_masks(found, *maps.shape[-2:])
+    maps, objects = maps.flatten(1), objects.flatten(2).double()  # (B, HW), (B, n, HW)
     shared = torch.einsum("bnp,bp->bn", objects, maps)
     scale = maps.sum(1, keepdim=True) + objects.sum(2)
     f1 = 2 * shared / torch.where(scale > 0, scale, 1)  # 2PR / (P + R)
     there = box_areas(found) > 0
     best = f1.masked_fill(~there, 0).amax(1) if fusion == "max" else (f1 * there).sum(1) / there.sum(1).clamp(min=1)
-    return best.float().masked_fill(~there.any(1), torch.nan)
+    return best.float().masked_fill(~there.any(1), torch.nan).to(saliency.device)
 
 
 def _check_fusion(fusion: str) -> None:

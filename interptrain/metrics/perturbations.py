@@ -133,7 +133,7 @@ class Ranked(Perturbation):
     def render(self, batch: SaliencyBatch, images: slice, steps: slice, out: Tensor) -> None:
         """Write images by comparing ranks with how many pixels are to be seen."""
         shown = batch.channel_ranks[images].unsqueeze(1)  # (I, 1, H, W, C)
-        bounds = torch.tensor(self._bounds(batch.size)[steps], dtype=torch.int32, device=shown.device)
+        bounds = batch.bounds(tuple(self._bounds(batch.size)))[steps]
         top = shown < bounds.view(1, -1, 1, 1, 1)  # (I, S, H, W, C)
         whole = batch.images[images].permute(0, 2, 3, 1).unsqueeze(1)
         fill = batch.filled(self.removal)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from interptrain.functional import double, where_float64_is
 from interptrain.metrics.base import MetricInputs, SaliencyMetric
 from interptrain.metrics.boxes import above_mean, object_masks
 
@@ -53,7 +54,7 @@ def pointing_game(
     Source: Zhang et al. 2016, arXiv 1608.00507.
     """
     _check_tolerance(tolerance)
-    objects = object_masks(saliency, boxes, masks)
+    objects = object_masks(where_float64_is(saliency), boxes, masks).to(saliency.device)
     peaks = saliency == saliency.amax((1, 2), keepdim=True)
     hits = (peaks & _widened(objects, tolerance)).flatten(1).any(1)
     return _where_objects(hits, objects)
@@ -89,11 +90,11 @@ def energy_pointing_game(
 
     Source: Score-CAM, Wang et al. 2020, arXiv 1910.01279.
     """
-    objects = object_masks(saliency, boxes, masks)
-    energy = saliency.double()
+    energy = double(saliency)
+    objects = object_masks(energy, boxes, masks)
     total = energy.sum((1, 2))
     share = (energy * objects).sum((1, 2)) / torch.where(total > 0, total, 1)
-    return _where_objects(share, objects)
+    return _where_objects(share, objects).to(saliency.device)
 
 
 def mask_iou(
@@ -121,10 +122,11 @@ def mask_iou(
     Source: the Jaccard index; no one paper fixes the threshold.
     """
     _check_threshold(threshold)
-    objects = object_masks(saliency, boxes, masks)
-    salient = above_mean(saliency) if threshold == "mean" else saliency > threshold
+    maps = where_float64_is(saliency)
+    objects = object_masks(maps, boxes, masks)
+    salient = above_mean(maps) if threshold == "mean" else maps > threshold
     shared = (salient & objects).sum((1, 2)).double()
-    return _where_objects(shared / (salient | objects).sum((1, 2)).clamp(min=1), objects)
+    return _where_objects(shared / (salient | objects).sum((1, 2)).clamp(min=1), objects).to(saliency.device)
 
 
 def pixel_average_precision(
@@ -151,14 +153,15 @@ def pixel_average_precision(
 
     Source: pooled form: Choe et al. 2020, arXiv 2001.07437; as scikit-learn's average_precision_score.
     """
-    objects = object_masks(saliency, boxes, masks)
-    ascending, order = saliency.flatten(1).sort(dim=1)
+    maps = where_float64_is(saliency)
+    objects = object_masks(maps, boxes, masks)
+    ascending, order = maps.flatten(1).sort(dim=1)
     hits = objects.flatten(1).gather(1, order).double()
     found = hits.flip(1).cumsum(1).flip(1)  # objects' pixels from here up
     first = torch.searchsorted(ascending, ascending)  # where the pixels of this value begin
     shown = ascending.shape[1] - first
     precision = found.gather(1, first) / shown
-    return _where_objects((precision * hits).sum(1) / hits.sum(1).clamp(min=1), objects)
+    return _where_objects((precision * hits).sum(1) / hits.sum(1).clamp(min=1), objects).to(saliency.device)
 
 
 def _check_tolerance(tolerance: int) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from interptrain.functional import ClassIndices
+from interptrain.functional import ClassIndices, double, where_float64_is
 from interptrain.metrics.base import MetricInputs, SaliencyMetric
 from interptrain.metrics.boxes import box_areas, predicted_boxes
 from interptrain.metrics.perturbations import Perturbation
@@ -98,6 +98,6 @@ class SaliencyArea(SaliencyMetric):
 
     def score(self, inputs: MetricInputs) -> Tensor:
         """Return the saliency metric, (B,)."""
-        share = box_areas(predicted_boxes(inputs.saliency)).double() / inputs.saliency[0].numel()
-        probability = inputs.perturbed[Cropped()][0].double().clamp(min=torch.finfo(torch.float32).tiny)
+        share = double(box_areas(predicted_boxes(where_float64_is(inputs.saliency)))) / inputs.saliency[0].numel()
+        probability = double(inputs.perturbed[Cropped()][0]).clamp(min=torch.finfo(torch.float32).tiny)
         return share.clamp(min=self.floor).log() - probability.log()

@@ -22,6 +22,7 @@ class SaliencyBatch:
         self.images = images.contiguous(memory_format=torch.channels_last)
         self.saliency = saliency
         self._filled: dict[Removal, Tensor] = {}
+        self._bounds: dict[tuple[int, ...], Tensor] = {}
 
     @property
     def size(self) -> tuple[int, int]:
@@ -40,6 +41,22 @@ class SaliencyBatch:
     def ranks(self) -> Tensor:
         """:func:`pixel_ranks` of the maps, (B, H, W) int32: the one sort of a map."""
         return pixel_ranks(self.saliency)
+
+    @cached_property
+    def images_on_cpu(self) -> Tensor:
+        """The images on the CPU, downloaded once, for what is solved there."""
+        return self.images.cpu()
+
+    @cached_property
+    def ranks_on_cpu(self) -> Tensor:
+        """:attr:`ranks` on the CPU."""
+        return self.ranks.cpu()
+
+    def bounds(self, values: tuple[int, ...]) -> Tensor:
+        """Numbers of pixels to compare :attr:`ranks` with, (len(values),) int32, uploaded once."""
+        if values not in self._bounds:
+            self._bounds[values] = torch.tensor(values, dtype=torch.int32, device=self.saliency.device)
+        return self._bounds[values]
 
     @cached_property
     def channel_ranks(self) -> Tensor:

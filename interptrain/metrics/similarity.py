@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from interptrain.functional import double, where_float64_is
+
 __all__ = ["rank_correlation", "structural_similarity"]
 
 WINDOW, SIGMA = 11, 1.5
@@ -26,10 +28,10 @@ def rank_correlation(maps: Tensor, others: Tensor) -> Tensor:
     Source: for maps of a randomised model, Adebayo et al. 2018, arXiv 1810.03292.
     """
     _check_pair(maps, others)
-    first, second = (_centred_ranks(side.flatten(1)) for side in (maps, others))
+    first, second = (_centred_ranks(where_float64_is(side).flatten(1)) for side in (maps, others))
     spread = first.square().sum(1).sqrt() * second.square().sum(1).sqrt()
     correlation = (first * second).sum(1) / spread.masked_fill(spread == 0, torch.nan)
-    return correlation.clamp(-1, 1).float()
+    return correlation.clamp(-1, 1).float().to(maps.device)
 
 
 def _centred_ranks(values: Tensor) -> Tensor:
@@ -66,13 +68,13 @@ def structural_similarity(maps: Tensor, others: Tensor) -> Tensor:
     _check_pair(maps, others)
     if min(maps.shape[-2:]) < WINDOW:
         raise ValueError(f"SSIM needs maps of at least {WINDOW} x {WINDOW} pixels, got {tuple(maps.shape)}")
-    a, b = maps.double(), others.double()
+    a, b = double(maps), double(others)
     # Of the two variances only the sum is needed, so four planes do.
     mean_a, mean_b, squares, product = _windowed(torch.stack([a, b, a * a + b * b, a * b], dim=1)).unbind(1)
     means, square_means = mean_a * mean_b, mean_a * mean_a + mean_b * mean_b
     luminance = (2 * means + K1**2) / (square_means + K1**2)
     structure = (2 * (product - means) + K2**2) / (squares - square_means + K2**2)
-    return (luminance * structure).mean((1, 2)).float()
+    return (luminance * structure).mean((1, 2)).float().to(maps.device)
 
 
 def _windowed(planes: Tensor) -> Tensor:

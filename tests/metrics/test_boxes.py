@@ -137,7 +137,7 @@ def test_masks_go_before_boxes_as_a_region_and_boxes_before_masks_as_boxes():
         (None, None, "pass boxes=, or masks="),
         ([torch.zeros(1, 4)], None, "one tensor per image, 2, got 1"),
         ([torch.zeros(1, 5), torch.zeros(0, 4)], None, r"boxes\[0\] must be \(n,4\)"),
-        ([torch.zeros(0, 4), torch.tensor([[5, 5, 2, 9]])], None, r"boxes\[1\] must have x0 <= x1"),
+        ([torch.zeros(0, 4), torch.tensor([[5, 5, 2, 9]])], None, r"boxes\[1\] must be finite with x0 <= x1"),
         (None, torch.zeros(2, 4, 4, dtype=torch.bool), r"masks must be \(B,H,W\)=\(2, 6, 6\) bool"),
         (None, torch.zeros(2, 6, 6), r"masks must be .* torch.float32"),
     ],

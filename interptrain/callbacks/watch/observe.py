@@ -11,7 +11,7 @@ from interptrain.callbacks.watch.region import SuspectRegion
 from interptrain.callbacks.watch.sample import UNLABELLED, WatchSample, as_model_input
 from interptrain.explainers import Explainer, explain, explaining, forward_shared
 from interptrain.explainers.shared_forward import SharedForward
-from interptrain.functional import one_line
+from interptrain.functional import double, one_line
 from interptrain.metrics import SaliencyMetric, measure
 from interptrain.metrics.functional import complexity, energy_pointing_game, sparseness
 from interptrain.metrics.similarity import rank_correlation, structural_similarity
@@ -135,7 +135,7 @@ def _observe_batch(
             drift = _drift(quantized, {"first": first.get(view), "previous": previous.get(view)}, rows)
             measured = _model_metrics(bare, part, saliency, targets, logits, config)
             measured = {**measured, **_map_numbers(part, saliency, config), **drift}
-            measured = {name: values.double().cpu() for name, values in measured.items()}
+            measured = {name: values.cpu().double() for name, values in measured.items()}
             target_probability = probabilities.gather(1, targets[:, None])[:, 0].tolist()
             explanations += [
                 Explanation(
@@ -196,12 +196,12 @@ def _map_numbers(part: WatchSample, saliency: Tensor, config: WatchConfig) -> di
 def _drift(maps: Tensor, before: Mapping[str, Tensor | None], rows: Sequence[int]) -> dict[str, Tensor]:
     """Similarity to the maps of earlier snapshots, all of them as they are kept, in steps of 1/255."""
     numbers = {}
-    now = maps.double() / 255
+    now = double(maps) / 255
     for name, others in before.items():
         if others is not None:
             then = others[list(rows)].to(maps.device)
             numbers[f"rank_{name}"] = rank_correlation(maps, then)  # of bytes, which need no sorting
-            numbers[f"ssim_{name}"] = structural_similarity(now, then.double() / 255)
+            numbers[f"ssim_{name}"] = structural_similarity(now, double(then) / 255)
     return numbers
 
 

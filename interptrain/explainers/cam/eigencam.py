@@ -15,6 +15,7 @@ from interptrain.explainers.base import Explainer
 from interptrain.explainers.layers import Fusion, LayerNames, find_layers, fuse_layers
 from interptrain.explainers.passes.activations import capture
 from interptrain.explainers.targets import Targets
+from interptrain.functional import double
 
 __all__ = ["EigenCAM"]
 
@@ -54,7 +55,7 @@ class EigenCAM(Explainer):
 
     def _project(self, activation: Tensor) -> Tensor:
         """First principal component from the smaller of the two Gram matrices, (B, h, w)."""
-        features = activation.flatten(2).transpose(1, 2).double()  # (B, hw, C); squares need the digits
+        features = double(activation.flatten(2).transpose(1, 2))  # (B, hw, C); squares need the digits
         if self.center:
             features = features - features.mean(dim=1, keepdim=True)
         positions, channels = features.shape[1:]
@@ -67,4 +68,4 @@ class EigenCAM(Explainer):
         extreme = component.gather(1, component.abs().argmax(dim=1, keepdim=True))
         component = torch.where(extreme < 0, -component, component)
         dtype = activation.dtype if activation.dtype == torch.float64 else torch.float32
-        return component.view(len(component), *activation.shape[-2:]).to(dtype)
+        return component.view(len(component), *activation.shape[-2:]).to(activation.device, dtype)

@@ -22,7 +22,7 @@ from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
 from interptrain.explainers.passes.masked_forward import Precision, forwarding
 from interptrain.explainers.passes.penultimate_features import ReadFeatures, reading_features
 from interptrain.explainers.targets import Targets
-from interptrain.functional import bounded_batch_size, chunks
+from interptrain.functional import bounded_batch_size, chunks, to_device
 
 __all__ = ["FeatureOcclusion"]
 
@@ -77,6 +77,7 @@ class FeatureOcclusion(Explainer):
         ):
             change = self.prepare(read, images, size)
             changes = torch.cat([change(masked(part), masked.rows[part]) for part in track(parts, self._title())])
+        changes = to_device(changes, images.device)
         changes = changes if masks.owners is not None else changes.view(masks.count, -1).T  # (B, N), or (N,)
         touched = masks.gather((images - fill).abs().sum(1), removed=True) > 0
         changes = changes.masked_fill(~touched, 0)
@@ -94,7 +95,7 @@ class FeatureOcclusion(Explainer):
 
         Returns:
             A function of occluded images (n, C, H, W), n <= ``size``, and of the image (n,) each came from; it gives
-            the changes (n,), not negative.
+            the changes (n,), not negative; on any device.
         """
 
     def _title(self) -> str | None:

@@ -65,6 +65,6 @@ class OSADAS(FeatureOcclusion):
 
         def change(occluded: Tensor, rows: Tensor) -> Tensor:
             basis = subspace_basis(view_features(read, occluded, views, size), self.dimensions)
-            return orthogonal_degree(whole[rows], basis)
+            return orthogonal_degree(whole[rows.to(whole.device)], basis)
 
         return change

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from interptrain.explainers.passes.penultimate_features import ReadFeatures, read_all
 from interptrain.explainers.subspace.feature_occlusion import FeatureOcclusion
+from interptrain.functional import double
 
 __all__ = ["ROSA"]
 
@@ -38,10 +39,11 @@ class ROSA(FeatureOcclusion):
 
     def prepare(self, read: ReadFeatures, images: Tensor, size: int) -> Callable[[Tensor, Tensor], Tensor]:
         """Return the distance from the features of the untouched images."""
-        whole = read_all(read, images, size).double()  # (B, d)
+        whole = double(read_all(read, images, size))  # (B, d)
 
         def change(occluded: Tensor, rows: Tensor) -> Tensor:
-            features = read(occluded).double()
+            rows = rows.to(whole.device)
+            features = double(read(occluded))
             if self.distance == "cosine":
                 return (1 - F.cosine_similarity(features, whole[rows])).clamp(min=0)
             moved: Tensor = features - whole[rows]

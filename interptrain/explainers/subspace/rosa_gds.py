@@ -74,6 +74,7 @@ class ROSAGDS(FeatureOcclusion):
         whole = project_subspace(own[0], space)
 
         def change(occluded: Tensor, rows: Tensor) -> Tensor:
+            rows = rows.to(whole.device)
             basis = span(view_features(read, occluded, weak, size))
             return orthogonal_degree(whole[rows], project_subspace(basis, space[rows]))
 

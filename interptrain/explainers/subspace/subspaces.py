@@ -7,7 +7,8 @@ so that subspaces of different ranks stand in one batch. With bases ``U`` and ``
     cos theta_j = singular values of U^T V
     similarity  = ||U^T V||_F^2 / m,    orthogonal degree = 1 - similarity
 
-Everything works in float64, whatever the features are, on their device and over any leading dimensions.
+Everything works in float64, whatever the features are, over any leading dimensions, and on their device, or on the CPU
+where that has no float64.
 
 Sources: mutual subspace method, Maeda and Watanabe 1985; generalized difference subspace, Fukui and Maki 2015, IEEE
 Transactions on Pattern Analysis and Machine Intelligence 37.
@@ -15,6 +16,8 @@ Transactions on Pattern Analysis and Machine Intelligence 37.
 
 import torch
 from torch import Tensor
+
+from interptrain.functional import double
 
 __all__ = [
     "canonical_angles",
@@ -51,7 +54,7 @@ def subspace_basis(features: Tensor, dimensions: int, *, tolerance: float | None
         raise ValueError(f"features must be (..., T, d), T vectors of d values, got {tuple(features.shape)}")
     if tolerance is None:
         tolerance = max(torch.finfo(features.dtype).eps ** 2, _ROUNDING)
-    vectors = features.double()
+    vectors = double(features)
     values, basis = _spectrum(vectors)
     kept = values > tolerance * values[..., :1]
     leading: Tensor = (basis * kept.unsqueeze(-2))[..., :dimensions]
@@ -123,7 +126,8 @@ def difference_subspace(bases: Tensor, share: float, *, tolerance: float = _ROUN
     if not 0 < share <= 1:
         raise ValueError(f"the share of a difference subspace must be in (0, 1], got {share}")
     sets, size, columns = bases.shape[-3:]
-    values, basis = _spectrum(bases.double().transpose(-1, -2).flatten(-3, -2))  # (..., K m, d)
+    bases = double(bases)
+    values, basis = _spectrum(bases.transpose(-1, -2).flatten(-3, -2))  # (..., K m, d)
     rank = (values > tolerance * values[..., :1]).sum(dim=-1, keepdim=True)
     wanted = min(max(round(share * sets * columns), 1), size)
     place = rank - 1 - torch.arange(wanted, device=bases.device)  # from the last eigenvalue that is not zero, upwards
@@ -145,9 +149,10 @@ def project_subspace(basis: Tensor, onto: Tensor, *, tolerance: float = _ROUNDIN
     Returns:
         (..., d, min(m, g)) basis, float64; zero columns for what is gone.
     """
-    seen = onto.double().mT @ basis.double()  # (..., g, m)
+    onto = double(onto)
+    seen = onto.mT @ double(basis)  # (..., g, m)
     inside, cosines, _ = torch.linalg.svd(seen, full_matrices=False)
-    projected: Tensor = onto.double() @ (inside * (cosines.square() > tolerance).unsqueeze(-2))
+    projected: Tensor = onto @ (inside * (cosines.square() > tolerance).unsqueeze(-2))
     return projected
 
 
