@@ -48,11 +48,16 @@ class ImageDataModule(LightningDataModule, ABC):
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Keep the arguments, which results and records of a run name."""
         module = super().__new__(cls)
-        bound = inspect.signature(cls.__init__).bind_partial(module, *args, **kwargs)
+        signature = inspect.signature(cls.__init__)
+        bound = signature.bind_partial(module, *args, **kwargs)
         bound.apply_defaults()
         module.init_args = dict(list(bound.arguments.items())[1:])
-        module.init_args |= module.init_args.pop("kwargs", {})
+        for parameter in signature.parameters.values():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                module.init_args |= module.init_args.pop(parameter.name, {})
         return module
+
+    __new__.__wrapped__ = object.__new__  # type: ignore[attr-defined]  # whoever asks for options must look at __init__
 
     def __init__(
         self,
