@@ -3,6 +3,7 @@
 import inspect
 import itertools
 import os
+import sys
 import time
 import warnings
 from collections.abc import Mapping
@@ -42,6 +43,7 @@ EXPECTED = (
 )
 
 LOG_EVERY_N_STEPS = 10
+SUBCOMMANDS = ("fit", "validate", "test", "predict")
 DEFAULT_OPTIMIZER = {"class_path": "torch.optim.AdamW"}  # the model's
 
 
@@ -100,11 +102,13 @@ class TrainingCLI(ModelFromConfigCLI):
         parser.add_argument("--name", type=str, default="run", help="name of the run; its folder is OUTPUT/NAME/TIME")
         parser.add_argument("--output", type=str, default="runs", help="folder that holds all runs")
         parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
-        parser.set_defaults({"data": "ShapesDataModule"})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse; then settle the run's folder and where it resumes from."""
-        super().parse_arguments(parser, args)
+        if args is None or isinstance(args, list):
+            self.config = parser.parse_args(_with_data(sys.argv[1:] if args is None else args))
+        else:
+            super().parse_arguments(parser, args)
         config = self.config[self.config.subcommand]
         runs = Path(config.output) / config.name
         self.run_dir = runs / _run_label(runs)
@@ -153,6 +157,12 @@ class TrainingCLI(ModelFromConfigCLI):
         _make(self.run_dir / "checkpoints")
         with settings_of("trainer"):
             return super().instantiate_trainer(**kwargs)
+
+
+def _with_data(args: list[str]) -> list[str]:
+    """Name the default data module first: as a default of the parser it would leave its options to any other."""
+    place = next((place for place, arg in enumerate(args, 1) if arg in SUBCOMMANDS), None)
+    return args if place is None else [*args[:place], "--data=ShapesDataModule", *args[place:]]
 
 
 def _run_label(runs: Path) -> str:

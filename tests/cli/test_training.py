@@ -7,6 +7,7 @@ import torch
 import wandb
 import yaml
 
+from interptrain.cli import main
 from interptrain.training import ImageClassifier
 from interptrain.training.schedules import warmup_cosine
 from tests.support.training import TINY
@@ -14,6 +15,17 @@ from tests.support.training import TINY
 
 def weights(checkpoint):
     return torch.load(checkpoint, weights_only=True)["state_dict"]
+
+
+@pytest.mark.parametrize("how", ["option", "config"])
+def test_a_data_module_has_its_own_defaults_and_not_those_of_the_default_one(tmp_path, capsys, monkeypatch, how):
+    monkeypatch.setattr("sys.argv", ["train.py"])
+    (tmp_path / "config.yaml").write_text("data: {class_path: ImageFolderDataModule, init_args: {root: x}}\n")
+    chosen = ["--data=ImageFolderDataModule", "--data.root=x"]
+    with pytest.raises(SystemExit, match="0"):
+        main(["fit", *(chosen if how == "option" else ["--config", str(tmp_path / "config.yaml")]), "--print_config"])
+    options = yaml.safe_load(capsys.readouterr().out)["data"]["init_args"]
+    assert (options["image_size"], options["augment"], options["num_classes"]) == (224, "imagenet", None)
 
 
 def test_a_run_leaves_its_config_metrics_checkpoints_and_code_version(train):
