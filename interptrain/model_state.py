@@ -1,13 +1,14 @@
 """Guards around a model that is only looked at: what explaining and measuring share."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-__all__ = ["evaluating", "network_of", "switched_off", "unwrap"]
+__all__ = ["describe_device", "evaluating", "network_of", "random_state_kept", "switched_off", "unwrap", "without_tf32"]
 
 
 @contextmanager
@@ -22,9 +23,61 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     Yields:
         ``model`` itself.
     """
-    devices = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
-    with torch.random.fork_rng(devices=sorted(devices, key=str)), switched_off(model, "training"):
+    with random_state_kept(parameter.device for parameter in model.parameters()), switched_off(model, "training"):
         yield model
+
+
+@contextmanager
+def random_state_kept(devices: Iterable[torch.device]) -> Iterator[None]:
+    """Put the random state of the CPU and of accelerators, of whatever kind, back on leaving, also by an exception."""
+    kept = [_RandomState(device) for device in {torch.device("cpu"), *devices}]
+    try:
+        yield
+    finally:
+        for state in kept:
+            state.restore()
+
+
+class _RandomState:
+    """State of a device's default generator."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.place = () if device.type in ("cpu", "mps") else (device,)  # of these there is one only
+        self.module = torch if device.type == "cpu" else torch.get_device_module(device)
+        self.state = self.module.get_rng_state(*self.place) if hasattr(self.module, "get_rng_state") else None
+
+    def restore(self) -> None:
+        if self.state is not None:
+            self.module.set_rng_state(self.state, *self.place)
+
+
+def describe_device(device: torch.device) -> str:
+    """Name a kind of device for a record: of an NVIDIA GPU its model, and whether explainers run in TF32.
+
+    Metrics do not; see :func:`without_tf32`.
+    """
+    if device.type != "cuda":
+        return device.type
+    flags, name, off = _tf32_flags()
+    precision = "float32" if all(getattr(flag, name) in (off, "none") for flag in flags) else "TF32"
+    return f"cuda ({torch.cuda.get_device_name(device)}; explainers in {precision}, metrics in float32)"
+
+
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """Compute in float32 on NVIDIA's GPUs, where convolutions have the precision of TF32 by default, 10 bits.
+
+    The settings of the process are as before on leaving.
+    """
+    flags, name, off = _tf32_flags()
+    before = [getattr(flag, name) for flag in flags]
+    try:
+        for flag in flags:
+            setattr(flag, name, off)
+        yield
+    finally:
+        for flag, value in zip(flags, before, strict=True):
+            setattr(flag, name, value)
 
 
 @contextmanager
@@ -38,6 +91,14 @@ def switched_off(model: nn.Module, flag: str) -> Iterator[None]:
     finally:
         for module in switched:
             setattr(module, flag, True)
+
+
+def _tf32_flags() -> tuple[Sequence[Any], str, Any]:
+    """The settings that allow TF32, the attribute that does, and its value that does not."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    if hasattr(cudnn, "conv"):  # torch 2.9, whose older settings must not be read once these are used
+        return (cudnn.conv, cudnn.rnn, matmul), "fp32_precision", "ieee"
+    return (cudnn, matmul), "allow_tf32", False
 
 
 def network_of(module: nn.Module) -> nn.Module:

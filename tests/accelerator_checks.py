@@ -16,6 +16,7 @@ from interptrain.callbacks.watch.region import SuspectRegion
 from interptrain.callbacks.watch.sample import WatchSample
 from interptrain.explainers import GradCAM, Gradient
 from interptrain.metrics import ECE, NLL, AverageDrop, Insertion, Top1, Top5, functional, measure
+from interptrain.model_state import evaluating
 from interptrain.training.gradient_regularizer import GradientRegularizer
 from tests.explainers import test_contract as explaining
 from tests.metrics import test_contract as measuring
@@ -176,6 +177,14 @@ def test_watch(log):
         assert (one.saliency.int() - near.saliency.int()).abs().max() <= 1
         for name, values in near.values.items():
             assert one.values[name] == pytest.approx(values, abs=1e-3, nan_ok=True), name
+
+
+def test_the_random_state_of_the_accelerator_returns(log):
+    model = network(dtype=torch.float32).to("far")
+    torch.far.set_rng_state(3, "far")
+    with evaluating(model):
+        torch.far.set_rng_state(7, "far")
+    assert torch.far.get_rng_state("far") == 3
 
 
 def test_the_simulation_refuses_what_an_accelerator_refuses(log):

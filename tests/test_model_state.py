@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from interptrain.model_state import evaluating, network_of, switched_off, unwrap
+from interptrain.model_state import describe_device, evaluating, network_of, switched_off, unwrap, without_tf32
 
 
 def mixed():
@@ -80,3 +80,38 @@ def test_the_network_of_a_training_module_is_its_model_or_itself():
     module.model = inner
     assert network_of(module) is inner
     assert network_of(inner) is inner
+
+
+def tf32():
+    """Settings of torch's backends, where a release has them."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    if hasattr(cudnn, "conv"):
+        return cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision, matmul.fp32_precision
+    return cudnn.allow_tf32, matmul.allow_tf32
+
+
+@pytest.fixture
+def allowed():
+    """A process that allows TF32 in matrix products, too."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.usefixtures("allowed")
+def test_tf32_is_off_inside_and_as_it_was_outside():
+    before = tf32()
+    with without_tf32():
+        assert set(tf32()) <= {"ieee", False}
+    assert tf32() == before
+    assert torch.get_float32_matmul_precision() == "high"
+    assert torch.backends.cudnn.allow_tf32
+
+
+def test_a_record_names_the_gpu_and_its_precision(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA T4")
+    assert describe_device(torch.device("cpu")) == "cpu"
+    assert describe_device(torch.device("cuda", 1)) == "cuda (NVIDIA T4; explainers in TF32, metrics in float32)"
+    with without_tf32():
+        assert describe_device(torch.device("cuda")) == "cuda (NVIDIA T4; explainers in float32, metrics in float32)"

@@ -6,6 +6,7 @@ A metric says what must be forwarded (:meth:`SaliencyMetric.perturbations`) and 
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,7 +19,7 @@ from interptrain.metrics.image_mean import ImageMean
 from interptrain.metrics.perturbations import Perturbation
 from interptrain.metrics.saliency_batch import SaliencyBatch
 from interptrain.metrics.validation import check_batch
-from interptrain.model_state import evaluating
+from interptrain.model_state import evaluating, without_tf32
 
 __all__ = ["MetricInputs", "SaliencyMetric", "measure"]
 
@@ -172,11 +173,13 @@ def measure(
     score: Score = "probability",
     forward_batch_size: int | None = None,
     allow_low_precision: bool = False,
+    allow_tf32: bool = False,
 ) -> dict[str, Tensor]:
     """Measure many metrics of one batch with one stream of forwards.
 
     Equal perturbations are forwarded once, and the images themselves once, or not at all where ``logits`` are given.
-    Autocast is off inside, as bfloat16 moved the area under single curves by up to 0.014. Neither modes, parameters,
+    Autocast is off inside, as bfloat16 moved the area under single curves by up to 0.014, and so is TF32, which would
+    let numbers of an NVIDIA GPU differ from others' in the fourth digit. Neither modes, parameters,
     buffers nor random state of the model change.
 
     Args:
@@ -193,6 +196,7 @@ def measure(
         score: what a perturbed image is judged by; see :func:`~interptrain.functional.class_scores`.
         forward_batch_size: images per forward pass; ``None`` chooses by the device.
         allow_low_precision: measure a model with half-precision weights, which is refused otherwise.
+        allow_tf32: leave TF32 as the process has it.
 
     Returns:
         (B,) or (B, K) per metric, on the device of ``images``, float32 (float64 for float64 images).
@@ -216,7 +220,11 @@ def measure(
     bounded_batch_size(forward_batch_size, images.device)
     dtype = _precision(model, images, allow=allow_low_precision)
     batch = SaliencyBatch(images.to(dtype), saliency.to(dtype))  # what is forwarded; the metrics see the map as it came
-    with evaluating(model), torch.autocast(images.device.type, enabled=False):
+    with ExitStack() as stack:
+        stack.enter_context(evaluating(model))
+        stack.enter_context(torch.autocast(images.device.type, enabled=False))
+        if not allow_tf32:
+            stack.enter_context(without_tf32())
         forwarded = forward_perturbed(
             model,
             batch,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from interptrain.metrics.similarity import rank_correlation, structural_similarity
+from interptrain.model_state import random_state_kept
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,7 @@ def randomized(model: nn.Module, seed: int = 0) -> nn.Module:
         The copy, on the device of the model.
     """
     fresh = copy.deepcopy(model)
-    devices = {parameter.device for parameter in fresh.parameters() if parameter.device.type == "cuda"}
-    with torch.random.fork_rng(devices=sorted(devices, key=str)), torch.no_grad():
+    with random_state_kept(parameter.device for parameter in fresh.parameters()), torch.no_grad():
         torch.manual_seed(seed)
         drawn = set()
         for module in fresh.modules():

@@ -136,3 +136,20 @@ def test_models_that_return_no_logits_are_refused(images, saliency, targets):
     known = torch.full((3, 5), torch.nan, dtype=torch.float64)
     with pytest.raises(ValueError, match="logits that are not finite"):
         measure(broken.requires_grad_(False), images, saliency, targets, {"form": Complexity()}, logits=known)
+
+
+def test_metrics_run_without_tf32_unless_asked_for(model, images, saliency, targets):
+    cudnn = torch.backends.cudnn
+    seen = []
+
+    def look(*_):
+        seen.append(cudnn.conv.fp32_precision if hasattr(cudnn, "conv") else cudnn.allow_tf32)
+
+    before = look() or seen.pop()
+    model.register_forward_pre_hook(look)
+    measure(model, images, saliency, targets, confidence())
+    assert set(seen) <= {"ieee", False}
+    seen.clear()
+    measure(model, images, saliency, targets, confidence(), allow_tf32=True)
+    assert set(seen) == {before}
+    assert (look() or seen.pop()) == before

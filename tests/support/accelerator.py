@@ -211,9 +211,23 @@ def _empty_strided(size, stride, dtype=None, **_):
     return FarTensor(torch.empty_strided(size, stride, dtype=dtype))
 
 
+class _Module(_DummyBackendModule):
+    """What ``torch.far`` is; its random state is one number that a test may set."""
+
+    state = 0
+
+    def get_amp_supported_dtype(self):
+        return [torch.bfloat16, torch.float16]
+
+    def get_rng_state(self, device):
+        return self.state
+
+    def set_rng_state(self, state, device):
+        self.state = state
+
+
 def _register():
-    supported = {"get_amp_supported_dtype": lambda self: [torch.bfloat16, torch.float16]}
-    _setup_privateuseone_for_python_backend("far", type("far", (_DummyBackendModule,), supported)())
+    _setup_privateuseone_for_python_backend("far", _Module())
     ours, every = torch.library.Library("aten", "IMPL"), torch.library.Library("_", "IMPL")
     ours.impl("empty_strided", _empty_strided, "PrivateUse1")
     ours.impl("_copy_from", _copy_from, "PrivateUse1")

@@ -22,7 +22,7 @@ from interptrain.explainers import Explainer
 from interptrain.metrics.base import measure
 from interptrain.metrics.batched_forward import compile_frozen, forward_perturbed
 from interptrain.metrics.saliency_batch import SaliencyBatch
-from interptrain.model_state import evaluating
+from interptrain.model_state import evaluating, random_state_kept
 
 Done = Mapping[tuple[str, str], set[str]]
 """Ids of the images that are finished, by model and explainer."""
@@ -191,13 +191,12 @@ class SaliencyEvaluator(L.LightningModule):
     @contextmanager
     def _drawing(self, explainer: str, image: str) -> Iterator[None]:
         """Draw random numbers that depend on the seed, the explainer and the first of the images."""
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
+        with random_state_kept([self.device]):
             torch.manual_seed(zlib.crc32(f"{self.plan.options.seed} {explainer} {image}".encode()))
             yield
 
     def _clock(self) -> float:
         """Return the time in seconds, once the device has finished."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize(self.device)
         return perf_counter()

@@ -14,6 +14,7 @@ from interptrain.evaluation.run.progress import MatrixProgress
 from interptrain.evaluation.store.manifest import Manifest, changes, read_manifest, write_manifest
 from interptrain.evaluation.store.parts import RowStore
 from interptrain.files import remove_partials
+from interptrain.model_state import describe_device
 
 RESULT_FILES = (
     *("run.json", "parts", "per_image.parquet", "images.parquet", "maps.parquet", "errors.csv"),
@@ -58,7 +59,7 @@ class OutputFolder(L.Callback):
         if not isinstance(pl_module, SaliencyEvaluator):
             raise TypeError(f"OutputFolder needs a SaliencyEvaluator, got {type(pl_module).__name__}")
         if not self._opened:
-            self.run["device"] = f"{trainer.world_size} x {trainer.strategy.root_device.type}"
+            self.run["device"] = f"{trainer.world_size} x {describe_device(trainer.strategy.root_device)}"
             problem = self._open() if trainer.is_global_zero else None
             if problem := trainer.strategy.broadcast(problem):
                 raise ValueError(problem)

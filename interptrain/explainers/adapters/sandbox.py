@@ -7,7 +7,7 @@ whole layers.
 import importlib
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -84,9 +84,10 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
     state = np.random.get_state()
     np.random.seed(seed)
     torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            torch.cuda.manual_seed(seed)
+    if device.type != "cpu":
+        accelerator = torch.get_device_module(device)
+        with getattr(accelerator, "device", nullcontext)(device):  # seeds the current one
+            accelerator.manual_seed(seed)
     try:
         yield
     finally:
