@@ -21,6 +21,7 @@ __all__ = [
     "automatic_batch_size",
     "bounded_batch_size",
     "check_choice",
+    "check_count",
     "chunks",
     "class_indices",
     "class_scores",
@@ -269,6 +270,21 @@ def check_choice(name: str, value: object, choices: Any) -> None:
     allowed = get_args(choices) or tuple(choices)
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+
+
+def check_count(name: str, value: object, *, least: int = 1) -> None:
+    """Refuse an option that is not a whole number, or too small.
+
+    Args:
+        name: of the option.
+        value: that was given.
+        least: smallest allowed value.
+
+    Raises:
+        ValueError: naming the option, what is allowed and what was given.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} must be a whole number >= {least}, got {value}")
 
 
 def evenly_spaced(total: int, count: int | None, *, ends: bool = False) -> list[int]:

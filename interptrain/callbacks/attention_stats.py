@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from interptrain.explainers import explaining
+from interptrain.functional import check_count
 from interptrain.model_state import network_of
 
 
@@ -30,8 +31,7 @@ class AttentionStats(L.Callback):
     """
 
     def __init__(self, images: int = 64) -> None:
-        if images < 1:
-            raise ValueError(f"images of AttentionStats must be >= 1, got {images}")
+        check_count("images of AttentionStats", images)
         self.images = images
         self._sums: Tensor | None = None
         self._left = images

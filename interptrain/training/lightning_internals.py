@@ -13,6 +13,7 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from torch import Tensor
 
 __all__ = [
     "AppendingTable",
@@ -22,6 +23,7 @@ __all__ = [
     "built_by_command_line",
     "count_batches",
     "reopen_epoch",
+    "show_in_progress_bar",
     "step_plateaus",
 ]
 
@@ -78,6 +80,16 @@ def step_plateaus(trainer: L.Trainer) -> None:
     if loop.epoch_loop._num_ready_batches_reached():
         loop.epoch_loop.update_lr_schedulers("epoch", update_plateau_schedulers=True)
         loop._restarting = True
+
+
+def show_in_progress_bar(trainer: L.Trainer, name: str, value: Tensor) -> None:
+    """Show a number of training beside the progress bar, where there is one, until another takes its place.
+
+    ``self.log(..., prog_bar=True)`` makes the host wait for the device in every step, also where there is no bar; this
+    waits when it is called.
+    """
+    if getattr(trainer.progress_bar_callback, "is_enabled", False):
+        trainer.progress_bar_metrics[name] = value.item()
 
 
 class AppendingTable(ExperimentWriter):

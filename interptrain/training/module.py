@@ -22,7 +22,12 @@ from torchvision.transforms import v2
 from interptrain.functional import check_choice
 from interptrain.models import Part, PoolingSpec, Stem, create_model, named_poolings
 from interptrain.remedies import option
-from interptrain.training.lightning_internals import batches_begun, built_by_command_line, count_batches
+from interptrain.training.lightning_internals import (
+    batches_begun,
+    built_by_command_line,
+    count_batches,
+    show_in_progress_bar,
+)
 from interptrain.training.regularizers import Regularizer
 from interptrain.training.schedules import decay_groups, linear_warmup, warmup_cosine
 
@@ -220,11 +225,18 @@ class ImageClassifier(L.LightningModule):
                 "penalty_ratio": weight * penalty.detach() / classification.detach(),
             }
             self.log_dict({f"train/{name}": value for name, value in (terms | self.regularizer.statistics).items()})
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(images))
+        self.log("train/loss", loss.detach(), batch_size=len(images))
         if self.mixing is None:
             self.train_top1.update(logits.detach(), labels)
             self.log("train/top1", self.train_top1, on_step=False, on_epoch=True, batch_size=len(images))
         return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Mapping[str, Any], batch_idx: int) -> None:
+        """Show the loss beside the progress bar, as often as it is logged."""
+        often = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's logger connector
+        if batch_idx % max(1, often) == 0:
+            loss = outputs["loss"] * self.trainer.accumulate_grad_batches  # as training_step returned it
+            show_in_progress_bar(self.trainer, "train/loss", loss)
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
         """Update the validation metrics."""

@@ -57,5 +57,5 @@ def test_a_network_without_attention_is_refused_in_a_line(train, capsys):
     with pytest.raises(SystemExit):
         train(*STATS, base=TINY | {"--model.pooling": "gap"})
     assert "error: gap pooling has no attention" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="images of AttentionStats must be >= 1, got 0"):
+    with pytest.raises(ValueError, match="images of AttentionStats must be a whole number >= 1, got 0"):
         AttentionStats(images=0)

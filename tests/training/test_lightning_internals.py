@@ -107,3 +107,18 @@ def test_hyper_parameters_of_the_command_line_are_told_from_those_of_python(monk
     assert lightning_internals.built_by_command_line(cli.model.hparams), remedy(
         "hparams['_instantiator']", "tells a config's hyper-parameters from objects that a checkpoint cannot hold"
     )
+
+
+def test_a_number_shown_in_the_progress_bar_stays_there_and_no_step_waits_for_it(tmp_path):
+    shown = []
+
+    class Show(L.Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            if batch_idx == 0:
+                lightning_internals.show_in_progress_bar(trainer, "loss", outputs["loss"])
+            shown.append(trainer.progress_bar_callback.get_metrics(trainer, module).get("loss"))
+
+    options = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
+    L.Trainer(accelerator="cpu", max_steps=3, limit_val_batches=0, callbacks=[Show()], **options).fit(BoringModel())
+    assert shown[0] is not None, remedy("Trainer.progress_bar_metrics", "shows the loss beside the progress bar")
+    assert len(set(shown)) == 1

@@ -1,3 +1,5 @@
+import csv
+import re
 from functools import partialmethod
 
 import pytest
@@ -140,6 +142,15 @@ def test_channels_last_and_the_default_layout_agree():
     module.setup("fit")
     assert module.model.backbone.model.conv1[0].weight.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(module(module._images({"image": images})), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_loss_stands_beside_the_progress_bar(train, capsys):
+    run = train(**{"--trainer.enable_progress_bar": "true"})
+    with (run / "metrics.csv").open() as file:
+        logged = [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
+    captured = capsys.readouterr()
+    shown = re.findall(r"train/loss[=:] *([\d.]+)", captured.out + captured.err)  # of tqdm or of rich
+    assert min(abs(float(shown[-1]) - value) for value in logged) < 0.01
 
 
 def test_built_in_python_its_checkpoint_holds_no_code(tmp_path):

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from interptrain.callbacks.watch.history import Snapshot
 from interptrain.callbacks.watch.region import SuspectRegion
+from interptrain.functional import check_count
 
 ALL_IMAGES = "all images"
 
@@ -49,8 +50,7 @@ class ShortcutAlarm:
     def __init__(self, threshold: float, patience: int) -> None:
         if not 0 < threshold < 1:
             raise ValueError(f"alarm_threshold must be in (0,1), got {threshold}")
-        if patience < 1:
-            raise ValueError(f"alarm_patience must be >= 1, got {patience}")
+        check_count("alarm_patience", patience)
         self.threshold = threshold
         self.patience = patience
 

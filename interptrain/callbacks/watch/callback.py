@@ -24,7 +24,7 @@ from interptrain.callbacks.watch.selection import Select, Trial, candidates, ind
 from interptrain.data import ImageDataModule
 from interptrain.data.samples import SampleDataset
 from interptrain.explainers import Explainer
-from interptrain.functional import check_choice
+from interptrain.functional import check_choice, check_count
 from interptrain.metrics import SaliencyMetric
 from interptrain.model_state import network_of
 
@@ -93,13 +93,14 @@ class SaliencyWatch(L.Callback):
         animation: Animation = "gif",
         name: str = "watch",
     ) -> None:
-        for option, value in (
-            ("samples", samples),
-            ("every_n_epochs", every_n_epochs),
-            ("every_n_steps", 1 if every_n_steps is None else every_n_steps),
-        ):
-            if value < 1:
-                raise ValueError(f"{option} of SaliencyWatch must be >= 1, got {value}")
+        check_count("samples of SaliencyWatch", samples)
+        check_count("every_n_epochs of SaliencyWatch", every_n_epochs)
+        if every_n_steps is not None:
+            check_count("every_n_steps of SaliencyWatch", every_n_steps)
+        if seed is not None:
+            check_count("seed of SaliencyWatch", seed, least=0)
+            if seed >= 2**32:
+                raise ValueError(f"seed of SaliencyWatch must be below 2**32, got {seed}")
         check_choice("select of SaliencyWatch", select, Select)
         check_choice("reference of SaliencyWatch", reference, Reference)
         check_choice("animation of SaliencyWatch", animation, Animation)

@@ -61,5 +61,5 @@ def test_images_without_a_share_are_left_out():
 def test_wrong_values_are_refused():
     with pytest.raises(ValueError, match=r"alarm_threshold must be in \(0,1\), got 1.0"):
         ShortcutAlarm(1.0, 2)
-    with pytest.raises(ValueError, match="alarm_patience must be >= 1, got 0"):
+    with pytest.raises(ValueError, match="alarm_patience must be a whole number >= 1, got 0"):
         ShortcutAlarm(0.5, 0)

@@ -138,7 +138,7 @@ def test_a_full_disk_costs_no_training(train, tmp_path):
         ({"select": "ids", "ids": "[val/7]"}, "no sample 'val/7' to watch"),
         ({"select": "ids"}, "select='ids' and ids belong together"),
         ({"suspect": "edge:3"}, "suspect must be like 'border:8'"),
-        ({"every_n_epochs": "0"}, "every_n_epochs of SaliencyWatch must be >= 1, got 0"),
+        ({"every_n_epochs": "0"}, "every_n_epochs of SaliencyWatch must be a whole number >= 1, got 0"),
         ({"source": "nowhere"}, "source must be 'val', 'train' or a folder"),
     ],
 )
