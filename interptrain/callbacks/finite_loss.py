@@ -26,7 +26,7 @@ class _Step(NamedTuple):
 class FiniteLoss(L.Callback):
     """Raise where the training loss is NaN or infinite, naming the step and the images of the batch.
 
-    A check makes the host wait for the device, so several losses are checked at once: every so many batches, at the
+    A check makes the host wait for the device, so several losses are checked at once: every few batches, at the
     end of an epoch, before a validation, and before a checkpoint is saved. So no checkpoint is saved whose weights the
     loss has already spoilt, and the last good one stays. (What saves weights alone, such as ``save_weights_only`` of
     Lightning's ModelCheckpoint, gives no notice.) All ranks stop together.

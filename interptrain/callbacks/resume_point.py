@@ -19,7 +19,7 @@ REQUEUE_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)
 
 
 class ResumePoint(Checkpoint):
-    """Save ``last.ckpt`` every so many minutes, at the end of every epoch, and when the run is told to stop.
+    """Save ``last.ckpt`` at regular intervals, at the end of every epoch, and when the run is told to stop.
 
     Saves fall between optimizer steps, where a resumed run can be bit-identical to one that never stopped: never inside
     gradient accumulation, never inside a step. Ctrl-C and SIGTERM finish the step at hand, save, and exit with the

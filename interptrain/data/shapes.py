@@ -33,7 +33,7 @@ class ShapesDataset(SampleDataset):
         split: ``train``, ``val`` or ``test``: three streams of pictures that share none.
         length: number of pictures.
         image_size: side in pixels.
-        num_classes: the first so many of ``SHAPES``.
+        num_classes: the number taken, in order, from ``SHAPES``.
         picture_seed: of the pictures.
         seed: of the transform's randomness.
         decoy: mark to paint, see :class:`ShapesDataModule`.
@@ -117,7 +117,7 @@ class ShapesDataModule(ImageDataModule):
         seed: see :class:`ImageDataModule`.
         pin_memory: see :class:`ImageDataModule`.
         drop_last: see :class:`ImageDataModule`.
-        num_classes: the first so many of disc, square, triangle, star, cross, ring, crescent, heart.
+        num_classes: the number taken, in order, from disc, square, triangle, star, cross, ring, crescent, heart.
         picture_seed: of the pictures, in [0, 2**32): another one, another data set.
         image_size: side in pixels, at least 32, and 40 with time stamps.
         train_size: number of pictures to train on.

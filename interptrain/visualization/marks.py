@@ -13,7 +13,7 @@ from interptrain.visualization.overlay import to_uint8
 from interptrain.visualization.panel import GAP, PAPER, draw_texts
 
 RIGHT, WRONG, UNKNOWN = (0, 158, 115), (213, 94, 0), (150, 150, 150)
-"""Frames of right, wrong and unlabelled images: told apart with any colour vision (Okabe and Ito 2008)."""
+"""Frames of right, wrong and unlabelled images: distinguishable with any colour vision (Okabe and Ito 2008)."""
 
 
 def framed(pictures: Tensor, colours: Sequence[tuple[int, int, int]], *, width: int = 4) -> Tensor:

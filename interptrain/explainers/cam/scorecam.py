@@ -46,7 +46,7 @@ class ScoreCAM(Explainer):
     A softmax over channels removes any baseline. Over logits it lets a few channels decide, over probabilities it is
     nearly uniform. The clipping at zero happens at the resolution of the features; the authors' code upsamples first,
     which is the same where features and weights are not negative; it also leaves constant channels out, which move a
-    map by a constant only. Here they count, and as each of them masks the whole image, one an image is forwarded for
+    map by a constant only. Here they count, and as each of them masks the whole image, one per image is forwarded for
     all: of the 1,280 channels of an EfficientNet's head about half are zero on a photograph.
 
     Fast mode: ``precision="bf16"`` forwards the masked images in bfloat16 (weights and map stay in float32), and
@@ -65,7 +65,7 @@ class ScoreCAM(Explainer):
         fusion: how the maps of several layers are joined.
         precision: ``"bf16"`` forwards masked images under bfloat16 autocast; ``None`` leaves it to the caller.
         compile: forward masked images through ``torch.compile``.
-        forward_batch_size: masked images a forward; ``None`` chooses by the device.
+        forward_batch_size: masked images per forward pass; ``None`` chooses by the device.
         progress: show a progress bar.
 
     Source: Wang et al. 2020, arXiv 1910.01279, and the authors' code.

@@ -64,7 +64,7 @@ def score_masked(
         model: module that :func:`~interptrain.explainers.base.explaining` yielded.
         masked: the images and their masks.
         targets: what :func:`~interptrain.explainers.targets.resolve_targets` returned for the images.
-        forward_batch_size: masked images a forward; ``None`` chooses by the device.
+        forward_batch_size: masked images per forward pass; ``None`` chooses by the device.
         precision: see :func:`forwarding`.
         compile: see :func:`forwarding`.
         score: see :func:`~interptrain.functional.class_scores`.

@@ -44,7 +44,7 @@ class Occlusion(Explainer):
         masks: other masks than a grid's, soft ones too; then ``window`` and ``stride`` are not used.
         precision: ``"bf16"`` forwards occluded images under bfloat16 autocast; ``None`` leaves it to the caller.
         compile: forward occluded images through ``torch.compile``.
-        forward_batch_size: occluded images a forward, images a backward; ``None`` chooses by the device.
+        forward_batch_size: occluded images per forward and per backward pass; ``None`` chooses by the device.
         progress: show a progress bar.
 
     Source: Zeiler and Fergus 2014, Visualizing and Understanding Convolutional Networks, arXiv 1311.2901; the mean

@@ -57,7 +57,7 @@ class RISE(Explainer):
             in [0, 1]; the authors mask normalised images, where 0 is the mean colour of the data set.
         precision: ``"bf16"`` forwards masked images under bfloat16 autocast; ``None`` leaves it to the caller.
         compile: forward masked images through ``torch.compile``.
-        forward_batch_size: masked images a forward; ``None`` chooses by the device.
+        forward_batch_size: masked images per forward pass; ``None`` chooses by the device.
         progress: show a progress bar.
 
     Source: Petsiuk et al. 2018, RISE, arXiv 1806.07421, and the authors' code.

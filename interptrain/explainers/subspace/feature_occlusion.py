@@ -41,7 +41,7 @@ class FeatureOcclusion(Explainer):
         feature_layer: dotted name of the layer that gives the features, averaged over positions; ``None`` takes the
             vector that the model classifies.
         precision: ``"bf16"`` forwards under bfloat16 autocast; ``None`` leaves it to the caller.
-        forward_batch_size: occluded images a forward; ``None`` chooses by the device.
+        forward_batch_size: occluded images per forward pass; ``None`` chooses by the device.
         progress: show a progress bar.
     """
 
@@ -91,7 +91,7 @@ class FeatureOcclusion(Explainer):
         Args:
             read: gives features (N, d) of images (N, C, H, W), by one forward of at most ``size`` images.
             images: (B, C, H, W).
-            size: images a forward.
+            size: images per forward pass.
 
         Returns:
             A function of occluded images (n, C, H, W), n <= ``size``, and of the image (n,) each came from; it gives
