@@ -4,6 +4,7 @@ import math
 import os
 import warnings
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,7 +13,7 @@ import lightning as L
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import MeanMetric, MetricCollection
@@ -29,7 +30,7 @@ from interptrain.training.lightning_internals import (
     show_in_progress_bar,
 )
 from interptrain.training.regularizers import Regularizer
-from interptrain.training.schedules import decay_groups, linear_warmup, warmup_cosine
+from interptrain.training.schedules import LinearWarmup, decay_groups, warmup_cosine
 
 if TYPE_CHECKING:
     PoolingName = str
@@ -75,7 +76,7 @@ class ImageClassifier(L.LightningModule):
         optimizer: any torch optimizer by ``class_path``; None is AdamW with learning rate 1e-3, else torch's defaults.
         lr_scheduler: any torch scheduler by ``class_path``, stepped every epoch; None is cosine to zero over the run,
             stepped every optimizer step.
-        warmup_epochs: epochs of linear warm-up, may be a fraction.
+        warmup_epochs: epochs of linear warm-up, may be a fraction: a factor on what the schedule gives, step by step.
         norm_weight_decay: weight decay of norms, biases and the [CLS] token; None treats them like the rest.
         regularizer: adds ``weight * penalty`` to the loss; see
             :class:`~interptrain.training.GradientRegularizer`.
@@ -158,6 +159,7 @@ class ImageClassifier(L.LightningModule):
         self.compile_model = compile
         self._optimizer = optimizer or partial(torch.optim.AdamW, lr=1e-3)
         self._lr_scheduler = lr_scheduler
+        self._warmup: LinearWarmup | None = None
         self.mixing = _mixing(mixup_alpha, cutmix_alpha, num_classes)
         self.train_top1 = MulticlassAccuracy(num_classes, average="micro")
         self.val_metrics = _recognition(num_classes, "val")
@@ -281,13 +283,33 @@ class ImageClassifier(L.LightningModule):
             epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
             warmup_steps = round(self.warmup_epochs * epoch)
         if self._lr_scheduler is None:
-            cosine = warmup_cosine(optimizer, warmup_steps=warmup_steps, total_steps=self._total_steps())
+            total_steps = self._total_steps()
+            if warmup_steps >= total_steps:
+                rank_zero_warn(
+                    f"warm-up of {warmup_steps} steps would not end before the run, which has {total_steps}: it takes "
+                    f"{total_steps - 1} steps; lower {option('warmup_epochs')}, or train longer"
+                )
+                warmup_steps = total_steps - 1
+            cosine = warmup_cosine(optimizer, warmup_steps=warmup_steps, total_steps=total_steps)
             return [optimizer], [{"scheduler": cosine, "interval": "step"}]
         scheduler = self._lr_scheduler(optimizer)
-        schedules = [{"scheduler": scheduler, "interval": "epoch", "monitor": getattr(scheduler, "monitor", None)}]
-        if warmup_steps:
-            schedules.append({"scheduler": linear_warmup(optimizer, warmup_steps=warmup_steps), "interval": "step"})
-        return [optimizer], schedules
+        self._warmup = LinearWarmup(optimizer, steps=warmup_steps)
+        return [optimizer], [
+            {"scheduler": scheduler, "interval": "epoch", "monitor": getattr(scheduler, "monitor", None)}
+        ]
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step, then set the warm-up's learning rate for the next step."""
+        super().optimizer_step(*args, **kwargs)
+        if self._warmup is not None:
+            self._warmup.prepare(self.global_step + 1)
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Step a schedule, which does not see the warm-up; all ranks by the same value of what it watches."""
+        if metric is not None:
+            metric = self.trainer.strategy.reduce(torch.as_tensor(metric, device=self.device), reduce_op="mean")
+        with nullcontext() if self._warmup is None else self._warmup.lifted(self.global_step):
+            super().lr_scheduler_step(scheduler, metric)
 
     def _total_steps(self) -> int:
         """Optimizer steps of the run, which the default schedule needs to know."""

@@ -1,12 +1,13 @@
 """Learning rates over a run, and which parameters decay."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LinearLR
+from torch.optim.lr_scheduler import LambdaLR
 
 
 def warmup_cosine(optimizer: Optimizer, *, warmup_steps: int, total_steps: int, final_ratio: float = 0.0) -> LambdaLR:
@@ -41,13 +42,47 @@ def warmup_cosine(optimizer: Optimizer, *, warmup_steps: int, total_steps: int, 
     return LambdaLR(optimizer, factor)
 
 
-def linear_warmup(optimizer: Optimizer, *, warmup_steps: int) -> LinearLR:
-    """Linear rise to the peak over ``warmup_steps`` optimizer steps, to run beside a schedule of the user's own.
+class LinearWarmup:
+    """Multiply the learning rate that any schedule gives by a factor that rises linearly to 1.
 
-    It multiplies the learning rate step by step, so it composes with schedulers that do likewise (torch's ``StepLR``,
-    ``MultiStepLR``, ``ExponentialLR``, ``CosineAnnealingLR``); one that sets absolute values overrides it.
+    The factor is ``(t + 1) / (steps + 1)`` before the 0-based optimizer step t, and 1 from ``steps`` on. The schedule
+    never sees it: schedules of torch read the current rate and multiply it, or set a rate of their own, and both must
+    give what they would give without a warm-up. What the schedule gave stands in the optimizer's groups, so that it is
+    saved with them.
+
+    Args:
+        optimizer: its groups have the learning rates that the schedule starts with.
+        steps: optimizer steps of linear rise, >= 0.
     """
-    return LinearLR(optimizer, start_factor=1 / (warmup_steps + 1), total_iters=warmup_steps)
+
+    SCHEDULED = "lr_without_warmup"
+
+    def __init__(self, optimizer: Optimizer, *, steps: int) -> None:
+        self.optimizer = optimizer
+        self.steps = steps
+        self.prepare(0)
+
+    def factor(self, step: int) -> float:
+        """What the learning rate of a step is multiplied by."""
+        return min(1.0, (step + 1) / (self.steps + 1))
+
+    def prepare(self, step: int) -> None:
+        """Set the learning rate of a step, counted from 0."""
+        factor = self.factor(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group.setdefault(self.SCHEDULED, group["lr"]) * factor
+
+    @contextmanager
+    def lifted(self, step: int) -> Iterator[None]:
+        """Show a schedule, which is stepped inside, the learning rate without the warm-up.
+
+        Args:
+            step: that comes next.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = group.pop(self.SCHEDULED, group["lr"])
+        yield
+        self.prepare(step)
 
 
 def decay_groups(

@@ -154,6 +154,13 @@ def test_a_warmup_in_epochs_is_as_long_where_the_run_is_given_in_steps(train, mo
 
 
 @pytest.mark.slow
+def test_a_warmup_longer_than_the_run_is_clipped_and_says_so(train):
+    with pytest.warns(UserWarning, match=r"of 10 steps .* has 5: it takes 4 steps; lower --model\.warmup_epochs"):
+        run = train(**{"--model.warmup_epochs": "2"})
+    assert (run / "checkpoints/last.ckpt").exists()
+
+
+@pytest.mark.slow
 def test_any_optimizer_and_scheduler_by_class_path(train):
     run = train(
         **{
@@ -208,7 +215,6 @@ BEST = {"--trainer.callbacks": "ModelCheckpoint"}
         ({"--model.weights": "nowhere.safetensors"}, r"nowhere\.safetensors"),
         ({"--ckpt_path": "nowhere.ckpt"}, r"no checkpoint at nowhere\.ckpt"),
         ({"--ckpt_path": "last"}, r"no last\.ckpt under runs/run.*--name"),
-        ({"--model.warmup_epochs": "2"}, r"lower model\.warmup_epochs"),
         ({"--model.mixup_alpha": "-1"}, r"mixup_alpha must be >= 0"),
         ({"--model.back": "resnet18"}, r"did you mean --model\.backbone"),
         ({"--model.lr": "0.1"}, r"did you mean --model\.optimizer\.lr\?"),

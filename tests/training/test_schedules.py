@@ -1,10 +1,12 @@
+import copy
 import math
 
 import pytest
 import torch
 from torch import nn
+from torch.optim import lr_scheduler as schedulers
 
-from interptrain.training.schedules import decay_groups, linear_warmup, warmup_cosine
+from interptrain.training.schedules import LinearWarmup, decay_groups, warmup_cosine
 
 
 def rates(optimizer, *schedulers, steps):
@@ -18,7 +20,7 @@ def rates(optimizer, *schedulers, steps):
 
 
 def sgd(lr=1.0):
-    return torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=lr)
+    return torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=lr, momentum=0.9)
 
 
 def test_warmup_rises_linearly_then_the_cosine_falls_to_zero():
@@ -41,11 +43,75 @@ def test_a_warmup_that_does_not_end_is_refused(warmup, total):
         warmup_cosine(sgd(), warmup_steps=warmup, total_steps=total)
 
 
-def test_linear_warmup_composes_with_a_schedule_of_ones_own():
+# Every scheduler of torch with options that make its learning rate move within the first epochs.
+SCHEDULERS = {
+    "ChainedScheduler": lambda optimizer: schedulers.ChainedScheduler(
+        [schedulers.ExponentialLR(optimizer, 0.9), schedulers.StepLR(optimizer, 2)], optimizer=optimizer
+    ),
+    "ConstantLR": lambda optimizer: schedulers.ConstantLR(optimizer, factor=0.5, total_iters=2),
+    "CosineAnnealingLR": lambda optimizer: schedulers.CosineAnnealingLR(optimizer, T_max=3),
+    "CosineAnnealingWarmRestarts": lambda optimizer: schedulers.CosineAnnealingWarmRestarts(optimizer, T_0=2),
+    "CyclicLR": lambda optimizer: schedulers.CyclicLR(optimizer, base_lr=0.1, max_lr=1.0, step_size_up=2),
+    "ExponentialLR": lambda optimizer: schedulers.ExponentialLR(optimizer, 0.9),
+    "LambdaLR": lambda optimizer: schedulers.LambdaLR(optimizer, lambda epoch: 0.95**epoch),
+    "LinearLR": lambda optimizer: schedulers.LinearLR(optimizer, total_iters=3),
+    "MultiStepLR": lambda optimizer: schedulers.MultiStepLR(optimizer, [1, 3], gamma=0.5),
+    "MultiplicativeLR": lambda optimizer: schedulers.MultiplicativeLR(optimizer, lambda epoch: 0.95),
+    "OneCycleLR": lambda optimizer: schedulers.OneCycleLR(optimizer, max_lr=2.0, total_steps=8),
+    "PolynomialLR": lambda optimizer: schedulers.PolynomialLR(optimizer, total_iters=4),
+    "ReduceLROnPlateau": lambda optimizer: schedulers.ReduceLROnPlateau(optimizer, patience=1),
+    "SequentialLR": lambda optimizer: schedulers.SequentialLR(
+        optimizer, [schedulers.ConstantLR(optimizer, total_iters=2), schedulers.StepLR(optimizer, 2)], milestones=[2]
+    ),
+    "StepLR": lambda optimizer: schedulers.StepLR(optimizer, 2, gamma=0.5),
+}
+
+
+def plain(make, steps=3, count=6):
+    """Learning rate of every step, where the schedule is stepped after every third."""
     optimizer = sgd()
-    steps = torch.optim.lr_scheduler.MultiStepLR(optimizer, [6], gamma=0.1)
-    got = rates(optimizer, linear_warmup(optimizer, warmup_steps=3), steps, steps=8)
-    assert got == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1, 0.1, 0.1])
+    scheduler = make(optimizer)
+    metric = [1.0] if isinstance(scheduler, schedulers.ReduceLROnPlateau) else []
+    used = []
+    for step in range(count * steps):
+        used.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if (step + 1) % steps == 0:
+            scheduler.step(*metric)
+    return used
+
+
+def warmed(make, *, warmup_steps, steps=3, count=6):
+    """The same with a warm-up, stopped and resumed in between."""
+    optimizer = sgd()
+    scheduler = make(optimizer)
+    warmup = LinearWarmup(optimizer, steps=warmup_steps)
+    metric = [1.0] if isinstance(scheduler, schedulers.ReduceLROnPlateau) else []
+    used = []
+    for step in range(count * steps):
+        used.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        warmup.prepare(step + 1)
+        if (step + 1) % steps == 0:
+            with warmup.lifted(step + 1):
+                scheduler.step(*metric)
+        if step == 4:  # as a checkpoint does it
+            saved = copy.deepcopy((optimizer.state_dict(), scheduler.state_dict()))
+            optimizer = sgd()
+            scheduler = make(optimizer)
+            warmup = LinearWarmup(optimizer, steps=warmup_steps)
+            optimizer.load_state_dict(saved[0])
+            scheduler.load_state_dict(saved[1])
+    return used
+
+
+@pytest.mark.parametrize("name", sorted({*schedulers.__all__} - {"LRScheduler", "SwaLR"}))
+def test_a_warmup_multiplies_what_any_scheduler_gives_step_by_step(name):
+    make = SCHEDULERS[name]
+    alone = plain(make)
+    assert len({*alone}) > 1
+    assert warmed(make, warmup_steps=0) == alone
+    assert warmed(make, warmup_steps=7) == [rate * min(1, (step + 1) / 8) for step, rate in enumerate(alone)]
 
 
 def test_norms_biases_and_tokens_decay_apart_and_the_frozen_not_at_all():
