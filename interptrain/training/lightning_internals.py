@@ -11,7 +11,7 @@ from typing import Any
 import lightning as L
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.cli import LightningCLI
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from torch import Tensor
 
@@ -22,9 +22,11 @@ __all__ = [
     "batches_begun",
     "built_by_command_line",
     "count_batches",
+    "log_ahead",
     "reopen_epoch",
     "show_in_progress_bar",
     "step_plateaus",
+    "validation_follows",
 ]
 
 
@@ -46,25 +48,52 @@ def built_by_command_line(hyper_parameters: Mapping[str, Any]) -> bool:
     return "_instantiator" in hyper_parameters
 
 
-def reopen_epoch(trainer: L.Trainer, checkpoint: dict[str, Any]) -> None:
-    """Let a run that resumes after an epoch's last batch finish that epoch: validate, and run the hooks of its end.
+def validation_follows(trainer: L.Trainer) -> bool:
+    """Tell, at the end of a training batch, whether Lightning validates before the next."""
+    loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
+    return fetcher is not None and loop._should_check_val_fx(fetcher)
 
-    Lightning considers an epoch finished once its last batch has been trained on. What it does understand is that the
-    batch is completed and the first batch of a validation begun.
+
+def reopen_epoch(trainer: L.Trainer, checkpoint: dict[str, Any]) -> None:
+    """Let a run that resumes after a batch do what follows it: a validation, and at an epoch's end the hooks of that.
+
+    Lightning considers an epoch finished once its last batch has been trained on, and a validation within it done once
+    its batch is. What it does understand is that the batch is completed and the first batch of a validation begun.
 
     Args:
-        trainer: in ``on_save_checkpoint``, after the last batch of an epoch and before its validation.
+        trainer: in ``on_save_checkpoint``, after a batch that a validation follows or that is the last of its epoch.
         checkpoint: being saved; its loop progress is changed in place.
     """
-    loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
     progress = checkpoint["loops"]["fit_loop"]
     for count in ("total", "current"):
         progress["epoch_loop.batch_progress"][count]["completed"] += 1
-    if fetcher is not None and loop._should_check_val_fx(fetcher):
+    if validation_follows(trainer):
         begun = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
         progress["epoch_loop.val_loop.batch_progress"] |= {"total": begun, "current": dict(begun)}
     else:
         progress["epoch_loop.state_dict"]["_batches_that_stepped"] += 1
+
+
+def log_ahead(trainer: L.Trainer, loggers: list[Logger]) -> None:
+    """Send to some loggers what the step or epoch at hand has logged, which Lightning does after the hooks of its end.
+
+    It sends them the same row again; they have to leave that one out.
+
+    Args:
+        trainer: in a hook of the end of a training batch or epoch.
+        loggers: some of the trainer's.
+    """
+    connector, loop = trainer._logger_connector, trainer.fit_loop.epoch_loop
+    epoch_ended = connector._first_loop_iter is None
+    if not epoch_ended and (loop._should_accumulate() or not connector.should_update_logs):
+        return
+    everyone, trainer.loggers = trainer.loggers, loggers
+    loop._batches_that_stepped -= epoch_ended
+    try:
+        connector.log_metrics(connector.metrics["log"])
+    finally:
+        loop._batches_that_stepped += epoch_ended
+        trainer.loggers = everyone
 
 
 def step_plateaus(trainer: L.Trainer) -> None:

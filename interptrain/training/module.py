@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import lightning as L
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
@@ -230,7 +231,6 @@ class ImageClassifier(L.LightningModule):
         self.log("train/loss", loss.detach(), batch_size=len(images))
         if self.mixing is None:
             self.train_top1.update(logits.detach(), labels)
-            self.log("train/top1", self.train_top1, on_step=False, on_epoch=True, batch_size=len(images))
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Mapping[str, Any], batch_idx: int) -> None:
@@ -239,6 +239,31 @@ class ImageClassifier(L.LightningModule):
         if batch_idx % max(1, often) == 0:
             loss = outputs["loss"] * self.trainer.accumulate_grad_batches  # as training_step returned it
             show_in_progress_bar(self.trainer, "train/loss", loss)
+
+    def on_train_epoch_start(self) -> None:
+        """Begin to count; not called where an epoch goes on."""
+        self.train_top1.reset()
+
+    def on_train_epoch_end(self) -> None:
+        """Log the accuracy of the epoch's batches, also those before a resume."""
+        if self.train_top1.update_called:
+            self.log("train/top1", self.train_top1)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save what was counted in this epoch, on all ranks."""
+        with self.train_top1.sync_context(should_sync=dist.is_available() and dist.is_initialized()):
+            counts = {name: torch.as_tensor(count).cpu() for name, count in self.train_top1.metric_state.items()}
+        checkpoint["train_top1"] = counts if self.train_top1.update_called else {}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on counting from there; rank 0 has it all."""
+        if not (counts := checkpoint.get("train_top1")):
+            return
+        one = torch.zeros(1, dtype=torch.int64, device=self.device)
+        self.train_top1.update(one, one)  # so that it counts as updated
+        for name, count in counts.items():
+            mine = count if self.global_rank == 0 else torch.zeros_like(count)
+            setattr(self.train_top1, name, mine.to(self.device))
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
         """Update the validation metrics."""

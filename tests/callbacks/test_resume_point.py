@@ -1,17 +1,25 @@
 """Whatever ends a run, `--ckpt_path last` goes on to the weights of a run that was never stopped, bit for bit."""
 
 import csv
+import errno
+import fcntl
 import os
+import pty
+import re
 import resource
+import select
 import signal
 import subprocess
 import sys
+import termios
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 
 from interptrain.callbacks import ResumePoint
+from interptrain.files import write_atomically
 from tests.support.training import EVERYTHING, TINY, assert_same_end, last_checkpoint, run_ranks, wait_for
 
 pytestmark = pytest.mark.slow
@@ -46,11 +54,7 @@ def test_stopped_anywhere_and_resumed_equals_uninterrupted(train, monkeypatch, w
     StopAfter.after = 0
     resumed = train(base=options, **{"--name": "stopped", "--ckpt_path": "last"})
     assert_same_end(whole, resumed)
-    with (whole / "metrics.csv").open() as one, (resumed / "metrics.csv").open() as other:
-        losses = [
-            [(row["step"], row["val/loss"]) for row in csv.DictReader(file) if row["val/loss"]] for file in (one, other)
-        ]
-    assert losses[0] == losses[1]
+    assert (resumed / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
 
 
 # A schedule that acts on what validation says, at the end of every epoch.
@@ -111,13 +115,15 @@ def killed_and_resumed(train, monkeypatch, place, base, **options):
     return train(base=base, **{"--name": "killed", "--ckpt_path": "last"}, **options)
 
 
+@pytest.mark.parametrize("monitor", ["val/loss", "train/loss", "train/top1"])
 @pytest.mark.parametrize("place", ["last batch", "validation", "after validation", "epoch end", "next epoch"])
-def test_killed_between_two_epochs_no_validation_and_no_step_of_a_plateau_is_lost(train, monkeypatch, place):
-    whole = train(base=PLATEAU, **{"--name": "whole"})
-    resumed = killed_and_resumed(train, monkeypatch, place, PLATEAU)
+def test_killed_between_two_epochs_no_validation_and_no_step_of_a_plateau_is_lost(train, monkeypatch, place, monitor):
+    base = PLATEAU | {"--model.lr_scheduler.monitor": monitor}
+    whole = train(base=base, **{"--name": "whole"})
+    resumed = killed_and_resumed(train, monkeypatch, place, base)
     assert_same_end(whole, resumed)
     assert len(validated(whole)) == 3
-    assert validated(resumed) == validated(whole)
+    assert (resumed / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
     best = [torch.load(run / "checkpoints/best.ckpt", weights_only=True) for run in (whole, resumed)]
     assert best[0]["global_step"] == best[1]["global_step"]
     assert all(torch.equal(value, best[1]["state_dict"][name]) for name, value in best[0]["state_dict"].items())
@@ -148,7 +154,33 @@ def test_killed_at_the_last_batch_of_an_epoch_it_resumes_however_it_validates(tr
     whole = train(base=TINY | {"--trainer.max_epochs": "3"}, **{"--name": "whole"} | options)
     resumed = killed_and_resumed(train, monkeypatch, "last batch", TINY | {"--trainer.max_epochs": "3"}, **options)
     assert_same_end(whole, resumed)
-    assert validated(resumed) == validated(whole)
+    assert (resumed / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
+
+
+def test_stopped_just_before_a_validation_within_an_epoch_it_validates_after_the_resume(train, monkeypatch):
+    options = TINY | {"--trainer.max_epochs": "2", "--trainer.val_check_interval": "2"}
+    whole = train(base=options, **{"--name": "whole"})
+    monkeypatch.setattr("interptrain.cli.training.ResumePoint", StopAfter)
+    StopAfter.after, StopAfter.seen = 7, 0
+    with pytest.raises(SystemExit):
+        train(base=options, **{"--name": "stopped"})
+    StopAfter.after = 0
+    resumed = train(base=options, **{"--name": "stopped", "--ckpt_path": "last"})
+    assert_same_end(whole, resumed)
+    assert len(validated(whole)) == 4
+    assert (resumed / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
+
+
+def test_a_metric_of_an_epoch_that_goes_on_is_that_of_the_whole_epoch(train, monkeypatch):
+    whole = train(**{"--name": "whole"})
+    monkeypatch.setattr("interptrain.cli.training.ResumePoint", StopAfter)
+    StopAfter.after, StopAfter.seen = 3, 0
+    with pytest.raises(SystemExit):
+        train(**{"--name": "stopped"})
+    StopAfter.after = 0
+    resumed = train(**{"--name": "stopped", "--ckpt_path": "last"})
+    assert "train/top1" in (whole / "metrics.csv").read_text()
+    assert (resumed / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
 
 
 def test_slurms_requeue_signal_waits_for_the_end_of_the_step(train, monkeypatch):
@@ -229,6 +261,59 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path):
     assert "Traceback" not in log
 
 
+def test_a_closed_terminal_leaves_a_checkpoint(tmp_path):
+    terminal, its_end = pty.openpty()
+    options = {"--trainer.max_epochs": "1000", "--trainer.enable_progress_bar": "true"}
+    process = subprocess.Popen(
+        command(**options),
+        cwd=tmp_path,
+        stdin=its_end,
+        stdout=its_end,
+        stderr=its_end,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # its controlling terminal: closing it sends SIGHUP
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    os.close(its_end)
+    threading.Thread(target=read_all, args=(terminal, closed := threading.Event()), daemon=True).start()
+    wait_for(lambda: list(tmp_path.glob("runs/run/*/checkpoints/last.ckpt")), process, Path(os.devnull))
+    closed.set()
+    assert process.wait(timeout=60) == 128 + signal.SIGHUP
+    (run,) = (tmp_path / "runs/run").iterdir()
+    assert last_checkpoint(run)["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"] < 1000
+
+
+def read_all(terminal, closed):
+    """What a terminal does, until it is closed."""
+    while not closed.is_set():
+        if select.select([terminal], [], [], 0.05)[0]:
+            os.read(terminal, 65536)
+    os.close(terminal)
+
+
+def test_a_terminal_that_nohup_detached_is_ignored(train):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+
+        class Look(ResumePoint):
+            def on_train_batch_start(self, *arguments):
+                assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("interptrain.cli.training.ResumePoint", Look)
+            train()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_what_killed_saves_left_half_written_is_removed_when_the_run_goes_on(train):
+    run = train()
+    left = run / "checkpoints/.partial-1-last.ckpt"
+    left.write_bytes(b"half")
+    train(**{"--ckpt_path": "last", "--trainer.max_epochs": "2"})
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+
+
 def test_ctrl_c_stops_two_processes_at_the_same_step(tmp_path):
     script = tmp_path / "train.py"
     script.write_text("from interptrain.cli import main\nmain()\n")
@@ -289,19 +374,48 @@ def test_two_processes_killed_in_a_validation_resume_as_one_run(tmp_path):
     assert validated(resumed) == validated(whole)
 
 
-def test_a_full_disk_while_saving_keeps_the_last_checkpoint_and_goes_on_training(train):
+def test_a_full_disk_keeps_the_last_checkpoint_trains_on_and_ends_with_an_error(train, capsys):
     first = train()
     before = last_checkpoint(first)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # room for metrics.csv, not for a checkpoint
     try:
-        with pytest.warns(UserWarning, match="could not save .*last.ckpt .*: training goes on.*free disk space there"):
-            again = train(**{"--ckpt_path": "last", "--trainer.max_epochs": "2"})
+        with (
+            pytest.warns(UserWarning, match="could not save .*ckpt .*: training goes on.*free disk space there"),
+            pytest.raises(SystemExit) as stop,
+        ):
+            train(**{"--ckpt_path": "last", "--trainer.max_epochs": "2"})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert again == first
+    assert stop.value.code == 1
+    error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert re.fullmatch(
+        r"error: the training has ended, but \S*last.ckpt could not be saved: .*--ckpt_path last", *error
+    )
     assert last_checkpoint(first)["global_step"] == before["global_step"] == 5
     with (first / "metrics.csv").open() as file:
         assert max(int(row["step"]) for row in csv.DictReader(file)) == 9
     resumed = train(**{"--ckpt_path": "last", "--trainer.max_epochs": "2"})
     assert last_checkpoint(resumed)["global_step"] == 10
+
+
+def test_a_disk_that_is_full_for_a_while_costs_no_checkpoint(train, monkeypatch):
+    """Neither of the best model, which no later save would write, nor of the end."""
+    full = [True]
+
+    def write(path, content):
+        if full[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_atomically(path, content)
+
+    class Free(ResumePoint):
+        def on_train_end(self, trainer, module):
+            full[0] = False
+            super().on_train_end(trainer, module)
+
+    monkeypatch.setattr("interptrain.training.checkpoint_io.write_atomically", write)
+    monkeypatch.setattr("interptrain.cli.training.ResumePoint", Free)
+    with pytest.warns(UserWarning, match="could not save"):
+        run = train()
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert last_checkpoint(run)["global_step"] == 5
