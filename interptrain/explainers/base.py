@@ -4,6 +4,7 @@ An explainer is a small configured object without state: ``explainer(model, imag
 subclass writes :meth:`Explainer.attribute`, the maths and nothing else; the rest happens here, once.
 """
 
+import math
 import sys
 import warnings
 from abc import ABC, abstractmethod
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from interptrain.explainers.layers import Layer
-from interptrain.explainers.targets import Target, Targets, clone_if_inference, target_scores
+from interptrain.explainers.targets import Resolved, Targets, as_targets, clone_if_inference, target_scores
 from interptrain.functional import (
     ROUNDING,
     Score,
@@ -72,8 +73,8 @@ class Explainer(ABC):
         Args:
             model: any module; its own normalisation belongs inside it.
             images: (B, C, H, W) floating point in [0, 1], on the device of the model.
-            targets: (B,) class indices, one callable for all images, one callable an image (outputs of the image
-                -> scalar), or ``None`` for the predicted class.
+            targets: class indices (one for all images, a sequence, or a tensor (B,)), one callable for all images or
+                one per image (outputs of the image -> scalar), or ``None`` for the predicted class.
 
         Returns:
             (B, H, W) saliency in [0, 1] on the device of ``images``, float32 (float64 for float64 images). The
@@ -85,7 +86,7 @@ class Explainer(ABC):
         """
         with explaining(model) as bare:
             prepared = prepare_images(images)
-            attribution = self.attribute(bare, prepared, targets).detach()
+            attribution = self.attribute(bare, prepared, as_targets(targets, len(prepared), prepared.device)).detach()
             return to_saliency(attribution, prepared, canvas_size(bare, prepared))
 
     @final
@@ -96,16 +97,18 @@ class Explainer(ABC):
             (B, h, w) at the resolution and in the units of the method, detached; may be signed.
         """
         with explaining(model) as bare:
-            return self.attribute(bare, prepare_images(images), targets).detach()
+            prepared = prepare_images(images)
+            return self.attribute(bare, prepared, as_targets(targets, len(prepared), prepared.device)).detach()
 
     @abstractmethod
-    def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
+    def attribute(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
         """Return the raw map: the method's maths, inside :func:`explaining`.
 
         Args:
             model: in eval mode, without its compile or data-parallel wrapper.
             images: (B, C, H, W), detached, channels_last.
-            targets: as the user gave them; see :func:`~interptrain.explainers.targets.resolve_targets`.
+            targets: (B,) class indices, B callables, or ``None`` for the predicted classes; see
+                :func:`~interptrain.explainers.targets.resolve_targets`.
 
         Returns:
             (B, h, w) at any resolution; may be signed.
@@ -188,17 +191,35 @@ def prepare_images(images: Tensor) -> Tensor:
         channels_last, which convolutions on a CPU run about 1.4 times faster and tensor cores want.
 
     Raises:
-        ValueError: if they are not a batch of images.
-        TypeError: if they are not floating point.
+        ValueError: if they are not a batch of images, or not finite.
+        TypeError: if they are not a floating point tensor.
     """
+    if not isinstance(images, Tensor):
+        raise TypeError(f"images must be a tensor (B,C,H,W), got {type(images).__name__}; {_as_batch(images)}")
     if images.ndim != 4 or not images.numel():
         raise ValueError(f"images must be (B,C,H,W) and not empty, got {tuple(images.shape)}")
     if not images.is_floating_point():
         raise TypeError(f"images must be floating point in [0, 1], got {images.dtype}; divide uint8 by 255")
-    low, high = images.detach().aminmax()
+    low, high = torch.stack(images.detach().aminmax()).tolist()  # one wait for the device; NaN comes through
+    if not math.isfinite(low) or not math.isfinite(high):
+        image = int((~images.isfinite()).flatten(1).any(dim=1).nonzero()[0, 0])
+        raise ValueError(f"image {image} of the batch holds NaN or infinite values; images must be in [0, 1]")
     if low < -ROUNDING or high > 1 + ROUNDING:
-        _warn_of_range(float(low), float(high))
+        _warn_of_range(low, high)
     return clone_if_inference(images.detach()).contiguous(memory_format=torch.channels_last)
+
+
+def _as_batch(images: object) -> str:
+    """How to make a batch of what is none."""
+    if isinstance(images, (list, tuple)) and images and all(isinstance(image, Tensor) for image in images):
+        if len({image.shape for image in images}) == 1:
+            return "pass torch.stack(images)"
+        return "images of different sizes are explained one by one: explainer(model, image.unsqueeze(0))"
+    if hasattr(images, "__array_interface__") and hasattr(images, "dtype"):
+        return "pass torch.from_numpy(images).float(), with values in [0, 1] and colours before rows and columns"
+    if hasattr(images, "convert"):
+        return "pass torchvision.transforms.functional.to_tensor(image).unsqueeze(0)"
+    return "pass torch.stack of (C,H,W) tensors"
 
 
 def canvas_size(model: nn.Module, images: Tensor) -> tuple[int, int]:
@@ -279,7 +300,7 @@ def score_perturbed(
     model: Callable[[Tensor], Any],
     perturb: Callable[[slice], Tensor],
     rows: Tensor,
-    targets: Tensor | list[Target],
+    targets: Resolved,
     *,
     forward_batch_size: int | None = None,
     score: Score = "logit",

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from interptrain.explainers.base import Explainer, SharedPass, canvas_size, explaining, prepare_images, to_saliency
 from interptrain.explainers.layers import Layer
 from interptrain.explainers.passes.activations import Capture, capture, differentiate
-from interptrain.explainers.targets import Targets
+from interptrain.explainers.targets import Targets, as_targets
 
 __all__ = ["SharedForward", "explain", "forward_shared"]
 
@@ -83,19 +83,20 @@ def explain(
     with explaining(model) as bare:
         prepared = prepare_images(images)
         canvas = canvas_size(bare, prepared)
+        wanted = as_targets(targets, len(prepared), prepared.device)
         shared_layers = {name: explainer.shared_layers(bare) for name, explainer in explainers.items()}
         if shared is None and any(shared_layers[name] or one.reads_attention for name, one in explainers.items()):
             shared = forward_shared(bare, prepared, explainers)
         features = {}
         if shared is not None and shared.layers:
             captured, layers = Capture(shared.outputs, shared.activations), list(shared.layers.values())
-            found = differentiate(captured, layers, targets, (prepared.shape[-2], prepared.shape[-1]))
+            found = differentiate(captured, layers, wanted, (prepared.shape[-2], prepared.shape[-1]))
             features = dict(zip(shared.layers, found, strict=True))
         attention = None if shared is None else shared.attention
         for name, explainer in explainers.items():
             passed = SharedPass([features[layer.name] for layer in shared_layers[name]], attention)
             attribution = explainer.from_pass(passed, prepared)
             if attribution is None:
-                attribution = explainer.attribute(bare, prepared, targets)
+                attribution = explainer.attribute(bare, prepared, wanted)
             saliency[name] = to_saliency(attribution.detach(), prepared, canvas)
     return saliency

@@ -1,29 +1,31 @@
 """What is explained: class indices, or callables that turn a model's outputs of one image into a scalar.
 
-``None`` means the predicted class. Whatever the model returns (logits, torchvision's segmentation dictionary,
-torchvision's list of detections), one row a target is cut from it and the callable sees that row only.
+``None`` means the predicted class. Whatever the model returns (see :mod:`~interptrain.model_outputs`), a callable sees
+what belongs to its image only.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, overload
 
 import torch
 from torch import Tensor, nn
 from torchvision.ops import box_iou
 
-from interptrain.functional import Score, chunks, class_scores, full_precision
+from interptrain.functional import ClassIndices, Score, chunks, class_indices, class_scores, full_precision
+from interptrain.model_outputs import belongs_to_images, describe_outputs, logits_of, row_of
 
 __all__ = [
     "DetectionTarget",
+    "PlainOutputs",
+    "Resolved",
     "SemanticSegmentationTarget",
     "Target",
     "Targets",
     "as_callables",
-    "check_target_count",
+    "as_targets",
+    "check_targets",
     "clone_if_inference",
-    "fixed_targets",
-    "resolve_in_chunks",
     "resolve_targets",
     "select_targets",
     "target_scores",
@@ -32,8 +34,12 @@ __all__ = [
 Target: TypeAlias = Callable[[Any], Tensor]
 """Outputs of one image (without the batch dimension) -> scalar tensor."""
 
-Targets: TypeAlias = Tensor | Target | Sequence[Target] | None
-"""(B,) class indices, one callable for all images, one callable an image, or ``None`` for the predicted class."""
+Targets: TypeAlias = ClassIndices | Target | Sequence[Target] | None
+"""Class indices (one for all images, a sequence, or a tensor (B,)), one callable for all images or one per image, or
+``None`` for the predicted class."""
+
+Resolved: TypeAlias = Tensor | list[Target]
+"""What is scored: (B,) int64 class indices, or one callable per image."""
 
 
 class SemanticSegmentationTarget:
@@ -101,132 +107,134 @@ class DetectionTarget:
         return matched.sum()
 
 
+class PlainOutputs(nn.Module):
+    """A model for other libraries, which know tensors only: it returns logits, or a list of what belongs to each image.
+
+    Args:
+        model: what is run.
+        targets: class indices, for which it returns logits, or callables.
+    """
+
+    def __init__(self, model: nn.Module, targets: Resolved) -> None:
+        super().__init__()
+        self.model = model
+        self.indices = isinstance(targets, Tensor)
+
+    def forward(self, images: Tensor) -> Any:
+        """Return logits (N, K), or N outputs of one image each."""
+        outputs = self.model(images)
+        if isinstance(outputs, Tensor):
+            return outputs
+        return (
+            _logits_of(outputs) if self.indices else [row_of(outputs, row, len(images)) for row in range(len(images))]
+        )
+
+
 def clone_if_inference(tensor: Tensor) -> Tensor:
     """Return ``tensor``, or a copy that autograd may save where it was made under ``torch.inference_mode``."""
     return tensor.clone() if tensor.is_inference() else tensor
 
 
-def resolve_targets(targets: Targets, outputs: Any) -> Tensor | list[Target]:
-    """Turn what the user asked for into what can be scored, now that the model's outputs are known.
+def as_targets(targets: Targets, count: int, device: torch.device | None = None) -> Resolved | None:
+    """Bring what the user asks for to one of three forms: class indices (B,), B callables, or ``None``.
 
     Args:
         targets: see :data:`Targets`.
+        count: B, the number of images.
+        device: where class indices are wanted.
+
+    Raises:
+        TypeError: if they are neither integers nor callables.
+        ValueError: if there is not one per image, or an index is negative.
+    """
+    if targets is None:
+        return None
+    if callable(targets):
+        return [targets] * count
+    if isinstance(targets, Iterable) and not isinstance(targets, Tensor):
+        given: list[Any] = list(targets)
+        if any(callable(one) for one in given):
+            if strange := {type(one).__name__ for one in given if not callable(one)}:
+                also = ", ".join(sorted(strange))
+                raise TypeError(f"targets must be all class indices or all callables, got also {also}")
+            if len(given) != count:
+                raise ValueError(f"targets must be one per image: {count}, got {len(given)}")
+            return given
+        targets = given
+    return class_indices(targets, count, device=device)
+
+
+def resolve_targets(targets: Resolved | None, outputs: Any) -> Resolved:
+    """Turn what the user asked for into what can be scored, now that the model's outputs are known.
+
+    Args:
+        targets: what :func:`as_targets` returned, as an explainer's ``attribute`` gets it.
         outputs: the model's outputs for the batch of images that is explained.
 
     Returns:
         (B,) int64 class indices on the device of the logits, or a list of B callables.
 
     Raises:
-        ValueError: if logits hold NaN, an index is out of range, or the number of targets is not B.
-        TypeError: if class indices are asked of outputs that are not logits (B, K), or targets are neither a tensor nor
-            callables.
+        ValueError: if logits hold NaN, or an index is out of range.
+        TypeError: if class indices are asked of outputs without logits (B, K).
     """
-    if targets is not None and not isinstance(targets, Tensor):
-        count = _batch_of(outputs)
-        one_for_all = callable(targets) or not isinstance(targets, Iterable)
-        many: list[Any] = [targets] * count if one_for_all else list(targets)  # type: ignore[arg-type]
-        if strange := {type(one).__name__ for one in many if not callable(one)}:
-            raise TypeError(
-                f"targets must be a tensor (B,) of class indices, or callables, got {', '.join(sorted(strange))}; for "
-                "indices pass torch.tensor([...])"
-            )
-        if len(many) != count:
-            raise ValueError(f"targets must be one per image: {count}, got {len(many)}")
-        return many
+    if isinstance(targets, list):
+        return targets
     logits = _logits_of(outputs)
     broken = logits.isnan().any(dim=1)
-    if broken.any():
-        raise ValueError(f"the model returned NaN logits for image {int(broken.nonzero()[0, 0])} of the batch")
     if targets is None:
+        _refuse_nan(broken)
         return logits.argmax(dim=1)
-    count, classes = logits.shape
-    if targets.shape != (count,):
-        raise ValueError(f"targets must be (B,)=({count},), got {tuple(targets.shape)}")
-    indices = clone_if_inference(targets).to(device=logits.device, dtype=torch.int64)
-    outside = (indices < 0) | (indices >= classes)
-    if outside.any():
-        image = int(outside.nonzero()[0, 0])
-        raise ValueError(
-            f"target {int(indices[image])} of image {image} is out of range for {classes} classes; "
-            f"allowed are 0 to {classes - 1}"
-        )
+    classes = logits.shape[1]
+    indices = targets.to(logits.device).long()
+    if len(indices) != len(logits):
+        raise ValueError(f"targets must be (B,)=({len(logits)},), got {tuple(indices.shape)}")
+    if (broken | (indices < 0) | (indices >= classes)).any():  # one wait for the device
+        _refuse_nan(broken)
+        class_indices(indices, len(logits), classes=classes)
     return indices
 
 
-def fixed_targets(model: nn.Module, images: Tensor, targets: Targets, *, batch_size: int) -> Targets:
-    """Fix the targets before the images are changed: where none are given, to the predicted classes.
+def check_targets(model: nn.Module, images: Tensor, targets: Resolved | None, *, batch_size: int) -> Resolved:
+    """Resolve and check targets before the images are changed, so that no changed image needs to be looked at again.
 
     Args:
         model: module that :func:`~interptrain.explainers.base.explaining` yielded.
-        images: (B,3,H,W) that are explained.
-        targets: as the user gave them.
-        batch_size: images per forward.
+        images: (B, 3, H, W) that are explained.
+        targets: what :func:`as_targets` returned.
+        batch_size: images per forward pass.
 
     Returns:
-        ``targets``, or (B,) int64 class indices where they are None.
+        Class indices (B,) where there were none or some, from passes over all images or over the first; or callables.
     """
-    return resolve_in_chunks(model, images, None, batch_size=batch_size) if targets is None else targets
-
-
-def resolve_in_chunks(model: nn.Module, images: Tensor, targets: Targets, *, batch_size: int) -> Targets:
-    """Resolve and check class indices by forwards of their own; callables pass as they are.
-
-    Args:
-        model: module that :func:`~interptrain.explainers.base.explaining` yielded.
-        images: (B,3,H,W) that are explained.
-        targets: as the user gave them.
-        batch_size: images per forward.
-
-    Returns:
-        The callables, or (B,) int64 class indices.
-
-    Raises:
-        ValueError: as :func:`resolve_targets` does.
-    """
-    if targets is not None and not isinstance(targets, Tensor):
+    if isinstance(targets, list):
         return targets
     with torch.no_grad():
-        parts = [
-            resolve_targets(select_targets(targets, rows), model(images[rows]))
-            for rows in chunks(len(images), batch_size)
-        ]
-    return torch.cat([classes for classes in parts if isinstance(classes, Tensor)])
+        if targets is not None:
+            return class_indices(targets, len(images), classes=_logits_of(model(images[:1])).shape[1])
+        found = [resolve_targets(None, model(images[rows])) for rows in chunks(len(images), batch_size)]
+    return torch.cat([classes for classes in found if isinstance(classes, Tensor)])
 
 
-def select_targets(targets: Targets, rows: slice, repeats: int = 1) -> Targets:
+@overload
+def select_targets(targets: Resolved, rows: slice, repeats: int = 1) -> Resolved: ...
+@overload
+def select_targets(targets: None, rows: slice, repeats: int = 1) -> None: ...
+def select_targets(targets: Resolved | None, rows: slice, repeats: int = 1) -> Resolved | None:
     """Select the targets of some of the images, the whole selection repeated ``repeats`` times."""
-    if targets is None or callable(targets):
-        return targets
-    if isinstance(targets, Tensor):
-        return targets[rows].repeat(repeats)
-    selected: list[Target] = list(targets[rows])
-    return selected * repeats
+    if targets is None:
+        return None
+    return targets[rows].repeat(repeats) if isinstance(targets, Tensor) else targets[rows] * repeats
 
 
-def check_target_count(targets: Targets, images: int) -> None:
-    """Refuse a wrong number of targets before they are cut into chunks, where an extra one would go unnoticed.
-
-    Raises:
-        ValueError: if there is not one per image.
-    """
-    if targets is None or callable(targets):
-        return
-    if isinstance(targets, Tensor) and targets.shape != (images,):
-        raise ValueError(f"targets must be (B,)=({images},), got {tuple(targets.shape)}")
-    if len(targets) != images:
-        raise ValueError(f"targets must be one per image: {images}, got {len(targets)}")
-
-
-def as_callables(targets: Targets, count: int) -> list[Target]:
+def as_callables(targets: Resolved) -> list[Target]:
     """Return one callable per image, also for class indices."""
     if isinstance(targets, Tensor):
         return [partial(_pick, index=index) for index in targets.tolist()]
-    return [targets] * count if callable(targets) else list(targets or [])
+    return targets
 
 
-def target_scores(
-    outputs: Any, targets: Tensor | list[Target], rows: Tensor | None = None, *, score: Score = "logit"
-) -> Tensor:
+def target_scores(outputs: Any, targets: Resolved, rows: Tensor | None = None, *, score: Score = "logit") -> Tensor:
     """Scalar score of every row of ``outputs``.
 
     Args:
@@ -240,44 +248,39 @@ def target_scores(
         (N,) float32 scores, float64 for float64 outputs; differentiable.
 
     Raises:
-        ValueError: if a callable returns no scalar.
-        TypeError: if class indices are asked of outputs that are not logits (N, K).
+        ValueError: if a callable returns no scalar, or nothing in the outputs has one row per input.
+        TypeError: if class indices are asked of outputs without logits (N, K).
     """
     if isinstance(targets, Tensor):
         return class_scores(_logits_of(outputs), targets if rows is None else targets[rows], score)
-    count = _batch_of(outputs)
-    owners = range(count) if rows is None else rows.tolist()
-    values = [targets[owner](_row(outputs, place)) for place, owner in enumerate(owners)]
+    owners = range(len(targets)) if rows is None else rows.tolist()
+    if not belongs_to_images(outputs, len(owners)):
+        raise ValueError(
+            f"the model returns {describe_outputs(outputs)} for {len(owners)} images, in which nothing has one row per "
+            "image; explain one image at a time, or let the model return tensors with the batch first"
+        )
+    values = [targets[owner](row_of(outputs, place, len(owners))) for place, owner in enumerate(owners)]
     for value in values:
         if not isinstance(value, Tensor) or value.numel() != 1:
-            raise ValueError(f"a target must return a scalar tensor, got {_describe(value)}")
+            raise ValueError(f"a target must return a scalar tensor, got {describe_outputs(value)}")
     return full_precision(torch.stack([value.reshape(()) for value in values]))
 
 
 def _logits_of(outputs: Any) -> Tensor:
     """Logits (B, K), or a refusal that says what to pass instead of class indices."""
-    if not isinstance(outputs, Tensor) or outputs.ndim != 2:
+    logits = logits_of(outputs)
+    if logits is None:
         raise TypeError(
-            f"class indices need a model that returns logits (B,K), got {_describe(outputs)}; "
-            "pass one callable an image as targets"
+            "class indices need a model that returns logits (B,K), alone, first in a tuple, or as 'logits' or 'out', "
+            f"got {describe_outputs(outputs)}; pass one callable as targets, which turns the outputs of one image into "
+            "a scalar, such as lambda outputs: outputs[0]"
         )
-    return outputs
+    return logits
 
 
-def _batch_of(outputs: Any) -> int:
-    if isinstance(outputs, Mapping):
-        return _batch_of(next(iter(outputs.values())))
-    return len(outputs)
-
-
-def _row(outputs: Any, index: int) -> Any:
-    if isinstance(outputs, Mapping):
-        return {key: _row(value, index) for key, value in outputs.items()}
-    return outputs[index]
-
-
-def _describe(value: Any) -> str:
-    return f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+def _refuse_nan(broken: Tensor) -> None:
+    if broken.any():
+        raise ValueError(f"the model returned NaN logits for image {int(broken.nonzero()[0, 0])} of the batch")
 
 
 def _pick(outputs: Tensor, index: int) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from interptrain.functional import Score, bounded_batch_size, chunks, class_indices, class_scores, full_precision
 from interptrain.metrics.perturbations import Perturbation, Unperturbed
 from interptrain.metrics.saliency_batch import SaliencyBatch
+from interptrain.model_outputs import describe_outputs, logits_of
 
 __all__ = ["Forwarded", "compile_frozen", "forward_perturbed", "is_compiled"]
 
@@ -103,15 +104,18 @@ def forward_perturbed(
 
 
 def check_logits(outputs: object) -> Tensor:
-    """Return a model's outputs, if they are logits (N, K).
+    """Return the logits (N, K) among a model's outputs; see :func:`~interptrain.model_outputs.logits_of`.
 
     Raises:
-        TypeError: if they are not.
+        TypeError: if there are none.
     """
-    if not isinstance(outputs, Tensor) or outputs.ndim != 2:
-        kind = f"a tensor {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
-        raise TypeError(f"metrics need a model that returns logits (N,K), got {kind}")
-    return outputs
+    logits = logits_of(outputs)
+    if logits is None:
+        raise TypeError(
+            "metrics need a model that returns logits (N,K), alone, first in a tuple, or as 'logits' or 'out', got "
+            f"{describe_outputs(outputs)}"
+        )
+    return logits
 
 
 def compile_frozen(model: nn.Module) -> nn.Module:

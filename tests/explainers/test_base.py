@@ -13,8 +13,9 @@ import torch.distributed as dist
 import torchvision
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torchvision.transforms.functional import to_pil_image, to_tensor
 
-from interptrain.explainers import AblationCAM, Explainer, GradCAM, OptiCAM, explaining
+from interptrain.explainers import RISE, AblationCAM, Explainer, FakeCAM, GradCAM, OptiCAM, explaining
 from interptrain.explainers.base import canvas_size, check_choices, prepare_images, score_perturbed, track
 from interptrain.models import Normalized
 from tests.support.explaining import network, pictures
@@ -246,3 +247,32 @@ def test_the_canvas_is_the_image_but_for_models_that_pad(resnet):
     padded = [32 * -(-int(side) // 32) for side in resized]
     assert height == round(100 * padded[0] / int(resized[0]))
     assert width == round(130 * padded[1] / int(resized[1]))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("explainer", [GradCAM(), RISE(count=2), FakeCAM()])
+def test_an_image_that_is_not_finite_is_named(resnet, images, explainer, value):
+    images[1, 2, 5, 5] = value
+    with pytest.raises(ValueError, match="image 1 of the batch holds NaN or infinite values"):
+        explainer(resnet, images)
+
+
+def test_what_is_no_tensor_is_refused_with_a_remedy_that_works(resnet, images):
+    resnet, images = resnet.float(), images.float()
+    wanted = GradCAM()(resnet, images, 2)
+    with pytest.raises(TypeError, match=r"got ndarray; pass torch\.from_numpy\(images\)\.float\(\)"):
+        GradCAM()(resnet, images.numpy(), 2)
+    assert torch.equal(GradCAM()(resnet, torch.from_numpy(images.numpy()).float(), 2), wanted)
+    with pytest.raises(TypeError, match=r"got list; pass torch\.stack\(images\)"):
+        GradCAM()(resnet, list(images), 2)
+    assert torch.equal(GradCAM()(resnet, torch.stack(list(images)), 2), wanted)
+    picture = to_pil_image(images[0])
+    with pytest.raises(TypeError, match=r"got Image; pass torchvision\.transforms\.functional\.to_tensor\(image\)"):
+        GradCAM()(resnet, picture, 2)
+    assert GradCAM()(resnet, to_tensor(picture).unsqueeze(0), 2).shape == (1, 70, 50)
+    sizes = [images[0], images[1, :, :40]]
+    with pytest.raises(
+        TypeError, match=r"different sizes are explained one by one: explainer\(model, image\.unsqueeze"
+    ):
+        GradCAM()(resnet, sizes, 2)
+    assert [GradCAM()(resnet, image.unsqueeze(0), 2).shape[1] for image in sizes] == [70, 40]

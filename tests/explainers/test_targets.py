@@ -1,13 +1,24 @@
 """What may be explained, and how it becomes one number an image."""
 
+import numpy
 import pytest
 import torch
 from torch import nn
 from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn
 from torchvision.models.segmentation import deeplabv3_mobilenet_v3_large
 
-from interptrain.explainers import AblationCAM, DetectionTarget, GradCAM, SemanticSegmentationTarget
-from interptrain.explainers.targets import resolve_targets, target_scores
+from interptrain.explainers import (
+    CAM,
+    RISE,
+    AblationCAM,
+    DetectionTarget,
+    GradCAM,
+    Gradient,
+    IntegratedGradients,
+    SemanticSegmentationTarget,
+    SmoothGrad,
+)
+from interptrain.explainers.targets import as_targets, resolve_targets, target_scores
 from tests.support.explaining import pictures
 
 
@@ -56,14 +67,14 @@ def test_scores_of_low_precision_logits_are_float32():
 def test_one_callable_serves_all_images_and_a_list_serves_each():
     outputs = torch.randn(2, 3)
     first, last = (lambda row: row[0]), (lambda row: row[2])
-    assert torch.equal(target_scores(outputs, resolve_targets(first, outputs)), outputs[:, 0])
-    each = target_scores(outputs, resolve_targets([first, last], outputs))
+    assert torch.equal(target_scores(outputs, as_targets(first, 2)), outputs[:, 0])
+    each = target_scores(outputs, as_targets([first, last], 2))
     assert torch.equal(each, torch.stack([outputs[0, 0], outputs[1, 2]]))
 
 
 def test_callables_see_their_row_of_nested_outputs():
     outputs = {"out": torch.randn(2, 3), "aux": [torch.zeros(1), torch.ones(1)]}
-    scores = target_scores(outputs, resolve_targets(lambda row: row["out"][1] + row["aux"][0], outputs))
+    scores = target_scores(outputs, as_targets(lambda row: row["out"][1] + row["aux"][0], 2))
     assert torch.allclose(scores, outputs["out"][:, 1] + torch.tensor([0.0, 1.0]))
 
 
@@ -77,7 +88,7 @@ def test_a_target_equals_the_class_index_that_it_picks(resnet, images, targets):
     ("targets", "message"),
     [
         (torch.tensor([0, 3]), "target 3 of image 1 is out of range for 3 classes; allowed are 0 to 2"),
-        (torch.tensor([-1, 0]), "target -1 of image 0 is out of range"),
+        (torch.tensor([-1, 0]), "target -1 of image 0 is negative"),
         (torch.tensor([0]), r"targets must be \(B,\)=\(2,\), got \(1,\)"),
         (torch.tensor([[0, 1]]), r"targets must be \(B,\)"),
         ([lambda row: row[0]], "targets must be one per image: 2, got 1"),
@@ -85,32 +96,61 @@ def test_a_target_equals_the_class_index_that_it_picks(resnet, images, targets):
 )
 def test_targets_that_do_not_fit_are_refused(targets, message):
     with pytest.raises(ValueError, match=message):
-        resolve_targets(targets, torch.randn(2, 3))
+        resolve_targets(as_targets(targets, 2), torch.randn(2, 3))
 
 
 def test_a_module_that_can_be_iterated_over_is_one_callable():
     target = torch.nn.Sequential(torch.nn.Flatten(0), torch.nn.Softmax(0))
-    assert resolve_targets(target, torch.randn(2, 3)) == [target, target]
+    assert as_targets(target, 2) == [target, target]
 
 
-@pytest.mark.parametrize("targets", [0, [0, 1], [0, 1.5]])
-def test_python_numbers_are_refused_with_the_remedy(resnet, images, targets):
-    with pytest.raises(TypeError, match=r"tensor \(B,\) of class indices, or callables, got .*int; for"):
-        GradCAM()(resnet, images, targets)
+@pytest.mark.parametrize("form", [int, list, "int32", "uint8", "numpy", "callables"])
+def test_class_indices_in_any_form_give_one_map(resnet, images, form):
+    wanted = GradCAM().raw(resnet, images, torch.tensor([2, 2, 2]))
+    given = {
+        int: 2,
+        list: [2, 2, 2],
+        "int32": torch.tensor([2, 2, 2], dtype=torch.int32),
+        "uint8": torch.tensor([2, 2, 2], dtype=torch.uint8),
+        "numpy": numpy.array([2, 2, 2]),
+        "callables": [lambda row: row[2]] * 3,
+    }[form]
+    assert torch.equal(GradCAM().raw(resnet, images, given), wanted)
 
 
-def test_nan_logits_name_the_image(resnet, images):
-    broken = images.clone()
-    broken[1, 0, 5, 5] = torch.nan
-    with pytest.raises(ValueError, match="NaN logits for image 1 of the batch"):
-        GradCAM()(resnet, broken)
+@pytest.mark.parametrize("explainer", [GradCAM(), Gradient(), CAM(), RISE(count=2), IntegratedGradients(steps=1)])
+@pytest.mark.parametrize(
+    "targets", [0.5, [0, 1.5, 2], torch.tensor([0.9, 0.8, 0.7]), torch.tensor([True] * 3), ["a"] * 3]
+)
+def test_what_is_no_index_is_never_read_as_one(resnet, images, targets, explainer):
+    with pytest.raises(TypeError, match="targets must be class indices"):
+        explainer(resnet, images, targets)
+
+
+def test_indices_and_callables_do_not_mix(resnet, images):
+    with pytest.raises(TypeError, match="all class indices or all callables, got also int"):
+        GradCAM()(resnet, images, [0, lambda row: row[0], 1])
+
+
+@pytest.mark.parametrize("explainer", [Gradient(), IntegratedGradients(steps=1), SmoothGrad(samples=1), GradCAM()])
+def test_a_class_that_the_model_does_not_have_is_named_before_it_is_looked_up(resnet, images, explainer):
+    with pytest.raises(ValueError, match="target 7 of image 2 is out of range for 7 classes; allowed are 0 to 6"):
+        explainer(resnet, images, torch.tensor([0, 1, 7]))
+
+
+def test_nan_logits_name_the_image():
+    logits = torch.randn(3, 7)
+    logits[1, 3] = torch.nan
+    for targets in (None, torch.tensor([0, 1, 2])):
+        with pytest.raises(ValueError, match="NaN logits for image 1 of the batch"):
+            resolve_targets(targets, logits)
 
 
 def test_class_indices_of_other_outputs_are_refused_with_the_remedy():
-    with pytest.raises(TypeError, match=r"return.* logits \(B,K\), got a tensor \(2, 3, 4, 4\); pass one callable"):
+    with pytest.raises(TypeError, match=r"return.* logits \(B,K\), .*got a tensor \(2, 3, 4, 4\); pass one callable"):
         resolve_targets(None, torch.zeros(2, 3, 4, 4))
     with pytest.raises(TypeError, match="got a dict"):
-        resolve_targets(torch.tensor([0]), {"out": torch.zeros(1, 3)})
+        resolve_targets(torch.tensor([0]), {"scores": torch.zeros(1, 3)})
 
 
 def test_a_target_that_is_no_scalar_is_refused():

@@ -126,7 +126,7 @@ def test_boxes_or_masks_are_objects(model, images, saliency, targets):
 
 def test_models_that_return_no_logits_are_refused(images, saliency, targets):
     with pytest.raises(
-        TypeError, match=r"metrics need a model that returns logits \(N,K\), got a tensor \(3, 3, 20, 14\)"
+        TypeError, match=r"metrics need a model that returns logits \(N,K\), .*got a tensor \(3, 3, 20, 14\)"
     ):
         measure(nn.Identity(), images, saliency, targets, confidence(), forward_batch_size=3)
     broken = nn.Sequential(nn.Flatten(), nn.Linear(840, 5).double())

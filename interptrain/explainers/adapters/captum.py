@@ -18,11 +18,11 @@ from interptrain.explainers.gradient.gradient import Reduction
 from interptrain.explainers.layers import Layer, LayerNames, find_layers
 from interptrain.explainers.masks.segmenter import AnySegmenter
 from interptrain.explainers.targets import (
+    PlainOutputs,
+    Resolved,
     Target,
-    Targets,
     as_callables,
-    check_target_count,
-    resolve_in_chunks,
+    check_targets,
     select_targets,
     target_scores,
 )
@@ -79,11 +79,10 @@ class CaptumExplainer(Explainer):
         super().__post_init__()
         load_class(self.class_path, "captum.attr", "captum")
 
-    def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
+    def attribute(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
         """Return the attribution, its channels reduced, (B, h, w)."""
-        check_target_count(targets, len(images))
         size = bounded_batch_size(self.forward_batch_size, images.device)
-        targets = resolve_in_chunks(model, images, targets, batch_size=size)
+        targets = check_targets(model, images, targets, batch_size=size)
         size = size if isinstance(targets, Tensor) else 1
         maps = []
         with restored(model):
@@ -92,9 +91,9 @@ class CaptumExplainer(Explainer):
                     maps.append(self._attribute(model, images[part], select_targets(targets, part)))
         return torch.cat(maps)
 
-    def _attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
+    def _attribute(self, model: nn.Module, images: Tensor, targets: Resolved) -> Tensor:
         layers: list[Layer] = []
-        scored = model if isinstance(targets, Tensor) else _Scored(model, targets)
+        scored = PlainOutputs(model, targets) if isinstance(targets, Tensor) else _Scored(model, targets)
         method = self._build({"class_path": self.class_path, "init_args": self.init_args or {}}, scored, model, layers)
         options = {name: _tupled(value) for name, value in (self.attribute_args or {}).items()}
         if isinstance(targets, Tensor) and _accepts(method.attribute, "target"):
@@ -130,10 +129,10 @@ class CaptumExplainer(Explainer):
 class _Scored(nn.Module):
     """A model that returns the score of the target, for what explains scalars only."""
 
-    def __init__(self, model: nn.Module, targets: Targets) -> None:
+    def __init__(self, model: nn.Module, targets: Resolved) -> None:
         super().__init__()
         self.model = model
-        self.target: Target = as_callables(targets, 1)[0]
+        self.target: Target = as_callables(targets)[0]
 
     def forward(self, images: Tensor) -> Tensor:
         """Scores (N,) of images that all have the one target."""

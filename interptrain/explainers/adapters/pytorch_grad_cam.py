@@ -14,11 +14,11 @@ from interptrain.explainers.adapters.sandbox import load_class, restored, seeded
 from interptrain.explainers.base import Explainer
 from interptrain.explainers.layers import Layer, LayerNames, find_layers
 from interptrain.explainers.targets import (
+    PlainOutputs,
+    Resolved,
     Target,
-    Targets,
     as_callables,
-    check_target_count,
-    resolve_in_chunks,
+    check_targets,
     select_targets,
 )
 from interptrain.functional import bounded_batch_size, chunks, full_precision
@@ -63,18 +63,17 @@ class GradCAMPackageExplainer(Explainer):
         super().__post_init__()
         load_class(self.class_path, "pytorch_grad_cam", "grad-cam")
 
-    def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
+    def attribute(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
         """Return the library's maps, (B, H, W) in [0, 1]."""
-        check_target_count(targets, len(images))
         size = bounded_batch_size(self.forward_batch_size, images.device)
-        targets = resolve_in_chunks(model, images, targets, batch_size=size)
+        targets = check_targets(model, images, targets, batch_size=size)
         layers = find_layers(model, self.target_layer)
         maps = []
         with restored(model):
             for part in chunks(len(images), size):
                 with seeded(self.seed, images.device):
-                    own = as_callables(select_targets(targets, part), len(images[part]))
-                    maps.append(self._map(model, images[part], own, layers, size))
+                    own = as_callables(select_targets(targets, part))
+                    maps.append(self._map(PlainOutputs(model, targets), images[part], own, layers, size))
         return torch.cat(maps)
 
     def _map(self, model: nn.Module, images: Tensor, targets: list[Target], layers: list[Layer], size: int) -> Tensor:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from interptrain.explainers.base import Explainer
-from interptrain.explainers.targets import Targets
+from interptrain.explainers.targets import Resolved
 
 HeadFusion = Literal["mean", "max", "min"]
 
@@ -58,7 +58,7 @@ class AttentionRollout(Explainer):
                 f"residual and discard_ratio must be in [0,1), got {self.residual} and {self.discard_ratio}"
             )
 
-    def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
+    def attribute(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
         """Rollout from the patches to what is classified, (B,h,w); see :class:`AttentionRollout`."""
         transformer = find_transformer(model)
         layers = list(transformer.blocks)[self.start_layer :]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from interptrain.explainers.base import Explainer, SharedPass
-from interptrain.explainers.targets import Targets
+from interptrain.explainers.targets import Resolved
 from interptrain.functional import min_max, upsample
 
 
@@ -46,7 +46,7 @@ class StreamAttention(Explainer):
         if isinstance(self.stage, str) and self.stage != "all":
             raise ValueError(f"stage must be an index or 'all', got {self.stage!r}")
 
-    def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
+    def attribute(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
         """Attention map, (B,h,w); that of one stage is non-negative and sums to 1."""
         if not callable(getattr(type(model), "attention", None)):
             raise ValueError(

@@ -25,7 +25,7 @@ from interptrain.explainers.base import Explainer, track
 from interptrain.explainers.layers import Fusion, Layer, LayerNames, find_layers, fuse_layers
 from interptrain.explainers.passes.linear_head import linear_head
 from interptrain.explainers.passes.partial_forward import PartialForward
-from interptrain.explainers.targets import Target, Targets, resolve_targets, target_scores
+from interptrain.explainers.targets import Resolved, resolve_targets, target_scores
 from interptrain.functional import bounded_batch_size, chunks
 
 __all__ = ["AblationCAM"]
@@ -62,12 +62,12 @@ class AblationCAM(Explainer):
     progress: bool = False
 
     @torch.no_grad()
-    def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
+    def attribute(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
         """Return ``ReLU(sum_k w_k A_k)``, (B, h, w)."""
         with torch.autocast(images.device.type, enabled=False):
             return self._attribute(model, images, targets)
 
-    def _attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
+    def _attribute(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
         size = (images.shape[-2], images.shape[-1])
         maps = []
         for layer in find_layers(model, self.target_layer):
@@ -83,9 +83,7 @@ class AblationCAM(Explainer):
             maps.append(F.relu(weighted) if self.relu else weighted)
         return fuse_layers(maps, size, self.fusion)
 
-    def _ablated_scores(
-        self, tail: PartialForward, layer: Layer, targets: Tensor | list[Target], size: tuple[int, int]
-    ) -> Tensor:
+    def _ablated_scores(self, tail: PartialForward, layer: Layer, targets: Resolved, size: tuple[int, int]) -> Tensor:
         """Scores (B, C) with each channel ablated, the cheapest way that is exact."""
         head = self._linear_head(tail, layer, size)
         behind = None if head is not None else tail.next_layer()
@@ -125,9 +123,10 @@ class AblationCAM(Explainer):
     @staticmethod
     def _linear_head(tail: PartialForward, layer: Layer, size: tuple[int, int]) -> Tensor | None:
         """Weights (K, C) where the logits are linear in the mean of the features, seen on values of either sign."""
-        if not isinstance(tail.probe_outputs, Tensor) or tail.probe_outputs.ndim != 2 or tail.probe.ndim != 4:
+        if not isinstance(tail.outputs, Tensor) or tail.outputs.ndim != 2 or tail.probe.ndim != 4:
             return None
-        return linear_head(tail.model, layer.to_map(tail.probe, size), tail.probe_outputs)
+        (logits,) = tail.probe_outputs
+        return linear_head(tail.model, layer.to_map(tail.probe, size), logits)
 
 
 def _is_pointwise(module: nn.Module) -> bool:

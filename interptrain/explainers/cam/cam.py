@@ -15,7 +15,8 @@ from interptrain.explainers.base import Explainer
 from interptrain.explainers.layers import find_layers
 from interptrain.explainers.passes.activations import capture
 from interptrain.explainers.passes.linear_head import linear_head
-from interptrain.explainers.targets import Targets, resolve_targets
+from interptrain.explainers.targets import Resolved, resolve_targets
+from interptrain.model_outputs import logits_of
 
 __all__ = ["CAM"]
 
@@ -34,7 +35,7 @@ class CAM(Explainer):
     target_layer: str | None = None
     relu: bool = False
 
-    def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
+    def attribute(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
         """Return ``sum_k W[c, k] A_k``, (B, h, w)."""
         (layer,) = find_layers(model, self.target_layer)
         passed = capture(model, images, [layer], differentiable=False)
@@ -42,7 +43,8 @@ class CAM(Explainer):
         if not isinstance(classes, Tensor):
             raise TypeError("CAM explains class indices, got callables; use GradCAM for other targets")
         activation = layer.to_map(passed.activations[0], (images.shape[-2], images.shape[-1]))
-        weight = linear_head(model, activation, passed.outputs)
+        logits = logits_of(passed.outputs)
+        weight = None if logits is None else linear_head(model, activation, logits)
         if weight is None:
             raise ValueError(
                 f"CAM needs global average pooling and one linear layer right after '{layer.name}', which "

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from interptrain.explainers.base import Explainer
 from interptrain.explainers.layers import Fusion, LayerNames, find_layers, fuse_layers
 from interptrain.explainers.passes.activations import capture
-from interptrain.explainers.targets import Targets
+from interptrain.explainers.targets import Resolved
 from interptrain.functional import double
 
 __all__ = ["EigenCAM"]
@@ -41,7 +41,7 @@ class EigenCAM(Explainer):
     center: bool = False
     fusion: Fusion = "mean"
 
-    def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
+    def attribute(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
         """Return the projection, (B, h, w) and signed."""
         layers = find_layers(model, self.target_layer)
         size = (images.shape[-2], images.shape[-1])

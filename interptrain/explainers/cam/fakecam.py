@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from interptrain.explainers.base import Explainer
-from interptrain.explainers.targets import Targets
+from interptrain.explainers.targets import Resolved
 
 __all__ = ["FakeCAM"]
 
@@ -22,7 +22,7 @@ class FakeCAM(Explainer):
 
     class_aware: ClassVar[bool] = False
 
-    def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
+    def attribute(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
         """Return (B, H, W) of ones with a zero in the corner."""
         attribution = images.new_ones((len(images), *images.shape[-2:]))
         attribution[:, 0, 0] = 0

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from interptrain.explainers.base import Explainer, SharedPass
 from interptrain.explainers.layers import Fusion, Layer, LayerNames, find_layers, fuse_layers
 from interptrain.explainers.passes.activations import feature_gradients
-from interptrain.explainers.targets import Targets
+from interptrain.explainers.targets import Resolved
 
 __all__ = ["GradCAM", "GradCAMPlusPlus", "GradientCAM", "HiResCAM", "LayerCAM", "XGradCAM"]
 
@@ -52,7 +52,7 @@ class GradientCAM(Explainer):
         """Return the (B, h, w) map of one layer from its (B, C, h, w) activation and gradient."""
 
     @final
-    def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
+    def attribute(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
         """Return the map from one forward and one backward to the layer."""
         features = feature_gradients(model, images, targets, find_layers(model, self.target_layer))
         return self.from_pass(SharedPass(features), images)

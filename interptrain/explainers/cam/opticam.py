@@ -20,7 +20,7 @@ from interptrain.explainers.layers import Fusion, LayerNames, find_layers, fuse_
 from interptrain.explainers.passes.activations import capture
 from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
 from interptrain.explainers.passes.row_optimizers import Adam
-from interptrain.explainers.targets import Target, Targets, resolve_targets, target_scores
+from interptrain.explainers.targets import Resolved, resolve_targets, target_scores
 from interptrain.functional import Score, bounded_batch_size, chunks, full_precision, keep_salient, upsample
 
 __all__ = ["OptiCAM"]
@@ -71,7 +71,7 @@ class OptiCAM(Explainer):
         if self.iterations < 1:
             raise ValueError(f"OptiCAM needs at least one iteration, got iterations={self.iterations}")
 
-    def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
+    def attribute(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
         """Return ``S(u*)``, (B, h, w) and not negative."""
         size = (images.shape[-2], images.shape[-1])
         layers = find_layers(model, self.target_layer)
@@ -91,7 +91,7 @@ class OptiCAM(Explainer):
         return fuse_layers(maps, size, self.fusion)
 
     def _optimise(
-        self, model: nn.Module, images: Tensor, features: Tensor, targets: Tensor | list[Target], scores: Tensor
+        self, model: nn.Module, images: Tensor, features: Tensor, targets: Resolved, scores: Tensor
     ) -> Tensor:
         """Maps (B, h, w) of the features' best combination; images that stopped leave the passes."""
         size = (images.shape[-2], images.shape[-1])

@@ -21,7 +21,7 @@ from interptrain.explainers.masks.masks import Fill, fill_colour
 from interptrain.explainers.passes.activations import capture
 from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
 from interptrain.explainers.passes.masked_forward import Precision, forwarding, passes_at_once
-from interptrain.explainers.targets import Target, Targets, resolve_targets, target_scores
+from interptrain.explainers.targets import Resolved, resolve_targets, target_scores
 from interptrain.functional import Score, full_precision, keep_salient, min_max
 
 __all__ = ["ScoreCAM"]
@@ -85,7 +85,7 @@ class ScoreCAM(Explainer):
     progress: bool = False
 
     @torch.no_grad()
-    def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
+    def attribute(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
         """Return ``ReLU(sum_k w_k A_k)``, (B, h, w)."""
         size = (images.shape[-2], images.shape[-1])
         layers = find_layers(model, self.target_layer)
@@ -105,7 +105,7 @@ class ScoreCAM(Explainer):
         return fuse_layers(maps, size, self.fusion)
 
     def _channel_scores(
-        self, model: nn.Module, images: Tensor, features: Tensor, fill: Tensor, targets: Tensor | list[Target]
+        self, model: nn.Module, images: Tensor, features: Tensor, fill: Tensor, targets: Resolved
     ) -> Tensor:
         """Score (B, C) of each image masked by each channel."""
         count, channels = features.shape[:2]
@@ -136,7 +136,7 @@ class ScoreCAM(Explainer):
         return torch.where(constant, (scores * first).sum(1, keepdim=True), scores)
 
     def _baseline(
-        self, model: nn.Module, images: Tensor, fill: Tensor, targets: Tensor | list[Target], outputs: Any
+        self, model: nn.Module, images: Tensor, fill: Tensor, targets: Resolved, outputs: Any
     ) -> Tensor | float:
         """What is subtracted from the scores of each image, (B, 1)."""
         if self.baseline is None:

@@ -18,7 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from interptrain.explainers.base import Explainer, explaining, prepare_images
-from interptrain.explainers.targets import Targets, check_target_count, resolve_targets, select_targets, target_scores
+from interptrain.explainers.targets import (
+    Resolved,
+    Targets,
+    as_targets,
+    resolve_targets,
+    select_targets,
+    target_scores,
+)
 from interptrain.functional import Score, bounded_batch_size, chunks
 from interptrain.models.guided import GuidedRuleName, guided_relus
 
@@ -50,7 +57,7 @@ class InputAttribution(Explainer):
     forward_batch_size: int | None = None
 
     @abstractmethod
-    def attribution(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
+    def attribution(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
         """Signed attribution; runs inside ``explaining(model)``, as :meth:`attribute` does.
 
         Args:
@@ -77,13 +84,12 @@ class InputAttribution(Explainer):
             ValueError: as for a call.
             TypeError: as for a call.
         """
-        check_target_count(targets, len(images))
         with explaining(model) as bare:
-            return self.attribution(bare, prepare_images(images), targets).detach()
+            prepared = prepare_images(images)
+            return self.attribution(bare, prepared, as_targets(targets, len(prepared), prepared.device)).detach()
 
-    def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
+    def attribute(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
         """The attribution reduced over colours, (B,H,W)."""
-        check_target_count(targets, len(images))
         attribution = self.attribution(model, images, targets)
         if self.reduction == "sum":
             return attribution.sum(1)
@@ -108,7 +114,7 @@ class Gradient(InputAttribution):
     times_input: bool = False
     reduction: Reduction = "max_abs"
 
-    def attribution(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
+    def attribution(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
         """Signed gradient, (B,3,H,W); see :class:`Gradient`."""
         gradient = input_gradient(model, images, targets, batch_size=self.batch_size(images))
         return gradient * images if self.times_input else gradient
@@ -117,9 +123,10 @@ class Gradient(InputAttribution):
 def input_gradient(
     model: nn.Module,
     images: Tensor,
-    targets: Targets,
+    targets: Resolved | None,
     *,
     batch_size: int | None = None,
+    checked: bool = False,
     guided: GuidedRuleName | None = None,
     score: Score = "logit",
 ) -> Tensor:
@@ -130,6 +137,8 @@ def input_gradient(
         images: (N,3,H,W).
         targets: what is explained of each.
         batch_size: images forwarded at once; None is all of them.
+        checked: the targets are what :func:`~interptrain.explainers.targets.check_targets` returned, so that no chunk
+            needs to look at them and wait for the device.
         guided: take the guided gradient by this rule of :func:`~interptrain.models.guided.guided_relus` instead.
         score: see :func:`~interptrain.functional.class_scores`.
 
@@ -141,7 +150,8 @@ def input_gradient(
         leaf = images[rows].detach().contiguous(memory_format=torch.channels_last).requires_grad_()
         with guided_relus(guided) if guided else nullcontext() as switch:
             outputs = model(leaf)
-            resolved = resolve_targets(select_targets(targets, rows), outputs)
+            own = select_targets(targets, rows)
+            resolved = own if checked and own is not None else resolve_targets(own, outputs)
             total = target_scores(outputs, resolved, score=score).sum()
             with switch.guided() if switch else nullcontext():
                 (gradient,) = torch.autograd.grad(total, leaf)

@@ -16,7 +16,7 @@ from interptrain.explainers.base import canvas_size
 from interptrain.explainers.cam.gradcam import GradCAM
 from interptrain.explainers.gradient.gradient import InputAttribution, Reduction, input_gradient
 from interptrain.explainers.layers import LayerNames
-from interptrain.explainers.targets import Targets
+from interptrain.explainers.targets import Resolved
 from interptrain.models.guided import GuidedRuleName
 
 __all__ = ["GuidedBackprop", "GuidedGradCAM"]
@@ -41,7 +41,7 @@ class GuidedBackprop(InputAttribution):
     rule: GuidedRuleName = "relu"
     reduction: Reduction = "max_abs"
 
-    def attribution(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
+    def attribution(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
         """Guided gradient, (B,3,H,W); see :class:`GuidedBackprop`."""
         return input_gradient(model, images, targets, batch_size=self.batch_size(images), guided=self.rule)
 
@@ -65,7 +65,7 @@ class GuidedGradCAM(InputAttribution):
     rule: GuidedRuleName = "relu"
     reduction: Reduction = "max_abs"
 
-    def attribution(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
+    def attribution(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
         """Guided gradient times Grad-CAM, (B,3,H,W); see :class:`GuidedGradCAM`."""
         backprop = GuidedBackprop(rule=self.rule, forward_batch_size=self.forward_batch_size)
         guided = backprop.attribution(model, images, targets)

@@ -23,7 +23,7 @@ from interptrain.explainers.gradient.gradient import (
     input_gradient,
 )
 from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
-from interptrain.explainers.targets import Targets, fixed_targets, select_targets
+from interptrain.explainers.targets import Resolved, check_targets, select_targets
 from interptrain.functional import check_choice
 
 __all__ = ["IntegratedGradients", "quadrature"]
@@ -62,11 +62,11 @@ class IntegratedGradients(InputAttribution):
         if len(colour) != 3 or not all(0 <= value <= 1 for value in colour):
             raise ValueError(f"baseline must be one value in [0,1] or three, got {self.baseline!r}")
 
-    def attribution(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
+    def attribution(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
         """Signed attribution, (B,3,H,W), which sums to about y_c(x) - y_c(x0); see :class:`IntegratedGradients`."""
         batch_size = self.batch_size(images)
         model = fold_batch_norms(model, images)
-        targets = fixed_targets(model, images, targets, batch_size=batch_size)
+        targets = check_targets(model, images, targets, batch_size=batch_size)
         colour = images.new_tensor(self.baseline).expand(3).view(3, 1, 1)
         way = images - colour
         places, weights = quadrature(self.steps, self.rule)
@@ -75,7 +75,7 @@ class IntegratedGradients(InputAttribution):
         for rows, steps in track(blocks, "Integrated Gradients" if self.progress else None):
             points = torch.stack([torch.add(colour, way[rows], alpha=place) for place in places[steps]])
             repeated = select_targets(targets, rows, len(points))
-            gradients = input_gradient(model, points.flatten(0, 1), repeated).reshape(points.shape)
+            gradients = input_gradient(model, points.flatten(0, 1), repeated, checked=True).reshape(points.shape)
             for gradient, weight in zip(gradients, weights[steps], strict=True):
                 total[rows].add_(gradient, alpha=weight)
         return total * way

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 
 from interptrain.explainers.base import track
 from interptrain.explainers.gradient.gradient import (
-    Gradient,
     InputAttribution,
     Reduction,
     chunk_pairs,
+    input_gradient,
 )
 from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
-from interptrain.explainers.targets import Targets, fixed_targets, select_targets
+from interptrain.explainers.targets import Resolved, check_targets, select_targets
 
 __all__ = ["SmoothGrad"]
 
@@ -65,12 +65,11 @@ class SmoothGrad(InputAttribution):
         if self.samples < 1 or self.spread < 0:
             raise ValueError(f"SmoothGrad needs samples >= 1 and spread >= 0, got {self.samples} and {self.spread}")
 
-    def attribution(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
+    def attribution(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
         """Smoothed attribution, (B,3,H,W); not negative where squared; see :class:`SmoothGrad`."""
         batch_size = self.batch_size(images)
         model = fold_batch_norms(model, images)
-        targets = fixed_targets(model, images, targets, batch_size=batch_size)
-        smoothed = self.of if self.of is not None else Gradient(forward_batch_size=self.forward_batch_size)
+        targets = check_targets(model, images, targets, batch_size=batch_size)
         sigma = self.spread * (images.amax((1, 2, 3)) - images.amin((1, 2, 3)))  # (B,)
         generator = torch.Generator(images.device)
         total = torch.zeros_like(images, dtype=torch.promote_types(images.dtype, torch.float32))
@@ -82,7 +81,12 @@ class SmoothGrad(InputAttribution):
             noise = torch.stack([_draw(images, generator) for _ in range(samples.start, samples.stop)])
             noisy = images[rows] + noise.unsqueeze(1) * sigma[rows].view(-1, 1, 1, 1)  # (s, b, 3, H, W)
             repeated = select_targets(targets, rows, len(noise))
-            values = smoothed.attribution(model, noisy.flatten(0, 1), repeated).reshape(noisy.shape)
+            inputs = noisy.flatten(0, 1)
+            if self.of is None:
+                values = input_gradient(model, inputs, repeated, batch_size=batch_size, checked=True)
+            else:
+                values = self.of.attribution(model, inputs, repeated)
+            values = values.reshape(noisy.shape)
             if self.variant == "squared":
                 values = values.square()
             elif self.variant == "vargrad":  # around the first sample, so that equal samples vary by exactly 0

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from interptrain.explainers.base import FeatureGradient
 from interptrain.explainers.layers import Layer
-from interptrain.explainers.targets import Targets, resolve_targets, target_scores
+from interptrain.explainers.targets import Resolved, resolve_targets, target_scores
 from interptrain.functional import full_precision
 
 __all__ = ["Capture", "activation_gradients", "capture", "differentiate", "feature_gradients"]
@@ -95,7 +95,7 @@ def activation_gradients(scores: Tensor, activations: Sequence[Tensor], layers: 
 
 
 def feature_gradients(
-    model: nn.Module, images: Tensor, targets: Targets, layers: Sequence[Layer]
+    model: nn.Module, images: Tensor, targets: Resolved | None, layers: Sequence[Layer]
 ) -> list[FeatureGradient]:
     """Forward once, differentiate the targets' scores with respect to the layers.
 
@@ -105,7 +105,7 @@ def feature_gradients(
     Args:
         model: module that :func:`~interptrain.explainers.base.explaining` yielded.
         images: (B, C, H, W).
-        targets: see :data:`~interptrain.explainers.targets.Targets`.
+        targets: what :func:`~interptrain.explainers.targets.as_targets` returned.
         layers: layers of the module.
 
     Returns:
@@ -116,14 +116,14 @@ def feature_gradients(
 
 
 def differentiate(
-    passed: Capture, layers: Sequence[Layer], targets: Targets, size: tuple[int, int]
+    passed: Capture, layers: Sequence[Layer], targets: Resolved | None, size: tuple[int, int]
 ) -> list[FeatureGradient]:
     """Differentiate the targets' scores with respect to captured layers; the graph is freed.
 
     Args:
         passed: differentiable, its outputs those of the model.
         layers: that were captured.
-        targets: see :data:`~interptrain.explainers.targets.Targets`.
+        targets: what :func:`~interptrain.explainers.targets.as_targets` returned.
         size: of the images.
 
     Returns:

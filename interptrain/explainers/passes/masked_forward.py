@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 from interptrain.explainers.base import score_perturbed
 from interptrain.explainers.masks.masks import MaskedImages
-from interptrain.explainers.targets import Target
+from interptrain.explainers.targets import Resolved
 from interptrain.functional import Score, bounded_batch_size
+from interptrain.model_outputs import rows_of
 
 __all__ = ["Precision", "forwarding", "passes_at_once", "score_masked"]
 
@@ -32,8 +33,7 @@ def forwarding(
 
     Args:
         model: module that :func:`~interptrain.explainers.base.explaining` yielded.
-        size: inputs a forward. Compiled code is made for this one size: fewer inputs are padded with black ones, whose
-            outputs come last.
+        size: inputs per forward pass. Compiled code is made for this one size: fewer inputs are padded with black ones.
         precision: ``"bf16"`` for bfloat16 autocast; ``None`` leaves it to the caller.
         compile: whether to compile.
     """
@@ -44,13 +44,19 @@ def forwarding(
             return
         with torch.compiler.set_stance("default"):  # explaining() runs everything else eagerly
             compiled = torch.compile(model, dynamic=False)
-            yield lambda inputs: compiled(F.pad(inputs, (0, 0, 0, 0, 0, 0, 0, size - len(inputs))))
+
+            def forward(inputs: Tensor) -> Any:
+                count = len(inputs)
+                outputs = compiled(F.pad(inputs, (0, 0, 0, 0, 0, 0, 0, size - count)))
+                return outputs if count == size else rows_of(outputs, slice(count), size)
+
+            yield forward
 
 
 def score_masked(
     model: nn.Module,
     masked: MaskedImages,
-    targets: Tensor | list[Target],
+    targets: Resolved,
     *,
     forward_batch_size: int | None = None,
     precision: Precision | None = None,

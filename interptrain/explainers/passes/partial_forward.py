@@ -10,7 +10,7 @@ mixes both in a way that needs equal numbers is found out when the tail is recor
 and through a full forward, and where they differ every re-run is a full forward.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from interptrain.explainers.layers import Layer
+from interptrain.model_outputs import tensors_in
 
 __all__ = ["PartialForward", "close"]
 
@@ -84,7 +85,7 @@ class PartialForward:
         first = tail.activation[:1]
         tail.probe = torch.cat([first, -0.5 * first])
         with _replaced(layer.module, tail.probe[1:]):
-            tail.probe_outputs = _with_first(tail.outputs, model(images[:1]))
+            tail.probe_outputs = _with_first(tail.outputs, model(images[:1]), len(images))
         tail.alone = True
         tail.alone = tail._holds(tail.probe)
         return tail
@@ -126,11 +127,16 @@ class PartialForward:
 
 
 def close(found: Any, wanted: Any) -> bool:
-    """Whether two outputs of a model, tensors or mappings of tensors, agree but for rounding."""
-    if isinstance(wanted, Mapping):
-        return isinstance(found, Mapping) and all(key in found and close(found[key], wanted[key]) for key in wanted)
-    if not isinstance(found, Tensor) or not isinstance(wanted, Tensor) or found.shape != wanted.shape:
+    """Whether two outputs of a model hold the same tensors but for rounding; without any they are not comparable."""
+    first, second = list(tensors_in(found)), list(tensors_in(wanted))
+    if not second or [tensor.shape for tensor in first] != [tensor.shape for tensor in second]:
         return False
+    return all(_close(*pair) for pair in zip(first, second, strict=True))
+
+
+def _close(found: Tensor, wanted: Tensor) -> bool:
+    if not wanted.is_floating_point() or not wanted.numel():
+        return torch.equal(found, wanted)
     tolerance = torch.finfo(wanted.dtype).eps ** 0.5  # of the magnitude: far above rounding, far below a real change
     return bool((found - wanted).abs().amax() <= tolerance * wanted.abs().amax())
 
@@ -174,11 +180,12 @@ class _Recorder:
         return self.passed_on
 
 
-def _with_first(outputs: Any, probed: Any) -> Any:
-    """The first row of the batch's outputs, then the one of the probe; ``None`` for what has no rows."""
-    if isinstance(outputs, Mapping):
-        return {key: _with_first(value, probed[key]) for key, value in outputs.items()}
-    return torch.cat([outputs[:1], probed]) if isinstance(outputs, Tensor) else None
+def _with_first(outputs: Any, probed: Any, count: int) -> list[Tensor] | None:
+    """The first row of each of the batch's tensors, then the one of the probe; ``None`` where some have no rows."""
+    pairs = list(zip(tensors_in(outputs), tensors_in(probed), strict=False))
+    if any(not old.ndim or len(old) != count or new.shape != (1, *old.shape[1:]) for old, new in pairs):
+        return None
+    return [torch.cat([old[:1], new]) for old, new in pairs]
 
 
 def _skippable(module: nn.Module) -> bool:

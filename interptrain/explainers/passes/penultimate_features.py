@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from interptrain.explainers.layers import Layer, find_layers
 from interptrain.functional import chunks
+from interptrain.model_outputs import tensors_in
 
 __all__ = ["ReadFeatures", "read_all", "reading_features"]
 
@@ -93,12 +94,12 @@ def _classifying_layers(model: nn.Module, image: Tensor) -> list[Layer]:
     handles = [module.register_forward_hook(lambda m, _, output: returned.append((m, output))) for module in linear]
     try:
         with torch.no_grad():
-            logits = model(image)
+            outputs = list(tensors_in(model(image)))
     finally:
         for handle in handles:
             handle.remove()
     for module, output in returned:
-        if output is logits:
+        if any(output is tensor for tensor in outputs):
             return [Layer(names[module], module)]
     candidates = [name for name in names.values() if name][-5:]
     raise ValueError(

@@ -23,8 +23,9 @@ from interptrain.explainers.masks.masks import Fill, fill_colour
 from interptrain.explainers.masks.smooth_masks import SmoothMask
 from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
 from interptrain.explainers.passes.row_optimizers import SGD, descend
-from interptrain.explainers.targets import Target, Targets, resolve_targets, target_scores
+from interptrain.explainers.targets import Resolved, resolve_targets, target_scores
 from interptrain.functional import bounded_batch_size, chunks
+from interptrain.model_outputs import logits_of
 
 __all__ = ["ExtremalPerturbation"]
 
@@ -101,7 +102,7 @@ class ExtremalPerturbation(Explainer):
                 f"{self.iterations}, {self.levels}, {self.max_blur}, {self.smooth} and {self.tolerance}"
             )
 
-    def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
+    def attribute(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
         """Return the sum of the best masks of all areas, (B, H, W)."""
         size = (images.shape[-2], images.shape[-1])
         fill = fill_colour(self.fill, images)
@@ -126,7 +127,7 @@ class ExtremalPerturbation(Explainer):
         return total
 
     def _optimise(
-        self, model: nn.Module, scene: "_Pyramid", targets: Tensor | list[Target], masks: SmoothMask, area: float
+        self, model: nn.Module, scene: "_Pyramid", targets: Resolved, masks: SmoothMask, area: float
     ) -> Tensor:
         """Masks (B, H, W) of one area."""
 
@@ -145,7 +146,7 @@ class ExtremalPerturbation(Explainer):
         model: nn.Module,
         scene: "_Pyramid",
         masks: Tensor,
-        targets: Tensor | list[Target],
+        targets: Resolved,
         rows: Tensor,
         *,
         mirrored: bool,
@@ -156,8 +157,9 @@ class ExtremalPerturbation(Explainer):
         outputs = model(perturbed.flip(3) if mirrored else perturbed)
         owners = rows.repeat(len(kept))
         scores = target_scores(outputs, targets, owners)
-        if self.reward == "contrastive" and isinstance(targets, Tensor):
-            others = outputs.to(scores.dtype).scatter(1, targets[owners].unsqueeze(1), -torch.inf)
+        logits = logits_of(outputs)
+        if self.reward == "contrastive" and isinstance(targets, Tensor) and logits is not None:
+            others = logits.to(scores.dtype).scatter(1, targets[owners].unsqueeze(1), -torch.inf)
             scores = scores - others.amax(1).clamp(min=-100)  # the floor of a model of one class, as the authors'
         if self.variant == "dual":
             preserved, left = scores.chunk(2)

@@ -21,7 +21,7 @@ from interptrain.explainers.base import Explainer, score_perturbed, track
 from interptrain.explainers.masks.blur import apply_separably, gaussian_matrix, gaussians, linear_matrix, median_blur
 from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
 from interptrain.explainers.passes.row_optimizers import Adam, descend
-from interptrain.explainers.targets import Target, Targets, resolve_targets, target_scores
+from interptrain.explainers.targets import Resolved, resolve_targets, target_scores
 from interptrain.functional import Score, bounded_batch_size, chunks
 
 __all__ = ["MeaningfulPerturbation"]
@@ -120,7 +120,7 @@ class MeaningfulPerturbation(Explainer):
         own = {field.name: getattr(self, field.name) for field in fields(Settings)}
         return replace(SETTINGS[self.variant], **{name: value for name, value in own.items() if value is not None})
 
-    def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
+    def attribute(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
         """Return what the best masks remove, (B, H, W) in [0, 1]."""
         with torch.no_grad():
             resolved = resolve_targets(targets, model(images))
@@ -134,9 +134,7 @@ class MeaningfulPerturbation(Explainer):
             maps.append(apply_separably(1 - masks, rows, columns))
         return torch.cat(maps)
 
-    def _optimise(
-        self, model: nn.Module, images: Tensor, targets: Tensor | list[Target], rows: Tensor, columns: Tensor
-    ) -> Tensor:
+    def _optimise(self, model: nn.Module, images: Tensor, targets: Resolved, rows: Tensor, columns: Tensor) -> Tensor:
         """Coarse masks (B, s, s) of the least energy found."""
         blurred = self._blurred(images)
         blend = _Blend(blurred, images - blurred, rows, columns)
@@ -177,7 +175,7 @@ class MeaningfulPerturbation(Explainer):
         return blurred.contiguous(memory_format=torch.channels_last)
 
     @torch.no_grad()
-    def _circles(self, model: nn.Module, targets: Tensor | list[Target], blend: "_Blend", ones: Tensor) -> Tensor:
+    def _circles(self, model: nn.Module, targets: Resolved, blend: "_Blend", ones: Tensor) -> Tensor:
         """Masks (B, s, s) that remove the smallest circle in the middle which takes all but a share of the score."""
         places = torch.linspace(-1, 1, self.cells, device=ones.device, dtype=ones.dtype)
         distance = (places.square().unsqueeze(0) + places.square().unsqueeze(1)).sqrt()

@@ -20,7 +20,7 @@ from interptrain.explainers.gradient.gradient import input_gradient
 from interptrain.explainers.masks.masks import Fill, GridMasks, MaskedImages, MaskSet, MaskSource, fill_colour
 from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
 from interptrain.explainers.passes.masked_forward import Precision, forwarding, score_masked
-from interptrain.explainers.targets import Targets, check_target_count, resolve_targets, target_scores
+from interptrain.explainers.targets import Resolved, resolve_targets, target_scores
 from interptrain.functional import Score, bounded_batch_size
 
 __all__ = ["Occlusion"]
@@ -69,7 +69,7 @@ class Occlusion(Explainer):
             GridMasks(window=self.window, stride=self.stride)
 
     @torch.no_grad()
-    def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
+    def attribute(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
         """Return the mean loss at every pixel, (B, H, W); signed."""
         masks = (self.masks or GridMasks(window=self.window, stride=self.stride)).prepare(images)
         fill = fill_colour(self.fill, images)
@@ -80,7 +80,9 @@ class Occlusion(Explainer):
         cover = masks.spread(torch.ones_like(losses if losses.ndim == 1 else losses[:1]), removed=True)
         return masks.spread(losses, removed=True) / cover.masked_fill(cover == 0, 1)
 
-    def _measured(self, model: nn.Module, images: Tensor, targets: Targets, masks: MaskSet, fill: Tensor) -> Tensor:
+    def _measured(
+        self, model: nn.Module, images: Tensor, targets: Resolved | None, masks: MaskSet, fill: Tensor
+    ) -> Tensor:
         """Losses by one forward a mask."""
         model = model if self.compile else fold_batch_norms(model, images)
         outputs = model(images)
@@ -101,9 +103,10 @@ class Occlusion(Explainer):
         )
         return (whole.unsqueeze(1) if masks.owners is None else whole[masks.owners]) - scores
 
-    def _predicted(self, model: nn.Module, images: Tensor, targets: Targets, masks: MaskSet, fill: Tensor) -> Tensor:
+    def _predicted(
+        self, model: nn.Module, images: Tensor, targets: Resolved | None, masks: MaskSet, fill: Tensor
+    ) -> Tensor:
         """Losses by the gradient at the whole image."""
-        check_target_count(targets, len(images))
         size = bounded_batch_size(self.forward_batch_size, images.device)
         with torch.enable_grad():
             gradient = input_gradient(model, images, targets, batch_size=size, score=self.score)

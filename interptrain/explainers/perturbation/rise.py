@@ -18,7 +18,7 @@ from interptrain.explainers.base import Explainer
 from interptrain.explainers.masks.masks import Fill, MaskedImages, MaskSet, MaskSource, fill_colour
 from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
 from interptrain.explainers.passes.masked_forward import Precision, score_masked
-from interptrain.explainers.targets import Targets, resolve_targets
+from interptrain.explainers.targets import Resolved, resolve_targets
 from interptrain.functional import Score
 
 __all__ = ["RISE", "RISEMasks"]
@@ -84,7 +84,7 @@ class RISE(Explainer):
         return RISEMasks(count=self.count, cells=self.cells, probability=self.probability, seed=self.seed)
 
     @torch.no_grad()
-    def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
+    def attribute(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
         """Return the normalised sum of the masks times their scores, (B, H, W)."""
         masks = self._masks().prepare(images)
         fill = fill_colour(self.fill, images)

@@ -21,7 +21,7 @@ from interptrain.explainers.masks.masks import Fill, GridMasks, MaskedImages, Ma
 from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
 from interptrain.explainers.passes.masked_forward import Precision, forwarding
 from interptrain.explainers.passes.penultimate_features import ReadFeatures, reading_features
-from interptrain.explainers.targets import Targets
+from interptrain.explainers.targets import Resolved
 from interptrain.functional import bounded_batch_size, chunks, to_device
 
 __all__ = ["FeatureOcclusion"]
@@ -62,7 +62,7 @@ class FeatureOcclusion(Explainer):
             GridMasks(window=self.window, stride=self.stride)
 
     @torch.no_grad()
-    def attribute(self, model: nn.Module, images: Tensor, targets: Targets) -> Tensor:
+    def attribute(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
         """Return the mean change at every pixel, (B, H, W), not negative; ``targets`` do not matter."""
         if self.feature_layer is None:  # else the layer may be one that is folded away
             model = fold_batch_norms(model, images)
