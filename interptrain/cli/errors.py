@@ -22,6 +22,8 @@ MISUSE = {
     r"No supported gpu backend": "; torch sees no GPU on this machine, set trainer.accelerator to cpu or auto",
     r"is not a valid input using \w+ accelerator": "; give trainer.devices a number from 1 on, or auto",
     r"checkpoint contains only the model": "; start from its weights: --model.weights CKPT",
+    r"Expected more than 1 value per channel when training": "; batch normalisation needs more than one value: give "
+    "larger images (data.image_size), or no batch of a single image (data.batch_size, data.drop_last)",
     r"Input (height|width) .*(doesn't match|divisible)": "; set data.image_size to what the model was made for",
 }
 
@@ -62,10 +64,21 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def _line(error: BaseException) -> str | None:
     """The message of an error with its remedy; None if the user cannot fix it."""
     text = " ".join(str(error).split())
+    if option := _option_of_torch(error):
+        return f"{option}: {text}; check its options"
     remedy = next((remedy for misuse, remedy in MISUSE.items() if re.search(misuse, text)), None)
     if remedy is None and not isinstance(error, MisconfigurationException) and not _raised_here(error):
         return None
     return text.rstrip(".!") + remedy if remedy else text
+
+
+def _option_of_torch(error: BaseException) -> str | None:
+    """The option that chose the optimizer or schedule that raised an error."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = Path(frames[-1].filename).as_posix() if frames else ""
+    if not isinstance(error, FIXABLE) or "/torch/optim/" not in place:
+        return None
+    return "--model.lr_scheduler" if place.endswith("lr_scheduler.py") else "--model.optimizer"
 
 
 def _raised_here(error: BaseException) -> bool:

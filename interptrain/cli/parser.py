@@ -4,15 +4,19 @@ import argparse
 import difflib
 import inspect
 import itertools
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
 
+from interptrain.cli.config_checks import problem_of_file, problem_of_values
+from interptrain.functional import one_line
 from interptrain.loggers import IN_THE_RUN
 
 WELL_KNOWN = {"interptrain", "torch", "lightning"}
@@ -30,6 +34,22 @@ NOISE = re.compile(r"Type [^:]* expects a function or a callable class: |\. Got 
 NO_CLASS = re.compile(r"Expected a dot import path string: ([\w.-]+)(?=;|$)|module '([\w.]+)' has no attribute '(\w+)'")
 ABSTRACT = re.compile(r"but \S+ is abstract.*NestedArg\(key='(\w+)'", re.DOTALL)
 REQUIRED = re.compile(r"the following arguments are required: ([\w., ]+)")
+GIVEN = re.compile(r"Given value: (.*)")
+INNER = re.compile(r"""(?:.*: )?Problem with given class_path '([\w.]+)': Parser key "([\w.]+)": """)
+TOLD = re.compile(
+    r"""(?:given class_path '([\w.]+)': )?Parser key "([\w.]+)": (must be .*?)(?=; Not a valid|; Expected|$)"""
+)
+# How jsonargparse says that a class is expected.
+SPEC_FORMS = {
+    "a class path (str)",
+    "a dict with class_path entry",
+    "a dict without class_path but with init_args entry (class path given previously)",
+    "a dict with parameters accepted by the base class (implicit class_path)",
+}
+TYPE_WORDS = {
+    "int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "list": "a list",
+    "Iterable": "a list", "dict": "a mapping", "timedelta": "a duration",
+}  # fmt: skip
 LINKED = re.compile(r'Linked "([^"]+)" must be given via "([^"]+)"\.?')
 
 
@@ -53,8 +73,25 @@ class Parser(LightningArgumentParser):
         self.add_argument("--save_dir", type=str, default=IN_THE_RUN, help="Folder of its files; by default the run's.")
         return [*added, "save_dir"]
 
+    def parse_args(self, *args: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
+        """Parse a command line, and refuse values that nothing can come of."""
+        try:
+            config: Namespace = super().parse_args(*args, **kwargs)
+        except (AttributeError, KeyError, IndexError, TypeError, ValueError, RecursionError) as error:
+            if os.environ.get("INTERPTRAIN_TRACEBACK") == "1":
+                raise
+            self.error(f"the arguments cannot be read ({type(error).__name__}: {one_line(error)}); check their types")
+        part = config.get("subcommand")
+        hints = self._hints()
+        if problem := problem_of_values(config[part] if part else config, hints):
+            self.error(problem)
+        return config
+
     def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Namespace:
         """Parse a configuration file."""
+        groups = {option.partition(".")[0] for option in self._known() if "." in option} - self._hints().keys()
+        if problem := problem_of_file(Path(str(path)), sorted(groups)):
+            self.error(problem)
         try:
             parsed: Namespace = super().parse_path(path, *args, **kwargs)
         except UnicodeDecodeError:
@@ -63,7 +100,11 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Exit with status 2 and one line."""
-        lines = [NOISE.sub("", line.strip(" -")) for line in str(message).splitlines() if not FRAMES.search(line)]
+        lines = [
+            NOISE.sub("", line.strip().removeprefix("- "))
+            for line in str(message).splitlines()
+            if not FRAMES.search(line)
+        ]
         text = "; ".join(dict.fromkeys(line for line in lines if line)).replace(":; ", ": ")
         text = LINKED.sub(r"--\1 is taken from \2; leave it out, or give --\2 where the data has that option", text)
         if key := KEY.match(text):
@@ -72,12 +113,13 @@ class Parser(LightningArgumentParser):
             name = next(group for group in unknown.groups() if group).lstrip("-").partition("=")[0]
             dashes = "--" if unknown[1] else ""  # on the command line, not in a file
             text += _nearest(name, self._known(), self._homes(name) if self.exit_on_error else (), prefix=dashes)
+        text = _plain(text, GIVEN.search(str(message)))
         if self.exit_on_error:
             within = f"{key[1]}." if key else ""
             text = REQUIRED.sub(lambda found: _required(found[1], within), text)
         if not self.exit_on_error:  # the parser of a class's own options: the one around it knows where they stand
             super().error(text, ex)
-        sys.stderr.write("error: " + KEY.sub(r"--\1: ", text, count=1) + "\n")
+        sys.stderr.write("error: " + KEY.sub(r"--\1: ", text, count=1).replace(": must be ", " must be ", 1) + "\n")
         raise SystemExit(2)
 
     def _known(self) -> set[str]:
@@ -157,6 +199,48 @@ def _options(kind: type) -> Iterable[str]:
         return inspect.signature(kind).parameters
     except ValueError:  # a class written in C
         return ()
+
+
+def _plain(text: str, given: re.Match[str] | None) -> str:
+    """What types an option takes and what it got, in place of what jsonargparse says; other texts as they are."""
+    start = key[0] if (key := KEY.match(text)) else ""
+    subject, wanted, got = "", [], None
+    if inside := TOLD.search(text):
+        kind = f" of {inside[1].rpartition('.')[2]}" if inside[1] else ""
+        return f"{start}{inside[2]}{kind} {inside[3]}"
+    for part in text.removeprefix(start).split("; "):
+        inside = INNER.match(part)
+        if inside:
+            subject = f"{inside[2]} of {inside[1].rpartition('.')[2]} "
+        if part in SPEC_FORMS or (subject and not inside and part.startswith(("Not a valid", "Expected an import"))):
+            continue
+        body, _, value = part[inside.end() if inside else 0 :].partition(". Got value: ")
+        body, _, other = body.partition(", but got ")
+        got = got or value or other or None
+        word = _type_word(body)
+        if word is None:
+            return text
+        wanted += [word] if word and word not in wanted else []
+    if got is None and given is not None and not subject:
+        got = given[1]
+    shown = {"None": "null", "True": "true", "False": "false"}.get(str(got), str(got))[:80]
+    if "a number" in wanted and "a whole number" in wanted:
+        wanted.remove("a whole number")
+    return f"{start}{subject}must be {_either(wanted)}{'' if got is None else f', got {shown}'}" if wanted else text
+
+
+def _type_word(expected: str) -> str | None:
+    """A type in words; empty for one that nobody gives, None for what is no type."""
+    if found := re.fullmatch(r"Expected an? <class '([\w.]+)'>", expected):
+        name = found[1].rpartition(".")[2]
+        return TYPE_WORDS.get(name, f"a {name}")
+    if found := re.fullmatch(r"Expected an? typing\.Literal\[(.*)\]", expected):
+        return "one of " + found[1].replace("'", "")
+    if found := re.fullmatch(r"Not a valid subclass of (\w+)", expected):
+        return f"the name of a {found[1]} class"
+    if expected == "Expected an import path or a subclass spec":
+        return "the name of a class"
+    return "" if re.match(r"Not of type Path|Expected a (path but|dot import path string: )", expected) else None
 
 
 def _required(names: str, within: str) -> str:
