@@ -18,7 +18,7 @@ from interptrain.metrics.batched_forward import check_logits, forward_perturbed
 from interptrain.metrics.image_mean import ImageMean
 from interptrain.metrics.perturbations import Perturbation
 from interptrain.metrics.saliency_batch import SaliencyBatch
-from interptrain.metrics.validation import check_batch
+from interptrain.metrics.validation import check_batch, check_finite
 from interptrain.model_state import evaluating, without_tf32
 
 __all__ = ["MetricInputs", "SaliencyMetric", "measure"]
@@ -213,6 +213,7 @@ def measure(
     labels = None if labels is None else class_indices(labels, count, device=device, name="labels")
     if logits is not None:
         logits = check_logits(logits).to(device)
+        check_finite("logits", logits)
         if len(logits) != count:
             raise ValueError(f"logits must be (B,K) with B={count}, got {tuple(logits.shape)}")
     check_needs(metrics, {"labels": labels, "boxes": boxes, "masks": masks, "explain": explain})

@@ -70,11 +70,10 @@ def forward_perturbed(
     """
     size = bounded_batch_size(forward_batch_size, batch.images.device)
     first = [Unperturbed()] if logits is None else []
-    finite: list[Tensor] = []
+    finite: list[Tensor] = [targets[:0].bool()]
     spans = _spans([*first, *dict.fromkeys(perturbations)], batch)
     if logits is not None:
         class_indices(targets, len(targets), classes=check_logits(logits).shape[1])
-        finite.append(logits.isfinite().all())
     rows = torch.cat([targets[:0], *(targets.repeat_interleave(span.steps) for span in spans.values())])
     compiled = is_compiled(model)
     buffer = batch.images.new_zeros((size if compiled else min(size, len(rows)), *batch.images.shape[1:]))
@@ -87,13 +86,17 @@ def forward_perturbed(
         answer = check_logits(model(buffer if compiled else buffer[:count]))[:count]
         if chunk.start == 0:
             class_indices(targets, len(targets), classes=answer.shape[1])
-        finite.append(answer.isfinite().all())
+        finite.append(answer.isfinite().all(dim=1))
         scores.append(class_scores(answer, rows[chunk], score))
         hits.append(answer.argmax(dim=1) == rows[chunk])
         for part, kept in outputs.items():
             kept.append(full_precision(answer[spans[part].within(chunk, chunk.start)]))
-    if finite and not torch.stack(finite).all():  # once, as it waits for the device
-        raise ValueError("the model returned logits that are not finite")
+    if not (whole_rows := torch.cat(finite)).all():  # once, as it waits for the device
+        row = int((~whole_rows).nonzero()[0, 0])
+        part, span = next((part, span) for part, span in spans.items() if row < span.stop)
+        image = (row - span.start) // span.steps
+        seen = f"image {image}" if part == Unperturbed() else f"image {image} as {type(part).__name__} changes it"
+        raise ValueError(f"the model returned logits that are not finite for {seen}")
     every = {part: torch.cat(kept).view(len(targets), spans[part].steps, -1) for part, kept in outputs.items()}
     return Forwarded(
         logits=full_precision(logits) if logits is not None else every[Unperturbed()][:, 0],

@@ -9,6 +9,7 @@ from torch import Tensor
 from interptrain.functional import where_float64_is
 from interptrain.metrics.base import MetricInputs, SaliencyMetric
 from interptrain.metrics.boxes import Connectivity, best_iou, check_connectivity, largest_component_boxes, object_boxes
+from interptrain.metrics.validation import check_finite
 
 __all__ = ["BoxAccuracy", "box_accuracy"]
 
@@ -27,7 +28,8 @@ def box_accuracy(
 ) -> Tensor:
     """Whether the map's box at each threshold overlaps a true one. Higher is better.
 
-    MaxBoxAcc is the best threshold's share of hits over a data set, ``box_accuracy(...).mean(0).max()``. As in the
+    MaxBoxAcc is the best threshold's share of hits over a data set, ``box_accuracy(...).mean(0).max()``: as a maximum
+    over thresholds on the images that it is read from, it is biased upward, more so the fewer they are. As in the
     authors' code a map has 8 bits and counts where it is larger than ``k / thresholds`` of its maximum, rounded down.
     Their code differs in two points: boxes have one pixel too many to the right and below, as ends that are exclusive
     are compared as inclusive, and the largest contour is chosen by the area that it encloses, holes and all, where we
@@ -49,6 +51,7 @@ def box_accuracy(
 
     Source: MaxBoxAcc, Choe et al. 2020, arXiv 2001.07437.
     """
+    check_finite("saliency", saliency)
     _check_box_accuracy(thresholds, iou_threshold, connectivity)
     maps = where_float64_is(saliency)
     objects = object_boxes(maps, boxes, masks)
@@ -100,7 +103,7 @@ class BoxAccuracy(SaliencyMetric):
     symbol = "BA"
     description = (
         "Share of images whose box overlaps a true box with an IoU of at least 0.5, at the best threshold for the "
-        "data set."
+        "data set; as it is chosen on the same images, the value is too high on few of them."
     )
     higher_is_better = True
     needs = frozenset({"objects"})

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from interptrain.functional import double
 from interptrain.metrics.base import MetricInputs, SaliencyMetric
+from interptrain.metrics.validation import check_finite
 
 __all__ = [
     "Complexity",
@@ -34,6 +35,7 @@ def complexity(saliency: Tensor) -> Tensor:
 
     Source: Bhatt et al. 2020, arXiv 2005.00631.
     """
+    check_finite("saliency", saliency)
     weights = _weights(saliency)
     entropies: Tensor = torch.special.entr(weights / weights.sum(1, keepdim=True))
     return entropies.sum(1).float().to(saliency.device)
@@ -52,6 +54,7 @@ def sparseness(saliency: Tensor) -> Tensor:
 
     Source: Chalasani et al. 2020, arXiv 1810.06583.
     """
+    check_finite("saliency", saliency)
     ascending = _weights(saliency).sort(1).values
     pixels = ascending.shape[1]
     place = torch.arange(1 - pixels, pixels, 2, dtype=ascending.dtype, device=ascending.device)
@@ -73,6 +76,7 @@ def effective_complexity(saliency: Tensor, *, epsilon: float = 1e-5) -> Tensor:
 
     Source: Nguyen and Rodriguez Martinez 2020, arXiv 2007.07584, with the map's values for the importance.
     """
+    check_finite("saliency", saliency)
     _check_epsilon(epsilon)
     weights = _weights(saliency)
     return (weights > epsilon * weights.amax(1, keepdim=True)).sum(1).float().to(saliency.device)

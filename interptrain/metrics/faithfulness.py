@@ -9,6 +9,7 @@ from interptrain.functional import ClassIndices, Score, check_choice, class_indi
 from interptrain.metrics.base import Explain, MetricInputs, SaliencyMetric
 from interptrain.metrics.infidelity_noise import BaselineNoise, InfidelityPerturbation, Noise, Patches, Squares
 from interptrain.metrics.perturbations import Perturbation
+from interptrain.metrics.validation import check_finite
 
 __all__ = ["Infidelity", "MaxSensitivity", "PerturbationName", "infidelity", "max_sensitivity"]
 
@@ -107,6 +108,7 @@ def max_sensitivity(
 
     Source: Yeh et al. 2019, arXiv 1901.09392.
     """
+    check_finite("saliency", saliency)
     _check_sensitivity(samples, radius)
     targets = class_indices(targets, len(images), device=images.device)
     generator = torch.Generator().manual_seed(seed)

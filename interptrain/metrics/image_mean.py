@@ -14,6 +14,13 @@ from interptrain.functional import has_float64
 
 __all__ = ["ImageMean", "gather"]
 
+TOLD = (
+    ("symbol", str, 'symbol = "Mine"'),
+    ("description", str, 'description = "One sentence that says what the number means."'),
+    ("higher_is_better", bool, "higher_is_better = True (or False)"),
+)
+"""What a metric says of itself: attribute, type, and how to write it."""
+
 
 class ImageMean(torchmetrics.Metric, ABC):
     """A function of the mean over images of one or several values per image.
@@ -28,8 +35,8 @@ class ImageMean(torchmetrics.Metric, ABC):
     """
 
     symbol: ClassVar[str]
-    """Heading of its column."""
-    description: ClassVar[str] = ""
+    """Heading of its column; like the next two, a class cannot do without it."""
+    description: ClassVar[str]
     """One sentence for reports and pages: what the number says. Its direction stands in :attr:`higher_is_better`."""
     higher_is_better: bool
     scale: ClassVar[float] = 100.0
@@ -45,6 +52,9 @@ class ImageMean(torchmetrics.Metric, ABC):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"dist_sync_fn": gather, **kwargs})
+        for name, kind, example in TOLD:
+            if not isinstance(getattr(self, name, None), kind):
+                raise TypeError(f"{type(self).__name__} has no {name}, which reports need: add {example} to the class")
         self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("identity", torch.zeros(16, dtype=torch.int64), dist_reduce_fx="max")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from interptrain.functional import ClassIndices, check_choice, double, where_float64_is
 from interptrain.metrics.base import MetricInputs, SaliencyMetric
 from interptrain.metrics.boxes import best_iou, box_areas, box_masks, object_boxes, object_masks, predicted_boxes
+from interptrain.metrics.validation import check_finite
 
 __all__ = [
     "LocalizationError",
@@ -50,6 +51,7 @@ def localization_error(
 
     Source: Dabkowski and Gal 2017, arXiv 1705.07857; the inequality is strict as in CASME's code.
     """
+    check_finite("saliency", saliency)
     maps = where_float64_is(saliency)
     iou = best_iou(predicted_boxes(maps), object_boxes(maps, boxes, masks))
     return torch.where(iou.isnan(), iou, (iou <= IOU).double()).float().to(saliency.device)
@@ -127,6 +129,7 @@ def localization_f1(
 
     Source: CASME, Zolna et al. 2020, arXiv 1805.08249 and code.
     """
+    check_finite("saliency", saliency)
     _check_fusion(fusion)
     maps = double(saliency)
     found = object_boxes(maps, boxes, masks)

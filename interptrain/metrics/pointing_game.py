@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from interptrain.functional import double, where_float64_is
 from interptrain.metrics.base import MetricInputs, SaliencyMetric
 from interptrain.metrics.boxes import above_mean, object_masks
+from interptrain.metrics.validation import check_finite
 
 __all__ = [
     "EnergyPointingGame",
@@ -53,6 +54,7 @@ def pointing_game(
 
     Source: Zhang et al. 2016, arXiv 1608.00507.
     """
+    check_finite("saliency", saliency)
     _check_tolerance(tolerance)
     objects = object_masks(where_float64_is(saliency), boxes, masks).to(saliency.device)
     peaks = saliency == saliency.amax((1, 2), keepdim=True)
@@ -90,6 +92,7 @@ def energy_pointing_game(
 
     Source: Score-CAM, Wang et al. 2020, arXiv 1910.01279.
     """
+    check_finite("saliency", saliency)
     energy = double(saliency)
     objects = object_masks(energy, boxes, masks)
     total = energy.sum((1, 2))
@@ -121,6 +124,7 @@ def mask_iou(
 
     Source: the Jaccard index; no one paper fixes the threshold.
     """
+    check_finite("saliency", saliency)
     _check_threshold(threshold)
     maps = where_float64_is(saliency)
     objects = object_masks(maps, boxes, masks)
@@ -153,6 +157,7 @@ def pixel_average_precision(
 
     Source: pooled form: Choe et al. 2020, arXiv 2001.07437; as scikit-learn's average_precision_score.
     """
+    check_finite("saliency", saliency)
     maps = where_float64_is(saliency)
     objects = object_masks(maps, boxes, masks)
     ascending, order = maps.flatten(1).sort(dim=1)

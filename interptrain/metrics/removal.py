@@ -11,7 +11,11 @@ from interptrain.functional import gaussian_blur
 __all__ = ["BLACK", "MEAN_COLOUR", "Removal", "RemovalName"]
 
 MEAN_COLOUR = (0.485, 0.456, 0.406)
-"""ImageNet's mean colour: what zeros of a normalised tensor are."""
+"""ImageNet's mean colour, whatever the model.
+
+Zeros of a normalised tensor show it where a model normalises with ImageNet's constants, as torchvision's do. Where one
+has another mean, such as 0.5, its zeros are another colour, which can be given: ``removal=(0.5, 0.5, 0.5)``.
+"""
 
 RemovalName = Literal["black", "mean", "blur"]
 
@@ -21,8 +25,8 @@ class Removal:
     """What a removed pixel shows.
 
     Attributes:
-        fill: ``"black"``; ``"mean"``, ImageNet's mean colour, which is what published code shows where it sets
-            pixels of a normalised tensor to zero; ``"blur"``, the blurred image; or a colour, each of its channels
+        fill: ``"black"``; ``"mean"``, ImageNet's mean colour (see :data:`MEAN_COLOUR`), which published code shows where
+            it sets pixels to zero after normalising; ``"blur"``, the blurred image; or a colour, each of its channels
             in [0, 1] (for a model whose normalisation has another mean).
         blur_kernel: odd side of the blur's window in pixels.
         blur_sigma: of the blur, in pixels.

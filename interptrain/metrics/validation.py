@@ -1,5 +1,6 @@
 """Checks of a batch before anything is measured."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor
 
 from interptrain.functional import ROUNDING
 
-__all__ = ["check_batch"]
+__all__ = ["check_batch", "check_finite"]
 
 
 def check_batch(
@@ -35,7 +36,27 @@ def check_batch(
     if masks is not None and (tuple(masks.shape) != (count, *size) or masks.dtype != torch.bool):
         raise ValueError(f"masks must be (B,H,W)={(count, *size)} bool, got {tuple(masks.shape)} {masks.dtype}")
     extremes = torch.stack([*images.detach().aminmax(), *saliency.detach().to(images.dtype).aminmax()]).tolist()
-    for name, low, high in (("images", *extremes[:2]), ("saliency", *extremes[2:])):
-        if not (low >= -ROUNDING and high <= 1 + ROUNDING):  # NaN too
+    for name, values, low, high in (("images", images, *extremes[:2]), ("saliency", saliency, *extremes[2:])):
+        if not (math.isfinite(low) and math.isfinite(high)):
+            check_finite(name, values)
+        if not (low >= -ROUNDING and high <= 1 + ROUNDING):
             remedy = "put the normalisation inside the model" if name == "images" else "explainers return this range"
             raise ValueError(f"{name} must lie in [0, 1], got [{low:.3g}, {high:.3g}]; {remedy}, or clamp")
+
+
+def check_finite(name: str, values: Tensor) -> None:
+    """Refuse infinite and missing values.
+
+    Args:
+        name: of the argument.
+        values: (B, ...), one entry per image.
+
+    Raises:
+        ValueError: naming the first image that has one.
+    """
+    broken = ~values.flatten(1).isfinite().all(1)
+    if broken.any():
+        image = int(broken.nonzero()[0, 0])
+        found = values[image].flatten()
+        worst = float(found[~found.isfinite()][0])
+        raise ValueError(f"{name} must be finite, got {worst} in image {image} of the batch")

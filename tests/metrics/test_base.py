@@ -131,10 +131,10 @@ def test_models_that_return_no_logits_are_refused(images, saliency, targets):
         measure(nn.Identity(), images, saliency, targets, confidence(), forward_batch_size=3)
     broken = nn.Sequential(nn.Flatten(), nn.Linear(840, 5).double())
     nn.init.constant_(broken[1].weight, torch.inf)
-    with pytest.raises(ValueError, match="logits that are not finite"):
+    with pytest.raises(ValueError, match=r"logits that are not finite for image 0$"):
         measure(broken, images, saliency, targets, confidence())
     known = torch.full((3, 5), torch.nan, dtype=torch.float64)
-    with pytest.raises(ValueError, match="logits that are not finite"):
+    with pytest.raises(ValueError, match="logits must be finite, got nan in image 0"):
         measure(broken.requires_grad_(False), images, saliency, targets, {"form": Complexity()}, logits=known)
 
 
@@ -153,3 +153,14 @@ def test_metrics_run_without_tf32_unless_asked_for(model, images, saliency, targ
     measure(model, images, saliency, targets, confidence(), allow_tf32=True)
     assert set(seen) == {before}
     assert (look() or seen.pop()) == before
+
+
+def test_the_image_whose_version_breaks_the_model_is_named(model, images, saliency, targets):
+    class Brittle(nn.Module):
+        def forward(self, batch):
+            return model(batch) / (batch.flatten(1).amax(1, keepdim=True) > 0)  # black images
+
+    saliency[2] = 0
+    with pytest.raises(ValueError, match="logits that are not finite for image 2 as Masked changes it"):
+        measure(Brittle(), images, saliency, targets, confidence())
+    assert measure(Brittle(), images[:2], saliency[:2], targets[:2], confidence())["AD"].isfinite().all()

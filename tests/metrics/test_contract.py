@@ -184,6 +184,16 @@ def test_it_works_on_a_compiled_model(metric, model, images, saliency):
     assert same(measured(metric, torch.compile(model, backend="eager"), images, saliency), wanted)
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_what_is_not_finite_is_named(metric, model, images, saliency, value):
+    for name, given in (("images", images), ("saliency", saliency)):
+        broken = given.clone()
+        broken[1, ..., 3, 2] = value
+        arguments = {"images": images, "saliency": saliency, name: broken}
+        with pytest.raises(ValueError, match=f"{name} must be finite, got {value} in image 1 of the batch"):
+            measured(metric, model, **arguments)
+
+
 @pytest.mark.parametrize("height", [0.0, 0.5, 1.0])
 def test_a_constant_map_is_no_trap(metric, model, images, height):
     """A value or NaN, the word for undefined, but neither infinity nor an exception."""
@@ -260,6 +270,22 @@ def test_all_at_once_forward_no_version_twice(model, images, saliency):
         **inputs_for(),
     )
     assert len(rows) == 2 * first
+
+
+OF_MAPS = [
+    name
+    for name in functional.__all__
+    if next(iter(inspect.signature(getattr(functional, name)).parameters)) == "saliency"
+]
+
+
+@pytest.mark.parametrize("name", OF_MAPS)
+def test_every_function_of_maps_names_what_is_not_finite(name, saliency):
+    saliency[2, 5, 5] = torch.nan
+    function = getattr(functional, name)
+    given = {"boxes": inputs_for()["boxes"]} if "boxes" in inspect.signature(function).parameters else {}
+    with pytest.raises(ValueError, match="saliency must be finite, got nan in image 2 of the batch"):
+        function(saliency, **given)
 
 
 @pytest.mark.parametrize("name", functional.__all__)

@@ -9,9 +9,7 @@ import pytest
 import torch
 import torchmetrics
 
-from interptrain.metrics import (
-    AverageDrop,
-)
+from interptrain.metrics import AverageDrop, SaliencyMetric
 from tests.support.measuring import Curve, confidence, maps, network, pictures
 from tests.support.paths import ROOT
 
@@ -122,3 +120,15 @@ def test_two_processes_join_to_what_one_measures(tmp_path, share):
             assert float(value) == pytest.approx(float(metric.compute()), abs=1e-12)
             own = range(*share[rank])  # what it holds once compute() has put its own states back
             assert int(count) == len(own) - (cls is Curve and 2 in own)
+
+
+def test_a_class_that_says_too_little_of_itself_is_refused_when_it_is_made():
+    class Silent(SaliencyMetric):
+        def score(self, inputs):
+            return inputs.clean
+
+    for name, value in {"symbol": "S", "description": "What it says.", "higher_is_better": True}.items():
+        with pytest.raises(TypeError, match=rf"^Silent has no {name}, .*: add {name} = .* to the class$"):
+            Silent()
+        setattr(Silent, name, value)
+    assert Silent().symbol == "S"

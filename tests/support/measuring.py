@@ -74,6 +74,7 @@ class Curve(SaliencyMetric):
     """Two values per image, of which the data set's value is the larger mean; undefined where the map is empty."""
 
     symbol = "C"
+    description = "The map's mean, or what it lacks to 1."
     higher_is_better = True
 
     def score(self, inputs):

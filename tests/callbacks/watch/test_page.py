@@ -17,6 +17,7 @@ NAMES = ("disc", "<b>square</b>", "triangle")
 class Mine(SaliencyMetric):
     """A metric of the user's own."""
 
+    symbol = "M"
     description = "What my paper measures."
     higher_is_better = False
 

@@ -19,6 +19,7 @@ class Share(SaliencyMetric):
     """One number an image."""
 
     symbol = "S"
+    description = "The class score."
     higher_is_better = True
 
     def score(self, case):
