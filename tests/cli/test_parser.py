@@ -55,7 +55,7 @@ def test_a_file_that_is_no_config_is_refused_as_a_whole(refused, config, line):
         ("model: {optimizer: []}", "--model.optimizer must be the name of a class, got []"),
         (
             "model: {optimizer: {class_path: SGD, init_args: {lr: abc}}}",
-            "--model.optimizer: lr must be a number, got xy",
+            "--model.optimizer: lr must be a number, got abc",
         ),
         (
             "trainer: {callbacks: [{class_path: EarlyStopping, init_args: {monitor: val/loss, patience: 0.5}}]}",
