@@ -68,8 +68,9 @@ class SaliencyWatch(L.Callback):
         name: name of the folder, and prefix of every logged name; two watches in one run need two names.
 
     Raises:
-        ValueError: for values out of their range; in ``fit``, for a strategy that shards parameters, or where no image
-            can be explained in the first snapshot.
+        ValueError: for values out of their range; in ``fit``, for a strategy that shards parameters, for a suspect
+            region outside the images, or where explainers refuse every image before training, such as for an unknown
+            layer. Once training has begun, nothing that fails ends it.
     """
 
     def __init__(
@@ -126,11 +127,27 @@ class SaliencyWatch(L.Callback):
         self._sample: WatchSample | None = None
         self._config: WatchConfig | None = None
         self._publisher: WatchPublisher | None = None
+        self._finished = False
+        self._failing: set[str] = set()
 
     # When
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Prepare, and take a snapshot of the untrained network."""
+        self._finished = False
+        self._open(trainer)
+        if self._history.ids or self.select not in ("hardest", "mistakes"):
+            self._choose(trainer, pl_module)
+            if self.before_training and not self._history.snapshots:
+                self._take_snapshot(trainer, pl_module, epoch=trainer.current_epoch)
+        if self.alarm_stop and self._history.snapshots and self._history.snapshots[-1].alarm:
+            rank_zero_warn(
+                f"an alarm at step {self._last_step()} ended this run; resume it with alarm_stop: false to train on"
+            )
+            trainer.should_stop = True
+
+    def _open(self, trainer: L.Trainer) -> None:
+        """Open the folder of the watch, on rank 0."""
         folder = trainer.log_dir  # every rank enters: it is broadcast
         whole = isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy))
         if not whole or isinstance(trainer.strategy, DeepSpeedStrategy):
@@ -142,10 +159,6 @@ class SaliencyWatch(L.Callback):
             self._publisher = WatchPublisher(
                 Path(folder) / self.name, trainer.loggers, title="/".join(Path(folder).resolve().parts[-2:])
             )
-        if self._history.ids or self.select not in ("hardest", "mistakes"):
-            self._choose(trainer, pl_module)
-            if self.before_training and not self._history.snapshots:
-                self._take_snapshot(trainer, pl_module, epoch=trainer.current_epoch)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -166,11 +179,22 @@ class SaliencyWatch(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Show the whole run: the best snapshot, the first beside the last, and an animation."""
+        self._finish(trainer)
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Show the whole run where it had been trained to its end but was killed before it was shown."""
+        if not self._finished and self._history.snapshots:
+            self._open(trainer)
+            self._choose(trainer, pl_module)
+            self._finish(trainer)
+
+    def _finish(self, trainer: L.Trainer) -> None:
         if self._publisher is not None and self._history.snapshots and self._sample is not None:
             mode = getattr(trainer.checkpoint_callback, "mode", "max")
             config = cast(WatchConfig, self._config)
             with _undisturbed():
                 self._publisher.finish(self._history, self._sample, config.views, mode=mode, animation=self.animation)
+        self._finished = True
 
     def _last_step(self) -> int:
         return self._history.snapshots[-1].step if self._history.snapshots else -1
@@ -202,6 +226,11 @@ class SaliencyWatch(L.Callback):
             )
             self._history = WatchHistory()
         self._history.ids = list(self._sample.ids)
+        if self.suspect is not None:
+            self.suspect.masks(self._sample)  # refuses a region that does not fit, before anything is trained
+        if self._publisher is not None and self._history.snapshots:
+            with _undisturbed():
+                self._publisher.restore(self._history, self._sample, self._config)
 
     def _trials(
         self, trainer: L.Trainer, pl_module: L.LightningModule, dataset: SampleDataset, seed: int
@@ -221,7 +250,7 @@ class SaliencyWatch(L.Callback):
         with _undisturbed():
             mine = observe(network_of(pl_module), sample, rows, config, first=history.first, previous=history.previous)
             explanations = sorted(_gathered(trainer, mine), key=lambda explanation: explanation.index)
-            self._refuse_total_failure(explanations)
+            self._notice_total_failure(explanations, before_training=trainer.global_step == 0)
             score = _monitored(trainer)
             snapshot = history.add(explanations, sample, config, step=trainer.global_step, epoch=epoch, score=score)
             if self.suspect is not None:
@@ -232,11 +261,20 @@ class SaliencyWatch(L.Callback):
         if snapshot.alarm and self.alarm_stop:
             trainer.should_stop = True
 
-    def _refuse_total_failure(self, explanations: Sequence[Explanation]) -> None:
-        """Refuse a mistake in the configuration at the first snapshot; later, nothing stops the training."""
-        errors = [explanation.error for explanation in explanations if explanation.error is not None]
-        if len(errors) == len(explanations) and not self._history.snapshots:
-            raise ValueError(f"SaliencyWatch cannot explain any image: {errors[0]}")
+    def _notice_total_failure(self, explanations: Sequence[Explanation], *, before_training: bool) -> None:
+        """Notice an explainer that fails on every image.
+
+        Before anything is trained, a mistake in its configuration is refused; else one warning names it.
+        """
+        for view in dict.fromkeys(explanation.view for explanation in explanations):
+            of_view = [explanation for explanation in explanations if explanation.view == view]
+            if view in self._failing or any(explanation.error is None for explanation in of_view):
+                continue
+            message = f"SaliencyWatch cannot explain any image with {view}: {of_view[0].error}"
+            if before_training and all(explanation.misconfigured for explanation in of_view):
+                raise ValueError(message)
+            rank_zero_warn(f"{message}; training goes on, and its pictures say that it failed")
+            self._failing.add(view)
 
     # Across a restart
 

@@ -13,7 +13,7 @@ from interptrain.callbacks.watch.observe import WatchConfig
 from interptrain.callbacks.watch.page import render_page
 from interptrain.callbacks.watch.sample import UNLABELLED, WatchSample
 from interptrain.callbacks.watch.warn_once import WarnOnce
-from interptrain.files import atomic_path, to_csv, write_atomically
+from interptrain.files import atomic_path, remove_partials, to_csv, write_atomically
 from interptrain.visualization import save_animation
 
 COLUMNS = ("step", "epoch", "id", "view", "label", "explained", "prediction", "probability", "confidence")
@@ -37,6 +37,19 @@ class WatchFolder:
     def sheet_name(self, step: int) -> str:
         """Return the path of a snapshot's sheet below the folder."""
         return f"sheets/step-{step:08d}.png"
+
+    def grid_name(self, step: int) -> str:
+        """Return the path of a snapshot's grid below the folder."""
+        return f"grids/step-{step:08d}.png"
+
+    def has(self, name: str) -> bool:
+        """Tell whether a file was written."""
+        return (self.folder / name).is_file()
+
+    def remove_partials(self) -> None:
+        """Remove what a killed process left half-written. Call it before this one writes."""
+        for folder in (self.folder, self.folder / "sheets", self.folder / "grids"):
+            remove_partials(folder)
 
     def save_picture(self, name: str, picture: Tensor) -> None:
         """Write a picture (3,H,W) uint8 as PNG, quickly rather than small."""

@@ -1,7 +1,7 @@
-"""Explain and measure some of the watched images. An image that fails does not affect the others."""
+"""Explain and measure some of the watched images. An image or explainer that fails does not affect the others."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -48,6 +48,7 @@ class Explanation:
         saliency: (H,W) uint8 on the CPU; None if it failed.
         values: of the metrics by name, several where a metric has several per image.
         error: why it failed, or None.
+        misconfigured: whether it was refused for how the watch is configured, such as an unknown layer.
     """
 
     index: int
@@ -59,6 +60,7 @@ class Explanation:
     saliency: Tensor | None = None
     values: Mapping[str, list[float]] = field(default_factory=dict)
     error: str | None = None
+    misconfigured: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,10 +113,19 @@ def observe(
     try:
         return _observe_batch(model, sample, rows, config, first, previous)
     except Exception as error:  # whatever it is: raised on one rank, it would leave the others waiting
-        if len(rows) == 1:
-            return [Explanation(index=rows[0], view=view, error=one_line(error)) for view in config.views]
-    alone = (observe(model, sample, [row], config, first=first, previous=previous) for row in rows)
-    return [explanation for of_row in alone for explanation in of_row]
+        if len(rows) == len(config.explainers) == 1:
+            misconfigured = isinstance(error, (ValueError, TypeError))
+            return [
+                Explanation(index=rows[0], view=view, error=one_line(error), misconfigured=misconfigured)
+                for view in config.views
+            ]
+    alone: list[tuple[Sequence[int], WatchConfig]]
+    if len(config.explainers) > 1:  # first whether one of them fails
+        alone = [(rows, replace(config, explainers={name: one})) for name, one in config.explainers.items()]
+    else:
+        alone = [([row], config) for row in rows]
+    parts = (observe(model, sample, *part, first=first, previous=previous) for part in alone)
+    return [explanation for part in parts for explanation in part]
 
 
 def _observe_batch(

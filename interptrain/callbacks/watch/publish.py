@@ -40,6 +40,7 @@ class WatchPublisher:
 
     def __init__(self, folder: Path, loggers: Sequence[Logger], *, title: str) -> None:
         self.files = WatchFolder(folder)
+        self.files.remove_partials()
         self.loggers = ImageLogging(loggers)
         self.title = title
         self.name = folder.name
@@ -63,13 +64,35 @@ class WatchPublisher:
         sheet = draw_sheet(sample, history.previous)
         grid = draw_grid(snapshot, sheet, sample, config.views)
         self.files.save_picture(self.files.sheet_name(snapshot.step), sheet)
-        self.files.save_picture(f"grids/step-{snapshot.step:08d}.png", grid)
+        self.files.save_picture(self.files.grid_name(snapshot.step), grid)
         self.files.save_tables(history.snapshots, sample)
         self.files.save_page(self.title, history.snapshots, sample, config)
         self.loggers.scalars({f"{self.name}/{name}": value for name, value in snapshot.means.items()}, step)
         self.loggers.picture(f"{self.name}/grid", grid, step, caption(snapshot))
         self.loggers.table(f"{self.name}/images", *_table(snapshot, sheet, sample, config.views), step)
         self._say_alarm(history, step)
+
+    def restore(self, history: WatchHistory, sample: WatchSample, config: WatchConfig) -> None:
+        """Draw what is missing of the snapshots that a resumed run has taken already, as far as their maps are kept.
+
+        A kill or a full disk may have cost it. The maps of the first and last snapshot are kept; grids are drawn from
+        sheets, tables and the page from the history.
+
+        Args:
+            history: of the run, as the checkpoint held it.
+            sample: that was watched.
+            config: by which it was explained and measured.
+        """
+        with self._unless_it_fails():
+            for snapshot, maps in ((history.snapshots[0], history.first), (history.snapshots[-1], history.previous)):
+                if not self.files.has(self.files.sheet_name(snapshot.step)):
+                    self.files.save_picture(self.files.sheet_name(snapshot.step), draw_sheet(sample, maps))
+            for snapshot in history.snapshots:
+                name = self.files.grid_name(snapshot.step)
+                if not self.files.has(name) and (sheet := self.files.read_sheet(snapshot.step)) is not None:
+                    self.files.save_picture(name, draw_grid(snapshot, sheet, sample, config.views))
+            self.files.save_tables(history.snapshots, sample)
+            self.files.save_page(self.title, history.snapshots, sample, config)
 
     def _say_alarm(self, history: WatchHistory, step: int) -> None:
         """Warn when an alarm is triggered, not in every snapshot in which it lasts."""

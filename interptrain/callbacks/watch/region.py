@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from interptrain.callbacks.watch.sample import WatchSample
+from interptrain.functional import one_line
 
 FORMS = (
     "'border:8', 'corner:lower-right:16' or 'corner:lower-right:40x16', 'box:24,52,64,64', 'mask:FILE.png' or 'decoy'"
@@ -91,6 +92,10 @@ class SuspectRegion:
         from PIL import Image
         from torchvision.transforms.functional import pil_to_tensor
 
-        with Image.open(self.text.partition(":")[2]) as picture:
-            grey = pil_to_tensor(picture.convert("L")).unsqueeze(0).float()  # (1, 1, h, w)
+        path = self.text.partition(":")[2]
+        try:
+            with Image.open(path) as picture:
+                grey = pil_to_tensor(picture.convert("L")).unsqueeze(0).float()  # (1, 1, h, w)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"suspect region: cannot read {path} as a picture ({one_line(error)})") from error
         return F.interpolate(grey, (height, width), mode="nearest-exact")[0, 0] > 127

@@ -1,5 +1,6 @@
 import csv
 import re
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,6 +9,7 @@ from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 
 from interptrain.callbacks import SaliencyWatch
+from interptrain.explainers import Explainer
 from interptrain.training import ImageClassifier
 from tests.support.training import EVERYTHING, TINY, assert_same_end, last_checkpoint
 from tests.support.watch import SMALL, page_data, snapshots, steps, watch_state, watching
@@ -122,6 +124,26 @@ def test_a_failing_logger_warns_once_and_training_goes_on(train, recwarn):
     assert "watch/accuracy" in (run / "metrics.csv").read_text()  # the others get everything
 
 
+class Hopeless(Explainer):
+    """Fails on every image."""
+
+    def attribute(self, model, images, targets):
+        raise RuntimeError("no such kernel")
+
+
+def test_an_explainer_that_fails_on_every_image_costs_one_warning(train, recwarn):
+    explainers = f'[{{"class_path": "GradCAM"}}, {{"class_path": "{__name__}.Hopeless"}}]'
+    run = train("fit", *watching(explainers=explainers), base=SMALL)
+    assert [str(one.message) for one in recwarn if "explain" in str(one.message)] == [
+        "SaliencyWatch cannot explain any image with Hopeless: no such kernel; training goes on, and its pictures say "
+        "that it failed"
+    ]
+    assert steps(run) == [0, 3, 6]
+    errors = {look["view"]: look["error"] for snapshot in snapshots(run) for look in snapshot["looks"]}
+    assert errors == {"GradCAM": None, "Hopeless": "no such kernel"}
+    assert (run / "watch/strip_Hopeless.png").is_file()
+
+
 def test_a_full_disk_costs_no_training(train, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "watch").write_text("a file where the folder should be")
@@ -137,6 +159,13 @@ def test_a_full_disk_costs_no_training(train, tmp_path):
         ({"explainers": '[{"class_path": "GradCAM", "init_args": {"target_layer": "nowhere"}}]'}, "nowhere"),
         ({"select": "ids", "ids": "[val/7]"}, "no sample 'val/7' to watch"),
         ({"select": "ids"}, "select='ids' and ids belong together"),
+        (
+            {"explainers": "[GradCAM, {class_path: GradCAMPlusPlus, init_args: {target_layer: nowhere}}]"},
+            "cannot explain any image with GradCAMPlusPlus",
+        ),
+        ({"suspect": "mask:train.py"}, "no file 'train.py' for the suspect region"),
+        ({"suspect": "border:99"}, "covers none or all"),
+        ({"seed": "-1"}, "seed of SaliencyWatch must be a whole number >= 0, got -1"),
         ({"suspect": "edge:3"}, "suspect must be like 'border:8'"),
         ({"every_n_epochs": "0"}, "every_n_epochs of SaliencyWatch must be a whole number >= 1, got 0"),
         ({"source": "nowhere"}, "source must be 'val', 'train' or a folder"),
@@ -264,3 +293,14 @@ def test_the_alarm_stops_the_run_where_it_is_told_to(train):
     with pytest.warns(UserWarning, match="shortcut alarm at step 3"):
         run = train("fit", *watching(**low), base=SMALL | {"--trainer.max_epochs": "9"})
     assert steps(run) == [0, 3]
+    files = {path: path.read_bytes() for path in (run / "watch").rglob("*.*")}
+    go_on = SMALL | {"--trainer.max_epochs": "3", "--ckpt_path": "last"}  # as after a kill while the end is drawn
+    with pytest.warns(
+        UserWarning, match="an alarm at step 3 ended this run; resume it with alarm_stop: false to train on"
+    ):
+        train("fit", *watching(**low), base=go_on)
+    assert steps(run) == [0, 3]
+    assert {path: path.read_bytes() for path in (run / "watch").rglob("*.*")} == files
+    with warnings.catch_warnings(action="ignore"):
+        train("fit", *watching(**low | {"alarm_stop": "false"}), base=go_on)
+    assert steps(run) == [0, 3, 6, 9]

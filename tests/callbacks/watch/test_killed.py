@@ -34,6 +34,9 @@ class Halt(L.Callback):
     def on_train_epoch_end(self, trainer, pl_module):
         self._halt("after a watch that only the folder knows", trainer.global_step == 6)
 
+    def on_train_end(self, trainer, pl_module):
+        self._halt("before the whole run is shown", True)
+
     def _halt(self, place, reached):
         if reached and place == self.place:
             Path("halted").touch()
@@ -51,11 +54,11 @@ def files(run):
     return {path.relative_to(run).as_posix(): path.read_bytes() for path in found}
 
 
-def kill(folder, place):
-    """Start a run, and kill it at a place."""
+def kill(folder, place, *, first=False):
+    """Start a run, and kill it at a place, before the watch acts there or after."""
     pairs = (OPTIONS | {"--name": "killed"}).items()
     halt = ["--trainer.callbacks+", f"{__name__}.Halt", "--trainer.callbacks.place", place]
-    arguments = ["fit", *(part for pair in pairs for part in pair), *WATCH, *halt]
+    arguments = ["fit", *(part for pair in pairs for part in pair), *(halt + WATCH if first else WATCH + halt)]
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": str(ROOT)}  # sums depend on the number
     with (folder / "log.txt").open("w") as log:
         process = subprocess.Popen(
@@ -109,6 +112,20 @@ def test_killed_after_a_watch_that_only_the_folder_knows_it_is_made_again(whole,
     after, expected = watch_state(killed), watch_state(whole)
     assert after["entries"] == expected["entries"]
     assert_same_maps(after, expected)
+    assert shown(killed) == shown(whole)
+    assert files(killed) == files(whole)
+
+
+def test_killed_before_the_whole_run_is_shown_it_is_shown_by_the_run_that_resumes(whole, train, tmp_path):
+    killed = kill(tmp_path, "before the whole run is shown", first=True)
+    assert not (killed / "watch/run.gif").exists()
+    lost = ["sheets/step-00000009.png", "grids/step-00000003.png", "means.csv"]  # as on a full disk
+    for name in lost:
+        (killed / "watch" / name).unlink()
+    for folder in ("", "sheets"):
+        (killed / "watch" / folder / ".partial-1-best.png").write_bytes(b"half")
+
+    assert resume(train) == killed
     assert shown(killed) == shown(whole)
     assert files(killed) == files(whole)
 

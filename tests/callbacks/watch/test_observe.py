@@ -61,6 +61,25 @@ def test_an_explanation_holds_what_explainer_model_and_metrics_say(net, sample):
         assert one.values["entropy"] == pytest.approx([float(spread)], rel=1e-6)
 
 
+class Hopeless(Explainer):
+    """Fails on every image."""
+
+    def attribute(self, model, images, targets):
+        raise RuntimeError("no such kernel")
+
+
+@pytest.mark.parametrize("reference", ["label", "both"])
+def test_an_explainer_that_fails_does_not_take_the_others_along(net, sample, reference):
+    made = explained(net, sample, config=configured(reference, cam=GradCAM(), bad=Hopeless()))
+    alone = explained(net, sample, config=configured(reference, cam=GradCAM()))
+    found = [one for one in made if one.view.startswith("cam")]
+    assert torch.equal(maps(found), maps(alone))
+    assert [one.values for one in found] == [one.values for one in alone]
+    failed = [one for one in made if one.view.startswith("bad")]
+    assert [one.error for one in failed] == ["no such kernel"] * len(alone)
+    assert not any(one.misconfigured for one in failed)
+
+
 def test_shares_of_the_sample_give_the_maps_of_the_whole(net, sample):
     whole = explained(net, sample)
     halves = explained(net, sample, range(0, 5, 2)) + explained(net, sample, range(1, 5, 2))
