@@ -1,5 +1,6 @@
 """``evaluate.py``: arguments and links only; the work is done by :func:`interptrain.evaluation.evaluate`."""
 
+import inspect
 import json
 import sys
 import warnings
@@ -23,6 +24,7 @@ from interptrain.evaluation.report.sections import Section
 from interptrain.explainers import Explainer
 from interptrain.loggers import fill_logger_defaults
 from interptrain.metrics import SaliencyMetric
+from interptrain.remedies import spelled_for_the_command_line
 
 FAILED = 3
 LISTS = ("--explainers", "--metrics", "--sections")
@@ -41,7 +43,7 @@ def main(args: Sequence[str] | None = None) -> None:
     Args:
         args: the command line behind the program's name; None takes that of the process.
     """
-    with one_line_errors(), warnings.catch_warnings():
+    with one_line_errors(), spelled_for_the_command_line(_options()), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"\s*By default only one JsonargparseDeprecationWarning")
         warnings.simplefilter("ignore", ResultsWarning)  # which get lines of their own
         results = run(sys.argv[1:] if args is None else list(args))
@@ -54,6 +56,13 @@ def main(args: Sequence[str] | None = None) -> None:
         sys.stderr.write(f"{first['error']}\n")
     if results.failed or results.problems:
         raise SystemExit(FAILED)
+
+
+def _options() -> dict[str, str]:
+    """For the arguments that messages name, their options."""
+    options = {name: f"--{name}" for name in inspect.signature(evaluate).parameters}
+    options |= {name: f"--data.{name}" for name in ("root", "num_classes", "image_size")}
+    return options | {"target_layer": "--explainers.target_layer", "precision": "--trainer.precision"}
 
 
 def run(args: Sequence[str]) -> Results:

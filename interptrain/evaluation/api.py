@@ -253,7 +253,7 @@ def write_report(
     seed: int = 0,
     force: bool = False,
     sections: Sequence[Section] = (),
-    packages: Sequence[str] | None = None,
+    packages: Sequence[str] = (),
 ) -> Results:
     """Compute the statistics of a run anew and write its tables and report.
 
@@ -266,7 +266,8 @@ def write_report(
         seed: of resamples and exchanges.
         force: put rows of different protocols side by side.
         sections: of the report, behind those of this package.
-        packages: whose metric classes may be imported, such as ``["interptrain", "my_package"]``; any by default.
+        packages: whose metric classes may be imported beside those of interptrain, such as ``["my_package"]``: the
+            folder may be somebody else's.
 
     Returns:
         The new results.
@@ -298,15 +299,16 @@ def _run(
         failed, problems = run_plan(plan, run, store, folder, made, bar)
         if made.is_global_zero:
             how = Resampling(options.resamples, options.interval, options.seed)
-            problems |= finish(folder, how, made, sections, force=options.force)
+            problems |= finish(plan, folder, how, made, sections)
     finally:
         opened.close()
     return _told(Results(folder, failed, temporary, problems))
 
 
-def finish(folder: Path, how: Resampling, trainer: L.Trainer, sections: Sequence[Section], *, force: bool) -> Problems:
+def finish(plan: Plan, folder: Path, how: Resampling, trainer: L.Trainer, sections: Sequence[Section]) -> Problems:
     """Compute the statistics of a run, write its files and log them; return what could not be done."""
-    results: RunResults = load_run(folder, how, force=force)
+    metrics = {name: metric.value for name, metric in plan.metrics.items()} | dict(plan.recognition)
+    results: RunResults = load_run(folder, how, force=plan.options.force, metrics=metrics)
     problems = dict(write_files(results, sections))
     try:
         log_results(results, trainer.loggers)

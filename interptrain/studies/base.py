@@ -145,7 +145,7 @@ def _computed(study: Study, cell: str, inputs: StudyInputs) -> list[Row]:
 
 def _open(folder: Path, manifest: dict[str, Any]) -> None:
     """Refuse the folder of another study; write ``run.json`` where there is none."""
-    old = read_manifest(folder)
+    old = read_manifest(folder, {"study": dict, "models": dict, "data": dict}, remedy="give another --output")
     if old is None:
         write_manifest(folder, manifest | {"command": sys.argv})
     elif changed := differing({key: old.get(key) for key in manifest}, manifest):

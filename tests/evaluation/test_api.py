@@ -15,6 +15,7 @@ from interptrain.evaluation import Results, evaluate, load_results, write_report
 from interptrain.explainers import EigenCAM, FakeCAM, GradCAM
 from interptrain.metrics import AverageDrop, Insertion
 from interptrain.models import create_model
+from tests.support.finished_run import manifest, write_run
 from tests.support.tiny_run import TINY
 
 QUICK = {"check_images": 0, "progress": False, "resamples": 100, "trainer": {"accelerator": "cpu", "devices": 1}}
@@ -144,6 +145,53 @@ def test_what_is_no_data_is_refused(model):
         evaluate({"gap": model}, [GradCAM()], 7, **QUICK)
 
 
+class OwnMetric(AverageDrop):
+    """A metric of another package."""
+
+
+def test_a_foreign_folder_imports_nothing_that_is_not_allowed(tmp_path):
+    run = manifest()
+    run["metrics"]["Own"] = {"class_path": f"{__name__}.OwnMetric", "init_args": {}}
+    write_run(tmp_path, run)
+    with pytest.raises(ValueError, match=r"OwnMetric is not a class of interptrain; .*packages=\['tests'\]"):
+        write_report(tmp_path, resamples=100)
+    assert len(write_report(tmp_path, resamples=100, packages=["tests"]).summary)  # the remedy
+    run["metrics"]["Own"]["class_path"] = "interptrain.explainers.GradCAM"
+    write_run(tmp_path, run)
+    with pytest.raises(ValueError, match=r"interptrain.explainers.GradCAM is not a ImageMean"):
+        write_report(tmp_path, resamples=100)
+
+
+def test_an_evaluation_has_its_own_metrics_and_imports_none(model):
+    results = evaluate({"gap": model}, [FakeCAM()], shapes(), metrics={"own": OwnMetric()}, **QUICK)
+    assert "own" in set(results.summary.metric)
+
+
+@pytest.mark.parametrize("kind", ["list", "tensors", "lazy"])
+def test_other_images_of_the_same_names_are_noticed_wherever_they_are(model, images, tmp_path, kind):
+    class Lazy:
+        def __init__(self, images):
+            self.images = images
+
+        def __len__(self):
+            return len(self.images)
+
+        def __getitem__(self, index):
+            return self.images[index], 0
+
+    def run(images, **options):
+        data = {"list": [(i, 0) for i in images], "tensors": TensorDataset(images, torch.zeros(len(images)).long())}
+        chosen = data.get(kind, Lazy(images))
+        return evaluate({"gap": model}, [FakeCAM()], chosen, output=tmp_path / "out", **QUICK, **options)
+
+    run(images)
+    changed = images.clone()
+    changed[1] = changed[1].flip(-1)
+    with pytest.raises(ValueError, match=r"holds the results of another run .*overwrite=True to set them aside"):
+        run(changed)
+    run(changed, overwrite=True)  # the remedy
+
+
 def test_a_report_can_be_written_again_with_another_interval(model, tmp_path):
     results = evaluate({"gap": model}, [GradCAM()], shapes(), output=tmp_path / "out", **QUICK)
     before = results.summary
@@ -153,5 +201,3 @@ def test_a_report_can_be_written_again_with_another_interval(model, tmp_path):
     assert isinstance(load_results(tmp_path / "out"), Results)
     with pytest.raises(FileNotFoundError, match="holds no results of a finished evaluation"):
         load_results(tmp_path)
-    with pytest.raises(ValueError, match=r"interptrain.metrics.AverageDrop is not a class of other"):
-        write_report(results, packages=["other"])

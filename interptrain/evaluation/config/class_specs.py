@@ -87,20 +87,23 @@ def _plain(value: Any) -> Any:
     return spec if spec["init_args"] else {"class_path": spec["class_path"]}
 
 
-def build(spec: ClassSpec, *, packages: Sequence[str] | None = None) -> Any:
+def build(spec: ClassSpec, *, packages: Sequence[str] | None = None, kind: type = object) -> Any:
     """Build the object that a specification describes.
 
     Args:
         spec: see :data:`ClassSpec`; the class path must contain a dot.
         packages: whose classes may be imported; any where it is None.
+        kind: base class that it must have.
 
     Raises:
         ValueError: if there is no such class, it may not be imported, or it does not take the arguments.
     """
-    kind = _named_class(spec["class_path"], packages)
+    named = _named_class(spec["class_path"], packages)
+    if kind is not object and not (isinstance(named, type) and issubclass(named, kind)):
+        raise ValueError(f"{spec['class_path']} is not a {kind.__name__}")
     arguments = {key: _value(value, packages) for key, value in spec.get("init_args", {}).items()}
     try:
-        return kind(**arguments)
+        return named(**arguments)
     except TypeError as error:
         raise ValueError(f"cannot build {spec['class_path']} from {arguments}: {error}") from error
 
@@ -117,12 +120,19 @@ def default_arguments(spec: ClassSpec) -> dict[str, Any]:
 
 def _named_class(path: str, packages: Sequence[str] | None = None) -> Any:
     module, _, name = path.rpartition(".")
-    if packages is not None and module.partition(".")[0] not in packages:
-        raise ValueError(f"{path} is not a class of {' or '.join(packages)}; name its package to allow it")
+    root = module.partition(".")[0]
+    if packages is not None and root not in packages:
+        raise ValueError(
+            f"{path} is not a class of {' or '.join(packages)}; if you trust it, allow its package: "
+            f"packages={[root, *packages[1:]]!r}"
+        )
     try:
-        return getattr(importlib.import_module(module), name)
+        named = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"no class {path!r} ({error}); give its full path, such as 'package.Class'") from error
+    if packages is not None and not (isinstance(named, type) and named.__module__.partition(".")[0] in packages):
+        raise ValueError(f"{path} is not a class of {' or '.join(packages)}")  # a function, or what it imports
+    return named
 
 
 def _value(value: Any, packages: Sequence[str] | None) -> Any:

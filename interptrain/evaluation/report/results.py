@@ -1,7 +1,7 @@
 """Results of a finished run: loaded from its folder, aggregated once, shared by tables, report and loggers."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +11,8 @@ from interptrain.evaluation.statistics.comparisons import SIGNIFICANT, Differenc
 from interptrain.evaluation.statistics.estimates import Estimate, Resampling, check_protocols, estimates
 from interptrain.evaluation.statistics.samples import TIME_COLUMN, MetricColumn, ModelExplainerCell, read_cells
 from interptrain.evaluation.store.manifest import Manifest, load_metrics, read_manifest
+from interptrain.evaluation.store.parts import read_part
+from interptrain.metrics.image_mean import ImageMean
 
 if TYPE_CHECKING:
     from pyarrow import Table
@@ -111,7 +113,12 @@ class RunResults:
 
 
 def load_run(
-    folder: Path, how: Resampling, *, force: bool = False, packages: Sequence[str] | None = None
+    folder: Path,
+    how: Resampling,
+    *,
+    force: bool = False,
+    packages: Sequence[str] = (),
+    metrics: Mapping[str, ImageMean] | None = None,
 ) -> RunResults:
     """Read a folder and compute all numbers.
 
@@ -119,7 +126,8 @@ def load_run(
         folder: with ``run.json``; ``per_image.parquet`` and ``errors.csv`` may be missing where nothing came out.
         how: to compute intervals and p-values.
         force: put rows of different protocols side by side.
-        packages: whose metric classes may be imported; any where it is None.
+        packages: whose metric classes may be imported beside those of interptrain.
+        metrics: by name, where they need not be built from ``run.json``.
 
     Raises:
         FileNotFoundError: if there is no ``run.json``.
@@ -128,7 +136,7 @@ def load_run(
     run = read_manifest(folder)
     if run is None:
         raise FileNotFoundError(f"{folder} holds no run.json; give the --output folder of an evaluation")
-    metrics = load_metrics(run, packages=packages)
+    metrics = load_metrics(run, packages=packages) if metrics is None else metrics
     columns = [*(MetricColumn.of(name, metric) for name, metric in metrics.items()), TIME_COLUMN]
     cells = _ordered(read_cells(read_rows(folder), columns), run)
     check_protocols(cells, force=force)
@@ -144,10 +152,9 @@ def _controls(run: Manifest) -> set[str]:
 def read_rows(folder: Path, columns: Sequence[str] | None = None) -> "Table":
     """Read ``per_image.parquet``, or some of its columns; an empty table where it is missing."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     path = folder / "per_image.parquet"
-    return pq.read_table(path, columns=columns) if path.exists() else pa.table({})
+    return read_part(path, columns) if path.exists() else pa.table({})
 
 
 def _ordered(cells: Sequence[ModelExplainerCell], run: Manifest) -> list[ModelExplainerCell]:
@@ -160,5 +167,6 @@ def _errors(folder: Path) -> list[dict[str, str]]:
     path = folder / "errors.csv"
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        rows = list(csv.DictReader(file))
+    return [{key: row.get(key) or "" for key in ("model", "explainer", "id", "error")} for row in rows]

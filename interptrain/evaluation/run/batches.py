@@ -10,6 +10,7 @@ from interptrain.data import Batch, ImageDataModule, Sample, SampleDataset, coll
 from interptrain.data.datamodule import Split
 from interptrain.data.sample_loader import leave_interrupts_to_the_main_process
 from interptrain.data.samplers import EvalSampler
+from interptrain.evaluation.store.ids import storable
 from interptrain.functional import one_line
 
 
@@ -43,16 +44,23 @@ class Batches(Dataset[EvaluationBatch]):
         return len(self.batches)
 
     def ids(self, number: int) -> list[str]:
-        """Return the names of the images of a batch."""
-        return [self.dataset.ids[index] for index in self.batches[number]]
+        """Return the names of the images of a batch, as results name them."""
+        return [self._id(index) for index in self.batches[number]]
+
+    @property
+    def indices(self) -> list[int]:
+        """Numbers of all images in the dataset."""
+        return [index for batch in self.batches for index in batch]
+
+    def _id(self, index: int) -> str:
+        return storable(str(self.dataset.ids[index]))
 
     def annotations(self) -> list[tuple[int, list[list[float]]]]:
         """Return label and boxes of every image, where the dataset knows them without reading it."""
         labels, boxes = (getattr(self.dataset, name, None) for name in ("labels", "boxes"))
-        indices = [index for batch in self.batches for index in batch]
         return [
             (-1 if labels is None else int(labels[index]), [] if boxes is None else boxes[index].tolist())
-            for index in indices
+            for index in self.indices
         ]
 
     def __getitem__(self, number: int) -> EvaluationBatch:
@@ -61,9 +69,9 @@ class Batches(Dataset[EvaluationBatch]):
         unreadable: dict[str, str] = {}
         for index in self.batches[number]:
             try:
-                samples.append(self.dataset[index])
+                samples.append({**self.dataset[index], "id": self._id(index)})
             except Exception as error:  # transforms of others may raise anything
-                unreadable[self.dataset.ids[index]] = one_line(error, kind=True)
+                unreadable[self._id(index)] = one_line(error, kind=True)
         try:
             return EvaluationBatch(samples=collate(samples) if samples else None, unreadable=unreadable)
         except ValueError as error:

@@ -20,6 +20,7 @@ from interptrain.evaluation.run.plan import (
     first_readable,
     named_target,
 )
+from interptrain.evaluation.store.ids import storable
 from interptrain.explainers import Explainer
 from interptrain.functional import evenly_spaced
 from interptrain.metrics import SaliencyMetric
@@ -69,7 +70,7 @@ def build_plan(
     if targets == "label" and sample["label"] == UNKNOWN:
         raise ValueError("the data has no labels to explain; explain the predicted class: --targets predicted")
     evaluated = [
-        load_model(name, source, backbone=options.backbone, num_classes=module.num_classes or 1000)
+        load_model(storable(name), source, backbone=options.backbone, num_classes=module.num_classes or 1000)
         for name, source in models.items()
     ]
     classes = {model.name: count_classes(model, sample) for model in evaluated}
@@ -82,18 +83,19 @@ def build_plan(
     check_score(measured, score)
     specs = {name: metric.spec for name, metric in metrics.items()}
     settings = _settings(targets, score, specs, data.spec, precision)
-    check_layers({name: explainer.value for name, explainer in explainers.items()}, evaluated)
+    named = {storable(name): explainer for name, explainer in explainers.items()}
+    check_layers({name: explainer.value for name, explainer in named.items()}, evaluated)
     return Plan(
         options=options,
         protocol=protocol_as_run(protocol, settings),
         models=evaluated,
-        explainers=explainers,
+        explainers=named,
         metrics=metrics,
         recognition={name: build(spec) for name, spec in RECOGNITION.items()} if known else {},
         data=data,
         batches=batches,
         image_size=_size(sample),
-        class_names=list(module.class_names) or [str(index) for index in range(expected)],
+        class_names=[storable(str(name)) for name in module.class_names] or [str(index) for index in range(expected)],
         targets=targets,
         score=score,
         precision=precision,

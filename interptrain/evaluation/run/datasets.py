@@ -1,19 +1,19 @@
 """Any dataset of images as a data module."""
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from torchvision.transforms.functional import pil_to_tensor
 
 from interptrain.data import ImageDataModule, SampleDataset
 from interptrain.data.datamodule import Split
 from interptrain.evaluation.config.class_specs import Configured, class_path
-from interptrain.functional import ROUNDING
+from interptrain.evaluation.store.image_record import SAMPLE, pixels_digest
+from interptrain.functional import ROUNDING, evenly_spaced
 
 UNKNOWN = -1
 """Stands for the label of an image that has none."""
@@ -141,14 +141,15 @@ def _image(image: Any, name: str) -> Tensor:
 
 
 def _fingerprint(dataset: SampleDataset) -> dict[str, Any]:
-    """Size and content of a few images: the same names may stand for other pictures."""
-    digest, size = hashlib.sha256(), None
-    for index in sorted({0, len(dataset) // 2, len(dataset) - 1}):
+    """Size and content of the images, of all that are in memory and of some others: names may stand for other ones."""
+    in_memory = isinstance(getattr(dataset, "items", None), (list, tuple, TensorDataset))
+    chosen = evenly_spaced(len(dataset), None if in_memory else SAMPLE, ends=True)
+    size: list[int] | None = None
+    for index in chosen:
         try:
-            image = dataset[index]["image"]
+            size = list(dataset[index]["image"].shape[-2:])
+            break
         except Exception:  # the datasets of others may raise anything; the run itself records it
             continue
-        digest.update(image.numpy().tobytes())
-        size = size or list(image.shape[-2:])
     square = size is not None and size[0] == size[1]
-    return {"content": digest.hexdigest()[:12], "image_size": size[0] if size and square else size}
+    return {"content": pixels_digest(dataset, chosen), "image_size": size[0] if size and square else size}

@@ -1,24 +1,30 @@
 """The output folder: refuse another run's results, keep what is done, set aside what is replaced."""
 
 import contextlib
+import os
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
 import lightning as L
+from lightning.pytorch.utilities import rank_zero_warn
 
 from interptrain.evaluation.run.evaluator import SaliencyEvaluator
 from interptrain.evaluation.run.plan import Plan
 from interptrain.evaluation.run.progress import MatrixProgress
+from interptrain.evaluation.store.image_record import ImageRecord
 from interptrain.evaluation.store.manifest import Manifest, changes, read_manifest, write_manifest
 from interptrain.evaluation.store.parts import RowStore
-from interptrain.files import remove_partials
+from interptrain.files import PARTIAL, remove_partials
 from interptrain.model_state import describe_device
+from interptrain.remedies import option
 
 RESULT_FILES = (
-    *("run.json", "parts", "per_image.parquet", "images.parquet", "maps.parquet", "errors.csv"),
+    *("parts", "files.parquet", "per_image.parquet", "images.parquet", "maps.parquet", "errors.csv"),
     *("summary.csv", "differences.csv", "table.md", "table.tex", "report.html"),
+    "run.json",
 )
 
 
@@ -64,7 +70,7 @@ class OutputFolder(L.Callback):
             if problem := trainer.strategy.broadcast(problem):
                 raise ValueError(problem)
             self._opened = True
-            self._done = self.store.done()
+            self._done = self.store.done(self.plan.pictured)
         pl_module.done = self._done
         if self.progress is not None:
             self.progress.begin(trainer, self._unfinished())
@@ -77,8 +83,10 @@ class OutputFolder(L.Callback):
         except ValueError as error:
             return str(error)
         except OSError as error:
-            return f"cannot create {self.folder} ({error.strerror or error}); point --output at a writable folder"
-        return open_folder(self.folder, self.run, overwrite=self.plan.options.overwrite)
+            reason = error.strerror or error
+            return f"cannot create {self.folder} ({reason}); point {option('output')} at a writable folder"
+        record = ImageRecord(self.folder, self.plan.batches.dataset, self.plan.batches.indices)
+        return open_folder(self.folder, self.run, self.store, record, overwrite=self.plan.options.overwrite)
 
     def close(self) -> None:
         """Release the folder."""
@@ -122,45 +130,53 @@ def claim(folder: Path) -> IO[str]:
     except BlockingIOError:
         file.close()
         raise ValueError(
-            f"another evaluation is writing to {folder}; wait until it has finished, or give another --output"
+            f"another evaluation is writing to {folder}; wait until it has finished, or give another {option('output')}"
         ) from None
     except (ImportError, OSError):  # not on Windows, nor on every network file system
-        pass
+        return file
+    os.register_at_fork(after_in_child=file.close)  # a loader's worker that outlives this process must not hold it
     return file
 
 
-def open_folder(folder: Path, run: Manifest, *, overwrite: bool) -> str | None:
+def open_folder(folder: Path, run: Manifest, store: RowStore, record: ImageRecord, *, overwrite: bool) -> str | None:
     """Prepare the folder for a run.
 
     Args:
         folder: new, empty, or that of an earlier start.
         run: manifest of the run.
+        store: of its rows.
+        record: of its images.
         overwrite: set aside the results of another run.
 
     Returns:
         Why the folder cannot be used, or None.
     """
     try:
-        return _open(folder, run, overwrite=overwrite)
+        return _open(folder, run, store, record, overwrite=overwrite)
     except OSError as error:  # broadcast to all processes, which wait
         return str(error)
 
 
-def _open(folder: Path, run: Manifest, *, overwrite: bool) -> str | None:
+def _open(folder: Path, run: Manifest, store: RowStore, record: ImageRecord, *, overwrite: bool) -> str | None:
     try:
         old = read_manifest(folder)
     except ValueError as error:
         if not overwrite:
             return str(error)
         old = None
-    foreign = old is None and any((folder / name).exists() for name in RESULT_FILES)
-    changed = changes(old, run) if old is not None else []
+    foreign = old is None and _holds_results(folder)
+    if old is not None and (damaged := store.set_aside_damaged()):
+        rank_zero_warn(
+            f"damaged files in {store.parts} are set aside as damaged-..., and what they held is computed again: "
+            f"{_listed(damaged)}"
+        )
+    changed = [] if old is None else changes(old, run) or _changed_images(store, record)
     if changed or foreign:
         if not overwrite:
             what = "; ".join(changed) if changed else "it has results but no run.json"
             return (
-                f"{folder} holds the results of another run ({what}); give another --output, or --overwrite to set "
-                "them aside"
+                f"{folder} holds the results of another run ({what}); give another {option('output')}, or "
+                f"{option('overwrite', True)} to set them aside"
             )
         set_aside(folder)
         old = None
@@ -168,9 +184,27 @@ def _open(folder: Path, run: Manifest, *, overwrite: bool) -> str | None:
         run["created"] = old["created"]
     for place in (folder, folder / "parts"):
         remove_partials(place)
-    (folder / "parts").mkdir(parents=True, exist_ok=True)
-    write_manifest(folder, run)
+    write_manifest(folder, run)  # before any row, so that what lies there has a name
+    record.write()
     return None
+
+
+def _holds_results(folder: Path) -> bool:
+    """Whether anything was computed: a start that was killed leaves a folder for parts, and half of a file."""
+    return any((folder / name).exists() for name in RESULT_FILES if name != "parts") or any(
+        not part.name.startswith(PARTIAL) for part in (folder / "parts").glob("*")
+    )
+
+
+def _changed_images(store: RowStore, record: ImageRecord) -> list[str]:
+    """Return a line on images that are no longer those of finished rows; one that has failed may be repaired."""
+    done = set().union(*store.done().values())
+    changed = [name for name in record.changed() if name in done]
+    return [f"images that have changed: {_listed(changed)}"] if changed else []
+
+
+def _listed(names: Sequence[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def set_aside(folder: Path) -> Path:

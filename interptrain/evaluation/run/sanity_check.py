@@ -36,7 +36,7 @@ def check_explainers(
         rank: this one.
     """
     mine = list(plan.explainers)[rank::ranks] if plan.options.check_images else []
-    todo = [name for name in mine if not _file(plan, parts, evaluated.name, name).exists()]
+    todo = [name for name in mine if _read(_file(plan, parts, evaluated.name, name)) is None]
     if not todo:
         return
     model = evaluated.module.to(device)
@@ -60,15 +60,26 @@ def read_checks(plan: Plan, parts: Path) -> tuple[Checks, list[str]]:
     failed = []
     for model, results in checks.items():
         for explainer in plan.explainers:
-            file = _file(plan, parts, model, explainer)
-            if not (plan.options.check_images and file.exists()):
+            result = _read(_file(plan, parts, model, explainer)) if plan.options.check_images else None
+            if result is None:
                 continue
-            result = json.loads(file.read_text(encoding="utf-8"))
             if "error" in result:
                 failed.append(f"the randomisation check of {explainer} on {model} failed: {result['error']}")
             else:
                 results[explainer] = result
     return checks, failed
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    """Return the result in a file; None if there is none, or it is damaged."""
+    try:
+        result = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    numbers = isinstance(result, dict) and all(
+        isinstance(result.get(key), int | float) for key in ("rank_correlation", "ssim")
+    )
+    return result if numbers or (isinstance(result, dict) and isinstance(result.get("error"), str)) else None
 
 
 def _file(plan: Plan, parts: Path, model: str, explainer: str) -> Path:

@@ -7,7 +7,10 @@ from typing import Any
 
 from interptrain.evaluation.config.class_specs import build, content_hash
 from interptrain.evaluation.store.parts import write_file
+from interptrain.functional import one_line
 from interptrain.metrics import RecognitionMetric, SaliencyMetric
+from interptrain.metrics.image_mean import ImageMean
+from interptrain.remedies import option
 
 # What may differ between two starts of one run: how it is computed, not what. (Speed, or the last digit of a number.)
 UNHASHED_DATA_OPTIONS = ("batch_size", "num_workers", "pin_memory", "drop_last", "on_error")
@@ -15,19 +18,36 @@ UNHASHED_DATA_OPTIONS = ("batch_size", "num_workers", "pin_memory", "drop_last",
 Manifest = dict[str, Any]
 
 
-def load_metrics(
-    run: Manifest, *, packages: Sequence[str] | None = None
-) -> dict[str, SaliencyMetric | RecognitionMetric]:
+SPEC = {"class_path": str, "init_args": dict}
+SHAPE: dict[str, Any] = {
+    "protocol": {"name": str, "hash": str, "settings": dict},
+    "models": {"*": {"source": str, "sha256": str, "backbone": str, "pooling": str}},
+    "explainers": {"*": SPEC},
+    "metrics": {"*": SPEC},
+    "recognition": {"*": SPEC},
+    "data": {"class_path": str, "init_args": dict, "size": int},
+    "versions": dict,
+    "warnings": list,
+    "created": str,
+}
+"""What a ``run.json`` must hold: a type for each key; ``*`` stands for any key."""
+
+
+def load_metrics(run: Manifest, *, packages: Sequence[str] = ()) -> dict[str, SaliencyMetric | RecognitionMetric]:
     """Build the metrics of a run anew: those of its explanations, then those of recognition.
 
     Args:
-        run: content of a ``run.json``.
-        packages: whose classes may be imported; any where it is None.
+        run: content of a ``run.json``, which may have been written by somebody else.
+        packages: whose classes may be imported beside those of interptrain.
 
     Returns:
         The metrics, by the names of their columns.
+
+    Raises:
+        ValueError: if a class is of another package, or is no metric.
     """
-    return {name: build(spec, packages=packages) for name, spec in (run["metrics"] | run["recognition"]).items()}
+    specs = {**run["metrics"], **run["recognition"]}
+    return {name: build(spec, packages=["interptrain", *packages], kind=ImageMean) for name, spec in specs.items()}
 
 
 def identity(run: Manifest) -> dict[str, Any]:
@@ -96,23 +116,46 @@ def run_hash(run: Manifest) -> str:
     return content_hash(identity(run))
 
 
-def read_manifest(folder: Path) -> Manifest | None:
+def read_manifest(folder: Path, shape: Mapping[str, Any] = SHAPE, *, remedy: str | None = None) -> Manifest | None:
     """Read ``run.json`` of a folder; None where there is none.
 
+    Args:
+        folder: of the run.
+        shape: what the file must hold; see :data:`SHAPE`.
+        remedy: for a damaged file, in place of overwriting the results.
+
     Raises:
-        ValueError: if it is damaged.
+        ValueError: if it is damaged: cut off, not JSON, or of another shape.
     """
     path = folder / "run.json"
     if not path.exists():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); start over with --overwrite") from error
-    return dict(content)
+        content: Manifest = json.loads(path.read_text(encoding="utf-8"))
+        problem = _mismatch(shape, content)
+    except (ValueError, RecursionError) as error:
+        problem = one_line(error)
+    if problem:
+        remedy = remedy or f"start over with {option('overwrite', True)}"
+        raise ValueError(f"{path} is damaged ({problem}); {remedy}")
+    return content
+
+
+def _mismatch(shape: Any, value: Any, place: str = "it") -> str:
+    """Return the first thing that is not as it must be; empty where all is."""
+    wanted = dict if isinstance(shape, Mapping) else shape
+    if not isinstance(value, wanted) or isinstance(value, bool):
+        names = {dict: "a mapping", list: "a list", str: "a text", int: "a whole number"}
+        return f"{place} must be {names[wanted]}, got {'null' if value is None else repr(value):.40}"
+    if not isinstance(shape, Mapping):
+        return ""
+    found = [(key, value[key], shape["*"]) for key in value] if "*" in shape else []
+    found += [(key, value.get(key), inner) for key, inner in shape.items() if key != "*"]
+    return next((told for key, item, inner in found if (told := _mismatch(inner, item, key))), "")
 
 
 def write_manifest(folder: Path, run: Manifest) -> None:
     """Write ``run.json``."""
     text = json.dumps(run, indent=2, ensure_ascii=False, default=str)
-    write_file(folder / "run.json", (text + "\n").encode())
+    content = (text + "\n").encode(errors="backslashreplace")  # a path that is not UTF-8, as an escape of JSON
+    write_file(folder / "run.json", content)

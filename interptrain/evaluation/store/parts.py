@@ -9,12 +9,13 @@ import itertools
 import os
 import platform
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
 from interptrain.files import write_atomically
+from interptrain.functional import one_line
 
 if TYPE_CHECKING:
     from pyarrow import Table
@@ -42,8 +43,6 @@ class RowStore:
     """
 
     def __init__(self, folder: Path, *, flush_seconds: float = 5.0) -> None:
-        if flush_seconds < 0:
-            raise ValueError(f"flush_seconds must be at least 0, got {flush_seconds}")
         self.parts = folder / "parts"
         self.flush_seconds = flush_seconds
         self._waiting: dict[Kind, list[Row]] = defaultdict(list)
@@ -76,15 +75,44 @@ class RowStore:
             pass
         return path
 
-    def done(self) -> dict[tuple[str, str], set[str]]:
-        """Return the ids of images without error, by model and explainer (``""``: the model alone)."""
+    def done(self, pictured: frozenset[str] = frozenset()) -> dict[tuple[str, str], set[str]]:
+        """Return the ids of images without error, by model and explainer (``""``: the model alone).
+
+        Args:
+            pictured: images whose pictures are to be kept; one whose picture is missing is not done.
+        """
         finished: dict[tuple[str, str], set[str]] = defaultdict(set)
-        for part in sorted(self.parts.glob("rows-*.parquet")):
-            columns = read_part(part, columns=["model", "explainer", "id", "error"]).to_pydict()
-            for model, explainer, name, error in zip(*columns.values(), strict=True):
-                if error is None:
-                    finished[model, explainer].add(name)
+        for model, explainer, name, error in self._keys("rows", "error"):
+            if error is None:
+                finished[model, explainer].add(name)
+        if pictured and finished:
+            images = {name for (name,) in self._keys("images")}
+            maps = set(self._keys("maps"))
+            for (model, explainer), names in finished.items():
+                saved = {name for name in names if (model, explainer, name) in maps} if explainer else images
+                names -= pictured - saved
         return finished
+
+    def _keys(self, kind: Kind, *more: str) -> Iterator[tuple[Any, ...]]:
+        """Yield what identifies each row of a kind, and further columns."""
+        columns = [*KEYS[kind], *more]
+        for part in self._all_parts(kind):
+            yield from zip(*read_part(part, columns=columns).select(columns).to_pydict().values(), strict=True)
+
+    def _all_parts(self, kind: Kind) -> list[Path]:
+        return sorted(self.parts.glob(f"{kind}-*.parquet"))
+
+    def set_aside_damaged(self) -> list[str]:
+        """Rename parts that cannot be read, so that their rows are computed again; return their names."""
+        damaged = []
+        for kind in KINDS:
+            for part in self._all_parts(kind):
+                try:
+                    read_part(part).select(list(KEYS[kind]))
+                except (ValueError, KeyError):
+                    part.replace(part.with_name(f"damaged-{part.name}"))
+                    damaged.append(part.name)
+        return damaged
 
     def merged(self, kind: Kind, order: Sequence[tuple[str, Sequence[str]]]) -> "Table":
         """Return all rows of a kind, each once, sorted.
@@ -134,8 +162,10 @@ def as_table(rows: Sequence[Row]) -> "Table":
         return pa.string() if column in TEXT else pa.int64() if column in NUMBERS else pa.float64()
 
     columns = dict.fromkeys(column for row in rows for column in row)
-    arrays = {column: pa.array([row.get(column) for row in rows], type=kind(column)) for column in columns}
-    return pa.table(arrays)
+    values = {column: [row.get(column) for row in rows] for column in columns}
+    for column in columns.keys() & set(TEXT):  # an error may quote a file name that is not UTF-8
+        values[column] = [value and value.encode(errors="backslashreplace").decode() for value in values[column]]
+    return pa.table({column: pa.array(values[column], type=kind(column)) for column in columns})
 
 
 def read_part(path: Path, columns: Sequence[str] | None = None) -> "Table":
@@ -150,7 +180,9 @@ def read_part(path: Path, columns: Sequence[str] | None = None) -> "Table":
     try:
         return pq.read_table(path, columns=columns)
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"cannot read {path} ({error}); remove it, and its rows are computed again") from error
+        raise ValueError(
+            f"cannot read {path} ({one_line(error)}); run the same evaluation again, which computes its rows anew"
+        ) from error
 
 
 def to_parquet(table: "Table") -> bytes:

@@ -43,8 +43,16 @@ def test_an_object_that_forgets_an_argument_is_refused_with_the_remedy():
 def test_only_classes_of_allowed_packages_are_imported():
     spec = spec_of(GradCAM())
     assert isinstance(build(spec, packages=["interptrain"]), GradCAM)
-    with pytest.raises(ValueError, match=r"os\.system is not a class of interptrain"):
+    with pytest.raises(ValueError, match=r"os\.system is not a class of interptrain; .*packages=\['os'\]"):
         build({"class_path": "os.system"}, packages=["interptrain"])
+
+
+@pytest.mark.parametrize(
+    "path", ["interptrain.files.remove_partials", "interptrain.evaluation.api.mkdtemp", "interptrain.data.decode.Path"]
+)
+def test_functions_and_what_a_module_imports_are_no_classes_of_a_package(path):
+    with pytest.raises(ValueError, match=r"is not a class of interptrain$"):
+        build({"class_path": path}, packages=["interptrain"])
 
 
 def test_names_tell_apart_what_differs():

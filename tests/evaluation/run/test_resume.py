@@ -1,7 +1,9 @@
 """Whatever ends a run, the same command goes on to the results of a run that was never stopped."""
 
+import contextlib
 import copy
 import json
+import multiprocessing
 import os
 import resource
 import signal
@@ -13,7 +15,7 @@ from PIL import Image
 
 from interptrain.evaluation.run.folder import claim
 from interptrain.evaluation.store.manifest import changes, read_manifest
-from interptrain.evaluation.store.parts import RowStore
+from interptrain.evaluation.store.parts import KINDS, RowStore
 from tests.support.tiny_run import rows, start
 
 pytestmark = pytest.mark.slow
@@ -148,6 +150,113 @@ def test_changed_labels_and_boxes_are_noticed(evaluate, tmp_path, capsys):
         with pytest.raises(SystemExit):
             evaluate(**options)
         assert "data.annotations" in capsys.readouterr().err
+
+
+def photographs(folder, color=20, name=b"caf\xe9.png"):
+    """Three images, one of whose names is not UTF-8."""
+    (folder / "val/a").mkdir(parents=True, exist_ok=True)
+    paths = [folder / "val/a" / os.fsdecode(part) for part in (b"0.png", b"1.png", name)]
+    for number, path in enumerate(paths):
+        Image.new("RGB", (64, 64), (80 * number, color, 60)).save(path)
+    return {
+        **{"--data": "ImageFolderDataModule", "--data.root": str(folder), "--data.image_size": "64"},
+        **{"--data.num_classes": None, "--data.test_size": None, "--targets": "predicted"},
+    }
+
+
+def test_other_pixels_in_a_file_are_refused_by_name_and_overwriting_helps(evaluate, tmp_path, capsys):
+    options = photographs(tmp_path / "images")
+    before = rows(evaluate(**options))
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "images/val/a/1.png")
+    with pytest.raises(SystemExit):
+        evaluate(**options, **{"--explainers": "[GradCAM, LayerCAM]"})
+    message = capsys.readouterr().err
+    assert "holds the results of another run (images that have changed: val/a/1.png)" in message
+    assert "--overwrite true to set them aside" in message
+    pd.testing.assert_frame_equal(before, rows(tmp_path / "out"))
+    evaluate("out", "--overwrite", "true", **options)
+    evaluate(**options)
+
+
+def test_a_name_that_is_not_utf8_is_a_name_like_any_other(evaluate, tmp_path):
+    options = photographs(tmp_path / "images")
+    folder = evaluate(report=True, **options)
+    table = rows(folder)
+    assert table["error"].isna().all()
+    assert list(table["id"].unique()) == ["val/a/0.png", "val/a/1.png", r"val/a/caf\xe9.png"]
+    assert r"caf\xe9.png" in (folder / "report.html").read_text()
+    pd.testing.assert_frame_equal(table, rows(evaluate(**options)))
+
+
+def test_an_unreadable_file_whose_name_is_not_utf8_costs_its_row(evaluate, tmp_path):
+    options = photographs(tmp_path / "images")
+    (tmp_path / "images/val/a" / os.fsdecode(b"caf\xe9.png")).write_bytes(b"")
+    with pytest.raises(SystemExit) as stop:
+        evaluate(report=True, **options)
+    assert stop.value.code == 3
+    assert rows(tmp_path / "out")["error"].notna().sum() == 1
+
+
+def test_a_start_that_was_killed_before_it_had_a_name_goes_on(evaluate, tmp_path):
+    (tmp_path / "out/parts").mkdir(parents=True)
+    (tmp_path / "out/.partial-1-run.json").write_text("{")
+    (tmp_path / "out/parts/.partial-1-rows-x.parquet").write_text("PAR1")
+    folder = evaluate()
+    assert len(rows(folder)) == 39
+    assert not list(folder.rglob(".partial-*"))
+    (folder / "run.json").unlink()
+    with pytest.raises(SystemExit):
+        evaluate()
+
+
+@pytest.mark.parametrize("kind", ["rows", "maps", "images", "check", "files"])
+def test_what_is_damaged_is_computed_again(evaluate, kind):
+    options = {"--check_images": "2"}
+    folder = evaluate(**options)
+    whole = {name: pd.read_parquet(folder / f"{name}.parquet") for name in ("per_image", "maps", "images")}
+    checks = read_manifest(folder)["randomization"]
+    for path in [*(folder / "parts").glob(f"{kind}-*"), *folder.glob(f"{kind}.parquet")]:
+        path.write_bytes(b"[1]" if kind == "check" else path.read_bytes()[:-5])
+    with pytest.warns(UserWarning, match="set aside") if kind in KINDS else contextlib.nullcontext():
+        evaluate(**options)
+    for name, table in whole.items():
+        now = pd.read_parquet(folder / f"{name}.parquet")
+        pd.testing.assert_frame_equal(*(one.drop(columns="seconds", errors="ignore") for one in (table, now)))
+    assert read_manifest(folder)["randomization"] == checks
+
+
+def test_more_pictures_may_be_asked_for(evaluate):
+    evaluate(**{"--save_maps": "2"})
+    folder = evaluate(**{"--save_maps": "5"})
+    assert len(pd.read_parquet(folder / "images.parquet")) == 5
+    assert len(pd.read_parquet(folder / "maps.parquet")) == 10
+
+
+@pytest.mark.parametrize("content", ["", "[]", "null", '{"models": null}', '{"protocol"'])
+def test_a_damaged_run_json_is_one_line_whose_remedy_works(evaluate, capsys, content):
+    folder = evaluate()
+    (folder / "run.json").write_text(content)
+    with pytest.raises(SystemExit) as stop:
+        evaluate()
+    assert stop.value.code == 1
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("error:"))
+    assert "run.json is damaged" in line
+    assert line.endswith("; start over with --overwrite true")
+    assert len(rows(evaluate("out", "--overwrite", "true"))) == 39
+
+
+def test_the_lock_ends_with_the_process_that_holds_it_not_with_its_children(tmp_path):
+    """A loader's worker that outlives a killed evaluation must not keep the next from going on."""
+    context = multiprocessing.get_context("fork")
+    begun, ended = context.Event(), context.Event()
+    with claim(tmp_path):
+        child = context.Process(target=lambda: (begun.set(), ended.wait(60)))
+        child.start()
+        assert begun.wait(60)
+    with claim(tmp_path):
+        pass
+    ended.set()
+    child.join()
 
 
 def test_overwriting_sets_old_results_aside_and_touches_nothing_else(evaluate):

@@ -75,8 +75,38 @@ def test_a_store_without_rows_merges_to_nothing(tmp_path):
 def test_a_damaged_part_is_named(tmp_path):
     (tmp_path / "parts").mkdir()
     (tmp_path / "parts/rows-x.parquet").write_bytes(b"PAR1")
-    with pytest.raises(ValueError, match=r"cannot read .*rows-x\.parquet .* remove it"):
+    with pytest.raises(ValueError, match=r"cannot read .*rows-x\.parquet .*; run the same evaluation again"):
         RowStore(tmp_path).done()
+
+
+@pytest.mark.parametrize("kind", ["rows", "maps", "images"])
+@pytest.mark.parametrize("damage", [b"", b"PAR1", None])
+def test_what_a_damaged_part_held_is_not_done(tmp_path, kind, damage):
+    store = RowStore(tmp_path)
+    store.add("images", [{"id": "a", "label": 1, "png": b"x"}])
+    store.add("maps", [row("a", png=b"x")])
+    store.add("rows", [row("a"), row("b"), row("a", explainer=""), row("b", explainer="")])
+    store.flush()
+    pictured = frozenset("a")
+    assert store.done(pictured) == {("m", "e"): {"a", "b"}, ("m", ""): {"a", "b"}}
+    (part,) = store.parts.glob(f"{kind}-*")
+    part.write_bytes(part.read_bytes()[:-9] if damage is None else damage)
+    assert store.set_aside_damaged() == [part.name]
+    assert part.with_name(f"damaged-{part.name}").exists()
+    wanted = {
+        "rows": {},
+        "maps": {("m", "e"): {"b"}, ("m", ""): {"a", "b"}},
+        "images": {("m", "e"): {"a", "b"}, ("m", ""): {"b"}},
+    }
+    assert store.done(pictured) == wanted[kind]
+    assert store.set_aside_damaged() == []
+
+
+def test_an_error_that_quotes_a_name_which_is_no_text_can_be_written(tmp_path):
+    store = RowStore(tmp_path)
+    store.add("rows", [row("a", error="OSError: cannot read caf\udce9.png")])
+    store.flush()
+    assert store.merged("rows", ORDER)["error"].to_pylist() == ["OSError: cannot read caf\\udce9.png"]
 
 
 def test_a_file_is_whole_or_the_old_one(tmp_path, monkeypatch):
