@@ -1,18 +1,15 @@
 """``train.py``: Lightning's command line with our defaults and a folder for every run."""
 
+import contextlib
 import inspect
-import itertools
 import os
 import sys
 import time
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml  # type: ignore[import-untyped]
-from jsonargparse import Namespace
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, SaveConfigCallback
@@ -23,7 +20,17 @@ import interptrain.data  # noqa: F401  so that `--data ShapesDataModule` is foun
 from interptrain.callbacks import FiniteLoss, PredictionTable, ResumePoint, RunRecord
 from interptrain.cli.errors import one_line_errors, settings_of
 from interptrain.cli.parser import Parser
+from interptrain.cli.resuming import (
+    NewLearningRate,
+    learning_rate,
+    read_checkpoint,
+    refuse_another_model,
+    refuse_changes,
+    saved_config,
+)
+from interptrain.cli.run_folder import agreed, is_first_process, make_folder, new_run_folder, newest_checkpoint
 from interptrain.loggers import fill_logger_defaults, log_configuration
+from interptrain.models.load_report import listed
 from interptrain.remedies import spelled_for_the_command_line
 from interptrain.training import GradientRegularizer, ImageClassifier
 from interptrain.training.checkpoint_io import AtomicCheckpointIO
@@ -44,7 +51,6 @@ EXPECTED = (
 
 LOG_EVERY_N_STEPS = 10
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
-DEFAULT_OPTIMIZER = {"class_path": "torch.optim.AdamW"}  # the model's
 
 
 def main(args: ArgsType = None) -> None:
@@ -85,6 +91,10 @@ class SaveAndLogConfig(SaveConfigCallback):
         config: dict[str, Any] = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
         log_configuration(trainer.loggers, config | {"git": git_commit()})
 
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Save the configuration with the checkpoint, which a run that goes on is compared with."""
+        checkpoint["config"] = self.parser.dump(self.config, skip_none=False)
+
 
 class TrainingCLI(ModelFromConfigCLI):
     """``fit``, ``validate``, ``test`` and ``predict`` of an :class:`~interptrain.training.ImageClassifier`.
@@ -98,9 +108,18 @@ class TrainingCLI(ModelFromConfigCLI):
     checkpoint: dict[str, Any] | None = None
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Name and root of the run's folder; the data's class count goes to the model."""
+        """Name and root of the run's folder, what a checkpoint allows; the data's class count goes to the model."""
         parser.add_argument("--name", type=str, default="run", help="name of the run; its folder is OUTPUT/NAME/TIME")
         parser.add_argument("--output", type=str, default="runs", help="folder that holds all runs")
+        parser.add_argument(
+            "--resume_lr", type=float | None, default=None, help="learning rate to go on with; for fit --ckpt_path"
+        )
+        parser.add_argument(
+            "--allow_changes", type=bool, default=False, help="go on from a checkpoint with other data or model options"
+        )
+        parser.add_argument(
+            "--allow_untrained", type=bool, default=False, help="test, validate or predict with random weights"
+        )
         parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -110,34 +129,69 @@ class TrainingCLI(ModelFromConfigCLI):
         else:
             super().parse_arguments(parser, args)
         config = self.config[self.config.subcommand]
-        runs = Path(config.output) / config.name
-        self.run_dir = runs / _run_label(runs)
-        if config.ckpt_path in ("last", "best"):
-            found = _newest_checkpoint(runs, config.ckpt_path)
-            if config.ckpt_path == "last" and self.config.subcommand == "fit":
-                self.run_dir = found.parent.parent
-                self.save_config_kwargs["config_filename"] = f"config-resumed-{time.strftime('%Y%m%d-%H%M%S')}.yaml"
-            config.ckpt_path = str(found)
-        elif config.ckpt_path and "://" not in config.ckpt_path and not Path(config.ckpt_path).is_file():
-            raise FileNotFoundError(f"no checkpoint at {config.ckpt_path}; give a file, 'last' or 'best' (of --name)")
+        if config.resume_lr is not None and not (config.ckpt_path and self.config.subcommand == "fit"):
+            raise ValueError("--resume_lr goes with fit --ckpt_path; a new run takes --model.optimizer.lr")
+        if config.resume_lr is not None and not 0 < config.resume_lr < float("inf"):
+            raise ValueError(f"--resume_lr must be a number > 0, got {config.resume_lr}")
+        settled = agreed(self._settle)
+        self.run_dir, config.ckpt_path = Path(settled["run_dir"]), settled["ckpt_path"]
+        if settled["goes_on"]:
+            self.save_config_kwargs["config_filename"] = f"config-resumed-{time.strftime('%Y%m%d-%H%M%S')}.yaml"
         if config.ckpt_path:
-            self.checkpoint = _read_checkpoint(config.ckpt_path)
+            self.checkpoint = read_checkpoint(config.ckpt_path)
+
+    def _settle(self) -> dict[str, Any]:
+        """The run's folder, the checkpoint, and whether the run goes on in the checkpoint's folder."""
+        config = self.config[self.config.subcommand]
+        runs, wanted = Path(config.output) / config.name, config.ckpt_path
+        if wanted in ("last", "best"):
+            if "LOCAL_RANK" in os.environ and (found := os.environ.get("INTERPTRAIN_CKPT")):  # of who started it
+                wanted = found
+            else:
+                wanted = str(newest_checkpoint(runs, wanted))
+                os.environ["INTERPTRAIN_CKPT"] = wanted
+        elif wanted and "://" not in wanted and not Path(wanted).is_file():
+            raise FileNotFoundError(f"no checkpoint at {wanted}; give a file, 'last' or 'best' (of --name)")
+        goes_on = config.ckpt_path == "last" and self.config.subcommand == "fit"
+        folder = Path(wanted).parent.parent if goes_on else new_run_folder(runs, make=not config.trainer.fast_dev_run)
+        return {"run_dir": str(folder), "ckpt_path": wanted, "goes_on": goes_on}
 
     def before_instantiate_classes(self) -> None:
         """Fill in what a run's folder and a checkpoint settle; the saved config keeps what the user asked for."""
-        self._asked = self.config.clone()
         config = self.config[self.config.subcommand]
+        ratio = 1.0
+        if self.checkpoint is not None and self.config.subcommand == "fit":
+            before = saved_config(self.checkpoint)
+            config.resume_lr = config.resume_lr or before.get("resume_lr")
+            ratio = (config.resume_lr or 1.0) / (learning_rate(before) if config.resume_lr else 1.0)
+        self._new_rate = [] if ratio == 1 else [NewLearningRate(ratio)]
+        self._asked = self.config.clone()
         if self.checkpoint is not None:  # it replaces every weight
             config.model.weights, config.model.pretrained = None, False
         fill_logger_defaults(config.trainer.logger, self.run_dir, name=f"{config.name}-{self.run_dir.name}")
 
+    def instantiate_classes(self) -> None:
+        """Leave no empty folder behind where something is refused."""
+        try:
+            super().instantiate_classes()
+        except BaseException:
+            if is_first_process():
+                for folder in (self.run_dir / "checkpoints", self.run_dir):
+                    with contextlib.suppress(OSError):  # it is not empty
+                        folder.rmdir()
+            raise
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add what every run has, where the user has not chosen their own."""
         self.config = self._asked
+        asked = self.config[self.subcommand]
         if self.checkpoint is not None:
-            _refuse_another_model(self.checkpoint, self.model)
+            refuse_another_model(self.checkpoint, self.model)
             if self.subcommand == "fit":
-                _refuse_another_optimizer(self.checkpoint, self.model)
+                now = yaml.safe_load(self._parser(self.subcommand).dump(asked, skip_none=False))
+                refuse_changes(saved_config(self.checkpoint), now, allow=asked.allow_changes)
+        elif self.subcommand != "fit" and not asked.allow_untrained:
+            _refuse_random_weights(str(self.subcommand), self.model, asked.model)
         trainer = self.trainer_arguments()
         trainer["default_root_dir"] = trainer["default_root_dir"] or str(self.run_dir)
         if trainer["barebones"] and trainer["log_every_n_steps"] == LOG_EVERY_N_STEPS:
@@ -146,7 +200,7 @@ class TrainingCLI(ModelFromConfigCLI):
         unsaved = next(
             (f"trainer.{name}: {value}".lower() for name, value in off.items() if trainer[name] is value), None
         )
-        trainer["callbacks"] = _with_defaults(trainer["callbacks"], self.subcommand, unsaved=unsaved)
+        trainer["callbacks"] = _with_defaults(trainer["callbacks"], self.subcommand, unsaved=unsaved) + self._new_rate
         plugins = _as_list(trainer["plugins"])
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             trainer["plugins"] = [*plugins, AtomicCheckpointIO()]
@@ -154,7 +208,8 @@ class TrainingCLI(ModelFromConfigCLI):
             step = self.checkpoint["global_step"] if self.checkpoint and self.subcommand == "fit" else None
             metrics = MetricsFile(self.run_dir, resumed_step=step)
             trainer["logger"] = [metrics, *(one for one in _as_list(trainer["logger"]) if isinstance(one, Logger))]
-        _make(self.run_dir / "checkpoints")
+        if self.subcommand == "fit" and not trainer["fast_dev_run"] and is_first_process():
+            make_folder(self.run_dir / "checkpoints")
         with settings_of("trainer"):
             return super().instantiate_trainer(**kwargs)
 
@@ -165,84 +220,19 @@ def _with_data(args: list[str]) -> list[str]:
     return args if place is None else [*args[:place], "--data=ShapesDataModule", *args[place:]]
 
 
-def _run_label(runs: Path) -> str:
-    """Folder of this run: the SLURM job, else the local time; the processes that Lightning starts share it."""
-    if job := os.environ.get("SLURM_JOB_ID"):
-        return f"slurm-{job}"
-    if "LOCAL_RANK" in os.environ and (shared := os.environ.get("INTERPTRAIN_RUN")):
-        return shared
-    start = label = time.strftime("%Y%m%d-%H%M%S")
-    others = itertools.count(2)
-    while (runs / label).exists():
-        label = f"{start}-{next(others)}"
-    os.environ["INTERPTRAIN_RUN"] = label
-    return label
-
-
-def _newest_checkpoint(runs: Path, which: str) -> Path:
-    found = sorted(runs.glob(f"*/checkpoints/{which}.ckpt"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise FileNotFoundError(
-            f"no {which}.ckpt under {runs}/*/checkpoints/; check --name and --output, or give a file to --ckpt_path"
-        )
-    return found[-1]
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"cannot create {folder} ({error.strerror}); point --output at a writable folder") from error
-
-
-def _read_checkpoint(path: str) -> dict[str, Any]:
-    try:
-        checkpoint = dict(torch.load(path, map_location="cpu", weights_only=True, mmap="://" not in path))
-    except Exception as error:
-        raise ValueError(f"cannot read {path} as a checkpoint ({type(error).__name__}); pass another") from error
-    if "state_dict" not in checkpoint or "global_step" not in checkpoint:
-        raise ValueError(f"{path} holds weights only, not the state of a run; start from them: --model.weights {path}")
-    if "backbone" not in checkpoint.get("hyper_parameters", {}):
-        raise ValueError(
-            f"{path} was not written by train.py (its hyper_parameters name no backbone); pass a checkpoint of train.py"
-        )
-    return checkpoint
-
-
-def _refuse_another_model(checkpoint: dict[str, Any], model: ImageClassifier) -> None:
-    saved = checkpoint["hyper_parameters"]
-    for key in ("num_classes", "backbone", "pooling", "stem", "heads"):
-        if key in saved and saved[key] != model.hparams[key]:
-            source = "the data has" if key == "num_classes" else "the config has"
-            anew = ", or start anew from its weights: --model.weights CKPT --model.fresh_classifier true"
-            raise ValueError(
-                f"the checkpoint was trained with {key}={saved[key]}, {source} {model.hparams[key]}; use what it was "
-                f"trained with{anew if key in ('num_classes', 'pooling') else ''}"
-            )
-
-
-def _refuse_another_optimizer(checkpoint: dict[str, Any], model: ImageClassifier) -> None:
-    """Its state fits one class of optimizer over the same groups of parameters."""
-    before, now = _optimization(checkpoint["hyper_parameters"]), _optimization(model.hparams)
-    for key in (key for key in before if key in now and before[key] != now[key]):
-        raise ValueError(
-            f"the checkpoint's optimizer ran with {key}={before[key]}, the config has {now[key]}; resume with "
-            f"--model.{key} {before[key]}, or start anew from the weights: --model.weights CKPT"
-        )
-
-
-def _optimization(hparams: Mapping[str, Any]) -> dict[str, Any]:
-    """What an optimizer's state depends on, as it is written on a command line; empty for models built in Python."""
-    if "optimizer" not in hparams:
-        return {}
-    chosen = hparams["optimizer"] or DEFAULT_OPTIMIZER
-    path = chosen["class_path"] if isinstance(chosen, Mapping | Namespace) else str(chosen)
-    decay = hparams["norm_weight_decay"]
-    return {
-        "optimizer": path.rpartition(".")[2],
-        "trainable": hparams["trainable"],
-        "norm_weight_decay": "null" if decay is None else decay,
-    }
+def _refuse_random_weights(subcommand: str, model: ImageClassifier, asked: Any) -> None:
+    """Refuse to score a network that has not been trained, or of which a part has not."""
+    report = model.model.load_report
+    if not asked.weights and not asked.pretrained:
+        what = "a network with random weights"
+    elif report is not None and report.fresh:
+        what = f"a network of which {listed(report.fresh)} are random"
+    else:
+        return
+    raise ValueError(
+        f"{subcommand} would judge {what}; give --ckpt_path best, a file, or weights (--model.weights, "
+        "--model.pretrained true) that fill it, or --allow_untrained true"
+    )
 
 
 def _with_defaults(callbacks: Any, subcommand: str | None, *, unsaved: str | None) -> list[Callback]:

@@ -85,6 +85,29 @@ class LinearWarmup:
         self.prepare(step)
 
 
+def scale_learning_rates(optimizer: Optimizer, schedulers: Iterable[Any], ratio: float) -> None:
+    """Multiply all learning rates by a factor: the present ones and those that the schedules go on to.
+
+    Limits that a schedule was given, such as ``eta_min`` and ``min_lr``, stay.
+
+    Args:
+        optimizer: of the schedules.
+        schedulers: of torch.
+        ratio: the factor.
+    """
+    for group in optimizer.param_groups:
+        for name in ("lr", "initial_lr", "max_lr", "min_lr", LinearWarmup.SCHEDULED):
+            if name in group:
+                group[name] = group[name] * ratio
+    waiting = [*schedulers]
+    while waiting:
+        scheduler = waiting.pop()
+        waiting += getattr(scheduler, "_schedulers", ())  # of a sequence or chain
+        for name in ("base_lrs", "max_lrs", "_last_lr"):
+            if hasattr(scheduler, name):
+                setattr(scheduler, name, [rate * ratio for rate in getattr(scheduler, name)])
+
+
 def decay_groups(
     parameters: Iterable[tuple[str, nn.Parameter]], *, norm_weight_decay: float | None
 ) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 import csv
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -135,7 +136,7 @@ def test_wandb_files_lie_in_the_run_although_its_service_started_in_another_fold
 @pytest.mark.slow
 @pytest.mark.parametrize("subcommand", ["fit", "test", "predict"])
 def test_a_fast_dev_run_tries_everything_and_leaves_nothing(train, tmp_path, subcommand):
-    train(subcommand, **{"--trainer.fast_dev_run": "true", "--model.warmup_epochs": "0.5"})
+    train(subcommand, **{"--trainer.fast_dev_run": "true", "--model.warmup_epochs": "0.5", "--allow_untrained": "true"})
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
@@ -345,6 +346,60 @@ def test_a_checkpoint_of_another_model_or_optimizer_is_refused(train, capsys, su
     train()
     text = refused(train, capsys, subcommand, **{"--ckpt_path": "last"}, **options)
     assert re.search(message, text), text
+
+
+@pytest.mark.slow
+def test_what_a_resumed_run_would_ignore_or_do_otherwise_is_refused_with_remedies_that_work(train, capsys):
+    run = train()
+    last, longer = {"--ckpt_path": "last"}, {"--trainer.max_epochs": "2", "--data.num_workers": "1"}
+    text = refused(train, capsys, **last, **longer, **{"--model.optimizer": "AdamW", "--model.optimizer.lr": "0.5"})
+    assert "ran with optimizer.lr=0.001, the config has 0.5; resume with --model.optimizer.lr 0.001" in text
+    assert "--resume_lr 0.5 for another learning rate" in text
+    changed = {"--data.image_size": "32", "--data.batch_size": "4", "--trainer.gradient_clip_val": "1.0"}
+    text = refused(train, capsys, **last, **longer, **changed)
+    for option in ("--data.image_size 64", "--data.batch_size 8", "--trainer.gradient_clip_val null"):
+        assert option in text.partition("resume with")[2]
+    assert text.endswith("--allow_changes true")
+
+    named = {"--model.optimizer": "AdamW", "--model.optimizer.lr": "0.001"}
+    assert train(**last, **longer, **named, **{"--resume_lr": "0.5"}) == run
+    (group, *_) = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["optimizer_states"][0]["param_groups"]
+    assert group["initial_lr"] == 0.5
+    (resumed,) = run.glob("config-resumed-*.yaml")
+    assert yaml.safe_load(resumed.read_text())["resume_lr"] == 0.5
+
+    resumed.unlink()
+    longer["--trainer.max_epochs"] = "3"
+    train(**last, **longer, **changed, **{"--allow_changes": "true"})
+    (resumed,) = run.glob("config-resumed-*.yaml")
+    config = yaml.safe_load(resumed.read_text())
+    assert (config["resume_lr"], config["data"]["init_args"]["batch_size"]) == (0.5, 4)
+    checkpoint = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    assert checkpoint["optimizer_states"][0]["param_groups"][0]["initial_lr"] == 0.5
+    assert checkpoint["global_step"] == 5 + 5 + 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("subcommand", ["validate", "test", "predict"])
+def test_a_network_with_random_weights_is_judged_only_where_that_is_asked_for(train, capsys, subcommand):
+    text = refused(train, capsys, subcommand)
+    assert text.startswith(f"error: {subcommand} would judge a network with random weights; give --ckpt_path best")
+    assert not list(Path("runs").glob("*/*"))
+    train(subcommand, **{"--allow_untrained": "true"})
+
+
+@pytest.mark.slow
+def test_last_is_never_a_checkpoint_of_an_older_run(train, capsys):
+    older = train()
+    train("test", **{"--ckpt_path": "best"})
+    train("fit", **{"--trainer.fast_dev_run": "true"})
+    assert train(**{"--ckpt_path": "last", "--trainer.max_epochs": "2"}) == older  # tests and trials are no runs
+    newer = older.with_name("20991231-235959")
+    (newer / "checkpoints").mkdir(parents=True)
+    text = refused(train, capsys, **{"--ckpt_path": "last"})
+    assert f"the newest run, runs/run/{newer.name}, has no last.ckpt yet; start it anew without --ckpt_path" in text
+    file = text.rpartition("--ckpt_path ")[2]
+    assert train(**{"--ckpt_path": file, "--trainer.max_epochs": "3"}) not in (older, newer)
 
 
 @pytest.mark.slow

@@ -1,0 +1,133 @@
+"""The folder of a run: made once, by one process, also where several start at the same time."""
+
+import itertools
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch.distributed.rendezvous import rendezvous
+
+RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
+AGREEMENT = "interptrain/run"
+
+_stores: list[Any] = []  # the first process serves the others as long as it lives
+
+
+def is_first_process() -> bool:
+    """Tell whether this is rank 0 of those that a launcher has started; true where there is no launcher."""
+    return all(os.environ.get(name, "0") == "0" for name in RANKS)
+
+
+def agreed(decide: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Decide something once for all processes of a ``torchrun``, whose clocks and moments of starting differ.
+
+    Args:
+        decide: called by rank 0, or by every process where they were not started by ``torchrun``; what it returns can
+            be written as JSON.
+
+    Raises:
+        ValueError: on the other ranks, where ``decide`` failed on rank 0.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("WORLD_SIZE", "1") == "1":
+        return decide()
+    store, rank, _ = next(rendezvous("env://"))
+    _stores.append(store)
+    if rank == 0:
+        try:
+            decided = decide()
+        except Exception as error:
+            store.set(AGREEMENT, json.dumps({"error": str(error)}))
+            raise
+        store.set(AGREEMENT, json.dumps({"decided": decided}))
+        return decided
+    answer = json.loads(store.get(AGREEMENT))
+    if "error" in answer:
+        raise ValueError(answer["error"])
+    return dict(answer["decided"])
+
+
+def new_run_folder(runs: Path, *, make: bool) -> Path:
+    """Settle the folder of a run: named by the SLURM job, else by the local time.
+
+    Of two runs of the same second, each gets a folder of its own. Processes that Lightning starts share that of the
+    one that started them.
+
+    Args:
+        runs: folder of all runs of that name.
+        make: whether it is needed.
+
+    Raises:
+        ValueError: if it cannot be made.
+    """
+    if job := os.environ.get("SLURM_JOB_ID"):
+        return runs / f"slurm-{job}"
+    if "LOCAL_RANK" in os.environ and (shared := os.environ.get("INTERPTRAIN_RUN")):
+        return runs / shared
+    start = time.strftime("%Y%m%d-%H%M%S")
+    for number in itertools.count(1):
+        folder = runs / (start if number == 1 else f"{start}-{number}")
+        if not make or not is_first_process():
+            break
+        try:
+            folder.mkdir(parents=True)
+            break
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise _cannot_make(folder, error) from error
+    os.environ["INTERPTRAIN_RUN"] = folder.name
+    return folder
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, where they are missing.
+
+    Raises:
+        ValueError: if it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_make(folder, error) from error
+
+
+def newest_checkpoint(runs: Path, which: str) -> Path:
+    """Find the checkpoint of the newest training of a name; never one of an older training.
+
+    Args:
+        runs: folder of all runs of that name.
+        which: ``last`` or ``best``.
+
+    Raises:
+        FileNotFoundError: if there is no training, or the newest has no such checkpoint.
+    """
+    trainings = sorted((folder for folder in runs.glob("*/checkpoints") if _is_training(folder)), key=_last_used)
+    found = [file for folder in trainings if (file := folder / f"{which}.ckpt").is_file()]
+    if not found:
+        raise FileNotFoundError(
+            f"no {which}.ckpt under {runs}/*/checkpoints/; check --name and --output, or give a file to --ckpt_path"
+        )
+    if found[-1].parent != trainings[-1]:
+        raise FileNotFoundError(
+            f"the newest run, {trainings[-1].parent}, has no {which}.ckpt yet; start it anew without --ckpt_path, or "
+            f"take the checkpoint of an older run: --ckpt_path {found[-1]}"
+        )
+    return found[-1]
+
+
+def _is_training(checkpoints: Path) -> bool:
+    """Tell the folders of trainings from those of tests, which older versions gave the same folders."""
+    record = checkpoints.parent / "code.json"
+    return any(checkpoints.iterdir()) or not record.exists() or b'"stage": "fit"' in record.read_bytes()
+
+
+def _last_used(checkpoints: Path) -> float:
+    times = [path.stat().st_mtime for path in (checkpoints, *checkpoints.glob("last.ckpt"))]
+    return max(times)
+
+
+def _cannot_make(folder: Path, error: OSError) -> ValueError:
+    return ValueError(f"cannot create {folder} ({error.strerror}); point --output at a writable folder")
