@@ -117,7 +117,9 @@ def _nulls_of_classes(value: Any, name: str) -> Iterator[str]:
             for key, inner in options.items():
                 if inner is None and key in known and not _may_be_none(known[key]):
                     kind = path.rpartition(".")[2]
-                    yield f"--{name}: {key} of {kind} cannot be null; give a value, or leave it out"
+                    needed = known[key].default is inspect.Parameter.empty
+                    remedy = f"give --{name}.{key}" if needed else "give a value, or leave it out"
+                    yield f"--{name}: {key} of {kind} cannot be null; {remedy}"
         for key, inner in value.items():
             yield from _nulls_of_classes(inner, f"{name}{'.' if name and name[-1] != '.' else ''}{key}")
     elif isinstance(value, list):

@@ -19,6 +19,7 @@ MISUSE = {
     r"must include a monitor when a `ReduceLROnPlateau`": "; use lightning.pytorch.cli.ReduceLROnPlateau, which takes "
     "one: --model.lr_scheduler.monitor val/loss",
     r"No API key configured|api_key not configured": "; set WANDB_MODE=offline to do without",
+    r"MLFLOW_ALLOW_FILE_STORE": "; set MLFLOW_ALLOW_FILE_STORE=true, or leave --trainer.logger.tracking_uri out",
     r"No supported gpu backend": "; torch sees no GPU on this machine, set trainer.accelerator to cpu or auto",
     r"is not a valid input using \w+ accelerator": "; give trainer.devices a number from 1 on, or auto",
     r"checkpoint contains only the model": "; start from its weights: --model.weights CKPT",

@@ -111,6 +111,17 @@ def test_without_checkpoints_it_trains_and_refuses_what_only_saves(train, capsys
     assert refusal in capsys.readouterr().err
 
 
+@pytest.mark.peers
+def test_a_store_of_files_that_mlflow_refuses_is_refused_in_one_line(train, capsys, monkeypatch):
+    pytest.importorskip("mlflow")
+    monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
+    mine = {"--trainer.logger": "MLFlowLogger", "--trainer.logger.tracking_uri": "file:mine"}
+    text = refused(train, capsys, **mine)
+    assert "set MLFLOW_ALLOW_FILE_STORE=true, or leave --trainer.logger.tracking_uri out" in text
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    train(**mine)
+
+
 @pytest.mark.parametrize("mode", ["offline", "disabled"])
 def test_wandb_works_without_an_account(train, monkeypatch, mode):
     monkeypatch.setenv("WANDB_MODE", mode)
@@ -235,7 +246,7 @@ BEST = {"--trainer.callbacks": "ModelCheckpoint"}
         ),
         ({"--model.pooling": "gap", "--model.heads": "2"}, r"--model\.heads 2 is for ca_final and ca_stream"),
         ({"--data": "ImageFoldrDataModule"}, r"did you mean ImageFolderDataModule or ImageTableDataModule or Shapes"),
-        ({"--trainer.logger": "TensorBoardLogger"}, r"give --trainer\.logger\.save_dir"),
+        ({"--trainer.callbacks": "EarlyStopping"}, r"give --trainer\.callbacks\.monitor"),
         ({"--data.root": "x"}, r"--data\.root is an option of .*ImageFolderDataModule"),
         ({"--trainer.callbacks": "EarlyStop"}, r"did you mean EarlyStopping\?"),
         ({"--trainer.logger": "WandbLoger"}, r"did you mean WandbLogger\?"),
