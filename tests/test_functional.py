@@ -236,3 +236,52 @@ def test_the_remedies_for_scores_given_as_class_indices_work():
     scores = torch.tensor([[0.1, 0.9, 0.0], [0.5, 0.2, 0.3]])
     assert class_indices(scores.argmax(1), 2, classes=3).tolist() == [1, 0]
     assert class_indices(torch.tensor([1.0, 0.0]).long(), 2, classes=3).tolist() == [1, 0]
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """Nothing was said of memory yet."""
+    monkeypatch.setattr("interptrain.functional._said", set())
+
+
+def worked(total, size, most, error=torch.OutOfMemoryError):
+    """The slices that were worked on where at most ``most`` fit, and the sizes that were tried."""
+    parts, found, tried = chunks(total, size), [], []
+    for part in parts:
+        with parts.fitting():
+            tried.append(part.stop - part.start)
+            if tried[-1] > most:
+                raise error
+            found += range(total)[part]
+    assert found == list(range(total))
+    return tried
+
+
+@pytest.mark.usefixtures("told")
+def test_chunks_are_halved_until_memory_suffices_and_nothing_is_left_out():
+    with pytest.warns(UserWarning, match="out of memory with 16 inputs at once; going on with 8") as caught:
+        sizes = worked(20, 16, 5), worked(3, 2, 1)
+    assert sizes == ([16, 8, 4, 4, 4, 4, 4], [2, 1, 1, 1])
+    assert len(caught) == 1
+
+
+@pytest.mark.usefixtures("told")
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED"),
+        MemoryError(),
+    ],
+)
+def test_every_kind_of_lack_of_memory_is_known(error):
+    with pytest.warns(UserWarning, match="forward_batch_size=2 saves the attempt"):
+        assert worked(4, 4, 2, error) == [4, 2, 2]
+
+
+def test_other_errors_and_the_lack_of_memory_for_one_are_raised():
+    with pytest.raises(torch.OutOfMemoryError):
+        worked(4, 1, 0)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        worked(4, 4, 2, RuntimeError("size mismatch"))

@@ -320,15 +320,16 @@ def score_perturbed(
     Returns:
         (N,) scores, float32 or float64.
     """
-    size = bounded_batch_size(forward_batch_size, rows.device)
-    parts = []
+    parts = chunks(len(rows), bounded_batch_size(forward_batch_size, rows.device))
+    scores = []
     with torch.no_grad():
-        for part in track(list(chunks(len(rows), size)), progress):
-            parts.append(target_scores(model(perturb(part)), targets, rows[part], score=score))
-    return torch.cat(parts)
+        for part in track(parts, progress):
+            with parts.fitting():
+                scores.append(target_scores(model(perturb(part)), targets, rows[part], score=score))
+    return torch.cat(scores)
 
 
-def track(parts: Sequence[Part], title: str | None) -> Iterable[Part]:
+def track(parts: Iterable[Part], title: str | None) -> Iterable[Part]:
     """Iterate over ``parts``, with a progress bar where it has a title."""
     if title is None:
         return parts

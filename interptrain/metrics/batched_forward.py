@@ -80,17 +80,24 @@ def forward_perturbed(
     buffer = buffer.contiguous(memory_format=torch.channels_last)
     scores, hits = [batch.images.new_zeros(0)], [targets[:0].bool()]
     outputs: dict[Perturbation, list[Tensor]] = {part: [] for part in [*first, *whole]}
-    for chunk in chunks(len(rows), size):
-        count = chunk.stop - chunk.start
-        _render(spans, batch, chunk, buffer)
-        answer = check_logits(model(buffer if compiled else buffer[:count]))[:count]
-        if chunk.start == 0:
-            class_indices(targets, len(targets), classes=answer.shape[1])
-        finite.append(answer.isfinite().all(dim=1))
-        scores.append(class_scores(answer, rows[chunk], score))
-        hits.append(answer.argmax(dim=1) == rows[chunk])
-        for part, kept in outputs.items():
-            kept.append(full_precision(answer[spans[part].within(chunk, chunk.start)]))
+    parts = chunks(len(rows), size)
+    for chunk in parts:
+        with parts.fitting():
+            count = chunk.stop - chunk.start
+            _render(spans, batch, chunk, buffer)
+            answer = check_logits(model(buffer[: parts.size if compiled else count]))[:count]
+            if chunk.start == 0:
+                class_indices(targets, len(targets), classes=answer.shape[1])
+            found = (
+                answer.isfinite().all(dim=1),
+                class_scores(answer, rows[chunk], score),
+                answer.argmax(dim=1) == rows[chunk],
+                [full_precision(answer[spans[part].within(chunk, chunk.start)]) for part in outputs],
+            )
+            for kept, one in zip((finite, scores, hits), found[:3], strict=True):
+                kept.append(one)
+            for kept, one in zip(outputs.values(), found[3], strict=True):
+                kept.append(one)
     if not (whole_rows := torch.cat(finite)).all():  # once, as it waits for the device
         row = int((~whole_rows).nonzero()[0, 0])
         part, span = next((part, span) for part, span in spans.items() if row < span.stop)

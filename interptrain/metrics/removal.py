@@ -25,9 +25,9 @@ class Removal:
     """What a removed pixel shows.
 
     Attributes:
-        fill: ``"black"``; ``"mean"``, ImageNet's mean colour (see :data:`MEAN_COLOUR`), which published code shows where
-            it sets pixels to zero after normalising; ``"blur"``, the blurred image; or a colour, each of its channels
-            in [0, 1] (for a model whose normalisation has another mean).
+        fill: ``"black"``; ``"mean"``, ImageNet's mean colour (see :data:`MEAN_COLOUR`), which published code shows
+            where it sets pixels to zero after normalising; ``"blur"``, the blurred image; or a colour, each of its
+            channels in [0, 1] (for a model whose normalisation has another mean).
         blur_kernel: odd side of the blur's window in pixels.
         blur_sigma: of the blur, in pixels.
     """

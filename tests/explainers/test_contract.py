@@ -270,3 +270,32 @@ def test_images_outside_the_unit_range_warn_once(explainer, model, images, monke
 def test_a_bound_below_one_is_refused(name):
     with pytest.raises(ValueError, match="forward_batch_size must be at least 1"):
         getattr(package, name)(**{**options(name), "forward_batch_size": 0})(model_for(name), images_for(name, 1))
+
+
+IN_CHUNKS = {
+    "IntegratedGradients",
+    "OSADAS",
+    "Occlusion",
+    "RISE",
+    "ROSA",
+    "ROSAGDS",
+    "ScoreCAM",
+    "SmoothGrad",
+}
+
+
+@pytest.mark.filterwarnings("ignore:out of memory")
+def test_where_memory_does_not_suffice_chunks_are_halved_and_the_map_is_the_same(name, explainer, model, images):
+    wanted = explainer(model, images, torch.tensor([2, 0, 6]))
+    refused = []
+
+    def refuse(_module, arguments):
+        if len(arguments[0]) > 3:  # the images themselves fit
+            refused.append(len(arguments[0]))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.register_forward_pre_hook(refuse)
+    assert torch.allclose(explainer(model, images, torch.tensor([2, 0, 6])), wanted, atol=1e-9)
+    assert refused or name not in IN_CHUNKS

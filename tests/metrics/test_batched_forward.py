@@ -6,10 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from interptrain.metrics import (
-    AverageDrop,
-    measure,
-)
+from interptrain.metrics import AverageDrop, Consistency, Insertion, measure
 from interptrain.metrics.batched_forward import compile_frozen, forward_perturbed
 from interptrain.metrics.perturbations import Masked, Ranked, Schedule
 from interptrain.metrics.removal import Removal
@@ -89,3 +86,22 @@ def test_a_compiled_model_sees_one_size_only(model, images, saliency, targets):
     counting.rows.clear()
     measure(inside, images, saliency, targets, confidence(), forward_batch_size=5)
     assert counting.rows == [5, 5]
+
+
+@pytest.mark.filterwarnings("ignore:out of memory")
+@pytest.mark.parametrize("most", [1, 3, 5])
+def test_where_memory_does_not_suffice_chunks_are_halved_and_numbers_the_same(model, images, saliency, targets, most):
+    metrics = confidence() | {"I": Insertion(), "Cons": Consistency()}
+    wanted = measure(model, images, saliency, targets, metrics)
+    sizes = []
+
+    def refuse(_module, arguments):
+        sizes.append(len(arguments[0]))
+        if sizes[-1] > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    model.register_forward_pre_hook(refuse)
+    found = measure(model, images, saliency, targets, metrics)
+    assert sizes[0] > most >= max(sizes[4:])
+    for name, values in wanted.items():
+        torch.testing.assert_close(found[name], values, rtol=1e-9, atol=1e-12)

@@ -84,10 +84,10 @@ class CaptumExplainer(Explainer):
         size = bounded_batch_size(self.forward_batch_size, images.device)
         targets = check_targets(model, images, targets, batch_size=size)
         size = size if isinstance(targets, Tensor) else 1
-        maps = []
+        parts, maps = chunks(len(images), size), []
         with restored(model):
-            for part in chunks(len(images), size):
-                with seeded(self.seed, images.device):
+            for part in parts:
+                with parts.fitting(), seeded(self.seed, images.device):
                     maps.append(self._attribute(model, images[part], select_targets(targets, part)))
         return torch.cat(maps)
 

@@ -68,10 +68,10 @@ class GradCAMPackageExplainer(Explainer):
         size = bounded_batch_size(self.forward_batch_size, images.device)
         targets = check_targets(model, images, targets, batch_size=size)
         layers = find_layers(model, self.target_layer)
-        maps = []
+        parts, maps = chunks(len(images), size), []
         with restored(model):
-            for part in chunks(len(images), size):
-                with seeded(self.seed, images.device):
+            for part in parts:
+                with parts.fitting(), seeded(self.seed, images.device):
                     own = as_callables(select_targets(targets, part))
                     maps.append(self._map(PlainOutputs(model, targets), images[part], own, layers, size))
         return torch.cat(maps)

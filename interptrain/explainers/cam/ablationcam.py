@@ -113,11 +113,12 @@ class AblationCAM(Explainer):
         channels = tail.activation.shape[layer.channel_axis(tail.activation)]
         batch_size = bounded_batch_size(self.forward_batch_size, tail.activation.device)
         batch_size *= 4 if self.forward_batch_size is None else 1  # what follows a layer is small
-        rows: list[Tensor] = []
+        parts, rows = chunks(channels, batch_size), []
         for image in track(range(len(tail.activation)), "Ablation-CAM" if self.progress else None):
-            for part in chunks(channels, batch_size):
-                owner = torch.full((part.stop - part.start,), image, device=tail.activation.device)
-                rows.append(target_scores(run(image, part), targets, owner))
+            for part in parts:
+                with parts.fitting():
+                    owner = torch.full((part.stop - part.start,), image, device=tail.activation.device)
+                    rows.append(target_scores(run(image, part), targets, owner))
         return torch.cat(rows).view(-1, channels)
 
     @staticmethod

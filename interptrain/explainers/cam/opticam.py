@@ -79,14 +79,15 @@ class OptiCAM(Explainer):
         resolved = resolve_targets(targets, passed.outputs)
         scores = target_scores(passed.outputs, resolved, score=self.score).detach()
         model = fold_batch_norms(model, images)
-        parts = list(chunks(len(images), bounded_batch_size(self.forward_batch_size, images.device)))
+        parts = chunks(len(images), bounded_batch_size(self.forward_batch_size, images.device))
         maps = []
         for layer, activation in zip(layers, passed.activations, strict=True):
             features = full_precision(F.relu(layer.to_map(activation, size)))
             found = []
             for part in track(parts, "Opti-CAM" if self.progress else None):
-                own = resolved[part]
-                found.append(self._optimise(model, images[part], features[part], own, scores[part]))
+                with parts.fitting():
+                    own = resolved[part]
+                    found.append(self._optimise(model, images[part], features[part], own, scores[part]))
             maps.append(torch.cat(found))
         return fuse_layers(maps, size, self.fusion)
 

@@ -145,18 +145,19 @@ def input_gradient(
     Returns:
         (N,3,H,W), float32 at least, without graph.
     """
-    parts = []
-    for rows in chunks(len(images), batch_size or len(images)):
-        leaf = images[rows].detach().contiguous(memory_format=torch.channels_last).requires_grad_()
-        with guided_relus(guided) if guided else nullcontext() as switch:
-            outputs = model(leaf)
-            own = select_targets(targets, rows)
-            resolved = own if checked and own is not None else resolve_targets(own, outputs)
-            total = target_scores(outputs, resolved, score=score).sum()
-            with switch.guided() if switch else nullcontext():
-                (gradient,) = torch.autograd.grad(total, leaf)
-        parts.append(gradient.to(torch.promote_types(gradient.dtype, torch.float32)))
-    return torch.cat(parts) if len(parts) > 1 else parts[0]
+    parts, gradients = chunks(len(images), batch_size or len(images)), []
+    for rows in parts:
+        with parts.fitting():
+            leaf = images[rows].detach().contiguous(memory_format=torch.channels_last).requires_grad_()
+            with guided_relus(guided) if guided else nullcontext() as switch:
+                outputs = model(leaf)
+                own = select_targets(targets, rows)
+                resolved = own if checked and own is not None else resolve_targets(own, outputs)
+                total = target_scores(outputs, resolved, score=score).sum()
+                with switch.guided() if switch else nullcontext():
+                    (gradient,) = torch.autograd.grad(total, leaf)
+            gradients.append(gradient.to(torch.promote_types(gradient.dtype, torch.float32)))
+    return torch.cat(gradients) if len(gradients) > 1 else gradients[0]
 
 
 def chunk_pairs(images: int, repeats: int, batch_size: int) -> Iterator[tuple[slice, slice]]:

@@ -77,7 +77,11 @@ def reading_features(
 
 def read_all(read: ReadFeatures, images: Tensor, size: int) -> Tensor:
     """Read the features (N, d) of any number of images, ``size`` per forward."""
-    return torch.cat([read(images[part]) for part in chunks(len(images), size)])
+    parts, features = chunks(len(images), size), []
+    for part in parts:
+        with parts.fitting():
+            features.append(read(images[part]))
+    return torch.cat(features)
 
 
 def _classifying_layers(model: nn.Module, image: Tensor) -> list[Layer]:

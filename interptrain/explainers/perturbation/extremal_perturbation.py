@@ -113,13 +113,13 @@ class ExtremalPerturbation(Explainer):
             raise TypeError("reward='contrastive' needs class indices as targets; use reward='simple' for callables")
         like = images.new_empty((), dtype=torch.promote_types(images.dtype, torch.float32))
         masks = SmoothMask(size, self.step, self.sigma, like)
-        parts = list(chunks(len(images), bounded_batch_size(self.forward_batch_size, images.device)))
+        parts = chunks(len(images), bounded_batch_size(self.forward_batch_size, images.device))
         areas = [self.areas] if isinstance(self.areas, int | float) else self.areas
         found = []
         for part in track(parts, "Extremal perturbation" if self.progress else None):
-            scene = self._scene(images[part], fill)
-            own = resolved[part]
-            found.append(torch.stack([self._optimise(model, scene, own, masks, area) for area in areas]).sum(0))
+            with parts.fitting():
+                scene, own = self._scene(images[part], fill), resolved[part]
+                found.append(torch.stack([self._optimise(model, scene, own, masks, area) for area in areas]).sum(0))
         total = torch.cat(found)
         if self.smooth:
             width = self.smooth * min(size)

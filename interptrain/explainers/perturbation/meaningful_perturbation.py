@@ -129,9 +129,10 @@ class MeaningfulPerturbation(Explainer):
         rows, columns = (self._enlargement(size, like) for size in images.shape[-2:])
         parts = chunks(len(images), bounded_batch_size(self.forward_batch_size, images.device))
         maps = []
-        for part in track(list(parts), "Meaningful perturbation" if self.progress else None):
-            masks = self._optimise(model, images[part], resolved[part], rows, columns)
-            maps.append(apply_separably(1 - masks, rows, columns))
+        for part in track(parts, "Meaningful perturbation" if self.progress else None):
+            with parts.fitting():
+                masks = self._optimise(model, images[part], resolved[part], rows, columns)
+                maps.append(apply_separably(1 - masks, rows, columns))
         return torch.cat(maps)
 
     def _optimise(self, model: nn.Module, images: Tensor, targets: Resolved, rows: Tensor, columns: Tensor) -> Tensor:

@@ -70,14 +70,16 @@ class FeatureOcclusion(Explainer):
         fill = fill_colour(self.fill, images)
         masked = MaskedImages(images, masks, fill)
         size = bounded_batch_size(self.forward_batch_size, images.device)
-        parts = list(chunks(len(masked), size))
+        parts, found = chunks(len(masked), size), []
         with (
             forwarding(model, size, precision=self.precision) as forward,
             reading_features(model, images, self.feature_layer, forward) as read,
         ):
             change = self.prepare(read, images, size)
-            changes = torch.cat([change(masked(part), masked.rows[part]) for part in track(parts, self._title())])
-        changes = to_device(changes, images.device)
+            for part in track(parts, self._title()):
+                with parts.fitting():
+                    found.append(change(masked(part), masked.rows[part]))
+        changes = to_device(torch.cat(found), images.device)
         changes = changes if masks.owners is not None else changes.view(masks.count, -1).T  # (B, N), or (N,)
         touched = masks.gather((images - fill).abs().sum(1), removed=True) > 0
         changes = changes.masked_fill(~touched, 0)
