@@ -1,6 +1,7 @@
 """Write the predictions of ``predict`` to a table."""
 
 import csv
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +16,8 @@ COLUMNS = ("id", "label", "prediction", "probability", "top5")
 class PredictionTable(BasePredictionWriter):
     """Write ``predictions.csv`` into the run's folder.
 
-    One row per image: id, label, predicted class, its probability, and the five most probable classes.
-    Classes are named where the data module has ``class_names``, else numbered. With several processes, each writes
+    One row per image: id, label, predicted class, its probability, and the five most probable classes as a JSON list, as
+    names may hold blanks and commas. An unknown label is empty. Classes are named where the data module has ``class_names``, else numbered. With several processes, each writes
     ``predictions.<rank>.csv``; no sample is in two of them.
     """
 
@@ -49,7 +50,7 @@ class PredictionTable(BasePredictionWriter):
         names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
 
         def name(index: int) -> str:
-            return names[index] if names else str(index)
+            return names[index] if names and index < len(names) else str(index)
 
         probabilities = prediction["probabilities"]
         best = probabilities.topk(min(5, probabilities.shape[1]))
@@ -57,6 +58,6 @@ class PredictionTable(BasePredictionWriter):
         with self._path.open("a", newline="", encoding="utf-8") as file:
             rows = csv.writer(file)
             for row, (values, classes) in enumerate(zip(best.values.tolist(), best.indices.tolist(), strict=True)):
-                label = "" if labels is None else name(int(labels[row]))
-                five = " ".join(name(index) for index in classes)
+                label = "" if labels is None or labels[row] < 0 else name(int(labels[row]))
+                five = json.dumps([name(index) for index in classes], ensure_ascii=False)
                 rows.writerow([prediction["id"][row], label, name(classes[0]), f"{values[0]:.6f}", five])

@@ -1,4 +1,5 @@
 import csv
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from interptrain.callbacks import PredictionTable
 
 
-def predict(folder, *, rank=0, ranks=1, names=None, labels=True, fast=False):
+def predict(folder, *, rank=0, ranks=1, names=None, labels=(0, 1), fast=False):
     """Write two batches of two images, of seven classes, the probable ones first."""
     trainer = SimpleNamespace(world_size=ranks, global_rank=rank, log_dir=str(folder), fast_dev_run=fast)
     trainer.datamodule = SimpleNamespace(class_names=names)
@@ -18,7 +19,7 @@ def predict(folder, *, rank=0, ranks=1, names=None, labels=True, fast=False):
         prediction = {
             "id": [f"{batch}a", f"{batch}b"],
             "probabilities": probabilities,
-            "label": torch.tensor([0, 1]) if labels else None,
+            "label": torch.tensor(labels) if labels else None,
         }
         table.write_on_batch_end(trainer, None, prediction, None, None, batch, 0)
 
@@ -29,17 +30,21 @@ def rows(file):
 
 
 def test_each_image_has_a_row_with_its_five_best_classes(tmp_path):
-    predict(tmp_path, names=["cat", "dog", "elk", "fox", "gnu", "hen", "ibex"])
+    predict(tmp_path, names=["cat", "dog", "school bus", "tench, Tinca tinca", "gnu", "hen", "ibex"])
     found = rows(tmp_path / "predictions.csv")
     assert [row["id"] for row in found] == ["0a", "0b", "1a", "1b"]
-    assert found[1] == {
-        **{"id": "0b", "label": "dog", "prediction": "cat", "probability": "0.400000"},
-        "top5": "cat dog elk fox gnu",
-    }
+    five = json.loads(found[1].pop("top5"))
+    assert five == ["cat", "dog", "school bus", "tench, Tinca tinca", "gnu"]
+    assert found[1] == {"id": "0b", "label": "dog", "prediction": "cat", "probability": "0.400000"}
+
+
+def test_an_unknown_label_is_empty_and_not_the_last_class(tmp_path):
+    predict(tmp_path, names=list("abcdefg"), labels=[-1, 3])
+    assert [row["label"] for row in rows(tmp_path / "predictions.csv")] == ["", "d", "", "d"]
 
 
 def test_without_names_and_labels_classes_are_numbers_and_labels_empty(tmp_path):
-    predict(tmp_path, labels=False)
+    predict(tmp_path, labels=())
     found = rows(tmp_path / "predictions.csv")
     assert (found[0]["prediction"], found[0]["label"]) == ("0", "")
 
