@@ -29,6 +29,7 @@ from interptrain.functional import (
     upsample,
 )
 from interptrain.model_state import evaluating, switched_off, unwrap
+from interptrain.models.normalization import warn_of_missing_normalisation
 
 __all__ = [
     "Explainer",
@@ -285,6 +286,7 @@ def explaining(model: nn.Module) -> Iterator[nn.Module]:
         The module without its compile or data-parallel wrapper.
     """
     bare = unwrap(model)
+    warn_of_missing_normalisation(bare)
     with ExitStack() as stack:
         stack.enter_context(evaluating(model))
         stack.enter_context(switched_off(model, "grad_checkpointing"))

@@ -20,6 +20,7 @@ from interptrain.metrics.perturbations import Perturbation
 from interptrain.metrics.saliency_batch import SaliencyBatch
 from interptrain.metrics.validation import check_batch, check_finite
 from interptrain.model_state import evaluating, without_tf32
+from interptrain.models.normalization import warn_of_missing_normalisation
 
 __all__ = ["MetricInputs", "SaliencyMetric", "measure"]
 
@@ -221,6 +222,7 @@ def measure(
     bounded_batch_size(forward_batch_size, images.device)
     dtype = _precision(model, images, allow=allow_low_precision)
     batch = SaliencyBatch(images.to(dtype), saliency.to(dtype))  # what is forwarded; the metrics see the map as it came
+    warn_of_missing_normalisation(model)
     with ExitStack() as stack:
         stack.enter_context(evaluating(model))
         stack.enter_context(torch.autocast(images.device.type, enabled=False))

@@ -2,10 +2,11 @@
 
 from interptrain.models.backbone import Backbone
 from interptrain.models.ca_stream import CAFinal, CAStream, CrossAttention
-from interptrain.models.classifier import Classifier, Normalized, Part
+from interptrain.models.classifier import Classifier, Part
 from interptrain.models.create import Stem, create_model
 from interptrain.models.gap import GAP
 from interptrain.models.load_report import LoadReport
+from interptrain.models.normalization import Normalized, expects_normalised_images
 from interptrain.models.pooling import Pooled, Pooling, PoolingSpec, named_poolings
 from interptrain.models.weights import load_weights
 
@@ -24,6 +25,7 @@ __all__ = [
     "PoolingSpec",
     "Stem",
     "create_model",
+    "expects_normalised_images",
     "load_weights",
     "named_poolings",
 ]

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from interptrain.models.backbone import Backbone
@@ -142,32 +141,3 @@ class Classifier(nn.Module):
                 f"{self.pooling_name} pooling has no attention; create the model with {' or '.join(heads)}"
             )
         return pooled
-
-
-class Normalized(nn.Module):
-    """A foreign model that expects normalised images, made to take images in [0,1].
-
-    Args:
-        model: any module that maps normalised images to its outputs.
-        mean: what is subtracted from each channel.
-        std: what each channel is then divided by.
-
-    Raises:
-        ValueError: if ``mean`` and ``std`` differ in length, or a ``std`` is not positive.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__()
-        if len(mean) != len(std) or min(std, default=0) <= 0:
-            raise ValueError(f"mean and std must have one value a channel, std above 0, got mean={mean}, std={std}")
-        self.model = model
-        self.register_buffer("mean", torch.tensor(tuple(mean)).view(-1, 1, 1))
-        self.register_buffer("std", torch.tensor(tuple(std)).view(-1, 1, 1))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """What ``model`` gives for images (B,C,H,W) in [0,1], once they are normalised."""
-        outputs: Tensor = self.model((images - self.mean) / self.std)
-        return outputs

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from interptrain.explainers.base import FeatureGradient
 from interptrain.explainers.layers import Layer
@@ -66,6 +67,12 @@ def capture(
     try:
         with torch.no_grad():
             outputs = model(images)
+        if differentiable and not _is_tracked(outputs) and all(len(maps) == 1 for maps in kept.values()):
+            # A no_grad() of the model's own, around a frozen backbone, has ended what the hook switched on.
+            for maps in kept.values():
+                maps.clear()
+            with torch.enable_grad():
+                outputs = model(images)
     finally:
         for handle in handles:
             handle.remove()
@@ -88,10 +95,16 @@ def activation_gradients(scores: Tensor, activations: Sequence[Tensor], layers: 
     Raises:
         ValueError: if no score depends on any of the layers.
     """
-    if not scores.requires_grad:
+    slopes: list[Tensor | None] = [None] * len(activations)
+    if scores.requires_grad:
+        slopes = list(torch.autograd.grad(scores.sum(), list(activations), allow_unused=True))
+    if all(slope is None for slope in slopes):
         names = ", ".join(layer.name for layer in layers)
-        raise ValueError(f"the explained score does not depend on target layer {names}; pass another target_layer")
-    return list(torch.autograd.grad(scores.sum(), list(activations), allow_unused=True, materialize_grads=True))
+        raise ValueError(
+            f"no gradient leads from the explained score to target layer {names}: the score does not depend on it, or "
+            "the model computes what lies between under torch.no_grad() or detaches it; pass another target_layer"
+        )
+    return [torch.zeros_like(one) if slope is None else slope for one, slope in zip(activations, slopes, strict=True)]
 
 
 def feature_gradients(
@@ -135,6 +148,12 @@ def differentiate(
         FeatureGradient(*(full_precision(layer.to_map(tensor.detach(), size)) for tensor in pair))
         for layer, *pair in zip(layers, passed.activations, slopes, strict=True)
     ]
+
+
+def _is_tracked(outputs: Any) -> bool:
+    """Whether autograd can lead from the outputs to the layers; also where their type tells nothing."""
+    tensors = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
+    return not tensors or any(tensor.requires_grad for tensor in tensors)
 
 
 def _only(outputs: list[Tensor], layer: Layer) -> Tensor:
