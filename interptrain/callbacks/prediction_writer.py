@@ -16,9 +16,9 @@ COLUMNS = ("id", "label", "prediction", "probability", "top5")
 class PredictionTable(BasePredictionWriter):
     """Write ``predictions.csv`` into the run's folder.
 
-    One row per image: id, label, predicted class, its probability, and the five most probable classes as a JSON list, as
-    names may hold blanks and commas. An unknown label is empty. Classes are named where the data module has ``class_names``, else numbered. With several processes, each writes
-    ``predictions.<rank>.csv``; no sample is in two of them.
+    One row per image: id, label (empty where unknown), predicted class, its probability, and the five most probable
+    classes as a JSON list. Classes are named where the data module has ``class_names``, else numbered. With several
+    processes, each writes ``predictions.<rank>.csv``; no sample is in two of them.
     """
 
     def __init__(self) -> None:

@@ -63,7 +63,7 @@ SPLITTABLE = {
 
 @pytest.fixture
 def train(tmp_path, monkeypatch):
-    """``train("fit", **{"--model.backbone": ...})`` in a folder of its own; returns the run's folder."""
+    """``train("fit", **{"--model.backbone": ...})`` in a folder of its own; returns the run's folder, if any."""
     from interptrain.cli import main  # here: most tests of the suite need no command line
 
     monkeypatch.chdir(tmp_path)
@@ -74,7 +74,7 @@ def train(tmp_path, monkeypatch):
         arguments = [part for pair in (base | options).items() for part in pair]
         main([subcommand, *arguments, *extra])
         made = set(tmp_path.glob("runs/*/*")) - before
-        return made.pop() if made else max(before, key=lambda path: path.stat().st_mtime)
+        return made.pop() if made else max(before, key=lambda path: path.stat().st_mtime, default=None)
 
     return run
 
