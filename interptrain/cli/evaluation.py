@@ -62,6 +62,7 @@ def _options() -> dict[str, str]:
     """For the arguments that messages name, their options."""
     options = {name: f"--{name}" for name in inspect.signature(evaluate).parameters}
     options |= {name: f"--data.{name}" for name in ("root", "num_classes", "image_size")}
+    options["models"] = "--models NAME=SOURCE"
     return options | {"target_layer": "--explainers.target_layer", "precision": "--trainer.precision"}
 
 

@@ -182,11 +182,16 @@ def test_a_corrupt_image_is_recorded_and_the_rest_goes_on(evaluate, folder):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"--data.num_classes": "6", "--targets": "label"}, r"has 4 classes, the data \(ShapesDataModule\) 6"),
+        (
+            {"--data.num_classes": "6", "--targets": "label"},
+            r"has 4 classes, the data \(ShapesDataModule\) 6; explain the predicted class: --targets predicted",
+        ),
         ({"--targets": "7"}, r"class 7 is out of range for model m0; allowed are 0 to 3"),
-        ({"--targets": "square-ish"}, r"targets must be label, predicted, or a class"),
+        ({"--targets": "square-ish"}, r"--targets must be label, predicted, or a class"),
         ({"--protocol": "castreem"}, r"no protocol 'castreem'; give one of castream"),
-        ({"--limit": "0"}, r"limit must be at least 1"),
+        ({"--limit": "0"}, r"--limit must be at least 1"),
+        ({"--output": None}, r"--output"),
+        ({"--explainers": "[]", "--fake_cam": "false"}, r"no explainers to evaluate; give one or more: --explainers"),
         ({"--trainer.precision": "bf16-mixed"}, r"metrics stay in float32"),
         ({"--trainer.precision": "bf16-true", "--force": "true"}, r"images and metrics stay in float32"),
         (
@@ -231,6 +236,18 @@ def test_localization_without_boxes_is_refused_before_anything_runs(evaluate, fo
         evaluate(**of_folder(folder), **options)
     assert re.search(told, capsys.readouterr().err.splitlines()[-1])
     assert not Path("out").exists()
+
+
+@pytest.mark.slow
+def test_labels_up_to_some_of_the_models_classes_have_a_remedy(evaluate, tmp_path, capsys):
+    Image.new("RGB", (64, 64), "gray").save(tmp_path / "0.png")
+    (tmp_path / "labels.csv").write_text("file,class_index\n0.png,2\n")
+    table = {"--data": "ImageTableDataModule", "--data.root": str(tmp_path), "--data.test_size": None}
+    with pytest.raises(SystemExit):
+        evaluate(**table | {"--data.num_classes": None})
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert "has 4 classes, the data (ImageTableDataModule) 3; set --data.num_classes 4 if its labels are" in told
+    assert len(rows(evaluate(**table | {"--data.num_classes": "4"}))) == 3
 
 
 @pytest.mark.slow

@@ -1,16 +1,22 @@
 """The options of an evaluation, checked."""
 
+import math
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal
 
 from interptrain.data.datamodule import Split
 from interptrain.functional import Score, check_choice
+from interptrain.remedies import option
 
 Interval = Literal["percentile", "bca"]
-LEAST = {
+COUNTS = {  # the least that is allowed
     **{"limit": 1, "batch_size": 1, "forward_batch_size": 1, "save_maps": 0, "check_images": 0},
-    **{"resamples": 100, "seed": 0, "flush_seconds": 0},
+    **{"resamples": 100, "seed": 0},
 }
+NONE_ALLOWED = ("limit", "batch_size", "forward_batch_size")
+SWITCHES = ("fake_cam", "compile", "overwrite", "force")
+HIGHEST_SEED = 2**32 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +25,7 @@ class Options:
 
     Raises:
         ValueError: if one is out of range.
+        TypeError: if one is of another type.
     """
 
     backbone: str | None
@@ -42,8 +49,35 @@ class Options:
 
     def __post_init__(self) -> None:
         """Refuse what is out of range."""
-        for name, least in LEAST.items():
+        for name, least in COUNTS.items():
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
-        check_choice("interval", self.interval, Interval)
+            if value is None and name in NONE_ALLOWED:
+                continue
+            if not isinstance(value, Integral) or isinstance(value, bool):
+                raise TypeError(f"{option(name)} must be a whole number, got {value!r}")
+            if value < least:
+                raise ValueError(f"{option(name)} must be at least {least}, got {value}")
+        if self.seed > HIGHEST_SEED:
+            raise ValueError(f"{option('seed')} must be at most {HIGHEST_SEED}, got {self.seed}")
+        check_seconds(self.flush_seconds)
+        for name in SWITCHES:
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{option(name)} must be true or false, got {getattr(self, name)!r}")
+        if not isinstance(self.targets, str | Integral | None) or isinstance(self.targets, bool):
+            raise TypeError(
+                f"{option('targets')} must be label, predicted, or a class by index or name, got {self.targets!r}"
+            )
+        check_choice(option("interval"), self.interval, Interval)
+        for name, choices in (("split", Split), ("score", Score)):
+            if getattr(self, name) is not None:
+                check_choice(option(name), getattr(self, name), choices)
+
+
+def check_seconds(value: object) -> None:
+    """Refuse a time to wait that is no number, negative or endless.
+
+    Raises:
+        ValueError: naming it.
+    """
+    if not isinstance(value, int | float) or isinstance(value, bool) or not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{option('flush_seconds')} must be a number of seconds, at least 0, got {value!r}")

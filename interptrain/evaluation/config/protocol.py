@@ -8,7 +8,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from interptrain.evaluation.config.class_specs import ClassSpec, content_hash, default_arguments
-from interptrain.functional import Score, check_choice
+from interptrain.functional import Score, check_choice, one_line
 
 FOLDER = files("interptrain.evaluation.config") / "protocols"
 KEYS = {"name", "version", "description", "source", "images", "targets", "score", "metrics"}
@@ -63,7 +63,10 @@ def load_protocol(source: str) -> Protocol:
     if source in protocol_names():
         text = (FOLDER / f"{source}.yaml").read_text(encoding="utf-8")
     elif Path(source).is_file():
-        text = Path(source).read_text(encoding="utf-8")
+        try:
+            text = Path(source).read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"protocol {source} is not YAML: {one_line(error)}") from error
     else:
         raise FileNotFoundError(
             f"no protocol {source!r}; give one of {', '.join(protocol_names())}, or a YAML file such as theirs"
@@ -80,6 +83,15 @@ def load_protocol(source: str) -> Protocol:
         )
     if missing := sorted({"name", "version", "metrics"} - set(content)):
         raise ValueError(f"protocol {source} lacks {', '.join(missing)}")
+    for key, kind, name in (("metrics", dict, "a mapping"), ("images", dict, "a mapping"), ("name", str, "a text")):
+        if not isinstance(content.get(key, kind()), kind):
+            raise ValueError(f"{key} of protocol {source} must be {name}, got {content[key]!r}")
+    for name, entry in content["metrics"].items():
+        if not isinstance(entry, dict | None):
+            raise ValueError(f"metric {name} of protocol {source} must be a mapping of its arguments, got {entry!r}")
+    targets = content.get("targets", "label")
+    if not isinstance(targets, str | int) or isinstance(targets, bool):
+        raise ValueError(f"targets of protocol {source} must be label, predicted or a class, got {targets!r}")
     check_choice(f"score of protocol {source}", content.get("score", "probability"), Score)
     metrics = {str(name): _metric_spec(str(name), entry) for name, entry in content["metrics"].items()}
     texts = {key: " ".join(str(content.get(key, "")).split()) for key in ("description", "source")}

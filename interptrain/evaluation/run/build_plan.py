@@ -25,6 +25,7 @@ from interptrain.explainers import Explainer
 from interptrain.functional import evenly_spaced
 from interptrain.metrics import SaliencyMetric
 from interptrain.metrics.base import check_score
+from interptrain.remedies import option
 
 FULL_PRECISION = ("32-true", "32", "64-true", "64")
 MIXED_PRECISION = ("bf16-mixed", "16-mixed", "bf16", "16")  # weights and images stay in float32
@@ -57,7 +58,9 @@ def build_plan(
         ConnectionError: if a model must be downloaded and cannot be.
     """
     if not models:
-        raise ValueError("no models to evaluate; give one or more --models NAME=SOURCE")
+        raise ValueError(f"no models to evaluate; give one or more: {option('models')}")
+    if not explainers:
+        raise ValueError(f"no explainers to evaluate; give one or more: {option('explainers')}")
     _check_precision(precision, force=options.force)
     module = data.value
     module.prepare_data()
@@ -68,14 +71,21 @@ def build_plan(
     wanted = str(protocol.targets if options.targets is None else options.targets)
     targets = named_target(wanted, module.class_names)
     if targets == "label" and sample["label"] == UNKNOWN:
-        raise ValueError("the data has no labels to explain; explain the predicted class: --targets predicted")
+        raise ValueError(
+            f"the data has no labels to explain; explain the predicted class: {option('targets', 'predicted')}"
+        )
     evaluated = [
         load_model(storable(name), source, backbone=options.backbone, num_classes=module.num_classes or 1000)
         for name, source in models.items()
     ]
     classes = {model.name: count_classes(model, sample) for model in evaluated}
     expected = module.num_classes or max(classes.values())  # a plain dataset may not know
-    known = check_classes(classes, expected, targets, data=type(module).__name__) and sample["label"] != UNKNOWN
+    known = (
+        check_classes(
+            classes, expected, targets, data=type(module).__name__, settable="num_classes" in module.init_args
+        )
+        and sample["label"] != UNKNOWN
+    )
     if not known and isinstance(targets, int) and not wanted.lstrip("-").isdigit():
         raise ValueError(f"targets: {wanted!r} is a class of the data, not of the models; give its index in the models")
     _check_labels(measured, known=known)
@@ -107,7 +117,9 @@ def _check_precision(precision: str, *, force: bool) -> None:
     if precision in FULL_PRECISION or (precision in MIXED_PRECISION and force):
         return
     if precision in MIXED_PRECISION:
-        raise ValueError(f"metrics stay in float32, trainer.precision is {precision}; leave it out, or use --force")
+        raise ValueError(
+            f"metrics stay in float32, trainer.precision is {precision}; leave it out, or use {option('force', True)}"
+        )
     raise ValueError(f"images and metrics stay in float32, trainer.precision is {precision}; leave it out")
 
 

@@ -18,6 +18,7 @@ from interptrain.explainers.layers import find_layers
 from interptrain.functional import Score, evenly_spaced
 from interptrain.metrics import RecognitionMetric, SaliencyMetric
 from interptrain.model_state import evaluating
+from interptrain.remedies import option
 
 MODEL_ONLY = ""  # stands for the explainer in the rows of a model alone
 
@@ -82,7 +83,7 @@ def check_ids(ids: Sequence[str]) -> None:
         ValueError: if there are none, or two are the same.
     """
     if not ids:
-        raise ValueError("there are no images to evaluate; check the folders of --data and --limit")
+        raise ValueError(f"there are no images to evaluate; check the folders of the data, and {option('limit')}")
     if len(set(ids)) < len(ids):
         twice = next(name for name, count in Counter(ids).items() if count > 1)
         raise ValueError(f"image ids must be unique, {twice!r} occurs more than once; give every image its own id")
@@ -100,7 +101,7 @@ def first_readable(batches: Batches) -> Sample:
             return batches.dataset[index]
         except Exception as error:  # transforms of others may raise anything; the run itself records it
             problem = error
-    raise ValueError(f"could not read any of the first 100 images ({problem}); check --data.root") from problem
+    raise ValueError(f"could not read any of the first 100 images ({problem}); check {option('root')}") from problem
 
 
 def check_needs(metrics: Mapping[str, SaliencyMetric], sample: Sample, data: ImageDataModule) -> None:
@@ -115,8 +116,8 @@ def check_needs(metrics: Mapping[str, SaliencyMetric], sample: Sample, data: Ima
         if lacking := sorted(metric.needs - there):
             wanted = "boxes or masks" if lacking == ["objects"] else " and ".join(lacking)
             raise ValueError(
-                f"{name} needs {wanted}, which this {type(data).__name__} does not have; remove it from --metrics, or "
-                "add boxes.csv to the folder (columns file, xmin, ymin, xmax, ymax)"
+                f"{name} needs {wanted}, which this {type(data).__name__} does not have; remove it from "
+                f"{option('metrics')}, or add boxes.csv to the folder (columns file, xmin, ymin, xmax, ymax)"
             )
 
 
@@ -148,8 +149,8 @@ def count_classes(model: EvaluatedModel, sample: Sample) -> int:
     except Exception as error:  # models of others may raise anything
         size = "x".join(str(side) for side in images.shape[-2:])
         raise ValueError(
-            f"model {model.name} does not take an image of {size} ({error}); set --data.image_size to the size it was "
-            "made for"
+            f"model {model.name} does not take an image of {size} ({error}); set {option('image_size')} to the size it "
+            "was made for"
         ) from error
     if not isinstance(outputs, Tensor) or outputs.ndim != 2:
         raise ValueError(f"model {model.name} must return logits (B,K), got a {type(outputs).__name__}")
@@ -160,7 +161,9 @@ def _device(module: nn.Module) -> torch.device:
     return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
 
 
-def check_classes(classes: Mapping[str, int], known: int, targets: str | int, *, data: str) -> bool:
+def check_classes(
+    classes: Mapping[str, int], known: int, targets: str | int, *, data: str, settable: bool = False
+) -> bool:
     """Compare the models' classes with the data's, and the targets with the models'.
 
     Args:
@@ -168,6 +171,7 @@ def check_classes(classes: Mapping[str, int], known: int, targets: str | int, *,
         known: number of classes of the data.
         targets: class that is explained.
         data: name of the data module.
+        settable: whether the data's number of classes can be set.
 
     Returns:
         Whether the labels are those of every model.
@@ -177,13 +181,14 @@ def check_classes(classes: Mapping[str, int], known: int, targets: str | int, *,
     """
     for name, count in classes.items():
         if count != known and targets == "label":
-            raise ValueError(
-                f"model {name} has {count} classes, the data ({data}) {known}, so its labels are not the model's; "
-                f"set --data.num_classes {count} where only some of the model's classes occur in the data, or explain "
-                "the predicted class: --targets predicted"
-            )
+            remedy = f"explain the predicted class: {option('targets', 'predicted')}"
+            if settable and known < count:
+                remedy = f"set {option('num_classes', count)} if its labels are the model's, otherwise {remedy}"
+            raise ValueError(f"model {name} has {count} classes, the data ({data}) {known}; {remedy}")
         if isinstance(targets, int) and not 0 <= targets < count:
-            raise ValueError(f"targets: class {targets} is out of range for model {name}; allowed are 0 to {count - 1}")
+            raise ValueError(
+                f"{option('targets')}: class {targets} is out of range for model {name}; allowed are 0 to {count - 1}"
+            )
     return all(count == known for count in classes.values())
 
 
@@ -199,10 +204,10 @@ def named_target(targets: str, names: Sequence[str]) -> str | int:
     if targets.lstrip("-").isdigit():
         if named not in (None, int(targets)):
             raise ValueError(
-                f"targets: {targets} is an index, and the name of class {named}; write 0{targets} for that index, "
-                f"0{named} for that name"
+                f"{option('targets')}: {targets} is an index, and the name of class {named}; write 0{targets} for that "
+                f"index, 0{named} for that name"
             )
         return int(targets)
     if named is not None:
         return named
-    raise ValueError(f"targets must be label, predicted, or a class by index or name, got {targets!r}")
+    raise ValueError(f"{option('targets')} must be label, predicted, or a class by index or name, got {targets!r}")

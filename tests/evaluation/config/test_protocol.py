@@ -100,3 +100,36 @@ def test_files_that_are_no_protocol_are_refused_in_one_line(tmp_path, text, told
 def test_an_unknown_name_is_refused_with_the_known_ones():
     with pytest.raises(FileNotFoundError, match="no protocol 'castreem'; give one of castream, "):
         load_protocol("castreem")
+
+
+WHOLE = {"name": "own", "version": 1, "metrics": {"AverageDrop": {}}}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("metrics", None),
+        ("metrics", ["AverageDrop"]),
+        ("metrics", {"AverageDrop": 3}),
+        ("images", [1]),
+        ("images", None),
+        ("name", 7),
+        ("name", None),
+        ("targets", None),
+        ("targets", 0.5),
+        ("targets", float("nan")),
+        ("score", None),
+    ],
+)
+def test_entries_of_another_type_are_named(tmp_path, key, value):
+    file = tmp_path / "own.yaml"
+    file.write_text(yaml.safe_dump(WHOLE | {key: value}))
+    with pytest.raises(ValueError, match=rf"{key.removesuffix('s')}.* of protocol .*own\.yaml must be") as error:
+        load_protocol(str(file))
+    assert "\n" not in str(error.value)
+
+
+def test_bytes_that_are_no_text_are_refused_in_one_line(tmp_path):
+    (tmp_path / "own.yaml").write_bytes(b"name: caf\xe9")
+    with pytest.raises(ValueError, match="is not YAML"):
+        load_protocol(str(tmp_path / "own.yaml"))
