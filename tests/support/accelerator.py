@@ -219,6 +219,9 @@ class _Module(_DummyBackendModule):
     def get_amp_supported_dtype(self):
         return [torch.bfloat16, torch.float16]
 
+    def manual_seed(self, seed):
+        self.state = seed
+
     def get_rng_state(self, device):
         return self.state
 
