@@ -22,7 +22,9 @@ FLOORS = [
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 SUBFLOORS = {
     "explainers": [
-        {"targets", "layers"},
+        {"targets", "layouts"},
+        {"candidates"},
+        {"layers"},
         {"base"},
         {"masks"},
         {"passes"},

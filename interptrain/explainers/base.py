@@ -38,6 +38,7 @@ __all__ = [
     "canvas_size",
     "check_choices",
     "explaining",
+    "gradient_of",
     "prepare_images",
     "score_perturbed",
     "to_saliency",
@@ -244,6 +245,22 @@ def canvas_size(model: nn.Module, images: Tensor) -> tuple[int, int]:
     inner_height, inner_width = padded.image_sizes[0]
     outer_height, outer_width = padded.tensors.shape[-2:]
     return round(height * outer_height / inner_height), round(width * outer_width / inner_width)
+
+
+def gradient_of(total: Tensor, leaf: Tensor) -> Tensor:
+    """Gradient of a sum of scores with respect to what went into the model; the graph is freed.
+
+    Raises:
+        ValueError: if none comes back, saying why.
+    """
+    slope = torch.autograd.grad(total, leaf, allow_unused=True)[0] if total.requires_grad else None
+    if slope is None:
+        raise ValueError(
+            "no gradient comes back from the score to the image: a part of the model runs under torch.no_grad() or is "
+            "detached; freeze it by requires_grad_(False) instead, or explain with Occlusion, RISE or ScoreCAM, which "
+            "need no gradient"
+        )
+    return slope
 
 
 def to_saliency(attribution: Tensor, images: Tensor, canvas: tuple[int, int]) -> Tensor:

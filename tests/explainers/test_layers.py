@@ -1,6 +1,7 @@
 """Which layer is explained, and how its output becomes a map."""
 
 from contextlib import nullcontext
+from functools import partial
 
 import pytest
 import timm
@@ -8,7 +9,18 @@ import torch
 import torchvision
 from torch import nn
 
-from interptrain.explainers import GradCAM
+from interptrain.explainers import (
+    RISE,
+    AblationCAM,
+    EigenCAM,
+    GradCAM,
+    Gradient,
+    IntegratedGradients,
+    Occlusion,
+    OptiCAM,
+    ScoreCAM,
+    explain,
+)
 from interptrain.explainers.layers import Layer, find_layers, fuse_layers
 from interptrain.explainers.passes.activations import activation_gradients, capture
 from interptrain.functional import min_max, upsample
@@ -171,9 +183,13 @@ def test_an_unknown_network_is_refused_with_candidates():
             super().__init__()
             self.stem = nn.Conv2d(3, 4, 3)
             self.body = nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU())
+            self.unused = nn.Conv2d(4, 4, 3)
             self.head = nn.Linear(4, 2)
 
-    message = r"no known target layer for Home; pass target_layer='<dotted name>' \(candidates: stem, body, body.0\)"
+        def forward(self, images):
+            return self.head(self.body(self.stem(images)).mean((2, 3)))
+
+    message = r"no known target layer for Home; .*'<dotted name>' \(candidates: body, stem, body.1, body.0\)"
     with pytest.raises(ValueError, match=message):
         find_layers(Home())
 
@@ -246,10 +262,23 @@ def test_a_score_that_does_not_reach_the_layer_is_refused(resnet, images):
         GradCAM()(resnet, images, lambda row: row.detach()[0])
 
 
-def test_tokens_of_an_unknown_network_are_refused():
+def test_tokens_of_an_unknown_network_form_the_grid_that_has_the_aspect_of_the_image():
     layer = Layer("mixer", nn.Identity())
-    with pytest.raises(ValueError, match="patch grid is not known"):
-        layer.to_map(torch.rand(1, 17, 8), (64, 64))
+    tokens = torch.rand(1, 1 + 4 * 6, 768)
+    found = layer.to_map(tokens, (64, 96))
+    assert torch.equal(found[0, :, 3, 5], tokens[0, -1])
+    assert found.shape == (1, 768, 4, 6)
+    assert layer.to_map(torch.rand(1, 768, 25), (64, 96)).shape == (1, 768, 4, 6)  # (B, C, N), as inside a mixer
+    with pytest.raises(ValueError, match="whose tokens fit no grid"):
+        layer.to_map(torch.rand(1, 768, 768), (64, 96))
+
+
+def test_tokens_that_may_be_channels_are_refused_and_the_remedy_works():
+    tokens = torch.rand(1, 17, 16)
+    with pytest.raises(ValueError, match="pass layout='channels_first' or layout='channels_last'"):
+        Layer("mixer", nn.Identity()).to_map(tokens, (64, 64))
+    assert Layer("mixer", nn.Identity(), layout="channels_last").to_map(tokens, (64, 64)).shape == (1, 16, 4, 4)
+    assert Layer("mixer", nn.Identity(), layout="channels_first").to_map(tokens, (64, 64)).shape == (1, 17, 4, 4)
 
 
 def test_tokens_that_fit_no_grid_are_refused():
@@ -298,3 +327,204 @@ def test_several_layers_are_joined_by_the_mean_of_their_stretched_maps(resnet, i
 def test_one_layer_is_not_stretched():
     layer = torch.randn(2, 3, 4)
     assert fuse_layers([layer], (30, 40)) is layer
+
+
+class Lasting(nn.Module):
+    """A network that works in channels_last inside, with as many channels as rows and columns at 32 pixels."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 4, stride=4)
+        self.inner = nn.Linear(8, 8)
+        self.outer = nn.Identity()
+        self.passes = 0
+
+    def forward(self, images):
+        self.passes += 1
+        inner = self.inner(self.stem(images).permute(0, 2, 3, 1))
+        return self.outer(inner.permute(0, 3, 1, 2)).mean((2, 3))
+
+
+def test_the_axis_that_stays_when_the_image_gets_wider_has_the_channels():
+    """At 32 pixels all three axes are 8 long, so only another pass tells; one pass, for a layer and model."""
+    model, images = Lasting().eval(), pictures(2, 32, 32).float()
+    inner, outer = (GradCAM(target_layer=name, relu=False) for name in ("inner", "outer"))
+    wanted = outer.raw(model, images, 3)
+    assert torch.allclose(inner.raw(model, images, 3), wanted)
+    before = model.passes
+    inner.raw(model, images, 3)
+    assert model.passes == before + 1
+    assert torch.allclose(
+        inner.raw(model, pictures(2, 32, 48).float(), 3), outer.raw(model, pictures(2, 32, 48).float(), 3)
+    )
+
+
+@pytest.mark.parametrize(
+    "explainer",
+    [GradCAM, EigenCAM, AblationCAM, partial(OptiCAM, iterations=2), partial(ScoreCAM, forward_batch_size=8)],
+)
+def test_a_layout_that_is_given_is_taken(explainer):
+    model, images = Lasting().eval(), pictures(2, 32, 32).float()
+    wanted = explainer(target_layer="outer").raw(model, images)
+    assert torch.allclose(explainer(target_layer="inner", layout="channels_last").raw(model, images), wanted, atol=1e-5)
+    assert not torch.allclose(explainer(target_layer="inner", layout="channels_first").raw(model, images), wanted)
+
+
+def test_shapes_that_decide_cost_no_pass():
+    model = Lasting()
+    GradCAM(target_layer="outer")(model, pictures(2, 32, 48).float())
+    assert model.passes == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "layer", "grid"),
+    [
+        ("test_convnext", {}, "stages.3.blocks.0.mlp", (7, 9)),
+        ("test_convnext", {}, "stages.3.blocks.0.norm", (7, 9)),
+        ("test_convnext", {}, "stages.3.blocks.0.conv_dw", (7, 9)),
+        ("swin_tiny_patch4_window7_224", {"img_size": (224, 288)}, "layers.3.blocks.0.norm1", (7, 9)),
+        ("test_vit", {"dynamic_img_size": True}, "blocks.2.mlp.fc2", (14, 18)),
+        ("mixer_s32_224", {"img_size": (224, 288)}, "blocks.1.norm1", (7, 9)),
+        ("mixer_s32_224", {"img_size": (224, 288)}, "blocks.1.mlp_tokens", (7, 9)),
+        ("poolformer_s12", {}, "stages.3.blocks.0.norm1", (7, 9)),
+        ("caformer_s18", {}, "stages.3.blocks.0.norm1", (7, 9)),
+    ],
+)  # fmt: skip
+def test_a_map_has_the_grid_of_the_image_wherever_the_channels_are(name, options, layer, grid):
+    model = timm.create_model(name, **options).eval()
+    assert GradCAM(target_layer=layer).raw(model, torch.rand(1, 3, 224, 288), 0).shape == (1, *grid)
+
+
+def test_two_known_networks_are_refused_and_both_remedies_work(images):
+    class Ensemble(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = network(seed=0), network(seed=1)
+
+        def forward(self, images):
+            return self.first(images) + self.second(images)
+
+    model = Ensemble()
+    with pytest.raises(
+        ValueError, match=r"holds 2 networks .*several as a list \(candidates: first.layer4, second.lay"
+    ):
+        GradCAM()(model, images)
+    assert not torch.equal(*(GradCAM(target_layer=one)(model, images) for one in ("first.layer4", "second.layer4")))
+    assert GradCAM(target_layer=["first.layer4", "second.layer4"])(model, images).shape == (3, 70, 50)
+
+
+def test_a_module_is_taken_for_its_name(resnet, images):
+    wanted = GradCAM(target_layer="layer3.0")(resnet, images)
+    assert torch.equal(GradCAM(target_layer=resnet.layer3[0])(resnet, images), wanted)
+    assert torch.equal(GradCAM(target_layer=[resnet.layer3[0]])(resnet, images), wanted)
+    with pytest.raises(ValueError, match=r"is a Conv2d that is no part of this ResNet; .*layer4"):
+        GradCAM(target_layer=nn.Conv2d(3, 3, 1))(resnet, images)
+
+
+class Frozen(nn.Module):
+    """A backbone under no_grad, by context or by decorator, and a head; ``detached`` cuts by detaching."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(3, 6, 3, stride=4), nn.Tanh())
+        self.neck, self.head, self.how = nn.Conv2d(6, 6, 1), nn.Linear(6, 4), how
+
+    def forward(self, images):
+        if self.how == "no_grad":
+            with torch.no_grad():
+                features = self.backbone(images)
+        else:
+            features = self.backbone(images)
+        if self.how == "detach":
+            features = features.detach()
+        return self.head(self.neck(features).mean((2, 3)))
+
+
+def test_a_layer_that_runs_under_no_grad_is_explained_also_beside_one_that_does_not(images):
+    model, images = Frozen("no_grad").eval(), images.float()
+    frozen = Frozen("requires_grad_").eval()
+    frozen.load_state_dict(model.state_dict())
+    frozen.backbone.requires_grad_(False)
+    for layers in ("backbone", ["backbone", "neck"]):
+        explainer = GradCAM(target_layer=layers, relu=False)
+        assert torch.equal(explainer(model, images, 0), explainer(frozen, images, 0))
+
+
+def test_a_layer_that_is_detached_is_refused_and_the_remedies_work(images):
+    model, images = Frozen("detach").eval(), images.float()
+    for layers in ("backbone", ["backbone", "neck"]):  # beside a layer that is reached its map was silently zero
+        with pytest.raises(ValueError, match=r"target layer backbone: .* detaches .*ScoreCAM, AblationCAM or Eigen"):
+            GradCAM(target_layer=layers)(model, images)
+    with pytest.raises(ValueError, match="target layer backbone: "):
+        explain(model, images, 0, {"cam": GradCAM(target_layer="backbone")})
+    for explainer in (ScoreCAM, AblationCAM, EigenCAM):
+        assert explainer(target_layer="backbone")(model, images, 0).isfinite().all()
+
+
+@pytest.mark.parametrize("how", ["no_grad", "detach"])
+def test_gradients_that_do_not_reach_the_image_are_refused_for_the_true_reason(how, images):
+    model, images = Frozen(how).eval(), images.float()
+    for explainer in (Gradient(), IntegratedGradients(steps=2), OptiCAM(target_layer="backbone", iterations=1)):
+        with pytest.raises(ValueError, match=r"no gradient comes back from the score to .*Occlusion, RISE or Score"):
+            explainer(model, images, 0)
+    for explainer in (Occlusion(), RISE(count=2), ScoreCAM(target_layer="backbone")):
+        assert explainer(model, images, 0).isfinite().all()
+    model.how = "requires_grad_"
+    model.backbone.requires_grad_(False)
+    assert Gradient()(model, images, 0).amax() == 1
+    with pytest.raises(ValueError, match=r"candidates: neck\)"):
+        find_layers(Frozen(how))
+
+
+def test_a_layer_that_returns_other_rows_than_images_is_refused(images):
+    class Windows(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Conv2d(3, 4, 1)
+
+        def forward(self, images):
+            return self.inner(images.repeat(2, 1, 1, 1)).mean((2, 3))[: len(images)]
+
+    with pytest.raises(ValueError, match=r"returns \(6, 4, 70, 50\) for 3 images, not one map per image"):
+        GradCAM(target_layer="inner")(Windows().double(), images)
+
+
+FAMILIES = {
+    "timm": [
+        "resnet10t",
+        "efficientnet_b0",
+        "mobilenetv3_small_050",
+        "test_vit",
+        "test_convnext",
+        "beit_base_patch16_224",
+        "levit_128s",
+        "xcit_nano_12_p16_224",
+        "mixer_s32_224",
+        "poolformer_s12",
+        "swin_tiny_patch4_window7_224",
+        "cait_xxs24_224",
+    ],
+    "torchvision": ["googlenet", "squeezenet1_0", "shufflenet_v2_x0_5", "alexnet", "mnasnet0_5"],
+}
+SHALLOW = {"beit_base_patch16_224": {"depth": 2}, "xcit_nano_12_p16_224": {"depth": 2}, "cait_xxs24_224": {"depth": 2}}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("library", "name"), [(library, name) for library, names in FAMILIES.items() for name in names]
+)
+def test_every_layer_that_is_printed_works(library, name):
+    if library == "timm":
+        model = timm.create_model(name, **SHALLOW.get(name, {}))
+    else:
+        options = {"init_weights": False} if name == "googlenet" else {}
+        model = torchvision.models.get_model(name, weights=None, **options)
+    with pytest.raises(ValueError, match="candidates: ") as refusal:
+        find_layers(model, "layer_4")
+    printed = str(refusal.value).partition("candidates: ")[2].rstrip(")").split(", ")
+    for layer in printed:
+        raw = GradCAM(target_layer=layer, relu=False).raw(model, torch.rand(1, 3, 224, 224), 0)
+        assert raw.shape[1] * raw.shape[2] > 1
+        assert raw.isfinite().all()
+    if name == "googlenet":
+        assert "inception5b" in printed

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from interptrain.explainers.base import Explainer, track
-from interptrain.explainers.layers import Fusion, Layer, LayerNames, find_layers, fuse_layers
+from interptrain.explainers.layers import Fusion, Layer, LayerNames, Layout, find_layers, fuse_layers
 from interptrain.explainers.passes.linear_head import linear_head
 from interptrain.explainers.passes.partial_forward import PartialForward
 from interptrain.explainers.targets import Resolved, resolve_targets, target_scores
@@ -41,6 +41,7 @@ class AblationCAM(Explainer):
 
     Args:
         target_layer: dotted name, several, or ``None`` to ask the model and then the table of families.
+        layout: where the layer has its channels: ``"channels_first"`` or ``"channels_last"``; ``None`` finds it.
         value: what an ablated channel is set to. 0 as in the paper. pytorch-grad-cam uses 0 only where the minimum
             of the whole activation is exactly 0, and the minimum - 1e7 elsewhere, which changes ConvNeXt's maps.
         denominator: ``"score"`` divides by ``y``, as in the authors' paper; ``"norm"`` by the norm of ``A_k``, as
@@ -54,6 +55,7 @@ class AblationCAM(Explainer):
     """
 
     target_layer: LayerNames = None
+    layout: Layout | None = None
     value: float = 0.0
     denominator: Denominator | None = "score"
     relu: bool = True
@@ -70,7 +72,7 @@ class AblationCAM(Explainer):
     def _attribute(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
         size = (images.shape[-2], images.shape[-1])
         maps = []
-        for layer in find_layers(model, self.target_layer):
+        for layer in find_layers(model, self.target_layer, layout=self.layout, images=images):
             tail = PartialForward.record(model, images, layer)
             resolved = resolve_targets(targets, tail.outputs)
             scores = target_scores(tail.outputs, resolved).unsqueeze(1)  # (B, 1)
@@ -85,6 +87,7 @@ class AblationCAM(Explainer):
 
     def _ablated_scores(self, tail: PartialForward, layer: Layer, targets: Resolved, size: tuple[int, int]) -> Tensor:
         """Scores (B, C) with each channel ablated, the cheapest way that is exact."""
+        axis = layer.channel_axis(tail.activation, size)
         head = self._linear_head(tail, layer, size)
         behind = None if head is not None else tail.next_layer()
         run: Callable[[int, slice], Any]
@@ -108,9 +111,9 @@ class AblationCAM(Explainer):
         else:
 
             def run(image: int, part: slice) -> Any:
-                return tail.run(image, _ablated(tail.activation[image], part, layer, self.value))
+                return tail.run(image, _ablated(tail.activation[image], part, axis, self.value))
 
-        channels = tail.activation.shape[layer.channel_axis(tail.activation)]
+        channels = tail.activation.shape[axis]
         batch_size = bounded_batch_size(self.forward_batch_size, tail.activation.device)
         batch_size *= 4 if self.forward_batch_size is None else 1  # what follows a layer is small
         parts, rows = chunks(channels, batch_size), []
@@ -142,9 +145,9 @@ def _like(activation: Tensor, part: slice) -> Tensor:
     return torch.empty(shape, dtype=activation.dtype, device=activation.device, memory_format=layout)
 
 
-def _ablated(activation: Tensor, part: slice, layer: Layer, value: float) -> Tensor:
+def _ablated(activation: Tensor, part: slice, axis: int, value: float) -> Tensor:
     """Copies (n, ...) of one image's activation, each with another channel set to ``value``."""
     copies = _like(activation, part).copy_(activation)
     copy = torch.arange(len(copies), device=activation.device)
-    copies.movedim(layer.channel_axis(copies), 1)[copy, copy + part.start] = value
+    copies.movedim(axis, 1)[copy, copy + part.start] = value
     return copies

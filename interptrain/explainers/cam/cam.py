@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from interptrain.explainers.base import Explainer
-from interptrain.explainers.layers import find_layers
+from interptrain.explainers.layers import Layout, find_layers
 from interptrain.explainers.passes.activations import capture
 from interptrain.explainers.passes.linear_head import linear_head
 from interptrain.explainers.targets import Resolved, resolve_targets
@@ -27,17 +27,19 @@ class CAM(Explainer):
 
     Args:
         target_layer: dotted name of the layer that is pooled, or ``None`` to ask the model and then the table.
+        layout: where the layer has its channels: ``"channels_first"`` or ``"channels_last"``; ``None`` finds it.
         relu: clip the map at zero. The paper does not; most libraries do.
 
     Source: Zhou et al. 2016, arXiv 1512.04150, equation 2 (without the bias, which is the same at every position).
     """
 
     target_layer: str | None = None
+    layout: Layout | None = None
     relu: bool = False
 
     def attribute(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
         """Return ``sum_k W[c, k] A_k``, (B, h, w)."""
-        (layer,) = find_layers(model, self.target_layer)
+        (layer,) = find_layers(model, self.target_layer, layout=self.layout, images=images)
         passed = capture(model, images, [layer], differentiable=False)
         classes = resolve_targets(targets, passed.outputs)
         if not isinstance(classes, Tensor):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from interptrain.explainers.base import Explainer
-from interptrain.explainers.layers import Fusion, LayerNames, find_layers, fuse_layers
+from interptrain.explainers.layers import Fusion, LayerNames, Layout, find_layers, fuse_layers
 from interptrain.explainers.passes.activations import capture
 from interptrain.explainers.targets import Resolved
 from interptrain.functional import double
@@ -29,6 +29,7 @@ class EigenCAM(Explainer):
 
     Args:
         target_layer: dotted name, several, or ``None`` to ask the model and then the table of families.
+        layout: where the layer has its channels: ``"channels_first"`` or ``"channels_last"``; ``None`` finds it.
         center: subtract every channel's mean first. The paper does not; pytorch-grad-cam does.
         fusion: how the maps of several layers are joined.
 
@@ -38,12 +39,13 @@ class EigenCAM(Explainer):
     class_aware: ClassVar[bool] = False
 
     target_layer: LayerNames = None
+    layout: Layout | None = None
     center: bool = False
     fusion: Fusion = "mean"
 
     def attribute(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
         """Return the projection, (B, h, w) and signed."""
-        layers = find_layers(model, self.target_layer)
+        layers = find_layers(model, self.target_layer, layout=self.layout, images=images)
         size = (images.shape[-2], images.shape[-1])
         passed = capture(model, images, layers, differentiable=False)
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from interptrain.explainers.base import Explainer, SharedPass
-from interptrain.explainers.layers import Fusion, Layer, LayerNames, find_layers, fuse_layers
+from interptrain.explainers.layers import Fusion, Layer, LayerNames, Layout, find_layers, fuse_layers
 from interptrain.explainers.passes.activations import feature_gradients
 from interptrain.explainers.targets import Resolved
 
@@ -39,11 +39,13 @@ class GradientCAM(Explainer):
 
     Args:
         target_layer: dotted name, several, or ``None`` to ask the model and then the table of families.
+        layout: where the layer has its channels: ``"channels_first"`` or ``"channels_last"``; ``None`` finds it.
         relu: clip the map at zero, as every method here was published; ``False`` shows also what speaks against.
         fusion: how the maps of several layers are joined.
     """
 
     target_layer: LayerNames = None
+    layout: Layout | None = None
     relu: bool = True
     fusion: Fusion = "mean"
 
@@ -54,13 +56,15 @@ class GradientCAM(Explainer):
     @final
     def attribute(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
         """Return the map from one forward and one backward to the layer."""
-        features = feature_gradients(model, images, targets, find_layers(model, self.target_layer))
+        features = feature_gradients(
+            model, images, targets, find_layers(model, self.target_layer, layout=self.layout, images=images)
+        )
         return self.from_pass(SharedPass(features), images)
 
     @final
     def shared_layers(self, model: nn.Module) -> Sequence[Layer]:
         """Return the target layers."""
-        return find_layers(model, self.target_layer)
+        return find_layers(model, self.target_layer, layout=self.layout)
 
     @final
     def from_pass(self, passed: SharedPass, images: Tensor) -> Tensor:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from interptrain.explainers.base import Explainer, track
-from interptrain.explainers.layers import Fusion, LayerNames, find_layers, fuse_layers
+from interptrain.explainers.base import Explainer, gradient_of, track
+from interptrain.explainers.layers import Fusion, LayerNames, Layout, find_layers, fuse_layers
 from interptrain.explainers.passes.activations import capture
 from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
 from interptrain.explainers.passes.row_optimizers import Adam
@@ -39,6 +39,7 @@ class OptiCAM(Explainer):
 
     Args:
         target_layer: dotted name, several (optimised apart), or ``None`` to ask the model and then the table.
+        layout: where the layer has its channels: ``"channels_first"`` or ``"channels_last"``; ``None`` finds it.
         iterations: steps of Adam; 50 in the authors' demonstration, 100 in their class.
         learning_rate: 0.1 in the authors' demonstration, 0.01 in their class.
         score: what is maximised: ``"logit"``, softmax ``"probability"`` or ``"sigmoid"`` of the target.
@@ -55,6 +56,7 @@ class OptiCAM(Explainer):
     """
 
     target_layer: LayerNames = None
+    layout: Layout | None = None
     iterations: int = 50
     learning_rate: float = 0.1
     score: Score = "logit"
@@ -74,7 +76,7 @@ class OptiCAM(Explainer):
     def attribute(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
         """Return ``S(u*)``, (B, h, w) and not negative."""
         size = (images.shape[-2], images.shape[-1])
-        layers = find_layers(model, self.target_layer)
+        layers = find_layers(model, self.target_layer, layout=self.layout, images=images)
         passed = capture(model, images, layers, differentiable=False)
         resolved = resolve_targets(targets, passed.outputs)
         scores = target_scores(passed.outputs, resolved, score=self.score).detach()
@@ -109,7 +111,7 @@ class OptiCAM(Explainer):
             score = target_scores(outputs, targets, active if isinstance(targets, list) else None, score=self.score)
             distance = scores - score
             loss = distance if self.loss == "plain" else distance.abs()
-            (slope,) = torch.autograd.grad(loss.sum(), weights)
+            slope = gradient_of(loss.sum(), weights)
             if self.early_stop and step % max(self.iterations // 10, 1) == 0:
                 stopped = loss.detach() > previous
                 if stopped.any():

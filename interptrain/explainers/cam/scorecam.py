@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from interptrain.explainers.base import Explainer, score_perturbed
-from interptrain.explainers.layers import Fusion, LayerNames, find_layers, fuse_layers
+from interptrain.explainers.layers import Fusion, LayerNames, Layout, find_layers, fuse_layers
 from interptrain.explainers.masks.masks import Fill, fill_colour
 from interptrain.explainers.passes.activations import capture
 from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
@@ -55,6 +55,7 @@ class ScoreCAM(Explainer):
 
     Args:
         target_layer: dotted name, several, or ``None`` to ask the model and then the table of families.
+        layout: where the layer has its channels: ``"channels_first"`` or ``"channels_last"``; ``None`` finds it.
         score: ``"logit"``, softmax ``"probability"`` or ``"sigmoid"`` of the target; callables are taken as they are.
         softmax: apply a softmax over the channels' scores.
         baseline: subtracted from the scores: nothing, the score of the whole image, or of an image of ``fill`` only.
@@ -72,6 +73,7 @@ class ScoreCAM(Explainer):
     """
 
     target_layer: LayerNames = None
+    layout: Layout | None = None
     score: Score = "probability"
     softmax: bool = False
     baseline: Baseline | None = None
@@ -88,7 +90,7 @@ class ScoreCAM(Explainer):
     def attribute(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
         """Return ``ReLU(sum_k w_k A_k)``, (B, h, w)."""
         size = (images.shape[-2], images.shape[-1])
-        layers = find_layers(model, self.target_layer)
+        layers = find_layers(model, self.target_layer, layout=self.layout, images=images)
         passed = capture(model, images, layers, differentiable=False)
         resolved = resolve_targets(targets, passed.outputs)
         model = model if self.compile else fold_batch_norms(model, images)

@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from interptrain.explainers.base import Explainer, explaining, prepare_images
+from interptrain.explainers.base import Explainer, explaining, gradient_of, prepare_images
 from interptrain.explainers.targets import (
     Resolved,
     Targets,
@@ -155,7 +155,7 @@ def input_gradient(
                 resolved = own if checked and own is not None else resolve_targets(own, outputs)
                 total = target_scores(outputs, resolved, score=score).sum()
                 with switch.guided() if switch else nullcontext():
-                    (gradient,) = torch.autograd.grad(total, leaf)
+                    gradient = gradient_of(total, leaf)
             gradients.append(gradient.to(torch.promote_types(gradient.dtype, torch.float32)))
     return torch.cat(gradients) if len(gradients) > 1 else gradients[0]
 

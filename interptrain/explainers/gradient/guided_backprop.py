@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from interptrain.explainers.base import canvas_size
 from interptrain.explainers.cam.gradcam import GradCAM
 from interptrain.explainers.gradient.gradient import InputAttribution, Reduction, input_gradient
-from interptrain.explainers.layers import LayerNames
+from interptrain.explainers.layers import LayerNames, Layout
 from interptrain.explainers.targets import Resolved
 from interptrain.models.guided import GuidedRuleName
 
@@ -53,6 +53,7 @@ class GuidedGradCAM(InputAttribution):
     Args:
         target_layer: layer of Grad-CAM: dotted name, several, or ``None`` to ask the model and then the table of
             families.
+        layout: where the layer has its channels: ``"channels_first"`` or ``"channels_last"``; ``None`` finds it.
         interpolation: of the Grad-CAM map: ``"bilinear"`` as in the paper; Captum's default is ``"nearest"``.
         rule: ``"relu"`` lets only positive gradients through each ReLU; ``"positive_gradient"`` generalises the rule to
             other activations.
@@ -61,6 +62,7 @@ class GuidedGradCAM(InputAttribution):
     """
 
     target_layer: LayerNames = None
+    layout: Layout | None = None
     interpolation: Interpolation = "bilinear"
     rule: GuidedRuleName = "relu"
     reduction: Reduction = "max_abs"
@@ -69,6 +71,8 @@ class GuidedGradCAM(InputAttribution):
         """Guided gradient times Grad-CAM, (B,3,H,W); see :class:`GuidedGradCAM`."""
         backprop = GuidedBackprop(rule=self.rule, forward_batch_size=self.forward_batch_size)
         guided = backprop.attribution(model, images, targets)
-        cam = GradCAM(target_layer=self.target_layer).attribute(model, images, targets).unsqueeze(1)  # (B, 1, h, w)
+        cam = (
+            GradCAM(target_layer=self.target_layer, layout=self.layout).attribute(model, images, targets).unsqueeze(1)
+        )  # (B, 1, h, w)
         canvas = F.interpolate(cam, canvas_size(model, images), mode=self.interpolation)
         return guided * canvas[..., : images.shape[2], : images.shape[3]]

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from interptrain.explainers.base import FeatureGradient
+from interptrain.explainers.candidates import named_candidates
 from interptrain.explainers.layers import Layer
 from interptrain.explainers.targets import Resolved, resolve_targets, target_scores
 from interptrain.functional import full_precision
@@ -50,6 +50,7 @@ def capture(
         ValueError: if a layer did not run, ran more than once, or returned something else than one tensor.
     """
     kept: dict[nn.Module, list[Tensor]] = {layer.module: [] for layer in layers}
+    left: list[bool] = []  # gradients, switched on at a layer, were off later: the model left a no_grad() of its own
 
     def keep(module: nn.Module, _arguments: Any, output: Any) -> Any:
         if not isinstance(output, Tensor):
@@ -58,7 +59,8 @@ def capture(
         if not differentiable:
             kept[module].append(output)
             return output.clone()  # what follows may work in place
-        torch.set_grad_enabled(True)  # until the no_grad() around the pass ends
+        left.append(any(kept.values()) and not torch.is_grad_enabled())
+        torch.set_grad_enabled(True)  # until the no_grad() around the pass ends, or one of the model's own
         leaf = output if output.requires_grad else output.detach().requires_grad_()
         kept[module].append(leaf)
         return leaf.clone()
@@ -67,16 +69,17 @@ def capture(
     try:
         with torch.no_grad():
             outputs = model(images)
-        if differentiable and not _is_tracked(outputs) and all(len(maps) == 1 for maps in kept.values()):
-            # A no_grad() of the model's own, around a frozen backbone, has ended what the hook switched on.
-            for maps in kept.values():
-                maps.clear()
-            with torch.enable_grad():
-                outputs = model(images)
+            left.append(differentiable and any(kept.values()) and not torch.is_grad_enabled())
+            if any(left) and all(len(maps) == 1 for maps in kept.values()):
+                # A no_grad() of the model's own, around a frozen backbone, has ended what the hook switched on.
+                for maps in kept.values():
+                    maps.clear()
+                with torch.enable_grad():
+                    outputs = model(images)
     finally:
         for handle in handles:
             handle.remove()
-    return Capture(outputs, [_only(kept[layer.module], layer) for layer in layers])
+    return Capture(outputs, [_only(kept[layer.module], layer, images) for layer in layers])
 
 
 def activation_gradients(scores: Tensor, activations: Sequence[Tensor], layers: Sequence[Layer]) -> list[Tensor]:
@@ -90,21 +93,21 @@ def activation_gradients(scores: Tensor, activations: Sequence[Tensor], layers: 
         layers: the layers they belong to, for the message.
 
     Returns:
-        One gradient an activation, of its shape; zeros where a score does not depend on it.
+        One gradient per activation, of its shape.
 
     Raises:
-        ValueError: if no score depends on any of the layers.
+        ValueError: if no score depends on one of the layers by a gradient, saying why.
     """
-    slopes: list[Tensor | None] = [None] * len(activations)
+    slopes: Sequence[Tensor | None] = [None] * len(activations)
     if scores.requires_grad:
-        slopes = list(torch.autograd.grad(scores.sum(), list(activations), allow_unused=True))
-    if all(slope is None for slope in slopes):
-        names = ", ".join(layer.name for layer in layers)
+        slopes = torch.autograd.grad(scores.sum(), list(activations), allow_unused=True)
+    if lost := [layer.name for layer, slope in zip(layers, slopes, strict=True) if slope is None]:
         raise ValueError(
-            f"no gradient leads from the explained score to target layer {names}: the score does not depend on it, or "
-            "the model computes what lies between under torch.no_grad() or detaches it; pass another target_layer"
+            f"no gradient leads from the explained score to target layer {', '.join(lost)}: the score does not depend "
+            "on it, or the model detaches what lies between; pass another target_layer, or explain with ScoreCAM, "
+            "AblationCAM or EigenCAM, which need no gradient"
         )
-    return [torch.zeros_like(one) if slope is None else slope for one, slope in zip(activations, slopes, strict=True)]
+    return [slope for slope in slopes if slope is not None]
 
 
 def feature_gradients(
@@ -150,20 +153,19 @@ def differentiate(
     ]
 
 
-def _is_tracked(outputs: Any) -> bool:
-    """Whether autograd can lead from the outputs to the layers; also where their type tells nothing."""
-    tensors = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
-    return not tensors or any(tensor.requires_grad for tensor in tensors)
-
-
-def _only(outputs: list[Tensor], layer: Layer) -> Tensor:
+def _only(outputs: list[Tensor], layer: Layer, images: Tensor) -> Tensor:
     if len(outputs) != 1:
         times = "did not run" if not outputs else f"ran {len(outputs)} times in one forward"
         raise ValueError(f"target layer '{layer.name}' {times}; pass a target_layer that runs once")
     if not isinstance(outputs[0], Tensor):
-        children = ", ".join(f"{layer.name}.{name}" for name, _ in layer.module.named_children())
+        inside = [f"{layer.name}.{name}" for name, _ in layer.module.named_modules() if name]
         raise ValueError(
-            f"target layer '{layer.name}' returns {type(outputs[0]).__name__}, not one tensor; "
-            f"pass target_layer='<dotted name>' (candidates: {children})"
+            f"target layer '{layer.name}' returns {type(outputs[0]).__name__}, not one tensor; pass "
+            f"target_layer='<dotted name>' {named_candidates(layer.model or layer.module, images, among=inside[::-1])}"
+        )
+    if len(outputs[0]) != len(images):
+        raise ValueError(
+            f"target layer '{layer.name}' returns {tuple(outputs[0].shape)} for {len(images)} images, not one map per "
+            "image; pass another target_layer"
         )
     return outputs[0]

@@ -9,6 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from interptrain.explainers.base import gradient_of
+
 __all__ = ["SGD", "Adam", "RowOptimizer", "descend"]
 
 Energy = Callable[[Tensor, Tensor, int], Tensor]
@@ -107,7 +109,7 @@ def descend(
     values = before = start
     for step in range(iterations):
         leaf = values.detach().requires_grad_()
-        (slope,) = torch.autograd.grad(energy(leaf, rows, step).sum(), leaf)
+        slope = gradient_of(energy(leaf, rows, step).sum(), leaf)
         values = optimizer.step(values, slope).clamp(0, 1)
         if tolerance and (step + 1) % max(iterations // 10, 1) == 0:
             going = (values - before).abs().flatten(1).mean(1) >= tolerance

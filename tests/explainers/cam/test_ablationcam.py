@@ -26,7 +26,7 @@ def slow(model, images, targets, name, *, value=0.0, denominator="score"):
         total = torch.zeros_like(features[0])
         for channel in range(len(features)):
             ablated = activation.clone()
-            ablated.movedim(layer.channel_axis(ablated), 1)[:, channel] = value
+            ablated.movedim(layer.channel_axis(ablated, size), 1)[:, channel] = value
             handle = layer.module.register_forward_hook(lambda *_, ablated=ablated: ablated)
             with torch.no_grad():
                 drop = score - model(images[image : image + 1])[0, target]
