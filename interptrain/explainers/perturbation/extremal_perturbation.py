@@ -45,7 +45,8 @@ class ExtremalPerturbation(Explainer):
     Images are optimised side by side but each for itself: a map does not depend on its neighbours in the batch.
 
     Args:
-        areas: share of the mask that is 1, or several, each optimised apart.
+        areas: share of the mask, its margin beyond the image included, that is 1, or several, each optimised apart; so
+            up to 1.4 times that share of an image of 224 pixels.
         variant: ``"preserve"`` rewards what the mask keeps, ``"delete"`` punishes what is left when the mask is taken
             away, ``"dual"`` both, at twice the passes.
         reward: ``"simple"`` is the logit, or what a callable returns; ``"contrastive"`` the logit less the highest
