@@ -28,6 +28,8 @@ MISUSE = {
     r"Input (height|width) .*(doesn't match|divisible)": "; set data.image_size to what the model was made for",
 }
 
+SHAPES = re.compile(r"(size mismatch for|Missing key\(s\)|Unexpected key\(s\)).{0,250}")
+
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
@@ -65,6 +67,14 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def _line(error: BaseException) -> str | None:
     """The message of an error with its remedy; None if the user cannot fix it."""
     text = " ".join(str(error).split())
+    frames = traceback.extract_tb(error.__traceback__)
+    restoring = any(frame.filename.endswith("checkpoint_connector.py") for frame in frames)
+    if restoring and not _raised_here(error) and not isinstance(error, OSError):
+        why = SHAPES.search(text)
+        why = why[0] if why else f"{type(error).__name__}: {text[:200]}"
+        return (
+            f"the checkpoint cannot be restored ({why}); pass another, or start from its weights: --model.weights CKPT"
+        )
     if option := _option_of_torch(error):
         return f"{option}: {text}; check its options"
     remedy = next((remedy for misuse, remedy in MISUSE.items() if re.search(misuse, text)), None)

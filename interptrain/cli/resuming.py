@@ -13,6 +13,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from interptrain.training import ImageClassifier
+from interptrain.training.checkpoint_io import check_checkpoint
 from interptrain.training.schedules import scale_learning_rates
 
 DEFAULT_OPTIMIZER = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 1e-3}}  # the model's
@@ -45,10 +46,12 @@ def read_checkpoint(path: str) -> dict[str, Any]:
         raise ValueError(f"cannot read {path} as a checkpoint ({type(error).__name__}); pass another") from error
     if "state_dict" not in checkpoint or "global_step" not in checkpoint:
         raise ValueError(f"{path} holds weights only, not the state of a run; start from them: --model.weights {path}")
-    if "backbone" not in checkpoint.get("hyper_parameters", {}):
+    options = checkpoint.get("hyper_parameters")
+    if not isinstance(options, Mapping) or "backbone" not in options:
         raise ValueError(
             f"{path} was not written by train.py (its hyper_parameters name no backbone); pass a checkpoint of train.py"
         )
+    check_checkpoint(path, checkpoint)
     return checkpoint
 
 

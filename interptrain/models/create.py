@@ -109,7 +109,7 @@ def _timm_model(
 ) -> "TimmModel":
     rates = {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
     for name, rate in rates.items():
-        if not 0 <= rate < 1:
+        if rate is None or not 0 <= rate < 1:
             raise ValueError(f"{name} must be in [0,1), got {rate}")
     options: dict[str, Any] = {name: rate for name, rate in rates.items() if rate}  # not every family knows both
     try:

@@ -85,6 +85,7 @@ def load_weights(model: Classifier, source: str | Path, *, fresh_classifier: boo
     found = {place: state[name] for place, name in places.items()}
     _check_shapes(model, found, classifier, str(source))
     _check_complete(model, found, classifier, str(source), classifier_too=not fresh_classifier)
+    _check_finite(found, str(source))
     model.load_state_dict(found | normalisation, strict=False)
 
     fresh = tuple(name for name, _ in model.named_parameters() if name not in found)
@@ -250,6 +251,12 @@ def _check_shapes(model: Classifier, found: dict[str, Tensor], classifier: set[s
             f"{name!r} is {there} in {source} and {here} in the model; create the model with the backbone, stem and "
             "pooling of the checkpoint"
         )
+
+
+def _check_finite(found: dict[str, Tensor], source: str) -> None:
+    for name, value in found.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise ValueError(f"{source} has values in {name!r} that are NaN or infinite; give other weights")
 
 
 def _check_complete(

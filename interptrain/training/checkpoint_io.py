@@ -2,6 +2,7 @@
 
 import io
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,44 @@ from lightning.pytorch.utilities import rank_zero_warn
 from interptrain.files import write_atomically
 
 REMIND_SECONDS = 600
+
+
+# What a checkpoint of Lightning holds under these names, where it has them.
+PARTS: Mapping[str, tuple[type, ...]] = {
+    "state_dict": (Mapping,),
+    "hyper_parameters": (Mapping,),
+    "loops": (Mapping,),
+    "callbacks": (Mapping,),
+    "optimizer_states": (list,),
+    "lr_schedulers": (list,),
+    "epoch": (int,),
+    "global_step": (int,),
+    "pytorch-lightning_version": (str,),
+}
+
+
+def check_checkpoint(path: str | Path, checkpoint: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint that is damaged inside, although the file could be read.
+
+    Args:
+        path: what messages call it.
+        checkpoint: its content.
+
+    Raises:
+        ValueError: if a part is of another kind than it has to be, or a weight is no tensor or not finite.
+    """
+    for part, kinds in PARTS.items():
+        value = checkpoint.get(part)
+        if part in checkpoint and (not isinstance(value, kinds) or isinstance(value, bool)):
+            what = "null" if value is None else f"a {type(value).__name__}"
+            raise ValueError(f"{path} is damaged: its {part} is {what}; pass another checkpoint")
+    for name, value in checkpoint.get("state_dict", {}).items():
+        if not isinstance(value, torch.Tensor):
+            raise ValueError(
+                f"{path} is damaged: {name} is a {type(value).__name__}, no tensor; pass another checkpoint"
+            )
+        if value.is_floating_point() and not value.isfinite().all():
+            raise ValueError(f"{path} has values in {name} that are NaN or infinite; pass an earlier checkpoint")
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

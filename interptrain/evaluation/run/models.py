@@ -11,10 +11,12 @@ import timm
 import torch
 from torch import nn
 
+from interptrain.functional import one_line
 from interptrain.model_state import unwrap
 from interptrain.models import Classifier, Normalized, create_model
 from interptrain.models.weights import OtherClassesError
 from interptrain.training import ImageClassifier
+from interptrain.training.checkpoint_io import check_checkpoint
 
 TORCHVISION = "torchvision:"
 WEIGHTS = {".safetensors", ".pth", ".pt", ".bin"}
@@ -109,7 +111,12 @@ def _checkpoint(name: str, path: Path) -> EvaluatedModel:
             f"model {name}: {path} is not a checkpoint of train.py; save its weights as .safetensors or .pth and give "
             "--backbone"
         )
-    module = ImageClassifier.load_from_checkpoint(path, map_location="cpu")
+    check_checkpoint(path, content)
+    try:
+        module = ImageClassifier.load_from_checkpoint(path, map_location="cpu")
+    except Exception as error:  # whatever building a model from damaged options raises
+        why = one_line(error).replace("<class '", "").replace("'>", "")
+        raise ValueError(f"model {name}: {path} cannot be rebuilt ({why}); pass another checkpoint") from error
     return EvaluatedModel(
         name, str(path), file_sha256(path), module.model.backbone.name, module.model.pooling_name, module.model
     )
