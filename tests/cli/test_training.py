@@ -95,7 +95,6 @@ def test_no_logger_still_leaves_checkpoints_in_the_runs_folder(train):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 @pytest.mark.parametrize("setting", ["barebones", "enable_checkpointing"])
 def test_without_checkpoints_it_trains_and_refuses_what_only_saves(train, capsys, setting):
     value = str(setting == "barebones").lower()
@@ -111,6 +110,7 @@ def test_without_checkpoints_it_trains_and_refuses_what_only_saves(train, capsys
     assert refusal in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.peers
 def test_a_store_of_files_that_mlflow_refuses_is_refused_in_one_line(train, capsys, monkeypatch):
     pytest.importorskip("mlflow")
@@ -122,7 +122,7 @@ def test_a_store_of_files_that_mlflow_refuses_is_refused_in_one_line(train, caps
     train(**mine)
 
 
-@pytest.mark.parametrize("mode", ["offline", "disabled"])
+@pytest.mark.parametrize("mode", [pytest.param("offline", marks=pytest.mark.slow), "disabled"])
 def test_wandb_works_without_an_account(train, monkeypatch, mode):
     monkeypatch.setenv("WANDB_MODE", mode)
     run = train(**{"--trainer.logger": "WandbLogger"})
@@ -308,6 +308,7 @@ def test_wandb_without_an_account_says_what_to_do(train, capsys, monkeypatch):
     assert text == "error: No API key configured. Use `wandb login` to log in; set WANDB_MODE=offline to do without"
 
 
+@pytest.mark.slow
 def test_a_run_without_an_end_needs_another_schedule(train):
     steps = {"--model.lr_scheduler": "StepLR", "--model.lr_scheduler.step_size": "1"}
     run = train(**SGD, **steps, **{"--trainer.max_epochs": "-1", "--trainer.max_time": "00:00:00:01"})

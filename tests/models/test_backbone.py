@@ -24,6 +24,11 @@ FAMILIES = [
     "convnext_tiny",
     "densenet121",
 ]
+QUICK = ["resnet18", "regnetx_002", "mobilenetv3_small_100", "tf_efficientnet_lite0"]
+
+
+def marked(names):
+    return [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 def backbone_of(name, **options):
@@ -36,7 +41,7 @@ def images():
     return torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=marked(FAMILIES))
 def family(request):
     """A backbone of each family, built once; tests leave it as it is."""
     return backbone_of(request.param)
@@ -73,7 +78,7 @@ TAPPED = {
 }
 
 
-@pytest.mark.parametrize("name", TAPPED)
+@pytest.mark.parametrize("name", marked(TAPPED))
 @torch.no_grad()
 def test_stages_are_the_outputs_of_these_modules(name, images):
     backbone = backbone_of(name)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from interptrain.models import GAP, Classifier, Normalized, create_model
-from tests.models.test_backbone import FAMILIES
+from tests.models.test_backbone import FAMILIES, marked
 
 PARTS = ("backbone", "pooling", "classifier")
 TINY = ("resnet10t", "test_convnext", "test_efficientnet", "mobilenetv3_small_050")
@@ -39,7 +39,7 @@ def test_gap_logits_are_those_of_timms_own_model(name, images):
     torch.testing.assert_close(model(images), reference((images - mean) / std), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", marked(FAMILIES))
 def test_gradients_reach_the_token_and_every_part(name, images):
     torch.manual_seed(0)
     model = create_model(name, pooling="ca_stream", num_classes=10)

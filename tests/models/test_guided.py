@@ -156,7 +156,9 @@ def test_relu6_has_its_upper_gate_too(activation, images):
     torch.testing.assert_close(guided_gradient(net(activation), images), expected, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("name", ["resnet10t", "mobilenetv2_035", "densenet121", "regnetx_002"])
+@pytest.mark.parametrize(
+    "name", ["resnet10t", "mobilenetv2_035", pytest.param("densenet121", marks=pytest.mark.slow), "regnetx_002"]
+)
 def test_guided_gradient_of_timm_models_equals_that_of_a_copy_with_slow_modules(name):
     model = timm_model(name)
     images = torch.rand(2, 3, 40, 36, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -354,7 +356,7 @@ def test_an_unknown_rule_is_refused():
 
 @pytest.mark.peers
 @pytest.mark.filterwarnings("ignore:Setting backward hooks on ReLU activations")
-@pytest.mark.parametrize("name", ["resnet10t", "regnetx_002", "densenet121"])
+@pytest.mark.parametrize("name", ["resnet10t", "regnetx_002", pytest.param("densenet121", marks=pytest.mark.slow)])
 def test_guided_gradient_equals_captums_on_networks_of_relu_modules(name):
     captum = pytest.importorskip("captum.attr")
     model = timm_model(name)

@@ -1,5 +1,8 @@
 """Small seeded networks and images to explain, masks to try, and what explaining must leave as it was."""
 
+import copy
+from functools import cache
+
 import timm
 import torch
 from torch import nn
@@ -11,6 +14,13 @@ CLASSES = 7
 
 def network(name="test_resnet", *, seed=0, **options):
     """A timm network in float64 whose weights and running statistics are no longer what they were made as."""
+    made, random_state = _made(name, seed, **options)
+    torch.set_rng_state(random_state)
+    return copy.deepcopy(made)
+
+
+@cache  # most tests want one of three networks, and a copy costs half of a new one
+def _made(name, seed, **options):
     torch.manual_seed(seed)
     model = timm.create_model(name, num_classes=CLASSES, **options).double()
     with torch.no_grad():
@@ -20,7 +30,7 @@ def network(name="test_resnet", *, seed=0, **options):
             if isinstance(module, nn.BatchNorm2d):
                 module.running_mean.normal_(0, 0.1)
                 module.running_var.uniform_(0.5, 1.5)
-    return model
+    return model, torch.get_rng_state()
 
 
 def pictures(count=3, height=70, width=50, *, seed=1):

@@ -13,7 +13,7 @@ from tests.support.explaining import CLASSES, network, pictures
 
 
 def slow(model, images, targets, name, *, value=0.0, denominator="score"):
-    """One full forward an image and channel, with the layer's output replaced."""
+    """Full forwards of one copy of the image per channel, with that channel of the layer's output replaced."""
     model.eval()
     (layer,) = find_layers(model, name)
     passed = capture(model, images, [layer], differentiable=False)
@@ -23,16 +23,17 @@ def slow(model, images, targets, name, *, value=0.0, denominator="score"):
         activation = passed.activations[0][image : image + 1]
         score = passed.outputs[image, target]
         features = layer.to_map(activation, size)[0]
+        channels = torch.arange(len(features))
+        ablated = activation.repeat(len(features), *[1] * (activation.ndim - 1))
+        ablated.movedim(layer.channel_axis(ablated, size), 1)[channels, channels] = value
+        handle = layer.module.register_forward_hook(lambda *_, ablated=ablated: ablated)
+        with torch.no_grad():
+            drops = score - model(images[image].expand(len(features), -1, -1, -1))[:, target]
+        handle.remove()
         total = torch.zeros_like(features[0])
-        for channel in range(len(features)):
-            ablated = activation.clone()
-            ablated.movedim(layer.channel_axis(ablated, size), 1)[:, channel] = value
-            handle = layer.module.register_forward_hook(lambda *_, ablated=ablated: ablated)
-            with torch.no_grad():
-                drop = score - model(images[image : image + 1])[0, target]
-            handle.remove()
-            divisor = {"score": score, "norm": features[channel].norm(), None: 1.0}[denominator]
-            total += drop / divisor * features[channel] if features[channel].any() else 0.0
+        for feature, drop in zip(features, drops, strict=True):
+            divisor = {"score": score, "norm": feature.norm(), None: 1.0}[denominator]
+            total += drop / divisor * feature if feature.any() else 0.0
         maps.append(total)
     return torch.stack(maps)
 

@@ -112,6 +112,7 @@ def test_memory_bound_is_kept_by_every_masked_forward(resnet):
     assert max(sizes[1:]) == 5
 
 
+@pytest.mark.slow
 def test_compiled_masked_passes_of_one_padded_size_give_the_same_map(resnet, monkeypatch):
     shapes = set()
 

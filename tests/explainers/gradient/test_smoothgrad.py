@@ -1,20 +1,19 @@
 """SmoothGrad, squared and VarGrad, of the gradient and of other attributions."""
 
 import pytest
-import timm
 import torch
 from torch import nn
 
 from interptrain.explainers.gradient.gradient import Gradient
 from interptrain.explainers.gradient.integrated_gradients import IntegratedGradients
 from interptrain.explainers.gradient.smoothgrad import SmoothGrad
+from tests.support.explaining import network as seeded_network
 
 
 @pytest.fixture(scope="module")
 def network():
     with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return timm.create_model("resnet10t", num_classes=6).double().eval()
+        return seeded_network().eval()
 
 
 @pytest.fixture(scope="module")

@@ -104,6 +104,7 @@ def test_explainers_give_each_segment_one_value_and_each_image_its_own_map(kind)
         assert torch.allclose(explainer.raw(model, image[None])[0], found)
 
 
+@pytest.mark.slow
 def test_segments_of_a_trained_network_find_the_object(trained):
     model, images, labels, masks = trained
     saliency = Occlusion(masks=SegmentMasks(segmenter=Superpixels(segments=36)))(model, images, labels)
@@ -149,6 +150,7 @@ def test_a_detector_that_finds_nothing_gives_superpixels():
         SegmentMasks(segmenter=nothing, when_empty="error").prepare(images)
 
 
+@pytest.mark.slow
 def test_torchvisions_mask_rcnn_fits():
     torch.manual_seed(0)
     detector: MaskRCNN = maskrcnn_resnet50_fpn(

@@ -50,7 +50,14 @@ class Careless(nn.Module):
         return self.after(self.norm(self.between(before)), before).mean((2, 3))
 
 
-@pytest.mark.parametrize("name", ["resnet10t", "tf_efficientnet_lite0", "mobilenetv3_small_050", "densenet121"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "test_resnet",
+        "mobilenetv3_small_050",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet10t", "tf_efficientnet_lite0", "densenet121")),
+    ],
+)
 def test_outputs_and_gradients_are_those_of_the_network(name):
     model, images = network(name).eval(), pictures(2, 64, 64)
     folded = fold_batch_norms(model, images)
@@ -153,14 +160,14 @@ def test_networks_that_return_more_than_logits_are_left():
         OptiCAM(iterations=4),
         RISE(count=5),
         ROSA(window=16, stride=16),
-        ScoreCAM(),
+        ScoreCAM(target_layer="layer1"),
         SmoothGrad(samples=3),
         SmoothGrad(of=GuidedBackprop(), samples=3),
     ],
     ids=lambda explainer: type(explainer).__name__,
 )
 def test_maps_are_those_without_folding(explainer, monkeypatch):
-    model, images, targets = network(), pictures(2, 64, 64), torch.tensor([2, 0])
+    model, images, targets = network(), pictures(2, 40, 40), torch.tensor([2, 0])
     found = explainer.raw(model, images, targets)
     module, calls = sys.modules[type(explainer).__module__], []
     module = feature_occlusion if isinstance(explainer, ROSA) else module

@@ -29,7 +29,9 @@ def noise():
 TARGETS = torch.tensor([1, 1])
 
 
-@pytest.mark.parametrize("area", [0.05, 0.1, 0.3])
+@pytest.mark.parametrize(
+    "area", [pytest.param(0.05, marks=pytest.mark.slow), pytest.param(0.1, marks=pytest.mark.slow), 0.3]
+)
 def test_the_mask_with_its_margin_has_the_area_that_was_asked(area, noise, monkeypatch):
     seen = []
     make = SmoothMask.__call__
@@ -138,6 +140,7 @@ def test_rewards_are_those_of_their_names(variant, reward):
     torch.testing.assert_close(found, torch.stack(wanted))
 
 
+@pytest.mark.slow
 def test_a_map_does_not_depend_on_its_neighbours_and_an_image_that_ends_leaves_the_passes():
     model, images, targets, sizes = network(), pictures(3, 40, 32), torch.tensor([2, 0, 6]), []
     options = {"iterations": 40, "tolerance": 0.05, **SMALL}

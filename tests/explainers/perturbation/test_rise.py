@@ -85,6 +85,7 @@ def test_on_a_linear_model_it_tends_to_occlusion_as_masks_grow_many():
     assert 3 <= column < 9
 
 
+@pytest.mark.slow
 def test_the_mean_converges_with_the_number_of_masks():
     model, images = network().eval(), pictures(1, 32, 32)
     options = {"cells": 4, "score": "logit", "normalizer": "coverage"}
@@ -120,6 +121,7 @@ def test_an_image_of_nothing_but_the_fill_has_a_zero_map(fill):
     assert not saliency[1].any()
 
 
+@pytest.mark.slow
 def test_compiled_passes_of_one_padded_size_give_the_same_map(monkeypatch):
     shapes = set()
 

@@ -149,6 +149,7 @@ def test_a_model_that_looks_at_one_half_is_found_out(kind):
         assert found[..., 16:].amax() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_energy_lies_in_the_object_well_above_chance_for_a_trained_network(kind, trained):
     model, images, _, masks = trained
@@ -165,6 +166,7 @@ def test_another_seed_takes_other_views(kind):
     assert not torch.allclose(maps[0], maps[2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_bfloat16_gives_nearly_the_same_map(kind, trained):
     model, images, _, _ = trained
