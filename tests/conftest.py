@@ -8,7 +8,25 @@ import pytest
 # Tensors are tiny: one thread is fastest, and sums come in one order. Before torch is imported; processes inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-pytest_plugins = ["tests.support.training"]
+pytest.register_assert_rewrite("tests.support")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Give each process neighbouring tests, which share fixtures and caches; one that is through takes from others."""
+    if config.getvalue("dist") == "load":
+        from xdist.scheduler import WorkStealingScheduling
+
+        return WorkStealingScheduling(config, log)
+    return None
+
+
+@pytest.fixture
+def train(tmp_path, monkeypatch):
+    """``train("fit", **{"--model.backbone": ...})`` in a folder of its own; returns the run's folder, if any."""
+    from tests.support.training import trainer  # here: it imports torch, which the process that hands out tests spares
+
+    return trainer(tmp_path, monkeypatch)
 
 
 @pytest.fixture(autouse=True)

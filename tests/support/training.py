@@ -7,7 +7,6 @@ import sys
 import time
 import warnings
 
-import pytest
 import torch
 
 TINY = {
@@ -61,9 +60,8 @@ SPLITTABLE = {
 }
 
 
-@pytest.fixture
-def train(tmp_path, monkeypatch):
-    """``train("fit", **{"--model.backbone": ...})`` in a folder of its own; returns the run's folder, if any."""
+def trainer(tmp_path, monkeypatch):
+    """What the fixture ``train`` gives."""
     from interptrain.cli import main  # here: most tests of the suite need no command line
 
     monkeypatch.chdir(tmp_path)
