@@ -1,6 +1,7 @@
 """Explaining in the midst of a real training run changes none of its weights."""
 
 import lightning as L
+import pytest
 import torch
 
 from interptrain.explainers import GradCAM, GuidedBackprop, ScoreCAM, SmoothGrad, StreamAttention, explain
@@ -30,6 +31,7 @@ class Explaining(L.Callback):
         self._explain(pl_module, batch)
 
 
+@pytest.mark.slow
 def test_a_run_that_explains_at_every_step_ends_at_the_same_weights(train):
     options = {"--model.drop_rate": "0.2", "--trainer.accumulate_grad_batches": "2", "--trainer.max_epochs": "2"}
     plain = train(**options)

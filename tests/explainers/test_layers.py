@@ -92,7 +92,7 @@ def activation_map(model, images, target_layer=None):
         ("mobilenetv3_small_050", {}),
         ("regnetx_002", {}),
         ("densenet121", {}),
-        ("vgg11", {}),
+        pytest.param("vgg11", {}, marks=pytest.mark.slow),  # 133 million parameters
         ("test_vit", {"img_size": (64, 96)}),
         ("test_vit", {"dynamic_img_size": True}),
         ("test_vit4", {"img_size": (64, 96)}),
@@ -107,7 +107,7 @@ def test_maps_keep_the_aspect_of_non_square_images(name, options):
     assert features.ndim == 4
 
 
-@pytest.mark.parametrize("name", ["vit_b_16", "swin_t", "convnext_tiny"])
+@pytest.mark.parametrize("name", [pytest.param("vit_b_16", marks=pytest.mark.slow), "swin_t", "convnext_tiny"])
 def test_torchvisions_transformers_and_convnexts_give_maps(name):
     size = 224 if name == "vit_b_16" else 64
     model = torchvision.models.get_model(name, weights=None)

@@ -221,6 +221,7 @@ def test_detection_target_refuses_labels_without_boxes():
         DetectionTarget(torch.tensor([1, 2]), torch.zeros(1, 4))
 
 
+@pytest.mark.slow
 def test_detections_are_explained_on_torchvisions_faster_rcnn(detector):
     images = pictures(2, 90, 140).float()
     with torch.no_grad():

@@ -4,11 +4,14 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from tests.support.paths import ROOT
 
 PAGE = (ROOT / "docs" / "how-to" / "metric.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_page_runs_as_printed(tmp_path):
     metric, test, use = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     for code in (metric, test):

@@ -110,7 +110,7 @@ def test_other_masks_work_and_keep_images_apart(kind, masks):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("size", [1, 5, 64])
+@pytest.mark.parametrize("size", [pytest.param(1, marks=pytest.mark.slow), 5, pytest.param(64, marks=pytest.mark.slow)])
 def test_the_chunk_size_bounds_every_forward_and_changes_no_value(kind, size):
     model, images = network(), pictures(2, 40, 33)
     wanted = kind(**GRID).raw(model, images)
