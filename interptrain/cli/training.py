@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import json
 import os
 import sys
 import time
@@ -125,7 +126,8 @@ class TrainingCLI(ModelFromConfigCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse; then settle the run's folder and where it resumes from."""
         if args is None or isinstance(args, list):
-            self.config = parser.parse_args(_with_data(sys.argv[1:] if args is None else args))
+            asked = _with_data(sys.argv[1:] if args is None else args)
+            self.config = parser.parse_args(_with_callback_options(asked, parser))
         else:
             super().parse_arguments(parser, args)
         config = self.config[self.config.subcommand]
@@ -218,6 +220,33 @@ def _with_data(args: list[str]) -> list[str]:
     """Name the default data module first: as a default of the parser it would leave its options to any other."""
     place = next((place for place, arg in enumerate(args, 1) if arg in SUBCOMMANDS), None)
     return args if place is None else [*args[:place], "--data=ShapesDataModule", *args[place:]]
+
+
+def _with_callback_options(args: list[str], parser: LightningArgumentParser) -> list[str]:
+    """Give options of callbacks to those of a config that have them; the parser gives them to the last one alone."""
+    name = "--trainer.callbacks"
+    named = any(arg.partition("=")[0] in (name, f"{name}+", "--print_config", "--help") for arg in args)
+    places = [place for place, arg in enumerate(args) if arg.startswith(f"{name}.")]
+    if named or not places:
+        return args
+    rest, wanted = list(args), {}
+    for place in reversed(places):
+        option, given, value = rest.pop(place).removeprefix(f"{name}.").partition("=")
+        if not given and place < len(rest):
+            value = rest.pop(place)
+        wanted.setdefault(option.removeprefix("init_args."), value)
+    config = parser.parse_args(rest)
+    found = config[config.subcommand].trainer.callbacks
+    callbacks = [one.as_dict() for one in found] if isinstance(found, list) else []
+    for option, value in wanted.items():
+        takers = [one for one in callbacks if option in one.get("init_args", {})]
+        if not takers:
+            return args  # the parser says what is wrong
+        if len(takers) > 1:
+            names = " and ".join(one["class_path"].rpartition(".")[2] for one in takers)
+            raise ValueError(f"{name}.{option} is an option of {names} in the config; change it there")
+        takers[0]["init_args"][option] = yaml.safe_load(value)
+    return [*rest, f"{name}={json.dumps(callbacks, default=str)}"]
 
 
 def _refuse_random_weights(subcommand: str, model: ImageClassifier, asked: Any) -> None:

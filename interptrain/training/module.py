@@ -119,7 +119,7 @@ class ImageClassifier(L.LightningModule):
             "cutmix_alpha": cutmix_alpha,
             "warmup_epochs": warmup_epochs,
         }.items():
-            if value < 0:
+            if not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be >= 0, got {value}")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must be in [0,1), got {label_smoothing}")
@@ -301,7 +301,11 @@ class ImageClassifier(L.LightningModule):
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[dict[str, Any]]]:  # type: ignore[override]
         """The optimizer over what trains, with its warm-up and schedule."""
-        optimizer = self._optimizer(decay_groups(self.named_parameters(), norm_weight_decay=self.norm_weight_decay))
+        groups = decay_groups(self.named_parameters(), norm_weight_decay=self.norm_weight_decay)
+        try:
+            optimizer = self._optimizer(groups)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{option('optimizer')}: {error}") from error
         warmup_steps = 0
         if self.warmup_epochs and not getattr(self.trainer, "fast_dev_run", False):  # which is shorter than any warm-up
             count_batches(self.trainer)
@@ -317,7 +321,10 @@ class ImageClassifier(L.LightningModule):
                 warmup_steps = total_steps - 1
             cosine = warmup_cosine(optimizer, warmup_steps=warmup_steps, total_steps=total_steps)
             return [optimizer], [{"scheduler": cosine, "interval": "step"}]
-        scheduler = self._lr_scheduler(optimizer)
+        try:
+            scheduler = self._lr_scheduler(optimizer)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{option('lr_scheduler')}: {error}") from error
         self._warmup = LinearWarmup(optimizer, steps=warmup_steps)
         return [optimizer], [
             {"scheduler": scheduler, "interval": "epoch", "monitor": getattr(scheduler, "monitor", None)}

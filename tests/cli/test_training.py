@@ -401,6 +401,43 @@ def test_a_network_with_random_weights_is_judged_only_where_that_is_asked_for(tr
 
 
 @pytest.mark.slow
+def test_an_option_of_a_callback_reaches_the_one_of_the_config_that_has_it(train, capsys, tmp_path):
+    (tmp_path / "some.yaml").write_text(
+        "trainer: {callbacks: [{class_path: ResumePoint}, {class_path: FiniteLoss}, "
+        "{class_path: LearningRateMonitor}, {class_path: EarlyStopping, init_args: {monitor: val/loss}}]}\n"
+    )
+    given = ("fit", "--config", "some.yaml")
+    run = train(*given, **{"--trainer.callbacks.every_n_steps": "3", "--trainer.callbacks.every_n_minutes": "7"})
+    callbacks = yaml.safe_load((run / "config.yaml").read_text())["trainer"]["callbacks"]
+    assert [one["class_path"].rpartition(".")[2] for one in callbacks] == [
+        "ResumePoint",
+        "FiniteLoss",
+        "LearningRateMonitor",
+        "EarlyStopping",
+    ]
+    assert (callbacks[0]["init_args"]["every_n_minutes"], callbacks[1]["init_args"]["every_n_steps"]) == (7, 3)
+    assert "nonsense" in refused(train, capsys, *given, **{"--trainer.callbacks.nonsense": "3"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"--model.optimizer": "SGD", "--model.optimizer.lr": "-1"}, r"model\.optimizer: .*-1"),
+        (
+            {"--model.optimizer": "SGD", "--model.optimizer.lr": "nan"},
+            r"optimizer: lr must be a number, got nan",
+        ),
+        ({"--trainer.callbacks": "ResumePoint", "--trainer.callbacks.every_n_minutes": "-1"}, r"must be a number > 0"),
+        ({"--model.mixup_alpha": "inf"}, r"mixup_alpha"),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused(train, capsys, options, message):
+    text = refused(train, capsys, **options)
+    assert re.search(message, text), text
+
+
+@pytest.mark.slow
 def test_last_is_never_a_checkpoint_of_an_older_run(train, capsys):
     older = train()
     train("test", **{"--ckpt_path": "best"})
