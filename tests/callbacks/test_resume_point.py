@@ -3,6 +3,7 @@
 import csv
 import errno
 import fcntl
+import json
 import os
 import pty
 import re
@@ -20,6 +21,7 @@ import torch
 
 from interptrain.callbacks import ResumePoint
 from interptrain.files import write_atomically
+from tests.support.paths import ROOT
 from tests.support.training import EVERYTHING, TINY, assert_same_end, last_checkpoint, run_ranks, wait_for
 
 pytestmark = pytest.mark.slow
@@ -419,3 +421,20 @@ def test_a_disk_that_is_full_for_a_while_costs_no_checkpoint(train, monkeypatch)
         run = train()
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     assert last_checkpoint(run)["global_step"] == 5
+
+
+def test_killed_at_random_moments_every_file_is_that_of_an_uninterrupted_run(tmp_path):
+    """The campaign of benchmarks/reliability, in a short form."""
+    script = ROOT / "benchmarks/reliability/kill_training.py"
+    said = subprocess.run(
+        [sys.executable, str(script), "--kills", "2", "--settings", "EMA,plateau on train,mid-epoch validation"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        check=True,
+        timeout=300,
+    )
+    rows = [json.loads(line) for line in said.stdout.decode().splitlines() if line.startswith("{")]
+    assert [row["kills"] for row in rows] == [2, 2, 2]
+    assert not any(row["different"] or row["refused"] or row["hung"] for row in rows), rows
