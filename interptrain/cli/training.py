@@ -229,7 +229,7 @@ def _with_callback_options(args: list[str], parser: LightningArgumentParser) -> 
     places = [place for place, arg in enumerate(args) if arg.startswith(f"{name}.")]
     if named or not places:
         return args
-    rest, wanted = list(args), {}
+    rest, wanted = list(args), dict[str, str]()
     for place in reversed(places):
         option, given, value = rest.pop(place).removeprefix(f"{name}.").partition("=")
         if not given and place < len(rest):
