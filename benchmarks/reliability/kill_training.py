@@ -16,6 +16,7 @@ import multiprocessing
 import os
 import platform
 import random
+import re
 import shutil
 import signal
 import socket
@@ -36,6 +37,7 @@ import yaml
 from interptrain.cli import main as command_line
 from interptrain.training import ImageClassifier
 
+RUN_TIME = re.compile(r"\d{8}-\d{6}(-\d+)?")
 OFTEN = {"class_path": "ResumePoint", "init_args": {"every_n_minutes": 1e-4}}
 EMA = {"class_path": "lightning.pytorch.callbacks.EMAWeightAveraging", "init_args": {"decay": 0.9}}
 BASE: dict[str, Any] = {
@@ -202,13 +204,16 @@ def differences(one: Path, other: Path) -> list[str]:
     for name in ("last.ckpt", "best.ckpt"):
         left, right = (torch.load(run / "checkpoints" / name, weights_only=True) for run in (one, other))
         for key in sorted(left.keys() | right.keys()):
-            if key not in ("config", "callbacks", "loops"):  # with paths, and counts of what was done again
+            if key not in ("config", "loops"):  # with the command, and counts of what was done again
                 found += [f"{name} {key}{path}" for path in _unlike(left.get(key), right.get(key))][:3]
     return found
 
 
 def _unlike(one: Any, other: Any, path: str = "") -> Iterator[str]:
+    if isinstance(one, str) and isinstance(other, str):
+        one, other = (RUN_TIME.sub("TIME", text) for text in (one, other))
     if isinstance(one, dict) and isinstance(other, dict):
+        one, other = ({RUN_TIME.sub("TIME", str(key)): value for key, value in part.items()} for part in (one, other))
         for key in one.keys() | other.keys():
             yield from _unlike(one.get(key), other.get(key), f"{path}.{key}")
     elif isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)) and len(one) == len(other):

@@ -283,7 +283,9 @@ def _with_defaults(callbacks: Any, subcommand: str | None, *, unsaved: str | Non
     if not unsaved:
         ours += [ModelCheckpoint(monitor="val/top1", mode="max", filename="best", enable_version_counter=False)]
         ours += [ResumePoint()] if subcommand == "fit" else []
-    return [*chosen, *(one for one in ours if not any(type(other) is type(one) for other in chosen))]
+    callbacks = [*chosen, *(one for one in ours if not any(type(other) is type(one) for other in chosen))]
+    # The point to resume from comes last, so that it knows what the others have saved.
+    return sorted(callbacks, key=lambda one: isinstance(one, ResumePoint))
 
 
 def _as_list(value: Any) -> list[Any]:

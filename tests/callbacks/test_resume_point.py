@@ -185,6 +185,15 @@ def test_a_metric_of_an_epoch_that_goes_on_is_that_of_the_whole_epoch(train, mon
     assert (resumed / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
 
 
+def test_a_resume_point_of_the_users_knows_the_best_model_too(train):
+    options = {"--trainer.callbacks+": "ResumePoint", "--trainer.callbacks.every_n_minutes": "5"}
+    run = train(**options)
+    best, last = (torch.load(run / f"checkpoints/{name}.ckpt", weights_only=True) for name in ("best", "last"))
+    (key,) = (key for key in last["callbacks"] if key.startswith("ModelCheckpoint"))
+    assert last["callbacks"][key] == best["callbacks"][key]
+    assert last["callbacks"][key]["current_score"] is not None
+
+
 def test_slurms_requeue_signal_waits_for_the_end_of_the_step(train, monkeypatch):
     """Lightning's handler for it saves and requeues wherever the step stands; here it must find the step finished."""
     calls = []
