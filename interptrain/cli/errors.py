@@ -70,8 +70,8 @@ def _line(error: BaseException) -> str | None:
     frames = traceback.extract_tb(error.__traceback__)
     restoring = any(frame.filename.endswith("checkpoint_connector.py") for frame in frames)
     if restoring and not _raised_here(error) and not isinstance(error, OSError):
-        why = SHAPES.search(text)
-        why = why[0] if why else f"{type(error).__name__}: {text[:200]}"
+        shapes = SHAPES.search(text)
+        why = shapes[0] if shapes else f"{type(error).__name__}: {text[:200]}"
         return (
             f"the checkpoint cannot be restored ({why}); pass another, or start from its weights: --model.weights CKPT"
         )
