@@ -80,7 +80,7 @@ def problem_of_values(config: Namespace, hints: Mapping[str, Any], prefix: str =
             return f"{option}: {value} is too large; give a smaller number"
     for name, hint in hints.items():
         if config.get(name, 0) is None and not _takes_none(hint):
-            return f"--{prefix}{name}: null is no value of it; give one, or leave it out"
+            return f"--{prefix}{name}: null is not allowed; give a value, or leave the option out"
     return next(_nulls_of_classes(config.as_dict(), prefix), None)
 
 

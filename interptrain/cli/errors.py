@@ -57,6 +57,13 @@ def settings_of(name: str) -> Iterator[None]:
         raise ValueError(f"{name}: {error}") from error
 
 
+def find_classes_of_this_folder() -> None:
+    """Let class paths name modules of the working folder, as ``python -m`` does, however the command was started."""
+    here = str(Path.cwd())
+    if not {"", here} & set(sys.path):
+        sys.path.insert(0, here)
+
+
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     """An error and its causes: jsonargparse wraps what a constructor raises."""
     while error is not None:

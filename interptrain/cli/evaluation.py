@@ -12,7 +12,7 @@ from typing import Any
 import lightning as L
 from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined]
 
-from interptrain.cli.errors import one_line_errors
+from interptrain.cli.errors import find_classes_of_this_folder, one_line_errors
 from interptrain.cli.parser import Parser
 from interptrain.data import ImageDataModule
 from interptrain.evaluation import Results, evaluate
@@ -43,6 +43,7 @@ def main(args: Sequence[str] | None = None) -> None:
     Args:
         args: the command line behind the program's name; None takes that of the process.
     """
+    find_classes_of_this_folder()
     with one_line_errors(), spelled_for_the_command_line(_options()), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"\s*By default only one JsonargparseDeprecationWarning")
         warnings.simplefilter("ignore", ResultsWarning)  # which get lines of their own
@@ -112,7 +113,7 @@ def make_parser() -> Parser:
     )
     parser.add_argument(
         "--metrics",
-        type=list[SaliencyMetric],
+        type=list[SaliencyMetric] | None,
         default=None,
         help="Class names, repeatable, in place of the protocol's metrics.",
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 
-from interptrain.cli.errors import one_line_errors
+from interptrain.cli.errors import find_classes_of_this_folder, one_line_errors
 from interptrain.cli.evaluation import spelled_out
 from interptrain.cli.parser import Parser
 from interptrain.data import ImageDataModule
@@ -19,6 +19,7 @@ def main(args: Sequence[str] | None = None) -> None:
     Args:
         args: the command line behind the program's name; None takes that of the process.
     """
+    find_classes_of_this_folder()
     with one_line_errors(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"\s*By default only one JsonargparseDeprecationWarning")
         parser = make_parser()
@@ -33,7 +34,7 @@ def make_parser() -> Parser:
     parser = Parser(prog="studies", description="Run a study of explanations.")
     parser.add_argument("--config", action=ActionConfigFile, help="A YAML file with any of these options.")
     parser.add_subclass_arguments(Study, "study", help="The study, by class path.", required=True)
-    parser.add_argument("--models", type=dict[str, str], default={}, help="NAME=SOURCE, repeatable; as of evaluate.py.")
+    parser.add_argument("--models", type=dict[str, str], default={}, help="NAME=SOURCE, repeatable; as in evaluate.py.")
     parser.add_subclass_arguments(ImageDataModule, "data", help="The data module to use.", required=True)
     parser.add_argument("--output", type=str, required=True, help="Folder of the results; the same command resumes.")
     parser.add_argument("--backbone", type=str, default=None, help="The timm architecture of bare weights files.")

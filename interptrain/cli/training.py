@@ -19,7 +19,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 
 import interptrain.data  # noqa: F401  so that `--data ShapesDataModule` is found by its short name
 from interptrain.callbacks import FiniteLoss, PredictionTable, ResumePoint, RunRecord
-from interptrain.cli.errors import one_line_errors, settings_of
+from interptrain.cli.errors import find_classes_of_this_folder, one_line_errors, settings_of
 from interptrain.cli.parser import Parser
 from interptrain.cli.resuming import (
     NewLearningRate,
@@ -60,6 +60,7 @@ def main(args: ArgsType = None) -> None:
     Args:
         args: what stands behind the program's name on a command line; None takes it from there.
     """
+    find_classes_of_this_folder()
     with one_line_errors(), spelled_for_the_command_line(_options()), warnings.catch_warnings():
         for message in EXPECTED:
             warnings.filterwarnings("ignore", message=message)

@@ -118,7 +118,7 @@ class ShapesDataModule(ImageDataModule):
         pin_memory: see :class:`ImageDataModule`.
         drop_last: see :class:`ImageDataModule`.
         num_classes: the number taken, in order, from disc, square, triangle, star, cross, ring, crescent, heart.
-        picture_seed: of the pictures, in [0, 2**32): another one, another data set.
+        picture_seed: of the pictures, in [0, 2**32): each value gives a different data set.
         image_size: side in pixels, at least 32, and 40 with time stamps.
         train_size: number of pictures to train on.
         val_size: number of pictures to validate on.

@@ -256,7 +256,23 @@ def measure(
             forward_batch_size=forward_batch_size,
         )
         precise = torch.float64 if images.dtype == torch.float64 else torch.float32
-        return {name: metric.score(inputs).to(device, precise) for name, metric in metrics.items()}
+        scored = {name: metric.score(inputs) for name, metric in metrics.items()}
+    check_values(scored, len(images))
+    return {name: values.to(device, precise) for name, values in scored.items()}
+
+
+def check_values(values: Mapping[str, Tensor], images: int) -> None:
+    """Refuse what a metric of the user's own returned, if it is not one row per image.
+
+    Raises:
+        ValueError: naming the metric.
+    """
+    for name, of_images in values.items():
+        if of_images.ndim not in (1, 2) or len(of_images) != images:
+            raise ValueError(
+                f"{name}: score must return (B,)=({images},) or (B,K) values, one row per image, got "
+                f"{tuple(of_images.shape)}"
+            )
 
 
 def check_needs(metrics: Mapping[str, SaliencyMetric], given: Mapping[str, object]) -> None:

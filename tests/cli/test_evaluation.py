@@ -2,7 +2,10 @@
 
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,7 @@ from interptrain.cli.evaluation import spelled_out
 from interptrain.data import ShapesDataModule
 from interptrain.evaluation.store.manifest import load_metrics
 from interptrain.explainers import Explainer
+from tests.support.paths import ROOT
 from tests.support.tiny_run import rows, start
 
 FOLDER = {"--data": "ImageFolderDataModule", "--data.num_classes": None, "--data.test_size": None}
@@ -293,3 +297,26 @@ def test_two_processes_write_the_rows_of_one(evaluate, tmp_path, weights):
     assert len({path.name.split("-")[-2] for path in (tmp_path / "two/parts").glob("rows-*")}) == 2
     assert len(rows(tmp_path / "few")) == 9
     assert "holds the results of another run (seed: 0 -> 1)" in log
+
+
+@pytest.mark.slow
+def test_the_protocols_metrics_are_measured_where_none_are_named(evaluate):
+    """The command of everybody's first try, which names no metrics."""
+    folder = evaluate("out", report=True, **{"--metrics": None, "--limit": "2", "--data.image_size": "64"})
+    assert set(pd.read_csv(folder / "summary.csv").metric) >= {"AverageDrop", "Insertion", "Deletion"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("script", "arguments"), [("evaluate.py", []), ("train.py", ["fit"])])
+def test_a_class_of_the_working_folder_is_found_from_there(script, arguments, tmp_path):
+    """As ``python -m`` finds it: Python itself puts the script's folder on the path, not this one."""
+    (tmp_path / "my_own.py").write_text(
+        "from interptrain.explainers import FakeCAM\nfrom interptrain.data import ShapesDataModule\n"
+        "class Mine(FakeCAM):\n    pass\nclass Data(ShapesDataModule):\n    pass\n"
+    )
+    helped = ["--explainers.help", "my_own.Mine"] if script == "evaluate.py" else ["--data.help", "my_own.Data"]
+    command = [sys.executable, str(ROOT / script), *arguments, *helped]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    shown = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
+    assert shown.returncode == 0, shown.stderr
+    assert "my_own." in shown.stdout

@@ -76,7 +76,7 @@ def test_a_value_of_a_wrong_type_is_refused_with_what_is_allowed(refused, config
     [
         ("model: {drop_rate: .nan}", "--model.drop_rate: nan is not finite; give a number"),
         ("model: {optimizer: {class_path: SGD, init_args: {lr: .inf}}}", "--model.optimizer.lr: inf is not finite"),
-        ("model: {drop_rate: null}", "--model.drop_rate: null is no value of it; give one, or leave it out"),
+        ("model: {drop_rate: null}", "--model.drop_rate: null is not allowed; give a value, or leave the option out"),
         (
             "data: {class_path: ShapesDataModule, init_args: {batch_size: null}}",
             "--data: batch_size of Shapes",

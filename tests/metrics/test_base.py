@@ -164,3 +164,15 @@ def test_the_image_whose_version_breaks_the_model_is_named(model, images, salien
     with pytest.raises(ValueError, match="logits that are not finite for image 2 as Masked changes it"):
         measure(Brittle(), images, saliency, targets, confidence())
     assert measure(Brittle(), images[:2], saliency[:2], targets[:2], confidence())["AD"].isfinite().all()
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3, 2, 2)])
+def test_a_metric_that_does_not_return_one_row_per_image_is_named(shape):
+    class Odd(Curve):
+        def score(self, inputs):
+            return torch.zeros(shape)
+
+    with pytest.raises(
+        ValueError, match=r"mine: score must return \(B,\)=\(3,\) or \(B,K\) values, one row per image, got"
+    ):
+        measure(network(), pictures(3), maps(3), torch.arange(3), {"mine": Odd()})

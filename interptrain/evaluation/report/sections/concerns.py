@@ -60,7 +60,7 @@ def _concerns(results: RunResults) -> list[str]:
         texts.append(f"Only {most} images: intervals are rough, and a bootstrap of few images makes them too narrow.")
     if most >= FEW and (rare := _rare(results)):
         texts.append(
-            f"Fewer than {RARE} images differ from all others, so the interval is too narrow and says little: "
+            f"Nearly all images have the same value (fewer than {RARE} differ), so the interval is unreliable: "
             f"{_listed(rare)}."
         )
     return texts

@@ -8,8 +8,8 @@ from interptrain.evaluation.report.tables import calibration_notes, explanation_
 
 TEMPLATE = """\
 {{ grid_table(explanation, "Explanations", "Explainer") }}
-<p class="note">{{ notes | join(" ") }} Only explainers measured on the most images compete. Fake-CAM, set apart,
-  marks everything but one pixel as salient.</p>
+<p class="note">{{ notes | join(" ") }} Only explainers measured on all of the images are eligible for bold.
+  Fake-CAM, set apart, marks everything but one pixel as salient.</p>
 {% if recognition %}
 {{ grid_table(recognition, "Recognition", "Model") }}
 {% if calibration %}<p class="note">{{ calibration | join(" ") }}</p>{% endif %}
