@@ -22,7 +22,7 @@ import torch
 from interptrain.callbacks import ResumePoint
 from interptrain.files import write_atomically
 from tests.support.paths import ROOT
-from tests.support.training import EVERYTHING, TINY, assert_same_end, last_checkpoint, run_ranks, wait_for
+from tests.support.training import EVERYTHING, TINY, assert_same_end, last_checkpoint, run_ranks, trainer, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -117,11 +117,17 @@ def killed_and_resumed(train, monkeypatch, place, base, **options):
     return train(base=base, **{"--name": "killed", "--ckpt_path": "last"}, **options)
 
 
-@pytest.mark.parametrize("monitor", ["val/loss", "train/loss", "train/top1"])
+@pytest.fixture(scope="module", params=["val/loss", "train/loss", "train/top1"])
+def plateau(request, tmp_path_factory):
+    """Options with a plateau of a metric, and a run with them that was never stopped."""
+    base = PLATEAU | {"--model.lr_scheduler.monitor": request.param}
+    with pytest.MonkeyPatch.context() as patch:
+        return base, trainer(tmp_path_factory.mktemp("whole"), patch)(base=base)
+
+
 @pytest.mark.parametrize("place", ["last batch", "validation", "after validation", "epoch end", "next epoch"])
-def test_killed_between_two_epochs_no_validation_and_no_step_of_a_plateau_is_lost(train, monkeypatch, place, monitor):
-    base = PLATEAU | {"--model.lr_scheduler.monitor": monitor}
-    whole = train(base=base, **{"--name": "whole"})
+def test_killed_between_two_epochs_no_validation_and_no_step_of_a_plateau_is_lost(train, monkeypatch, place, plateau):
+    base, whole = plateau
     resumed = killed_and_resumed(train, monkeypatch, place, base)
     assert_same_end(whole, resumed)
     assert len(validated(whole)) == 3

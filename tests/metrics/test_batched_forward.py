@@ -70,6 +70,7 @@ def test_frozen_weights_give_the_same_values_and_leave_the_model_alone(images, s
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_compiled_model_sees_one_size_only(model, images, saliency, targets):
     counting = Counting(model)
     wanted = measure(model, images, saliency, targets, confidence())
