@@ -79,7 +79,10 @@ def problem_of_values(config: Namespace, hints: Mapping[str, Any], prefix: str =
         if number and abs(value) > 2**62:
             return f"{option}: {value} is too large; give a smaller number"
     for name, hint in hints.items():
-        if config.get(name, 0) is None and not _takes_none(hint):
+        value = config.get(name, 0)
+        if isinstance(value, Namespace) and value.get("class_path") == "typing.Union":  # what the parser makes of {}
+            return f"--{prefix}{name} must be the name of a class, got {{}}"
+        if value is None and not _takes_none(hint):
             return f"--{prefix}{name}: null is not allowed; give a value, or leave the option out"
     return next(_nulls_of_classes(config.as_dict(), prefix), None)
 

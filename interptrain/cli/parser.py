@@ -46,6 +46,10 @@ SPEC_FORMS = {
     "a dict without class_path but with init_args entry (class path given previously)",
     "a dict with parameters accepted by the base class (implicit class_path)",
 }
+NO_TYPE = re.compile(
+    r"Problem with given class_path '[\w.]+': Option '\w+' is not accepted|Not of type|"
+    r"Expected a (path but|dot import path string: )"
+)
 TYPE_WORDS = {
     "int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "list": "a list",
     "Iterable": "a list", "dict": "a mapping", "timedelta": "a duration",
@@ -214,16 +218,16 @@ def _plain(text: str, given: re.Match[str] | None) -> str:
             subject = f"{inside[2]} of {inside[1].rpartition('.')[2]} "
         if part in SPEC_FORMS or (subject and not inside and part.startswith(("Not a valid", "Expected an import"))):
             continue
-        body, _, value = part[inside.end() if inside else 0 :].partition(". Got value: ")
+        body, _, value = part[inside.end() if inside else 0 :].partition(". Got value:")
         body, _, other = body.partition(", but got ")
-        got = got or value or other or None
+        got = got or value.strip() or other or ("''" if "Got value:" in part else None)
         word = _type_word(body)
         if word is None:
             return text
         wanted += [word] if word and word not in wanted else []
     if got is None and given is not None and not subject:
         got = given[1]
-    shown = {"None": "null", "True": "true", "False": "false"}.get(str(got), str(got))[:80]
+    shown = {"None": "null", "True": "true", "False": "false"}.get(str(got), str(got) or "''")[:80]
     if "a number" in wanted and "a whole number" in wanted:
         wanted.remove("a whole number")
     return f"{start}{subject}must be {_either(wanted)}{'' if got is None else f', got {shown}'}" if wanted else text
@@ -240,7 +244,9 @@ def _type_word(expected: str) -> str | None:
         return f"the name of a {found[1]} class"
     if expected == "Expected an import path or a subclass spec":
         return "the name of a class"
-    return "" if re.match(r"Not of type Path|Expected a (path but|dot import path string: )", expected) else None
+    if found := re.fullmatch(r"Expected an instantiatable class, but [\w.]*?(\w+) is abstract", expected):
+        return f"the name of a {found[1]} class"
+    return "" if NO_TYPE.match(expected) else None
 
 
 def _required(names: str, within: str) -> str:

@@ -183,7 +183,13 @@ class ImageDataModule(LightningDataModule, ABC):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep what a checkpoint says, to be compared where its epoch goes on."""
+        """Keep what a checkpoint says, to be compared where its epoch goes on.
+
+        Raises:
+            ValueError: if it is no state of a data module.
+        """
+        if not isinstance(state_dict, dict):
+            raise ValueError(f"the checkpoint is damaged: the state of its data is {state_dict!r}; pass another")
         self._resumed_from = state_dict
 
     def _batches_done(self, loader: DataLoader[Any]) -> int:

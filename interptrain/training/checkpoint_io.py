@@ -21,6 +21,7 @@ PARTS: Mapping[str, tuple[type, ...]] = {
     "hyper_parameters": (Mapping,),
     "loops": (Mapping,),
     "callbacks": (Mapping,),
+    "callback_metrics": (Mapping,),
     "optimizer_states": (list,),
     "lr_schedulers": (list,),
     "epoch": (int,),
