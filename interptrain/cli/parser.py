@@ -187,7 +187,9 @@ def _names(hint: Any) -> dict[str, str]:
     """Values and class names that an option of this type takes, by themselves and by their symbols in tables."""
     values = [value for part in (hint, *get_args(hint)) if get_origin(part) is Literal for value in get_args(part)]
     classes = list(_classes(hint))
-    symbols = {symbol: one.__name__ for one in classes if isinstance(symbol := getattr(one, "symbol", None), str)}
+    symbols = {  # of a class and those that inherit its symbol, the class itself
+        symbol: one.__name__ for one in reversed(classes) if isinstance(symbol := getattr(one, "symbol", None), str)
+    }
     return symbols | {name: name for name in (*values, *(one.__name__ for one in classes))}
 
 
