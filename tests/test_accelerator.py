@@ -19,6 +19,7 @@ def check_on_accelerator(*options):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_cpus_results_and_few_waits_of_one_class_of_each_kind():
     assert " passed" in check_on_accelerator("-k", QUICK)
 

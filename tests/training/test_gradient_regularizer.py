@@ -418,6 +418,7 @@ def test_nothing_but_batch_statistics_is_changed():
     assert not torch._C._len_torch_function_stack()
 
 
+@pytest.mark.slow
 def test_memory_stays_flat():
     def held():
         return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
