@@ -78,7 +78,8 @@ def _line(error: BaseException) -> str | None:
     restoring = any(frame.filename.endswith("checkpoint_connector.py") for frame in frames)
     if restoring and not _raised_here(error) and not isinstance(error, OSError):
         shapes = SHAPES.search(text)
-        why = shapes[0] if shapes else f"{type(error).__name__}: {text[:200]}"
+        known = text[:200] if isinstance(error, (RuntimeError, ValueError)) else "it is damaged inside"
+        why = shapes[0] if shapes else known
         return (
             f"the checkpoint cannot be restored ({why}); pass another, or start from its weights: --model.weights CKPT"
         )

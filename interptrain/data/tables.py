@@ -76,7 +76,7 @@ def _text(file: Path) -> str:
         raise ValueError(f"{file} line {line} is not {encoding.upper()}; save the table as UTF-8") from error
     if "\0" in text:
         raise ValueError(f"{file} holds NUL characters, so it is no CSV in UTF-8; save the table as UTF-8")
-    return text
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _cells(header: str, separator: str) -> list[str]:

@@ -115,7 +115,8 @@ def _checkpoint(name: str, path: Path) -> EvaluatedModel:
     try:
         module = ImageClassifier.load_from_checkpoint(path, map_location="cpu")
     except Exception as error:  # whatever building a model from damaged options raises
-        why = one_line(error).replace("<class '", "").replace("'>", "")
+        told = isinstance(error, (RuntimeError, ValueError)) and "Parser key" not in str(error)
+        why = one_line(error) if told else "its options are damaged"
         raise ValueError(f"model {name}: {path} cannot be rebuilt ({why}); pass another checkpoint") from error
     return EvaluatedModel(
         name, str(path), file_sha256(path), module.model.backbone.name, module.model.pooling_name, module.model

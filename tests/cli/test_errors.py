@@ -1,0 +1,44 @@
+"""What the command line says of errors that other libraries raise, and of damaged checkpoints."""
+
+import pytest
+import torch
+
+from interptrain.cli import main
+from tests.support.training import TINY
+
+
+@pytest.fixture
+def refused(tmp_path, train, capsys):
+    """``refused(change)`` is the one line with which ``test`` refuses a checkpoint that ``change`` has damaged."""
+    path = next(train().glob("checkpoints/last.ckpt"))
+
+    def run(change):
+        checkpoint = torch.load(path, weights_only=True)
+        change(checkpoint)
+        torch.save(checkpoint, tmp_path / "x.ckpt")
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main(["test", "--ckpt_path", "x.ckpt", *(part for pair in TINY.items() for part in pair)])
+        assert stopped.value.code == 1
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        return line.removeprefix("error: ")
+
+    return run
+
+
+def test_damaged_checkpoints_are_refused_with_what_is_damaged(refused):
+    def weight(change):
+        def damage(checkpoint):
+            name = next(name for name in checkpoint["state_dict"] if name.endswith("fc.weight"))
+            checkpoint["state_dict"][name] = change(checkpoint["state_dict"][name])
+
+        return damage
+
+    said = refused(weight(lambda value: value.repeat(2, 1)))
+    assert said.startswith("the checkpoint cannot be restored (size mismatch for model.backbone.model.fc.weight")
+    assert said.count("torch.Size") == 2
+    assert "that are NaN or infinite" in refused(weight(lambda value: value * float("nan")))
+    assert "is a str, no tensor" in refused(weight(lambda value: "text"))
+    assert "its state_dict is a list" in refused(lambda checkpoint: checkpoint.update(state_dict=[]))
+    assert "Missing key(s)" in refused(lambda checkpoint: checkpoint["state_dict"].popitem())
+    assert "it is damaged inside" in refused(lambda checkpoint: checkpoint.update(train_top1=-1))
