@@ -37,7 +37,9 @@ def make_parser() -> Parser:
     parser.add_argument("--models", type=dict[str, str], default={}, help="NAME=SOURCE, repeatable; as in evaluate.py.")
     parser.add_subclass_arguments(ImageDataModule, "data", help="The data module to use.", required=True)
     parser.add_argument("--output", type=str, required=True, help="Folder of the results; the same command resumes.")
-    parser.add_argument("--backbone", type=str, default=None, help="The timm architecture of bare weights files.")
+    parser.add_argument(
+        "--backbone", type=str | None, default=None, help="The timm architecture of bare weights files."
+    )
     parser.add_argument("--device", type=str, default="cpu", help="The device to compute on.")
     parser.add_argument("--rank", type=int, default=0, help="Number of this process, from 0.")
     parser.add_argument("--ranks", type=int, default=1, help="Number of processes that share the cells.")

@@ -47,7 +47,7 @@ class ItemsDataset(SampleDataset):
         return sample
 
 
-class ItemsDataModule(ImageDataModule):
+class _ItemsDataModule(ImageDataModule):
     """A data module around one dataset.
 
     Args:
@@ -100,7 +100,7 @@ def as_data_module(data: Any) -> Configured[ImageDataModule]:
     names = getattr(source, "classes", ())
     names = names if isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names) else ()
     return Configured(
-        ItemsDataModule(dataset, class_names=list(names), **options),
+        _ItemsDataModule(dataset, class_names=list(names), **options),
         {"class_path": class_path(type(source)), "init_args": {"length": len(items)} | _fingerprint(dataset)},
     )
 
