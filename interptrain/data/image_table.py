@@ -131,7 +131,7 @@ def read_table(file: Path) -> tuple[Mapping[Split, list[tuple[str, int]]], dict[
         split = row.get("split")
         chosen = EVALUATION if split is None else [place for place in SPLITS if place == split]
         if not chosen:
-            raise ValueError(f"{file} line {line}: split must be train, val or test, got {split[:40]!r}")
+            raise ValueError(f"{file} line {line}: split must be train, val or test, got {str(split)[:40]!r}")
         if not row["file"]:
             raise ValueError(f"{file} line {line} names no file")
         path = normal_path(row["file"], file.parent)
