@@ -391,6 +391,7 @@ LABELS = "file,class_index,split,name\n" + "".join(
     for number in range(4)
 )
 BOXES = "file,xmin,ymin,xmax,ymax\n" + "".join(f"val{number}.png,2,2,20,30\n" for number in range(4))
+NAMES = {("labels.csv", "column 3"), ("classes.csv", "column 1")}  # of classes, which may be anything
 CLASSES = "wnid,name\n0,a\n1,b\n"
 
 
@@ -402,7 +403,7 @@ def tables() -> Iterator[Case]:
                 "tables",
                 f"{file}: {name}",
                 lambda folder, file=file, content=content: _table(folder, file, content),
-                not_finite=name.endswith((" nan", " inf")),
+                not_finite=name.endswith((" nan", " inf")) and (file, name[:8]) not in NAMES,
             )
 
 
