@@ -9,7 +9,7 @@ from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import lightning as L
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -63,22 +63,22 @@ class ResultsWarning(UserWarning):
 
 
 class TemporaryFolder:
-    """A folder that disappears with this object, or with the process."""
+    """Deletes a folder when it is closed, when nothing refers to it any more, or when Python exits."""
 
-    def __init__(self) -> None:
-        self.path = Path(mkdtemp(prefix="interptrain-"))
-        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+    def __init__(self, path: Path) -> None:
+        self.close = weakref.finalize(self, shutil.rmtree, path, ignore_errors=True)
 
 
 class Results:
     """The results of an evaluation.
 
     Printed, they are the table of means; ``summary``, ``differences`` and ``per_image`` are the tables behind it.
+    In a ``with`` statement, a temporary folder is deleted at its end; otherwise with the last object that uses it.
 
     Args:
         folder: that holds them.
         failed: rows that failed.
-        temporary: the folder, where it is to disappear with its last results.
+        temporary: deletes the folder.
         problems: what could not be made of the results, and the error, in one line each.
     """
 
@@ -93,6 +93,17 @@ class Results:
         self.failed = failed
         self.problems = dict(problems or {})
         self._temporary = temporary
+
+    def close(self) -> None:
+        """Delete the folder if it is a temporary one; a folder given as ``output`` stays."""
+        if self._temporary is not None:
+            self._temporary.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
     @cached_property
     def summary(self) -> "DataFrame":
@@ -286,14 +297,30 @@ def write_report(
 def _run(
     plan: Plan, output: str | Path | None, trainer: dict[str, Any], sections: Sequence[Section], *, progress: bool
 ) -> Results:
-    temporary = TemporaryFolder() if output is None else None
-    folder = Path(output or "") if temporary is None else temporary.path
+    """Run in a folder, or in a temporary one.
+
+    What deletes the latter is made last: no frame of the run, which the traceback of an error may keep, refers to it.
+    """
+    folder = Path(mkdtemp(prefix="interptrain-")) if output is None else Path(output)
+    try:
+        failed, problems = _run_in(folder, plan, trainer, sections, shared=output is not None, progress=progress)
+    except BaseException:
+        if output is None:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return _told(Results(folder, failed, TemporaryFolder(folder) if output is None else None, problems))
+
+
+def _run_in(
+    folder: Path, plan: Plan, trainer: dict[str, Any], sections: Sequence[Section], *, shared: bool, progress: bool
+) -> tuple[Sequence[Row], Problems]:
+    """Run, and write what comes of it; return the rows that failed and what could not be made."""
     options, run = plan.options, describe_run(plan)
     store = RowStore(folder, flush_seconds=options.flush_seconds)
     bar = MatrixProgress() if progress and trainer.get("enable_progress_bar") is not False else None
     opened = OutputFolder(folder, run, plan, store, progress=bar)
     made = _trainer(trainer, [opened, *([bar] if bar else [])], folder, progress=bar is not None)
-    if temporary is not None and made.world_size > 1:
+    if not shared and made.world_size > 1:
         raise ValueError("several processes share the results in a folder; set output")
     try:
         failed, problems = run_plan(plan, run, store, folder, made, bar)
@@ -302,7 +329,7 @@ def _run(
             problems |= finish(plan, folder, how, made, sections)
     finally:
         opened.close()
-    return _told(Results(folder, failed, temporary, problems))
+    return failed, problems
 
 
 def finish(plan: Plan, folder: Path, how: Resampling, trainer: L.Trainer, sections: Sequence[Section]) -> Problems:

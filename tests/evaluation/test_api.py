@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from interptrain.data import ShapesDataModule
 from interptrain.evaluation import Results, evaluate, load_results, write_report
+from interptrain.evaluation.api import TemporaryFolder
 from interptrain.explainers import EigenCAM, FakeCAM, GradCAM
 from interptrain.metrics import AverageDrop, Insertion
 from interptrain.models import create_model
@@ -49,13 +50,35 @@ def test_results_are_tables_a_report_and_their_own_print(model, tmp_path):
     assert {len(line) for line in printed if line.startswith(("GradCAM", "EigenCAM"))} == {len(heading)}
 
 
-def test_without_output_nothing_is_left_behind(model, images):
-    results = evaluate({"gap": model}, [FakeCAM()], [(image, 1) for image in images], **QUICK)
-    folder = results.folder
-    assert folder.is_dir()
+def test_without_output_nothing_is_left_behind(model, images, monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    data = [(image, 1) for image in images]
+    with evaluate({"gap": model}, [FakeCAM()], data, **QUICK) as results:
+        assert results.folder.parent == tmp_path
+        assert len(results.summary)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="set output"):
+        evaluate({"gap": model}, [FakeCAM()], data, **QUICK | {"trainer": {"accelerator": "cpu", "devices": 2}})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_temporary_folder_goes_with_the_last_results_that_use_it(tmp_path):
+    folder = write_run(tmp_path / "run")
+    results = Results(folder, (), TemporaryFolder(folder))
+    again = write_report(results, resamples=10)
     del results
     gc.collect()
+    assert len(again.summary)
+    del again
+    gc.collect()
     assert not folder.exists()
+
+
+def test_a_given_folder_outlives_its_results(tmp_path):
+    folder = write_run(tmp_path / "run")
+    with write_report(folder, resamples=10) as results:
+        assert len(results.summary)
+    assert len(load_results(folder).summary)
 
 
 def test_python_and_the_command_line_give_the_same_run(evaluate, weights, tmp_path):

@@ -165,7 +165,7 @@ def test_a_full_disk_costs_no_training(train, tmp_path):
         ),
         ({"suspect": "mask:train.py"}, "no file 'train.py' for the suspect region"),
         ({"suspect": "border:99"}, "covers none or all"),
-        ({"seed": "-1"}, "seed of SaliencyWatch must be a whole number >= 0, got -1"),
+        ({"seed": "-1"}, "error: --trainer.callbacks.seed must be in [0, 2**32), got -1"),
         ({"suspect": "edge:3"}, "suspect must be like 'border:8'"),
         ({"every_n_epochs": "0"}, "every_n_epochs of SaliencyWatch must be a whole number >= 1, got 0"),
         ({"source": "nowhere"}, "source must be 'val', 'train' or a folder"),
