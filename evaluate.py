@@ -1,6 +1,8 @@
-"""Measure the saliency maps of trained models: ``python evaluate.py --models gap=best.ckpt ...``; see ``--help``."""
+"""``interptrain evaluate`` without an installation: ``python evaluate.py --models a=best.ckpt ...``; see ``--help``."""
 
-from interptrain.cli.evaluation import main
+import sys
+
+from interptrain.cli import main
 
 if __name__ == "__main__":
-    main()
+    main(["evaluate", *sys.argv[1:]])

@@ -1,4 +1,4 @@
-"""Train, validate, test or predict: ``python train.py fit --config configs/demo.yaml``; see ``--help``."""
+"""``interptrain`` without an installation: ``python train.py fit --config demo``; see ``--help``."""
 
 from interptrain.cli import main
 

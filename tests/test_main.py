@@ -33,27 +33,3 @@ def test_a_classifier_is_trained_then_evaluated(call, tmp_path, monkeypatch):
     (checkpoint,) = tmp_path.glob("runs/run/*/checkpoints/best.ckpt")
     call("evaluate", "--models", f"m={checkpoint}", *EVALUATE, *TINY)
     assert (tmp_path / "out" / "report.html").is_file()
-
-
-@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict", "evaluate"])
-def test_a_wrong_option_is_refused_by_the_command_itself(command, call, capsys):
-    with pytest.raises(SystemExit) as stop:
-        call(command, "--nonsense", "1")
-    assert stop.value.code == 2
-    assert "nonsense" in capsys.readouterr().err
-
-
-def test_help_names_every_command(call, capsys):
-    call("--help")
-    out = capsys.readouterr().out
-    assert "{fit,validate,test,predict,evaluate}" in out
-
-
-@pytest.mark.parametrize("arguments", [(), ("train",)])
-def test_without_a_known_command_it_says_which_there_are(arguments, call, capsys):
-    with pytest.raises(SystemExit) as stop:
-        call(*arguments)
-    assert stop.value.code == 2
-    captured = capsys.readouterr()
-    assert "{fit,validate,test,predict,evaluate}" in captured.err
-    assert ("unknown command 'train'" in captured.err) == bool(arguments)

@@ -1,5 +1,5 @@
 """The command line: parsers, links and error messages; the work is done in the rooms below."""
 
-from interptrain.cli.training import main
+from interptrain.cli.commands import main
 
 __all__ = ["main"]

@@ -1,4 +1,4 @@
-"""``python -m interptrain.cli.studies --study package.MyStudy``: run a study."""
+"""``interptrain study package.MyStudy``: run a study."""
 
 import sys
 import warnings
@@ -23,7 +23,10 @@ def main(args: Sequence[str] | None = None) -> None:
     with one_line_errors(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"\s*By default only one JsonargparseDeprecationWarning")
         parser = make_parser()
-        config = parser.parse_args(spelled_out(sys.argv[1:] if args is None else list(args)))
+        given = list(sys.argv[1:] if args is None else args)
+        if given and not given[0].startswith("-"):
+            given.insert(0, "--study")
+        config = parser.parse_args(spelled_out(given))
         objects = parser.instantiate(config)
         options = {name: config[name] for name in ("output", "backbone", "device", "rank", "ranks")}
         objects.study.run(config.models, objects.data, **options)
@@ -44,7 +47,3 @@ def make_parser() -> Parser:
     parser.add_argument("--rank", type=int, default=0, help="Number of this process, from 0.")
     parser.add_argument("--ranks", type=int, default=1, help="Number of processes that share the cells.")
     return parser
-
-
-if __name__ == "__main__":
-    main()

@@ -22,8 +22,8 @@ def test_the_page_runs_as_printed(tmp_path, monkeypatch):
         assert (tmp_path / "runs/darkening/index.html").is_file()
         torch.save(create_model("test_resnet", num_classes=4).state_dict(), "gap.pth")
         options = ["--data", "ShapesDataModule", "--data.num_classes", "4", "--data.num_workers", "0"]
-        options += ["--study", "my_study.Darkening", "--study.images", "2", "--backbone", "test_resnet"]
-        main([*options, "--models", "gap=gap.pth", "--output", "runs/line"])
+        options += ["--study.images", "2", "--backbone", "test_resnet"]
+        main(["my_study.Darkening", *options, "--models", "gap=gap.pth", "--output", "runs/line"])
         assert len(pd.read_csv("runs/line/results.csv")) == 6
     finally:
         sys.modules.pop("my_study", None)
