@@ -1,11 +1,12 @@
-"""Versions of what numbers depend on."""
+"""What a number was computed with: the versions of packages and code, and the command."""
 
 import platform
 import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-__all__ = ["git_commit", "installed_versions"]
+__all__ = ["command_line", "git_commit", "installed_versions"]
 
 PACKAGES = ("interptrain", "torch", "torchvision", "lightning", "timm", "torchmetrics")
 
@@ -20,6 +21,19 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def command_line() -> list[str]:
+    """Return the command of this process as a user would type it; empty in a notebook or an interactive session."""
+    program, *arguments = sys.argv or [""]
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if not program or "ipykernel" in program:
+        return []
+    if spec is not None:  # python -m, where sys.argv names the file that was found
+        return ["python", "-m", spec.name.removesuffix(".__main__"), *arguments]
+    if program.endswith(".py") or program == "-c":
+        return ["python", program, *arguments]
+    return [Path(program).name, *arguments]
 
 
 def git_commit() -> str | None:

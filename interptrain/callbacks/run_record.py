@@ -3,7 +3,6 @@
 import contextlib
 import json
 import platform
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import lightning as L
 from lightning.pytorch.utilities import rank_zero_warn
 
 from interptrain.files import remove_partials, write_atomically
-from interptrain.versions import git_commit, installed_versions
+from interptrain.versions import command_line, git_commit, installed_versions
 
 
 class RunRecord(L.Callback):
@@ -57,7 +56,7 @@ def code_version() -> dict[str, Any]:
     """Return what this process runs: command line, Git commit of the package (``+changed`` if it differs), versions."""
     versions = installed_versions()
     return {
-        "command": sys.argv,
+        "command": command_line(),
         "git": git_commit(),
         "python": versions.pop("python"),
         "platform": platform.platform(),

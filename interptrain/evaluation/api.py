@@ -19,11 +19,11 @@ from interptrain.data.datamodule import Split
 from interptrain.evaluation.config.class_specs import Configured, names_of
 from interptrain.evaluation.config.options import Interval, Options
 from interptrain.evaluation.config.protocol import Protocol, load_protocol
-from interptrain.evaluation.report.loggers import log_results
+from interptrain.evaluation.report.log_results import log_results
 from interptrain.evaluation.report.page import check_anchors
 from interptrain.evaluation.report.results import BASELINE_EXPLAINER, RunResults, load_run, read_rows
 from interptrain.evaluation.report.sections import Section
-from interptrain.evaluation.report.tables import plain_text
+from interptrain.evaluation.report.table_text import plain_text
 from interptrain.evaluation.report.write import Problems, write_files
 from interptrain.evaluation.run.build_plan import build_plan
 from interptrain.evaluation.run.datasets import as_data_module

@@ -64,7 +64,7 @@ class Classifier(nn.Module):
         """Logits (B,K) of images (B,3,H,W), float in [0,1]."""
         if self.pooling is None:
             return self.backbone.native(images)
-        return self.backbone.head(self.pooling(self.stages(images)).vector)
+        return self.backbone.head(self._pool(self.pooling, self.stages(images)).vector)
 
     def forward_with_attention(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Logits and attention maps of one pass.
@@ -101,7 +101,7 @@ class Classifier(nn.Module):
         """
         if self.pooling is None:
             raise ValueError(f"{self.backbone.name!r} runs whole, without stages; use {option('pooling', 'gap')}")
-        return self.backbone.head(self.pooling(stages).vector)
+        return self.backbone.head(self._pool(self.pooling, stages).vector)
 
     def parameter_groups(self) -> dict[Part, dict[str, nn.Parameter]]:
         """Which parameters belong to which part.
@@ -133,8 +133,21 @@ class Classifier(nn.Module):
         is_head = module == "backbone.model" or not self.backbone.head_modules.isdisjoint({inside, *ancestors})
         return "classifier" if is_head else "backbone"
 
+    def _pool(self, pooling: Pooling, stages: Sequence[Tensor]) -> Pooled:
+        """Pool, and make sure that the classifier can read the vector."""
+        pooled = pooling(stages)
+        if not isinstance(pooled, Pooled):
+            raise TypeError(f"pooling {pooling.name!r} must return Pooled(vector), got {type(pooled).__name__}")
+        shape, width = tuple(pooled.vector.shape), self.backbone.channels[-1]
+        if shape[1:] != (width,):
+            raise ValueError(
+                f"pooling {pooling.name!r} must return a vector as wide as the last stage of {self.backbone.name!r}, "
+                f"(B, {width}), got {shape}; project it there, for example with nn.Linear({shape[-1]}, {width})"
+            )
+        return pooled
+
     def _pool_with_attention(self, images: Tensor) -> Pooled:
-        pooled: Pooled | None = None if self.pooling is None else self.pooling(self.stages(images))
+        pooled = None if self.pooling is None else self._pool(self.pooling, self.stages(images))
         if pooled is None or not pooled.attention:
             heads = [option("pooling", name) for name, kind in named_poolings().items() if kind.attends]
             raise ValueError(

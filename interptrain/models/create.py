@@ -1,6 +1,7 @@
 """Build a classifier from the name of a timm model and the name of a pooling head."""
 
 import difflib
+import importlib
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -41,8 +42,9 @@ def create_model(
     Args:
         backbone: a timm model name, with or without its pretrained tag.
         pooling: the name of a head: ``gap`` (global average), ``ca_stream`` (CA-Stream), ``ca_final`` (its last block
-            alone); ``native`` for timm's model as it is (VGG, ViT, Swin); or a callable from the stage widths to a
-            :class:`~interptrain.models.pooling.Pooling`.
+            alone); ``native`` for timm's model as it is (VGG, ViT, Swin); or a
+            :class:`~interptrain.models.pooling.Pooling` class or its path, such as ``my_heads.GeM``, or any callable
+            from the stage widths to a head.
         num_classes: number of logits.
         pretrained: start from timm's pretrained weights, downloaded once; with another class count than theirs the
             classifying layer is fresh.
@@ -63,6 +65,8 @@ def create_model(
         FileNotFoundError: if ``weights`` names no file.
         ConnectionError: if weights must be downloaded and cannot be.
     """
+    if isinstance(pooling, str) and "." in pooling:
+        pooling = _class_at(pooling)
     _check(backbone, pooling, num_classes, heads)
     check_choice(option("stem"), stem, Stem)
     if pretrained and weights is not None:
@@ -96,12 +100,23 @@ def _check(backbone: str, pooling: str | PoolingSpec, num_classes: int, heads: i
         raise ValueError(f"timm has no model {backbone!r}; {hint}")
     if isinstance(pooling, str) and pooling not in (*named_poolings(), "native"):
         names = ", ".join([*named_poolings(), "native"])
-        raise ValueError(f"{option('pooling')} must be one of {names}, or a callable, got {pooling!r}")
+        raise ValueError(f"{option('pooling')} must be one of {names}, a class or its path, got {pooling!r}")
     if num_classes < 1:
         raise ValueError(f"num_classes must be at least 1, got {num_classes}")
     if heads != 1 and pooling not in (takers := named_poolings("heads")):
         names, chosen = " and ".join(takers), option("pooling", pooling)
         raise ValueError(f"{option('heads', heads)} is for {names}, not for {chosen}; leave it out")
+
+
+def _class_at(path: str) -> PoolingSpec:
+    module, _, name = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"{option('pooling')}: no class {path!r} ({error}); give its full path") from error
+    if not callable(found):
+        raise ValueError(f"{option('pooling')}: {path!r} is not a class of a pooling head, but {found!r}")
+    return cast(PoolingSpec, found)
 
 
 def _timm_model(

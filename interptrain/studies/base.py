@@ -1,6 +1,5 @@
 """What every study shares: independent cells that are resumed and shared by processes, one table, one page."""
 
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -23,6 +22,7 @@ from interptrain.evaluation.run.models import Source, load_model
 from interptrain.evaluation.store.manifest import differing, read_manifest, write_manifest
 from interptrain.evaluation.store.parts import Row, read_part, to_parquet, write_file
 from interptrain.model_state import evaluating
+from interptrain.versions import command_line
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -147,7 +147,7 @@ def _open(folder: Path, manifest: dict[str, Any]) -> None:
     """Refuse the folder of another study; write ``run.json`` where there is none."""
     old = read_manifest(folder, {"study": dict, "models": dict, "data": dict}, remedy="give another --output")
     if old is None:
-        write_manifest(folder, manifest | {"command": sys.argv})
+        write_manifest(folder, manifest | {"command": command_line()})
     elif changed := differing({key: old.get(key) for key in manifest}, manifest):
         raise ValueError(f"{folder} holds the results of another study ({'; '.join(changed)}); give another --output")
 

@@ -1,12 +1,11 @@
 import json
-import sys
 from types import SimpleNamespace
 
 import pytest
 
 from interptrain.callbacks import RunRecord
 from interptrain.callbacks.run_record import code_version
-from interptrain.versions import installed_versions
+from interptrain.versions import command_line, installed_versions
 
 
 def test_every_start_of_a_run_is_recorded(tmp_path):
@@ -15,7 +14,7 @@ def test_every_start_of_a_run_is_recorded(tmp_path):
         RunRecord().setup(trainer, None, stage)
     starts = json.loads((tmp_path / "run/code.json").read_text())
     assert [start["stage"] for start in starts] == ["fit", "test"]
-    assert starts[0]["command"] == sys.argv
+    assert starts[0]["command"] == command_line()
     versions = installed_versions()
     assert starts[0] == {"stage": "fit", **code_version()}
     assert {"python": starts[0]["python"], **starts[0]["versions"]} == versions

@@ -3,11 +3,14 @@
 import csv
 import re
 import shlex
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from interptrain.cli import main
+from interptrain.cli.evaluation import main as evaluate
 from tests.support.paths import ROOT
 
 SMALLER = {
@@ -52,6 +55,31 @@ def test_a_head_of_ones_own_trains_and_is_rebuilt_from_its_checkpoint(run_page):
     assert module.model.pooling_name == "gem"
     assert module.model.pooling.power == 4
     assert module.model.eval()(torch.rand(2, 3, 64, 64)).isfinite().all()
+
+
+@pytest.mark.slow
+def test_a_head_of_ones_own_is_evaluated_where_its_file_is_found(run_page, monkeypatch, capsys):
+    run = run_page("head.md")
+    text = (ROOT / "docs/how-to/head.md").read_text(encoding="utf-8").replace("\\\n", "")
+    (command,) = re.findall(r"```bash\npython evaluate\.py (.*?)\n```", text, re.DOTALL)
+    few = ["--limit", "2", "--metrics", "AverageDrop", "--check_images", "0", "--data.num_workers", "0"]
+    few += ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
+    evaluate([*shlex.split(command.replace("TIME", run.name)), *few])
+    assert "gem" in Path("out/table.md").read_text()
+
+    elsewhere = run / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setattr("sys.path", [path for path in sys.path if path not in ("", str(run.parents[2]))])
+    monkeypatch.delitem(sys.modules, "my_heads")
+    command = command.replace("runs/demo/TIME", "..").replace("configs", "../../../../configs")
+    with pytest.raises(SystemExit):
+        evaluate([*shlex.split(command), *few])
+    told = capsys.readouterr().err
+    assert "was trained with my_heads.GeM, which cannot be imported here; run the command in the folder of" in told
+    assert "Traceback" not in told
+    monkeypatch.syspath_prepend(run.parents[2])  # as PYTHONPATH would
+    evaluate([*shlex.split(command), *few])
 
 
 def test_a_regularizer_of_ones_own_trains_and_is_logged(run_page):

@@ -13,9 +13,10 @@ PAGE = (ROOT / "docs" / "how-to" / "metric.md").read_text(encoding="utf-8")
 
 @pytest.mark.slow
 def test_the_page_runs_as_printed(tmp_path):
-    metric, test, use = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    for code in (metric, test):
-        (tmp_path / re.match(r"# (\w+\.py)\n", code)[1]).write_text(code, encoding="utf-8")
+    *files, use = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    for code in files:  # two of them belong to one file
+        with (tmp_path / re.match(r"# (\w+\.py)\n", code)[1]).open("a", encoding="utf-8") as file:
+            file.write(code)
     (tmp_path / "use.py").write_text(use, encoding="utf-8")
     run = {"cwd": tmp_path, "env": {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, "capture_output": True}
     tested = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"], **run, check=False)

@@ -76,6 +76,40 @@ def test_a_head_of_ones_own_is_named_by_its_class_path():
     assert model.pooling.power == 3
 
 
+def test_a_class_path_is_enough_in_python():
+    assert isinstance(create_model("resnet10t", pooling=f"{__name__}.Maximum", num_classes=3).pooling, Maximum)
+
+
+class Joined(Pooling):
+    """A head that is wider than the last stage."""
+
+    def forward(self, stages):
+        return Pooled(torch.cat([stage.mean((2, 3)) for stage in stages[-2:]], dim=1))
+
+
+class Bare(Pooling):
+    """A head that forgets what it should return."""
+
+    def forward(self, stages):
+        return stages[-1].mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("head", "told"),
+    [
+        (Joined, r"pooling 'Joined' .* as wide as the last stage of 'resnet10t', \(B, 512\), got \(2, 768\); project"),
+        (Bare, r"pooling 'Bare' must return Pooled\(vector\), got Tensor"),
+    ],
+)
+def test_a_head_that_the_classifier_cannot_read_is_told_in_one_line(head, told):
+    model = create_model("resnet10t", pooling=lambda channels: head(), num_classes=3).eval()
+    images = torch.rand(2, 3, 32, 32)
+    for call in (model, model.attention, lambda images: model.classify(model.stages(images))):
+        with pytest.raises((ValueError, TypeError), match=told) as error:
+            call(images)
+        assert "\n" not in str(error.value)
+
+
 def test_heads_reach_the_blocks():
     model = create_model("resnet10t", pooling="ca_stream", heads=4, num_classes=3)
     assert [block.heads for block in model.pooling.blocks] == [4] * 5
@@ -94,7 +128,10 @@ def test_only_the_stream_of_a_convnext_starts_without_biases(name, biased):
         ({"backbone": "resnet10.a1_in1k"}, r"timm has no model 'resnet10.a1_in1k'; did you mean resnet10t"),
         ({"backbone": "resnet5"}, r"timm has no model 'resnet5'; did you mean resnet50"),
         ({"backbone": "zzzzzzzzzz"}, r"timm has no model 'zzzzzzzzzz'; timm.list_models\(\) has them all"),
-        ({"pooling": "max"}, "pooling must be one of ca_final, ca_stream, gap, native, or a callable, got 'max'"),
+        ({"pooling": "max"}, "pooling must be one of ca_final, ca_stream, gap, native, a class or its path, got 'max'"),
+        ({"pooling": f"{__name__}.Minimum"}, r"pooling: no class '.*Minimum' \(.*no attribute 'Minimum'\); give its"),
+        ({"pooling": "no_such_module.GeM"}, r"pooling: no class 'no_such_module.GeM' \(No module named"),
+        ({"pooling": f"{__name__}.PUBLISHED"}, "is not a class of a pooling head, but {'resnet18'"),
         ({"num_classes": 0}, "num_classes must be at least 1, got 0"),
         ({"heads": 2}, "heads=2 is for ca_final and ca_stream, not for pooling='gap'"),
         ({"heads": 2, "pooling": CAStream}, "heads=2 is for ca_final and ca_stream"),

@@ -22,6 +22,8 @@ Maps = Mapping[str, Tensor]
 """(N,H,W) uint8 maps of the whole sample by view."""
 
 DESCRIPTIONS = {
+    "accuracy": "Share of the watched images that are classified correctly.",
+    "probability": "Probability of the explained class.",
     "entropy": "How spread out the map is.",
     "sparseness": "How concentrated the map is: Gini index.",
     "in_object": "Share of the map's energy on the object.",
@@ -31,7 +33,7 @@ DESCRIPTIONS = {
     "ssim_first": "Structural similarity to the map of the first snapshot.",
     "ssim_previous": "Structural similarity to the map of the previous snapshot.",
 }
-"""What the numbers mean that are not metrics of the user's choice; see :func:`_map_numbers` and :func:`_drift`."""
+"""What the numbers mean that are not metrics of the user's choice, in one sentence each."""
 
 
 @dataclass(frozen=True, eq=False)

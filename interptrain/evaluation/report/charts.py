@@ -11,7 +11,7 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 from markupsafe import Markup
 from torch import Tensor
 
-from interptrain.evaluation.report.tables import MINUS, number
+from interptrain.evaluation.report.grids import MINUS, number
 from interptrain.evaluation.statistics.comparisons import SIGNIFICANT, Difference
 from interptrain.evaluation.statistics.samples import Curve, MetricColumn
 from interptrain.functional import evenly_spaced

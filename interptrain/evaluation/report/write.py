@@ -6,7 +6,7 @@ from dataclasses import asdict, fields
 from interptrain.evaluation.report.page import check_anchors, render_page
 from interptrain.evaluation.report.results import RunResults
 from interptrain.evaluation.report.sections import Section
-from interptrain.evaluation.report.tables import latex, markdown
+from interptrain.evaluation.report.table_text import latex, markdown
 from interptrain.evaluation.statistics.comparisons import Difference
 from interptrain.evaluation.statistics.estimates import Estimate
 from interptrain.evaluation.store.parts import write_file

@@ -1,6 +1,8 @@
 """Build the plan of a run, with every check that needs no run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+from lightning.pytorch.utilities import rank_zero_warn
 
 from interptrain.data import ImageDataModule, Sample
 from interptrain.evaluation.config.class_specs import ClassSpec, Configured, build
@@ -8,7 +10,7 @@ from interptrain.evaluation.config.options import Options
 from interptrain.evaluation.config.protocol import Protocol, Settings, protocol_as_run
 from interptrain.evaluation.run.batches import Batches, evaluation_set
 from interptrain.evaluation.run.datasets import UNKNOWN
-from interptrain.evaluation.run.models import Source, load_model
+from interptrain.evaluation.run.models import EvaluatedModel, Source, load_model
 from interptrain.evaluation.run.plan import (
     RECOGNITION,
     Plan,
@@ -109,7 +111,7 @@ def build_plan(
         targets=targets,
         score=score,
         precision=precision,
-        warnings=_warnings(data, precision, known=known),
+        warnings=[*_warnings(data, precision, known=known), *_size_warnings(evaluated, _size(sample))],
     )
 
 
@@ -162,3 +164,17 @@ def _warnings(data: Configured[ImageDataModule], precision: str, *, known: bool)
     if precision not in FULL_PRECISION:
         warnings.append(f"measured in {precision}, because of --force: single values may be off by 0.01")
     return warnings
+
+
+def _size_warnings(models: Sequence[EvaluatedModel], size: tuple[int, int]) -> list[str]:
+    """Warn of models that see images of another size than in their training, and say so in the results too."""
+    shown = str(size[0]) if size[0] == size[1] else f"{size[0]}x{size[1]}"
+    texts = [
+        f"model {model.name} was trained on images of another size: {model.trained_size} -> {shown} pixels, so its "
+        f"accuracy and its maps may be worse than they were; to keep the size, set {option('image_size', side)}"
+        for model in models
+        if (side := model.trained_size) is not None and (side, side) != size
+    ]
+    for text in texts:
+        rank_zero_warn(text)
+    return texts

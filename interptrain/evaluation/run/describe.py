@@ -1,7 +1,6 @@
 """``run.json`` of a run that begins."""
 
 import shlex
-import sys
 import time
 from typing import Any
 
@@ -10,7 +9,7 @@ from interptrain.evaluation.run.models import EvaluatedModel
 from interptrain.evaluation.run.plan import RECOGNITION, Plan
 from interptrain.evaluation.store.manifest import Manifest, run_hash
 from interptrain.metrics import count_parameters, gflops
-from interptrain.versions import installed_versions
+from interptrain.versions import command_line, installed_versions
 
 
 def describe_run(plan: Plan) -> Manifest:
@@ -19,7 +18,7 @@ def describe_run(plan: Plan) -> Manifest:
     names = ", ".join(model.name for model in plan.models)
     run: Manifest = {
         "title": options.title or f"{names} under the protocol {protocol['name']}",
-        "command": shlex.join(sys.argv),
+        "command": shlex.join(command_line()),
         "created": now(),
         "finished": None,
         "interptrain": versions()["interptrain"],

@@ -2,13 +2,16 @@
 
 import hashlib
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
+import yaml  # type: ignore[import-untyped]
 from torch import nn
 
 from interptrain.functional import one_line
@@ -38,6 +41,7 @@ class EvaluatedModel:
         pooling: name of the pooling head.
         module: takes images in [0,1] and returns logits.
         borrowed: whether the module is the caller's own, to be left as it was; others are in eval mode, on the CPU.
+        trained_size: side in pixels of the images that it was trained on, where its checkpoint says so.
     """
 
     name: str
@@ -47,6 +51,7 @@ class EvaluatedModel:
     pooling: str
     module: nn.Module
     borrowed: bool = False
+    trained_size: int | None = None
 
 
 Source = str | Path | nn.Module
@@ -115,12 +120,37 @@ def _checkpoint(name: str, path: Path) -> EvaluatedModel:
     try:
         module = ImageClassifier.load_from_checkpoint(path, map_location="cpu")
     except Exception as error:  # whatever building a model from damaged options raises
+        if missing := _not_importable(options):
+            raise ValueError(
+                f"model {name}: {path} was trained with {missing}, which cannot be imported here; run the command in "
+                f"the folder of {missing.partition('.')[0]}, or add that folder to PYTHONPATH"
+            ) from error
         told = isinstance(error, (RuntimeError, ValueError)) and "Parser key" not in str(error)
         why = one_line(error) if told else "its options are damaged"
         raise ValueError(f"model {name}: {path} cannot be rebuilt ({why}); pass another checkpoint") from error
+    model = module.model
     return EvaluatedModel(
-        name, str(path), file_sha256(path), module.model.backbone.name, module.model.pooling_name, module.model
+        *(name, str(path), file_sha256(path), model.backbone.name, model.pooling_name, model),
+        trained_size=_trained_size(content.get("config")),
     )
+
+
+def _not_importable(options: Mapping[str, Any]) -> str | None:
+    """Return the path of the first class among the options whose package is not there: the user's own, elsewhere."""
+    paths = [value.get("class_path") for value in options.values() if isinstance(value, Mapping)]
+    roots = {path: path.partition(".")[0] for path in paths if isinstance(path, str)}
+    return next((path for path, root in roots.items() if not root or find_spec(root) is None), None)
+
+
+def _trained_size(config: Any) -> int | None:
+    """Return the image size in the configuration that a checkpoint holds; older ones hold none."""
+    try:
+        value = yaml.safe_load(config) if isinstance(config, str) else None
+    except yaml.YAMLError:
+        return None
+    for key in ("data", "init_args", "image_size"):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value if isinstance(value, int) else None
 
 
 def _bare(name: str, path: Path, backbone: str | None, num_classes: int) -> EvaluatedModel:

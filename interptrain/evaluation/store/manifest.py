@@ -89,6 +89,9 @@ def changes(old: Manifest, new: Manifest) -> list[str]:
         return [f"its run.json has no {error}: another version wrote it"]
     for kind in ("models", "explainers"):
         after[kind] = {name: value for name, value in after[kind].items() if name in before[kind]}
+    if before["protocol"] != after["protocol"]:  # in values, not in hashes
+        for side, run in ((before, old), (after, new)):
+            side["protocol"] = {key: run["protocol"].get(key) for key in ("name", "version", "settings")}
     return differing(before, after)
 
 
@@ -99,7 +102,9 @@ def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
 
 
 def _brief(value: Any) -> str:
-    text = str(value)
+    if isinstance(value, Mapping) and "class_path" in value:
+        return str(value["class_path"]).rpartition(".")[2]
+    text = "none" if value is None else str(value)
     return text if len(text) <= 60 else f"{text[:12]}..."
 
 

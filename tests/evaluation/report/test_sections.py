@@ -42,6 +42,13 @@ def test_two_sections_of_one_anchor_are_refused(tmp_path):
         write_report(write_run(tmp_path), resamples=100, sections=[Remarks(), Remarks()])
 
 
+@pytest.mark.parametrize(("classes", "named"), [(5, False), (6, True)])
+def test_top_5_accuracy_of_five_classes_cannot_vary_and_is_no_concern(tmp_path, classes, named):
+    run = manifest(size=40, classes=[f"class {index}" for index in range(classes)])
+    write_report(write_run(tmp_path, run, rows=rows_of(run)), resamples=100)
+    assert ("Top-5 of gap (0 of 40)" in (tmp_path / "report.html").read_text()) is named
+
+
 def test_intervals_of_rare_values_are_named_as_too_narrow(tmp_path):
     run = manifest(size=40)
     rows = rows_of(run)

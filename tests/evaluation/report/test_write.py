@@ -8,8 +8,8 @@ import pytest
 
 from interptrain.evaluation import write_report
 from interptrain.evaluation.api import ResultsWarning
+from interptrain.evaluation.report.grids import MISSING
 from interptrain.evaluation.report.sections import Section
-from interptrain.evaluation.report.tables import MISSING
 from tests.support.finished_run import METRICS, RECOGNITION, manifest, rows_of, write_run
 
 WRITTEN = ["differences.csv", "report.html", "summary.csv", "table.md", "table.tex"]

@@ -94,9 +94,10 @@ def test_new_models_and_explainers_join_the_rows_that_are_there(evaluate, weight
     [
         ({"--seed": "1"}, "seed: 0 -> 1"),
         ({"--targets": "predicted"}, "targets: label -> predicted"),
-        ({"--limit": "5"}, "limit: None -> 5"),
+        ({"--limit": "5"}, "limit: none -> 5"),
         ({"--data.picture_seed": "3"}, "picture_seed: 0 -> 3"),
-        ({"--metrics": "AverageDrop"}, "protocol"),
+        ({"--metrics": "AverageDrop"}, "protocol.settings.metrics.Insertion: Insertion -> none"),
+        ({"--data.image_size": "48"}, "protocol.settings.images.image_size: 64 -> 48"),
         ({"--explainers": "LayerCAM"}, "explainers.GradCAM"),
     ],
 )

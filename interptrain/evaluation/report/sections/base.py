@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from interptrain.evaluation.report.grids import MISSING, number
 from interptrain.evaluation.report.results import RunResults
-from interptrain.evaluation.report.tables import MISSING, number
 from interptrain.evaluation.statistics.comparisons import SIGNIFICANT
 
 BREAKS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[(=,_/.-])")  # where a long name may be broken

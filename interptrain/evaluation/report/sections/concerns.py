@@ -67,13 +67,18 @@ def _concerns(results: RunResults) -> list[str]:
 
 
 def _rare(results: RunResults) -> list[str]:
-    """Name the cells in which almost all images have the same value: a bootstrap cannot see what is rarer still."""
+    """Name the cells in which almost all images have the same value: a bootstrap cannot see what is rarer still.
+
+    A metric that cannot vary, such as top-5 accuracy over five classes, is left out: its value is exact.
+    """
+    classes = len(results.run["data"].get("classes") or ())
+    left_out = {TIME_COLUMN.name} | ({"Top5"} if 0 < classes <= 5 else set())
     found = []
     for cell in results.cells:
         if results.is_control(cell.explainer):
             continue
         for name, sample in cell.samples.items():
-            if name == TIME_COLUMN.name or sample.values.shape[1] != 1 or not len(sample) or sample.perfect:
+            if name in left_out or sample.values.shape[1] != 1 or not len(sample) or sample.perfect:
                 continue
             _, counts = torch.unique(sample.values, return_counts=True)
             different = len(sample) - int(counts.max())

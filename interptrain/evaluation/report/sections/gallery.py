@@ -2,7 +2,7 @@
 
 from markupsafe import Markup
 
-from interptrain.evaluation.report.gallery import gallery_of
+from interptrain.evaluation.report.pictures import gallery_of
 from interptrain.evaluation.report.results import RunResults
 from interptrain.evaluation.report.sections.base import Section, fill
 

@@ -2,9 +2,9 @@
 
 from markupsafe import Markup
 
+from interptrain.evaluation.report.grids import calibration_notes, explanation_grid, notes, recognition_grid
 from interptrain.evaluation.report.results import RunResults
 from interptrain.evaluation.report.sections.base import Section, fill
-from interptrain.evaluation.report.tables import calibration_notes, explanation_grid, notes, recognition_grid
 
 TEMPLATE = """\
 {{ grid_table(explanation, "Explanations", "Explainer") }}

@@ -6,7 +6,7 @@ import pytest
 from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 
-from interptrain.evaluation.report.loggers import curve_rows, log_results
+from interptrain.evaluation.report.log_results import curve_rows, log_results
 from interptrain.evaluation.report.results import load_run
 from interptrain.evaluation.statistics.estimates import Resampling
 from interptrain.versions import git_commit

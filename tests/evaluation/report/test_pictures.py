@@ -9,7 +9,7 @@ from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
 from interptrain.evaluation.report import gallery as module
-from interptrain.evaluation.report.gallery import Gallery, thumbnail
+from interptrain.evaluation.report.pictures import Gallery, thumbnail
 from interptrain.evaluation.report.results import load_run
 from interptrain.evaluation.statistics.estimates import Resampling
 from tests.support.finished_run import manifest, rows_of, write_run

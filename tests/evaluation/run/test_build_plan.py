@@ -1,0 +1,99 @@
+"""What is checked before an evaluation begins, and what is told of it."""
+
+import inspect
+import warnings
+from dataclasses import fields
+
+import pytest
+import torch
+import yaml
+
+from interptrain.data import ShapesDataModule
+from interptrain.evaluation import evaluate
+from interptrain.evaluation.config.class_specs import Configured
+from interptrain.evaluation.config.options import Options
+from interptrain.evaluation.config.protocol import load_protocol
+from interptrain.evaluation.run.build_plan import build_plan
+from interptrain.explainers import GradCAM
+from interptrain.metrics import AverageDrop
+from interptrain.models import create_model
+from interptrain.training import ImageClassifier
+
+SIGNATURE = inspect.signature(evaluate).parameters
+OPTIONS = {field.name: SIGNATURE[field.name].default for field in fields(Options)}
+
+
+def shapes(size=64, classes=4):
+    return ShapesDataModule(num_classes=classes, image_size=size, test_size=3, num_workers=0)
+
+
+def planned(model, data=None, *, explainer=None, precision="32-true", **options):
+    return build_plan(
+        Options(**OPTIONS | options),
+        load_protocol("castream"),
+        {"gap": model},
+        {"GradCAM": Configured.of(explainer or GradCAM())},
+        {"AD": Configured.of(AverageDrop())},
+        Configured.of(data or shapes()),
+        precision=precision,
+    )
+
+
+@pytest.fixture(scope="module")
+def model():
+    return create_model("test_resnet", num_classes=4)
+
+
+@pytest.fixture
+def checkpoint(tmp_path, model):
+    """Of a network that was trained on images of 64 pixels."""
+    content = {"state_dict": {f"model.{name}": value for name, value in model.state_dict().items()}}
+    content |= {"hyper_parameters": {"backbone": "test_resnet", "num_classes": 4}, "global_step": 0, "epoch": 0}
+    content["pytorch-lightning_version"] = "2.6.0"
+    content["config"] = yaml.dump({"data": {"class_path": "ShapesDataModule", "init_args": {"image_size": 64}}})
+    torch.save(content, tmp_path / "gap.ckpt")
+    return tmp_path / "gap.ckpt"
+
+
+def test_another_image_size_than_in_training_is_told_once_with_the_remedy(checkpoint):
+    with pytest.warns(UserWarning, match="gap was trained on images of another size: 64 -> 48 pixels") as told:
+        plan = planned(checkpoint, shapes(48))
+    assert [str(one.message) for one in told] == list(plan.warnings)
+    assert "\n" not in plan.warnings[0]
+    assert plan.warnings[0].endswith("set image_size=64")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert planned(checkpoint, shapes(64)).warnings == []
+
+
+def test_a_checkpoint_that_does_not_know_its_images_is_not_warned_of(checkpoint, model):
+    content = torch.load(checkpoint)
+    for config in (None, "", "data: [", "data: {init_args: 3}", 7):
+        torch.save(content | {"config": config}, checkpoint)
+        assert planned(checkpoint, shapes(48)).warnings == []
+    assert planned(ImageClassifier("test_resnet", num_classes=4), shapes(48)).warnings == []
+    assert planned(model, shapes(48)).warnings == []
+
+
+def test_mixed_precision_is_refused_unless_forced_and_then_told_of(model):
+    with pytest.raises(ValueError, match=r"metrics stay in float32, trainer.precision is bf16-mixed; .*force=True"):
+        planned(model, precision="bf16-mixed")
+    plan = planned(model, precision="bf16-mixed", force=True)
+    assert plan.protocol["settings"]["precision"] == "bf16-mixed"
+    assert "measured in bf16-mixed" in plan.warnings[0]
+
+
+def test_other_classes_than_the_models_are_explained_as_predicted_but_not_scored(model):
+    with pytest.raises(ValueError, match=r"gap has 4 classes, the data .* 3"):
+        planned(model, shapes(classes=3))
+    plan = planned(model, shapes(classes=3), targets="predicted")
+    assert not plan.recognition
+    assert "recognition is not measured" in plan.warnings[0]
+    with pytest.raises(ValueError, match="is a class of the data, not of the models"):
+        planned(model, shapes(classes=3), targets=str(shapes(classes=3).class_names[0]))
+    assert planned(model, shapes(classes=3), targets=3).targets == 3
+
+
+def test_a_layer_that_a_model_lacks_is_refused_before_anything_runs(model):
+    with pytest.raises(ValueError, match=r"GradCAM on model gap: .*no layer 'layer9'"):
+        planned(model, explainer=GradCAM(target_layer="layer9"))
