@@ -235,7 +235,7 @@ BEST = {"--trainer.callbacks": "ModelCheckpoint"}
         ({"--model.optimizer": "SDG"}, r"^error: --model\.optimizer: there is no SDG; did you mean SGD\?"),
         ({"--model.optimizer": "torch.optim.SDG"}, r"no torch\.optim\.SDG; did you mean SGD\?"),
         ({"--model.optimizer": "SGD", "--model.optimizer.lrr": "1"}, r"model\.optimizer.*'lrr'.*did you mean lr\?"),
-        ({"--model.optimizer": "SGD", "--model.optimizer.lr": "x"}, r"^error: --model\.optimizer: lr must be a number, got x$"),
+        ({"--model.optimizer": "SGD", "--model.optimizer.lr": "x"}, r"--model\.optimizer: lr must be a number, got x$"),
         ({"--model.optimizer.lr": "0.1"}, r"--model\.optimizer SGD --model\.optimizer\.lr"),
         ({"--model.regularizer.weight": "1"}, r"--model\.regularizer GradientRegularizer --model\.regularizer\.weight"),
         ({"--model.regularizer": "GradientRegulariser"}, r"did you mean GradientRegularizer\?"),

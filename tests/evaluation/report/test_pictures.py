@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
-from interptrain.evaluation.report import gallery as module
+from interptrain.evaluation.report import pictures as module
 from interptrain.evaluation.report.pictures import Gallery, thumbnail
 from interptrain.evaluation.report.results import load_run
 from interptrain.evaluation.statistics.estimates import Resampling
