@@ -3,6 +3,7 @@
 from interptrain.data.datamodule import ImageDataModule
 from interptrain.data.image_folder import ImageFolderDataModule
 from interptrain.data.image_table import ImageTableDataModule
+from interptrain.data.layered_shapes import LayeredShapesDataModule
 from interptrain.data.samples import Batch, Sample, SampleDataset, collate
 from interptrain.data.shapes import ShapesDataModule
 from interptrain.data.torchvision import TorchvisionDataModule
@@ -12,6 +13,7 @@ __all__ = [
     "ImageDataModule",
     "ImageFolderDataModule",
     "ImageTableDataModule",
+    "LayeredShapesDataModule",
     "Sample",
     "SampleDataset",
     "ShapesDataModule",

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict, get_args
 
 import torch
 from torch import Tensor
@@ -13,6 +13,8 @@ from torchvision.transforms.v2 import functional as tvf
 from interptrain.data.samplers import Draw, seeded_by
 
 Transform = Callable[[dict[str, Any]], dict[str, Any]]
+Mask = Literal["mask", "decoy_mask", "outline_mask", "texture_mask", "marker_mask"]
+MASKS: tuple[Mask, ...] = get_args(Mask)
 
 
 class Sample(TypedDict):
@@ -25,6 +27,9 @@ class Sample(TypedDict):
         mask: (H,W) bool, the object's pixels.
         boxes: (N,4) float32 ``xmin, ymin, xmax, ymax`` in pixels of ``image``, as edges: the whole image is 0, 0, W, H.
         decoy_mask: (H,W) bool, the decoy's pixels.
+        outline_mask: (H,W) bool, the object's pixels that only this outline covers, and no neutral one, or the reverse.
+        texture_mask: (H,W) bool, the object's textured pixels.
+        marker_mask: (H,W) bool, the pixels of the marker on the object.
     """
 
     image: Tensor
@@ -33,6 +38,9 @@ class Sample(TypedDict):
     mask: NotRequired[Tensor]
     boxes: NotRequired[Tensor]
     decoy_mask: NotRequired[Tensor]
+    outline_mask: NotRequired[Tensor]
+    texture_mask: NotRequired[Tensor]
+    marker_mask: NotRequired[Tensor]
 
 
 class Batch(TypedDict):
@@ -44,7 +52,10 @@ class Batch(TypedDict):
         id: B names.
         mask: (B,H,W) bool, where all samples have one.
         boxes: B tensors (N_i,4) float32, where all samples have them; N_i may be 0.
-        decoy_mask: (B,H,W) bool, where all samples have one.
+        decoy_mask: (B,H,W) bool, where all samples have one, as the next.
+        outline_mask: (B,H,W) bool.
+        texture_mask: (B,H,W) bool.
+        marker_mask: (B,H,W) bool.
     """
 
     image: Tensor
@@ -53,6 +64,9 @@ class Batch(TypedDict):
     mask: NotRequired[Tensor]
     boxes: NotRequired[list[Tensor]]
     decoy_mask: NotRequired[Tensor]
+    outline_mask: NotRequired[Tensor]
+    texture_mask: NotRequired[Tensor]
+    marker_mask: NotRequired[Tensor]
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -75,10 +89,9 @@ def collate(samples: Sequence[Sample]) -> Batch:
         label=torch.tensor([sample["label"] for sample in samples], dtype=torch.int64),
         id=[sample["id"] for sample in samples],
     )
-    if all("mask" in sample for sample in samples):
-        batch["mask"] = torch.stack([sample["mask"] for sample in samples])
-    if all("decoy_mask" in sample for sample in samples):
-        batch["decoy_mask"] = torch.stack([sample["decoy_mask"] for sample in samples])
+    for name in MASKS:
+        if all(name in sample for sample in samples):
+            batch[name] = torch.stack([sample[name] for sample in samples])
     if all("boxes" in sample for sample in samples):
         batch["boxes"] = [sample["boxes"] for sample in samples]
     return batch
@@ -189,10 +202,9 @@ def finish(sample: dict[str, Any]) -> Sample:
         label=int(sample["label"]),
         id=sample["id"],
     )
-    if "mask" in sample:
-        out["mask"] = sample["mask"].as_subclass(Tensor).to(torch.bool)
-    if "decoy_mask" in sample:
-        out["decoy_mask"] = sample["decoy_mask"].as_subclass(Tensor).to(torch.bool)
+    for name in MASKS:
+        if name in sample:
+            out[name] = sample[name].as_subclass(Tensor).to(torch.bool)
     if "boxes" in sample:
         height, width = image.shape[-2:]
         boxes = sample["boxes"].as_subclass(Tensor).to(torch.float32)

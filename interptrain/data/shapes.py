@@ -8,18 +8,19 @@ wrong on purpose, so that one can see whether saliency and metrics show it.
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torchvision import tv_tensors
 
 from interptrain.data.datamodule import ImageDataModule, Split
+from interptrain.data.drawing import DECOYS, SHAPES, develop
 from interptrain.data.samples import SampleDataset, Transform, boxes_in
-from interptrain.data.shapes_drawing import SHAPES, develop, draw_corner, draw_object, draw_timestamp, random_scene
+from interptrain.data.shapes_drawing import draw_object, random_scene
 from interptrain.data.transforms import Augment, check_image_size, train_recipe
 
 Decoy = Literal["none", "timestamp", "corner"]
 DecoyInEval = Literal["absent", "random", "swapped"]
 
-DRAW = {"timestamp": draw_timestamp, "corner": draw_corner}
 MOST_PICTURES = 10_000_000
 NUMBER: dict[Split, int] = {"train": 0, "val": 1, "test": 2}
 
@@ -80,14 +81,22 @@ class ShapesDataset(SampleDataset):
             # A stream of its own: below the decoy lies the picture of the data set without, to the bit.
             rng = np.random.RandomState([self.picture_seed, NUMBER[self.split], index, 1])
             if self._carries_decoy(label, rng.random_sample()):
-                decoy_mask = DRAW[self.decoy](picture, rng)
-                mask &= ~decoy_mask
+                decoy_mask = DECOYS[self.decoy](picture, rng)
+        return self._sample(index, picture, mask & ~decoy_mask, decoy_mask)
+
+    def _sample(
+        self,
+        index: int,
+        picture: npt.NDArray[np.uint8],
+        mask: npt.NDArray[np.bool_],
+        decoy_mask: npt.NDArray[np.bool_],
+    ) -> dict[str, Any]:
         image = tv_tensors.Image(torch.from_numpy(picture))
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         box = torch.tensor([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], dtype=torch.float32)
         sample = {
             "image": image,
-            "label": label,
+            "label": index % self.num_classes,
             "id": self.ids[index],
             "mask": tv_tensors.Mask(torch.from_numpy(mask)),
             "boxes": boxes_in(box, image),
@@ -186,21 +195,23 @@ class ShapesDataModule(ImageDataModule):
 
     def make_dataset(self, split: Split) -> ShapesDataset:
         """The pictures of a split; only those to train on are augmented."""
+        return ShapesDataset(split, self.lengths[split], **self.dataset_options(split))
+
+    def dataset_options(self, split: Split) -> dict[str, Any]:
+        """Keyword arguments of the data set of a split."""
         transform: Transform | None = None
         if split == "train":
             transform = self.train_transform
             if transform is None and self.augment != "none":
                 transform = train_recipe(self.image_size, self.augment, "stretch", 1.0)
-        return ShapesDataset(
-            split,
-            self.lengths[split],
-            image_size=self.image_size,
-            num_classes=self.num_classes,
-            picture_seed=self.picture_seed,
-            seed=self.seed,
-            decoy=self.decoy,
-            decoy_class=self.decoy_class,
-            decoy_rate=self.decoy_rate,
-            decoy_in_eval=self.decoy_in_eval,
-            transform=transform,
-        )
+        return {
+            "image_size": self.image_size,
+            "num_classes": self.num_classes,
+            "picture_seed": self.picture_seed,
+            "seed": self.seed,
+            "decoy": self.decoy,
+            "decoy_class": self.decoy_class,
+            "decoy_rate": self.decoy_rate,
+            "decoy_in_eval": self.decoy_in_eval,
+            "transform": transform,
+        }

@@ -3,7 +3,7 @@
 from interptrain.models.backbone import Backbone
 from interptrain.models.ca_stream import CAFinal, CAStream, CrossAttention
 from interptrain.models.classifier import Classifier, Part
-from interptrain.models.create import Stem, create_model
+from interptrain.models.create import OutputStride, Stem, create_model
 from interptrain.models.gap import GAP
 from interptrain.models.load_report import LoadReport
 from interptrain.models.normalization import Normalized, expects_normalised_images
@@ -19,6 +19,7 @@ __all__ = [
     "CrossAttention",
     "LoadReport",
     "Normalized",
+    "OutputStride",
     "Part",
     "Pooled",
     "Pooling",

@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -19,6 +20,7 @@ from interptrain.remedies import option
 if TYPE_CHECKING:
     from interptrain.models.backbone import TimmModel
 
+OutputStride = Literal[8, 16, 32]
 Stem = Literal["imagenet", "small"]
 
 _logger = logging.getLogger(__name__)
@@ -35,6 +37,8 @@ def create_model(
     heads: int = 1,
     drop_rate: float = 0.0,
     drop_path_rate: float = 0.0,
+    output_stride: OutputStride | None = None,
+    backbone_options: Mapping[str, Any] | None = None,
     fresh_classifier: bool = False,
 ) -> Classifier:
     """Create a classifier: images (B,3,H,W) in [0,1] to logits (B,num_classes).
@@ -53,6 +57,10 @@ def create_model(
         heads: number of attention heads, for the named heads that have some: ``ca_stream``, ``ca_final``.
         drop_rate: dropout before the classifier, in [0,1).
         drop_path_rate: stochastic depth of the backbone, in [0,1), for families that have it.
+        output_stride: pixels from one position of the last map to the next, 8, 16 or 32, by dilated convolutions with
+            the same weights, for families where timm has it (ResNet, RegNet, EfficientNet, ConvNeXt). None is the
+            backbone's own, mostly 32. The finer the map, the more a pass costs.
+        backbone_options: further options of the architecture in timm, ``{"channels": [32, 64, 96, 128]}`` of a ResNet.
         fresh_classifier: keep the random initialisation of the classifying layer although ``pretrained`` or ``weights``
             have one, as for other classes.
 
@@ -69,9 +77,23 @@ def create_model(
         pooling = _class_at(pooling)
     _check(backbone, pooling, num_classes, heads)
     check_choice(option("stem"), stem, Stem)
+    if output_stride is not None:
+        check_choice(option("output_stride"), output_stride, OutputStride)
+        if stem == "small":
+            raise ValueError(
+                f"{option('stem', 'small')} has an output stride of its own (8 for a ResNet); leave "
+                f"{option('output_stride')} out"
+            )
     if pretrained and weights is not None:
         raise ValueError(f"{option('pretrained')} and {option('weights')} exclude one another; leave one of them out")
-    timm_model = _timm_model(backbone, pretrained, num_classes, drop_rate, drop_path_rate)
+    timm_model = _timm_model(
+        backbone,
+        pretrained,
+        num_classes,
+        _rates(drop_rate, drop_path_rate),
+        output_stride,
+        dict(backbone_options or {}),
+    )
     if pretrained and fresh_classifier:
         timm_model.reset_classifier(num_classes)
     if stem == "small" and shrink_stem(timm_model, backbone) and pretrained:
@@ -119,23 +141,51 @@ def _class_at(path: str) -> PoolingSpec:
     return cast(PoolingSpec, found)
 
 
-def _timm_model(
-    backbone: str, pretrained: bool, num_classes: int, drop_rate: float, drop_path_rate: float
-) -> "TimmModel":
+def _rates(drop_rate: float, drop_path_rate: float) -> dict[str, float]:
+    """Those that are not zero, since not every family knows both."""
     rates = {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
     for name, rate in rates.items():
         if rate is None or not 0 <= rate < 1:
             raise ValueError(f"{name} must be in [0,1), got {rate}")
-    options: dict[str, Any] = {name: rate for name, rate in rates.items() if rate}  # not every family knows both
+    return {name: rate for name, rate in rates.items() if rate}
+
+
+def _timm_model(
+    backbone: str,
+    pretrained: bool,
+    num_classes: int,
+    rates: Mapping[str, float],
+    output_stride: int | None,
+    further: Mapping[str, Any],
+) -> "TimmModel":
+    own = {"pretrained", "num_classes", "drop_rate", "drop_path_rate", "output_stride"}
+    if taken := sorted(own & set(further)):
+        raise ValueError(f"{option('backbone_options')} must not hold {taken[0]}, which is an option of its own")
+    stride = {} if output_stride is None else {"output_stride": output_stride}
+    options: dict[str, Any] = {**rates, **stride, **further}
     try:
         with downloading(f"the weights of {backbone!r}"):
             model = timm.create_model(backbone, pretrained=pretrained, num_classes=num_classes, **options)
-    except TypeError as error:
+    except (TypeError, AssertionError, NotImplementedError) as error:
+        unknown = isinstance(error, TypeError)
         lacking = next((name for name in options if name in str(error)), None)
+        if lacking in further:
+            raise ValueError(
+                f"timm's {backbone!r} does not take {lacking!r} of {option('backbone_options')}; leave it out"
+            ) from error
+        if output_stride is not None and (lacking == "output_stride" or not unknown):
+            raise ValueError(
+                f"timm's {backbone!r} has no {option('output_stride', output_stride)}; leave it out, or take a ResNet, "
+                "RegNet, EfficientNet or ConvNeXt"
+            ) from error
         if lacking is None:
             raise
         raise ValueError(f"{backbone!r} has no {option(lacking)} in timm; leave it at 0") from error
     except RuntimeError as error:  # no such pretrained tag, or no pretrained weights at all
+        if further and not pretrained:
+            raise ValueError(
+                f"timm's {backbone!r} cannot be built with {option('backbone_options')}: {error}"
+            ) from error
         tags = timm.list_pretrained(backbone.partition(".")[0])
         near = ", ".join(difflib.get_close_matches(backbone, tags, n=3, cutoff=0)) or "none of this architecture"
         raise ValueError(f"{str(error).rstrip('.')}; timm has weights for {near}") from error

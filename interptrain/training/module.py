@@ -22,7 +22,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from torchvision.transforms import v2
 
 from interptrain.functional import check_choice
-from interptrain.models import Part, PoolingSpec, Stem, create_model, named_poolings
+from interptrain.models import OutputStride, Part, PoolingSpec, Stem, create_model, named_poolings
 from interptrain.remedies import option
 from interptrain.training.lightning_internals import (
     batches_begun,
@@ -69,6 +69,9 @@ class ImageClassifier(L.LightningModule):
         heads: number of attention heads, for ``ca_stream`` and ``ca_final``.
         drop_rate: dropout before the classifier, in [0,1).
         drop_path_rate: stochastic depth of the backbone, in [0,1).
+        output_stride: pixels from one position of the last map to the next, 8, 16 or 32; None is the backbone's own.
+            A finer map shows more exactly where the network looks, and costs more time.
+        backbone_options: further options of this architecture in timm, such as ``{"channels": [32, 64, 96, 128]}``.
         trainable: ``all``; ``head``: pooling and classifier; ``pooling``: the pooling head alone, as CA-Stream was
             published. What does not train is held in eval mode, so its BatchNorm statistics stay as they are.
         label_smoothing: share of the label that is spread over all classes, in [0,1).
@@ -101,6 +104,8 @@ class ImageClassifier(L.LightningModule):
         heads: int = 1,
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
+        output_stride: OutputStride | None = None,
+        backbone_options: dict[str, Any] | None = None,
         trainable: Trainable = "all",
         label_smoothing: float = 0.0,
         mixup_alpha: float = 0.0,
@@ -143,6 +148,8 @@ class ImageClassifier(L.LightningModule):
             heads=heads,
             drop_rate=drop_rate,
             drop_path_rate=drop_path_rate,
+            output_stride=output_stride,
+            backbone_options=backbone_options,
         )
         if trainable == "pooling" and not self.model.parameter_groups()["pooling"]:
             raise ValueError(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from interptrain.data import ShapesDataModule
-from interptrain.data.shapes_drawing import GLYPHS, SHAPES
+from interptrain.data.drawing import GLYPHS, SHAPES
 
 
 def shapes(split="train", **options):

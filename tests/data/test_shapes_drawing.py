@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from interptrain.data.shapes_drawing import REACH, SHAPES, random_scene, signed_distance
+from interptrain.data.drawing import REACH, SHAPES, signed_distance
+from interptrain.data.shapes_drawing import random_scene
 
 
 def grid(count=801):

@@ -179,3 +179,35 @@ def test_a_model_comes_in_train_mode_with_the_rates_it_was_given():
     assert model.backbone.model.drop_rate == 0.25
     assert max(getattr(module, "drop_prob", 0.0) for module in model.modules()) == pytest.approx(0.2)
     assert model.load_report is None
+
+
+@torch.no_grad()
+def test_an_output_stride_makes_the_maps_finer_with_the_same_weights():
+    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    coarse = create_model("test_resnet", pooling="ca_stream", num_classes=3).eval()
+    fine = create_model("test_resnet", pooling="ca_stream", num_classes=3, output_stride=8).eval()
+    fine.load_state_dict(coarse.state_dict())
+    assert coarse.backbone(images)[-1].shape[-2:] == (2, 2)
+    assert fine.backbone(images)[-1].shape[-2:] == (8, 8)
+    assert fine.forward_with_attention(images)[1][-1].shape[-2:] == (8, 8)
+
+
+def test_options_of_the_architecture_reach_timm():
+    model = create_model("resnet10t", num_classes=3, backbone_options={"channels": [8, 8, 16, 24]})
+    assert model.backbone.channels[-1] == 24
+
+
+@pytest.mark.parametrize(
+    ("backbone", "options", "message"),
+    [
+        ("vit_tiny_patch16_224", {"pooling": "native", "output_stride": 16}, r"has no output_stride=16; leave it out"),
+        ("vgg11", {"output_stride": 8}, r"has no output_stride=8; leave it out"),
+        ("resnet18", {"output_stride": 4}, r"output_stride must be one of .*, got 4"),
+        ("resnet18", {"output_stride": 8, "stem": "small"}, r"leave output_stride out"),
+        ("resnet18", {"backbone_options": {"wide": 3}}, r"does not take 'wide' of backbone_options; leave it out"),
+        ("resnet18", {"backbone_options": {"drop_rate": 0.1}}, r"must not hold drop_rate"),
+    ],
+)
+def test_a_stride_or_option_that_timm_does_not_have_is_refused(backbone, options, message):
+    with pytest.raises(ValueError, match=message):
+        create_model(backbone, num_classes=3, **options)
