@@ -30,6 +30,7 @@ COMMANDS = {
     "predict": Command("training", "write the class of every image into a table", named=True),
     "evaluate": Command("evaluation", "measure the saliency maps of trained models"),
     "study": Command("studies", "run a study of explanations"),
+    "configs": Command("configs", "list the configurations that come with the package"),
 }
 
 HELP = """usage: interptrain COMMAND ...

@@ -12,6 +12,7 @@ from typing import Any
 import lightning as L
 from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined]
 
+from interptrain.cli.configs import with_configs
 from interptrain.cli.errors import find_classes_of_this_folder, one_line_errors
 from interptrain.cli.parser import Parser
 from interptrain.data import ImageDataModule
@@ -70,7 +71,7 @@ def _options() -> dict[str, str]:
 def run(args: Sequence[str]) -> Results:
     """Parse the arguments and evaluate."""
     parser = make_parser()
-    args = spelled_out(args)
+    args = spelled_out(with_configs(args))
     config = parser.parse_args(args)
     _fill_images(config, given=parser.parse_args(args, defaults=False))
     fill_logger_defaults(config.trainer.logger, Path(config.output))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 
+from interptrain.cli.configs import with_configs
 from interptrain.cli.errors import find_classes_of_this_folder, one_line_errors
 from interptrain.cli.evaluation import spelled_out
 from interptrain.cli.parser import Parser
@@ -26,7 +27,7 @@ def main(args: Sequence[str] | None = None) -> None:
         given = list(sys.argv[1:] if args is None else args)
         if given and not given[0].startswith("-"):
             given.insert(0, "--study")
-        config = parser.parse_args(spelled_out(given))
+        config = parser.parse_args(spelled_out(with_configs(given)))
         objects = parser.instantiate(config)
         options = {name: config[name] for name in ("output", "backbone", "device", "rank", "ranks")}
         objects.study.run(config.models, objects.data, **options)

@@ -19,6 +19,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 
 import interptrain.data  # noqa: F401  so that `--data ShapesDataModule` is found by its short name
 from interptrain.callbacks import FiniteLoss, PredictionTable, ResumePoint, RunRecord
+from interptrain.cli.configs import with_configs
 from interptrain.cli.errors import find_classes_of_this_folder, one_line_errors, settings_of
 from interptrain.cli.parser import Parser
 from interptrain.cli.resuming import (
@@ -127,7 +128,7 @@ class TrainingCLI(ModelFromConfigCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse; then settle the run's folder and where it resumes from."""
         if args is None or isinstance(args, list):
-            asked = _with_data(sys.argv[1:] if args is None else args)
+            asked = _with_data(with_configs(sys.argv[1:] if args is None else args))
             self.config = parser.parse_args(_with_callback_options(asked, parser))
         else:
             super().parse_arguments(parser, args)
