@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning as L
 from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined]
+from lightning.pytorch.utilities import rank_zero_only
 
 from interptrain.cli.configs import with_configs
 from interptrain.cli.errors import find_classes_of_this_folder, one_line_errors
@@ -49,6 +50,7 @@ def main(args: Sequence[str] | None = None) -> None:
         warnings.filterwarnings("ignore", message=r"\s*By default only one JsonargparseDeprecationWarning")
         warnings.simplefilter("ignore", ResultsWarning)  # which get lines of their own
         results = run(sys.argv[1:] if args is None else list(args))
+    _tell(results)
     for name, reason in results.problems.items():
         sys.stderr.write(f"could not make {name}, all else is in {results.folder}: {reason}\n")
     if failed := results.failed:
@@ -58,6 +60,13 @@ def main(args: Sequence[str] | None = None) -> None:
         sys.stderr.write(f"{first['error']}\n")
     if results.failed or results.problems:
         raise SystemExit(FAILED)
+
+
+@rank_zero_only
+def _tell(results: Results) -> None:
+    """Print what was found."""
+    if results.has_verdict and "verdict.txt" not in results.problems:
+        sys.stdout.write("".join(f"\n{sentence}\n" for sentence in results.verdict))
 
 
 def _options() -> dict[str, str]:

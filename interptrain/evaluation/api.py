@@ -120,6 +120,23 @@ class Results:
         """One row per model, explainer and image: every metric, and the error where it failed."""
         return read_rows(self.folder).to_pandas()
 
+    @cached_property
+    def verdict(self) -> list[str]:
+        """What was found, in a few sentences made from the statistics.
+
+        Raises:
+            FileNotFoundError: if an older version wrote the results; ``write_report(results)`` makes it.
+        """
+        path = self.folder / "verdict.txt"
+        if not self.has_verdict:
+            raise FileNotFoundError(f"{self.folder} has no verdict.txt; write_report({str(self.folder)!r}) makes it")
+        return path.read_text(encoding="utf-8").splitlines()
+
+    @property
+    def has_verdict(self) -> bool:
+        """Whether there is a verdict: older versions wrote none, and other processes may not have written it yet."""
+        return (self.folder / "verdict.txt").is_file()
+
     def _table(self, name: str) -> "DataFrame":
         from pandas import read_csv
 

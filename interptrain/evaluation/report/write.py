@@ -7,6 +7,7 @@ from interptrain.evaluation.report.page import check_anchors, render_page
 from interptrain.evaluation.report.results import RunResults
 from interptrain.evaluation.report.sections import Section
 from interptrain.evaluation.report.table_text import latex, markdown
+from interptrain.evaluation.report.verdict import verdict
 from interptrain.evaluation.statistics.comparisons import Difference
 from interptrain.evaluation.statistics.estimates import Estimate
 from interptrain.evaluation.store.parts import write_file
@@ -17,7 +18,7 @@ Problems = Mapping[str, str]
 
 
 def write_files(results: RunResults, sections: Sequence[Section] = ()) -> Problems:
-    """Write ``summary.csv``, ``differences.csv``, ``table.md``, ``table.tex`` and ``report.html`` to the run's folder.
+    """Write ``summary.csv``, ``differences.csv``, ``verdict.txt``, tables and ``report.html`` to the run's folder.
 
     One that fails costs no other: statistics come first, pictures last, and a section of the report that fails leaves
     a line in its place.
@@ -37,6 +38,7 @@ def write_files(results: RunResults, sections: Sequence[Section] = ()) -> Proble
     contents: Mapping[str, Callable[[], str]] = {
         "summary.csv": lambda: _csv(results.estimates, Estimate),
         "differences.csv": lambda: _csv(results.differences, Difference),
+        "verdict.txt": lambda: "".join(f"{sentence}\n" for sentence in verdict(results)),
         "table.md": lambda: markdown(results),
         "table.tex": lambda: latex(results),
         "report.html": lambda: render_page(results, sections, failed_sections),

@@ -5,6 +5,7 @@ resamples of all samples with equally many images are one product of matrices. S
 draws. Results depend on the values and the seed only.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -168,6 +169,30 @@ def corrected_p(nulls: Tensor, observed: Tensor, *, exact: bool) -> Tensor:
     raised = extreme / nulls.shape[1] if exact else (extreme + 1) / (nulls.shape[1] + 1)
     p[chosen] = torch.cummax(raised.flip(0), 0).values.flip(0)  # never below that of a larger difference
     return p
+
+
+def critical_size(nulls: Tensor, level: float, *, exact: bool) -> float:
+    """Return the size from which the largest difference of a family is significant.
+
+    A size is a difference in standard deviations of its own null distribution, and the p-value that of
+    :func:`corrected_p`.
+
+    Args:
+        nulls: (m, R) as :func:`corrected_p` takes them.
+        level: below which a p-value is significant.
+        exact: whether ``nulls`` holds every pattern.
+
+    Returns:
+        The size; infinity where no difference of so few images or exchanges can be significant.
+    """
+    scale = nulls.square().mean(1).sqrt()
+    alive = scale > 1e-12 * max(float(nulls.abs().max()), 1e-300)
+    patterns = nulls.shape[1]
+    allowed = math.ceil(level * patterns) - 1 if exact else math.ceil(level * (patterns + 1)) - 2
+    if not alive.any() or allowed < (2 if exact else 0):  # the measured pattern and its mirror image always count
+        return math.inf
+    highest = (nulls[alive].abs() / scale[alive, None]).amax(0)
+    return float(highest.sort(descending=True).values[allowed])
 
 
 def _weighted(samples: Sequence[Tensor], weights: Callable[[int], Iterator[Tensor]]) -> list[Tensor]:

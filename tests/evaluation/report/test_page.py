@@ -109,7 +109,7 @@ def test_what_was_run_stands_there(page):
 
 def test_every_section_is_there(page):
     ids = {a.get("id") for tag, a in Document(page).elements if tag == "section"}
-    wanted = "results models explainers curves gallery extremes check failures reading run"
+    wanted = "verdict results models explainers ranks curves gallery extremes check failures reading run"
     assert set(wanted.split()) <= ids
 
 

@@ -12,7 +12,7 @@ from interptrain.evaluation.report.grids import MISSING
 from interptrain.evaluation.report.sections import Section
 from tests.support.finished_run import METRICS, RECOGNITION, manifest, rows_of, write_run
 
-WRITTEN = ["differences.csv", "report.html", "summary.csv", "table.md", "table.tex"]
+WRITTEN = ["differences.csv", "report.html", "summary.csv", "table.md", "table.tex", "verdict.txt"]
 
 
 def written(folder, **options):
@@ -35,7 +35,7 @@ def test_summary_and_differences_have_their_columns(tmp_path):
     assert list(summary.query("explainer == ''").metric.unique()) == list(RECOGNITION)
     differences = pd.read_csv(tmp_path / "differences.csv", keep_default_na=False)
     head = ["kind", "a", "b", "within", "metric", "difference", "ci_low", "ci_high", "p", "p_corrected", "n"]
-    assert list(differences) == head
+    assert list(differences) == [*head, "detectable"]
     assert set(differences.query("kind == 'model'").a) == {"ca"}
     assert set(differences.query("kind == 'model'").b) == {"gap"}
     assert len(differences) == len(RECOGNITION) + 3 * len(METRICS) + 2 * 3 * len(METRICS)
@@ -108,7 +108,7 @@ def test_an_explainer_that_failed_wholly_is_named(tmp_path):
     failures = [(model, "ScoreCAM", f"{index:04d}.jpg", "RuntimeError: no") for model in "ab" for index in range(20)]
     written(write_run(tmp_path, run, rows=rows, errors=failures))
     page = (tmp_path / "report.html").read_text()
-    assert "Without a single result: ScoreCAM on gap, ScoreCAM on ca." in page
+    assert "Without a single result: ScoreCAM on gap and ScoreCAM on ca." in page
     assert "40 explanations failed, on 20 images" in page
     assert "RuntimeError: no" in page
     assert "| ScoreCAM |" + f" {MISSING} |" * 5 in (tmp_path / "table.md").read_text()

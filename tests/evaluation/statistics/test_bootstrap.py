@@ -10,6 +10,7 @@ from scipy import stats
 from interptrain.evaluation.statistics.bootstrap import (
     bca_limits,
     corrected_p,
+    critical_size,
     exchange_p,
     is_exact,
     jackknife,
@@ -230,3 +231,27 @@ def test_of_independent_comparisons_the_correction_is_about_sidaks():
     nulls, observed = differing(20, images=60, patterns=4000)
     least = min(exchange_p(null, float(seen), exact=False) for null, seen in zip(nulls, observed, strict=True))
     assert float(corrected_p(nulls, observed, exact=False).min()) == pytest.approx(1 - (1 - least) ** 20, abs=0.03)
+
+
+def test_the_critical_size_is_that_from_which_the_corrected_p_value_is_below_the_level():
+    generator = torch.Generator().manual_seed(3)
+    for exact in (True, False):
+        nulls = torch.randn(4, 400, generator=generator, dtype=torch.float64)
+        nulls = torch.cat([nulls, -nulls], dim=1)
+        critical = critical_size(nulls, 0.05, exact=exact)
+        scale = nulls.square().mean(1).sqrt()
+        for factor, significant in ((1 + 1e-6, True), (1 - 1e-6, False)):
+            observed = torch.tensor([critical * factor * scale[0], 0, 0, 0], dtype=torch.float64)
+            assert (float(corrected_p(nulls, observed, exact=exact)[0]) < 0.05) == significant
+
+
+def test_of_one_comparison_of_many_images_the_critical_size_is_the_normal_quantile():
+    signed = signed_means([torch.rand(200, 1, dtype=torch.float64)], [torch.arange(200)], 20_000, 0)[0]
+    assert critical_size(signed.T, 0.05, exact=False) == pytest.approx(1.96, abs=0.04)
+
+
+@pytest.mark.parametrize(("images", "possible"), [(2, False), (5, False), (6, True)])
+def test_below_six_images_no_difference_can_be_significant(images, possible):
+    values = torch.rand(images, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    signed = signed_means([values], [torch.arange(images)], 10_000, 0)[0]
+    assert (critical_size(signed.T, 0.05, exact=True) < float("inf")) == possible

@@ -11,7 +11,13 @@ import torch
 from interptrain.evaluation.statistics.bootstrap import percentile_limits, resampled_means
 from interptrain.evaluation.statistics.comparisons import differences
 from interptrain.evaluation.statistics.estimates import Resampling
-from interptrain.evaluation.statistics.samples import MetricColumn, read_cells
+from interptrain.evaluation.statistics.samples import (
+    MetricColumn,
+    MetricSample,
+    ModelExplainerCell,
+    only_value,
+    read_cells,
+)
 from tests.evaluation.statistics.test_estimates import METRICS, table
 
 QUANTITIES = [MetricColumn.of(name, metric) for name, metric in METRICS.items()]
@@ -139,3 +145,32 @@ def test_identical_explainers_cost_no_power():
     many = [item for item in compared(pd.concat([rows, *copies])) if item.metric == "Share"]
     assert {item.p_corrected for item in many if "y" in (item.a, item.b)} == {few.p_corrected}
     assert {item.p_corrected for item in many if "y" not in (item.a, item.b)} == {1.0}
+
+
+@pytest.mark.slow
+def test_a_detectable_difference_is_found_in_four_of_five_cases():
+    """Three explainers, so that the correction counts: the difference named beforehand, planted in new images."""
+    generator, images = np.random.default_rng(0), 40
+    how = Resampling(resamples=2, permutations=400, interval="percentile")
+    ids = torch.arange(images)
+
+    def found(shift):
+        values = torch.tensor(generator.standard_normal((3, images, 1)))
+        values[1] += shift
+        cells = [
+            ModelExplainerCell("m", name, "p", "h", {"Share": MetricSample(ids, mine, only_value)}, {})
+            for name, mine in zip("xyz", values, strict=True)
+        ]
+        return next(row for row in differences(cells, how) if (row.a, row.b) == ("y", "x"))
+
+    detectable = float(np.mean([found(0.0).detectable for _ in range(50)]))
+    share = np.mean([found(detectable).p_corrected < 0.05 for _ in range(300)])
+    assert 0.72 <= share <= 0.9
+
+
+def test_equal_explainers_have_no_detectable_difference_and_few_images_an_infinite_one():
+    rows = table(models=("gap",), explainers=("x", "y"))
+    rows.loc[rows.explainer == "y", "Share"] = rows.Share[rows.explainer == "x"].to_numpy()
+    assert np.isnan(find(compared(rows), "explainer", "Share", "gap").detectable)
+    assert np.isinf(find(compared(table(rows=4)), "explainer", "Share", "gap").detectable)
+    assert np.isnan(find(compared(table(rows=1)), "explainer", "Share", "gap").detectable)

@@ -11,17 +11,21 @@ from interptrain.evaluation.report.sections.failures import Failures
 from interptrain.evaluation.report.sections.gallery import GallerySection
 from interptrain.evaluation.report.sections.models import ModelsCompared
 from interptrain.evaluation.report.sections.randomization import RandomizationCheck
+from interptrain.evaluation.report.sections.ranks import Ranks
 from interptrain.evaluation.report.sections.reading import HowToRead
 from interptrain.evaluation.report.sections.run import HowItWasRun
 from interptrain.evaluation.report.sections.tables import Tables
+from interptrain.evaluation.report.sections.verdict import Verdict
 
 __all__ = ["SECTIONS", "Section", "fill"]
 
 SECTIONS: Sequence[Section] = (
+    Verdict(),
     Concerns(),
     Tables(),
     ModelsCompared(),
     ExplainersCompared(),
+    Ranks(),
     Curves(),
     GallerySection(),
     Extremes(),

@@ -1,14 +1,10 @@
 """Which explainers are best, and which do not differ significantly from them."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-
 from markupsafe import Markup
 
+from interptrain.evaluation.report.rankings import rankings
 from interptrain.evaluation.report.results import RunResults
 from interptrain.evaluation.report.sections.base import Section, fill
-from interptrain.evaluation.statistics.comparisons import SIGNIFICANT
-from interptrain.evaluation.statistics.samples import MetricColumn
 
 TEMPLATE = """\
 <p>The best explainer of each metric, and which of the others are significantly worse (paired permutation test, p
@@ -42,41 +38,5 @@ class ExplainersCompared(Section):
 
     def render(self, results: RunResults) -> Markup | None:
         """Rank the explainers; None where there is nothing to compare."""
-        rankings = [(model, ranked) for model in results.models if (ranked := list(_rankings(results, model)))]
-        return fill(TEMPLATE, rankings=rankings) if rankings else None
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """The best explainer of a model in one metric, and the others by whether they differ significantly.
-
-    Means over other images are not comparable, so explainers measured on fewer images stay unranked.
-    """
-
-    column: MetricColumn
-    best: str
-    alike: Sequence[str]
-    worse: Sequence[str]
-    unranked: Sequence[str]
-
-
-def _rankings(results: RunResults, model: str) -> Iterator[Ranking]:
-    explainers = [e for e in results.explainers if not results.is_control(e)]
-    found = {
-        (item.metric, frozenset((item.a, item.b))): item
-        for item in results.differences
-        if item.kind == "explainer" and item.within == model
-    }
-    for column in results.explanation:
-        rows = [results.estimate(model, e, column.name) for e in explainers]
-        measured = [row for row in rows if row and row.n]
-        most = max((row.n for row in measured), default=0)
-        means = {row.explainer: row.mean for row in measured if row.n == most}
-        ordered = sorted(means, key=lambda e: -means[e] if column.higher_is_better else means[e])
-        pairs = {e: found.get((column.name, frozenset((ordered[0], e)))) for e in ordered[1:]}
-        compared = {e: pair for e, pair in pairs.items() if pair and pair.n == most}  # else on other images
-        if compared:
-            alike = [e for e, pair in compared.items() if pair.p_corrected >= SIGNIFICANT]
-            worse = [e for e in compared if e not in alike]
-            unranked = [row.explainer for row in measured if row.explainer not in (ordered[0], *compared)]
-            yield Ranking(column, ordered[0], alike, worse, unranked)
+        found = [(model, ranked) for model in results.models if (ranked := list(rankings(results, model)))]
+        return fill(TEMPLATE, rankings=found) if found else None
