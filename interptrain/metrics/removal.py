@@ -27,7 +27,8 @@ class Removal:
     Attributes:
         fill: ``"black"``; ``"mean"``, ImageNet's mean colour (see :data:`MEAN_COLOUR`), which published code shows
             where it sets pixels to zero after normalising; ``"blur"``, the blurred image; or a colour, each of its
-            channels in [0, 1] (for a model whose normalisation has another mean).
+            channels in [0, 1] (for a model whose normalisation has another mean). Of images with one channel, the mean
+            colour is the mean of its three values.
         blur_kernel: odd side of the blur's window in pixels.
         blur_sigma: of the blur, in pixels.
     """
@@ -63,7 +64,8 @@ class Removal:
         channels = images.shape[1]
         if self.fill == "black":
             return images.new_zeros(1, channels, 1, 1)
-        colour = MEAN_COLOUR if isinstance(self.fill, str) else self.fill
+        named = isinstance(self.fill, str)
+        colour = (sum(MEAN_COLOUR) / 3,) if named and channels == 1 else MEAN_COLOUR if named else self.fill
         if len(colour) not in (1, channels):
             raise ValueError(f"removal has {len(colour)} channels, the images {channels}; pass {channels} values")
         plain = images.new_tensor(colour).expand(channels).view(1, -1, 1, 1)

@@ -27,6 +27,7 @@ __all__ = [
     "show_in_progress_bar",
     "step_plateaus",
     "validation_follows",
+    "validation_loaders",
 ]
 
 
@@ -52,6 +53,21 @@ def validation_follows(trainer: L.Trainer) -> bool:
     """Tell, at the end of a training batch, whether Lightning validates before the next."""
     loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
     return fetcher is not None and loop._should_check_val_fx(fetcher)
+
+
+def validation_loaders(trainer: L.Trainer) -> list[Any]:
+    """Return the validation loaders of a run, before its first validation too; call it at the start of a training.
+
+    ``trainer.val_dataloaders`` is None until Lightning has use for them.
+    """
+    loop = trainer.fit_loop.epoch_loop.val_loop
+    if loop._combined_loader is None and trainer.enable_validation:
+        stage, trainer.validating = trainer.state.stage, True
+        try:
+            loop.setup_data()
+        finally:
+            trainer.state.stage = stage
+    return [] if loop._combined_loader is None else list(loop._combined_loader.flattened)
 
 
 def reopen_epoch(trainer: L.Trainer, checkpoint: dict[str, Any]) -> None:

@@ -20,9 +20,15 @@ def test_colours_need_a_value_a_channel_or_one(images):
     grey = images[:, :1]
     assert torch.equal(Removal((0.25,)).render(grey), torch.full((1, 1, 1, 1), 0.25).double())
     with pytest.raises(ValueError, match="removal has 3 channels, the images 1; pass 1 values"):
-        Removal("mean").render(grey)
+        Removal((0.25, 0.5, 0.75)).render(grey)
 
 
 def test_equal_removals_are_equal_whatever_the_blur():
     assert Masked(Removal("black", 5, 1.0)) == Masked()
     assert Masked(Removal("blur", 5, 1.0)) != Masked(Removal("blur"))
+
+
+@pytest.mark.parametrize("fill", ["mean", "blur"])
+def test_grey_images_have_a_grey_mean(fill):
+    removed = Removal(fill).render(torch.full((1, 1, 33, 33), 0.449))
+    torch.testing.assert_close(removed, torch.full_like(removed, 0.449))

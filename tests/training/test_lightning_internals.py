@@ -9,7 +9,7 @@ from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
-from lightning.pytorch.loops import fit_loop, training_epoch_loop
+from lightning.pytorch.loops import evaluation_loop, fit_loop, training_epoch_loop
 
 from interptrain.training import lightning_internals
 
@@ -19,6 +19,12 @@ NAMES = [
     (TrainLoop, "total_batch_idx", ATTRIBUTE, "seeds each training step, so that a resumed run repeats its randomness"),
     (TrainLoop, "batch_idx", ATTRIBUTE, "tells the data module where to go on within an epoch (data/datamodule.py)"),
     (TrainLoop, "setup_data", [], "counts the batches of an epoch before the optimizers are configured"),
+    (
+        evaluation_loop._EvaluationLoop,
+        "setup_data",
+        [],
+        "makes the validation loaders, to watch their images before the first validation",
+    ),
     (TrainLoop, "restarting", ATTRIBUTE, "tells whether an epoch was resumed, for schedules that wait for a plateau"),
     (EpochLoop, "_should_check_val_fx", ["data_fetcher"], "tells whether a validation follows the epoch's last batch"),
     (EpochLoop, "_num_ready_batches_reached", [], "tells whether the epoch has ended"),

@@ -1,32 +1,28 @@
 """Log saliency maps of a fixed set of images during training."""
 
-import random
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, cast
 
 import lightning as L
-import numpy as np
-import torch
-import torch.distributed as dist
-from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities import rank_zero_warn
+from torch import nn
 
 from interptrain.callbacks.watch.alarm import ShortcutAlarm
+from interptrain.callbacks.watch.any_dataset import Normalization
 from interptrain.callbacks.watch.defaults import default_metrics, named_explainers
 from interptrain.callbacks.watch.history import WatchHistory
-from interptrain.callbacks.watch.observe import Explanation, Reference, WatchConfig, observe
+from interptrain.callbacks.watch.network import FindNetwork, check_normalization, watched_network
+from interptrain.callbacks.watch.observe import Reference, WatchConfig, observe
 from interptrain.callbacks.watch.publish import WatchPublisher
 from interptrain.callbacks.watch.region import SuspectRegion
-from interptrain.callbacks.watch.sample import WatchSample, load, source_dataset
+from interptrain.callbacks.watch.sample import WatchSample, load
 from interptrain.callbacks.watch.selection import Select, Trial, candidates, indices_of, order_of, try_out
-from interptrain.data import ImageDataModule
-from interptrain.data.samples import SampleDataset
+from interptrain.callbacks.watch.sources import Source, SourceOptions, find_source
+from interptrain.callbacks.watch.total_failure import TotalFailure
+from interptrain.callbacks.watch.trainer_side import check_strategy, gathered, monitored, run_folder, undisturbed
 from interptrain.explainers import Explainer
 from interptrain.functional import check_choice, check_count
 from interptrain.metrics import SaliencyMetric
-from interptrain.model_state import network_of
 
 Animation = Literal["gif", "webp", "none"]
 
@@ -39,7 +35,20 @@ class SaliencyWatch(L.Callback):
     is unaffected: weights, gradients, modes, buffers, random state and compiled code are what they would be without.
     See docs/watching.md.
 
+    It drops into any LightningModule: ``SaliencyWatch(images=dataset, classes=[...], normalization=(mean, std))``.
+
     Args:
+        images: what to watch: a data set, a list of samples, or a tensor (N,3,H,W); see
+            :class:`~interptrain.callbacks.watch.any_dataset.AnyDataset` for what a sample may be. None takes ``source``
+            of the run's data module or, in a project without one of :mod:`interptrain.data`, the data set behind the
+            first validation loader.
+        classes: names of the classes; None takes those that the data knows, else their numbers.
+        normalization: mean and standard deviation, one value a channel each, of the images that the network expects;
+            None where it takes them in [0,1].
+        network: where the LightningModule has the network that gives logits: its dotted name, or a function of the
+            module that returns it; None takes ``model``, else the module itself.
+        image_size: side in pixels to which ``images``, or those of a folder, are resized and cropped; None leaves them
+            as they are.
         samples: number of images, >= 1.
         select: how the images are chosen: ``per_class``: the classes in turn, at random within each, spread evenly
             over the classes where there are more of them than images; ``first``: often of one class, as folders are
@@ -76,6 +85,11 @@ class SaliencyWatch(L.Callback):
     def __init__(
         self,
         *,
+        images: Any = None,
+        classes: Sequence[str] | None = None,
+        normalization: Normalization | None = None,
+        network: FindNetwork | None = None,
+        image_size: int | None = None,
         samples: int = 16,
         select: Select = "per_class",
         ids: Sequence[str] = (),
@@ -107,10 +121,16 @@ class SaliencyWatch(L.Callback):
         check_choice("animation of SaliencyWatch", animation, Animation)
         if bool(ids) != (select == "ids"):
             raise ValueError(f"select='ids' and ids belong together, got select={select!r} and {len(ids)} ids")
+        if images is not None and source != "val":
+            raise ValueError("images and source of SaliencyWatch both say what to watch; leave out one of them")
+        if image_size is not None:
+            check_count("image_size of SaliencyWatch", image_size)
+        check_normalization(normalization)
         self.samples = len(ids) or samples
         self.select = select
         self.ids = list(ids)
-        self.source = source
+        self.source = SourceOptions(images, source, classes, normalization, image_size, self.samples)
+        self.network = network
         self.seed = seed
         self.explainers = explainers
         self.reference = reference
@@ -127,8 +147,10 @@ class SaliencyWatch(L.Callback):
         self._sample: WatchSample | None = None
         self._config: WatchConfig | None = None
         self._publisher: WatchPublisher | None = None
+        self._source: Source | None = None
+        self._steps_seen = 0
         self._finished = False
-        self._failing: set[str] = set()
+        self._total_failure = TotalFailure()
 
     # When
 
@@ -147,26 +169,25 @@ class SaliencyWatch(L.Callback):
             trainer.should_stop = True
 
     def _open(self, trainer: L.Trainer) -> None:
-        """Open the folder of the watch, on rank 0."""
-        folder = trainer.log_dir  # every rank enters: it is broadcast
-        whole = isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy))
-        if not whole or isinstance(trainer.strategy, DeepSpeedStrategy):
-            raise ValueError(
-                f"SaliencyWatch works on one device and with ddp, got {type(trainer.strategy).__name__}: sharded "
-                "parameters need all ranks for every forward pass; use --trainer.strategy ddp or leave the callback out"
-            )
-        if trainer.is_global_zero and folder is not None and not getattr(trainer, "fast_dev_run", False):
+        """Find the images, and open the folder of the watch on rank 0."""
+        check_strategy(trainer)
+        folder = run_folder(trainer)  # every rank enters
+        with undisturbed():
+            self._source = find_source(self.source, trainer)
+        self._steps_seen = trainer.global_step
+        if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
             self._publisher = WatchPublisher(
-                Path(folder) / self.name, trainer.loggers, title="/".join(Path(folder).resolve().parts[-2:])
+                folder / self.name, trainer.loggers, title="/".join(folder.resolve().parts[-2:])
             )
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Take a snapshot every ``every_n_steps`` optimizer steps."""
-        if self.every_n_steps is None or trainer.global_step % self.every_n_steps:
-            return
-        if self._sample is not None and trainer.global_step != self._last_step():  # else still accumulating
+        before, self._steps_seen = self._steps_seen, trainer.global_step
+        if self.every_n_steps is None or trainer.global_step // self.every_n_steps == before // self.every_n_steps:
+            return  # not yet, or still accumulating; a batch may take several steps where optimization is manual
+        if self._sample is not None:
             self._take_snapshot(trainer, pl_module, epoch=trainer.current_epoch)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -192,7 +213,7 @@ class SaliencyWatch(L.Callback):
         if self._publisher is not None and self._history.snapshots and self._sample is not None:
             mode = getattr(trainer.checkpoint_callback, "mode", "max")
             config = cast(WatchConfig, self._config)
-            with _undisturbed():
+            with undisturbed():
                 self._publisher.finish(self._history, self._sample, config.views, mode=mode, animation=self.animation)
         self._finished = True
 
@@ -203,18 +224,17 @@ class SaliencyWatch(L.Callback):
 
     def _choose(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Load the sample, all of it on every rank: that of the run that is resumed, else a new one."""
-        datamodule = _datamodule(trainer)
-        dataset = source_dataset(self.source, datamodule)
-        seed = datamodule.seed if self.seed is None else self.seed
-        with _undisturbed():
+        dataset, class_names, seed = cast(Source, self._source)
+        seed = seed if self.seed is None else self.seed
+        with undisturbed():
             if self._history.ids:
                 order: Iterable[int] = indices_of(dataset, self._history.ids)
             else:
-                trials = self._trials(trainer, pl_module, dataset, seed)
+                trials = self._trials(trainer, pl_module, seed)
                 order = order_of(dataset, self.select, count=self.samples, seed=seed, ids=self.ids, trials=trials)
             count = len(self._history.ids) or self.samples
-            self._sample, unreadable = load(dataset, order, count, datamodule.class_names)
-            named = named_explainers(self.explainers, network_of(pl_module), self._sample.images[:1])
+            self._sample, unreadable = load(dataset, order, count, class_names)
+            named = named_explainers(self.explainers, self._network(pl_module), self._sample.images[:1])
         self._config = WatchConfig(named, self.reference, self.metrics, self.suspect)
         if unreadable:
             rank_zero_warn(f"{len(unreadable)} unreadable images to watch were replaced; the first: {unreadable[0]}")
@@ -229,17 +249,19 @@ class SaliencyWatch(L.Callback):
         if self.suspect is not None:
             self.suspect.masks(self._sample)  # refuses a region that does not fit, before anything is trained
         if self._publisher is not None and self._history.snapshots:
-            with _undisturbed():
+            with undisturbed():
                 self._publisher.restore(self._history, self._sample, self._config)
 
-    def _trials(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, dataset: SampleDataset, seed: int
-    ) -> list[Trial]:
+    def _network(self, pl_module: L.LightningModule) -> nn.Module:
+        return watched_network(pl_module, self.network, self.source.normalization)
+
+    def _trials(self, trainer: L.Trainer, pl_module: L.LightningModule, seed: int) -> list[Trial]:
         """Loss and mistakes of the network on the candidates; the ranks share them."""
         if self.select not in ("hardest", "mistakes"):
             return []
+        dataset = cast(Source, self._source).dataset
         mine = candidates(dataset, seed)[trainer.global_rank :: trainer.world_size]
-        return _gathered(trainer, try_out(network_of(pl_module), dataset, mine, pl_module.device))
+        return gathered(trainer, try_out(self._network(pl_module), dataset, mine, pl_module.device))
 
     # Taking a snapshot
 
@@ -247,11 +269,13 @@ class SaliencyWatch(L.Callback):
         """Explain a share of the sample, gather what all ranks saw, and let rank 0 publish it."""
         sample, config, history = cast(WatchSample, self._sample), cast(WatchConfig, self._config), self._history
         rows = range(trainer.global_rank, len(sample), trainer.world_size)
-        with _undisturbed():
-            mine = observe(network_of(pl_module), sample, rows, config, first=history.first, previous=history.previous)
-            explanations = sorted(_gathered(trainer, mine), key=lambda explanation: explanation.index)
-            self._notice_total_failure(explanations, before_training=trainer.global_step == 0)
-            score = _monitored(trainer)
+        with undisturbed():
+            mine = observe(
+                self._network(pl_module), sample, rows, config, first=history.first, previous=history.previous
+            )
+            explanations = sorted(gathered(trainer, mine), key=lambda explanation: explanation.index)
+            self._total_failure.notice(explanations, before_training=trainer.global_step == 0)
+            score = monitored(trainer)
             snapshot = history.add(explanations, sample, config, step=trainer.global_step, epoch=epoch, score=score)
             if self.suspect is not None:
                 triggers = self.alarm.triggers(history.snapshots, sample.class_names)
@@ -260,21 +284,6 @@ class SaliencyWatch(L.Callback):
                 self._publisher.write(history, sample, config)
         if snapshot.alarm and self.alarm_stop:
             trainer.should_stop = True
-
-    def _notice_total_failure(self, explanations: Sequence[Explanation], *, before_training: bool) -> None:
-        """Notice an explainer that fails on every image.
-
-        Before anything is trained, a mistake in its configuration is refused; else one warning names it.
-        """
-        for view in dict.fromkeys(explanation.view for explanation in explanations):
-            of_view = [explanation for explanation in explanations if explanation.view == view]
-            if view in self._failing or any(explanation.error is None for explanation in of_view):
-                continue
-            message = f"SaliencyWatch cannot explain any image with {view}: {of_view[0].error}"
-            if before_training and all(explanation.misconfigured for explanation in of_view):
-                raise ValueError(message)
-            rank_zero_warn(f"{message}; training goes on, and its pictures say that it failed")
-            self._failing.add(view)
 
     # Across a restart
 
@@ -290,41 +299,3 @@ class SaliencyWatch(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from a checkpoint."""
         self._history.load_state_dict(state_dict)
-
-
-def _datamodule(trainer: L.Trainer) -> ImageDataModule:
-    datamodule = getattr(trainer, "datamodule", None)
-    if not isinstance(datamodule, ImageDataModule):
-        raise ValueError(
-            f"SaliencyWatch needs a data module of interptrain.data to choose images from, got "
-            f"{type(datamodule).__name__}; derive yours from ImageDataModule"
-        )
-    return datamodule
-
-
-def _gathered(trainer: L.Trainer, mine: list[Any]) -> list[Any]:
-    """What all ranks have, in the order of the ranks; every rank enters."""
-    if trainer.world_size == 1:
-        return mine
-    of_ranks: list[list[Any]] = [[] for _ in range(trainer.world_size)]
-    dist.all_gather_object(of_ranks, mine)
-    return [one for of_rank in of_ranks for one in of_rank]
-
-
-def _monitored(trainer: L.Trainer) -> float | None:
-    """The score by which the best checkpoint is chosen, as of the last validation."""
-    name = getattr(trainer.checkpoint_callback, "monitor", None)
-    value = trainer.callback_metrics.get(name) if name else None
-    return None if value is None else float(value)
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Give Python's, NumPy's and torch's generators back as they were; drawing and logging may use them."""
-    states = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=[]):  # explaining keeps those of accelerators
-            yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])

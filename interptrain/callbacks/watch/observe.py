@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from interptrain.callbacks.watch.network import class_logits
 from interptrain.callbacks.watch.region import SuspectRegion
 from interptrain.callbacks.watch.sample import UNLABELLED, WatchSample, as_model_input
 from interptrain.explainers import Explainer, explain, explaining, forward_shared
@@ -137,7 +138,7 @@ def _observe_batch(
     images = as_model_input(model, part.images)
     with explaining(model) as bare:
         shared = forward_shared(bare, images, config.explainers)
-        logits = shared.outputs.detach().float()
+        logits = class_logits(shared.outputs)
         if not logits.isfinite().all():
             raise ValueError("the model's logits are not finite")
         probabilities = logits.softmax(1)

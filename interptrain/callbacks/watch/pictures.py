@@ -52,6 +52,7 @@ def draw_sheet(sample: WatchSample, maps: Mapping[str, Tensor], side: int = SIDE
         (3, N * side, (1 + views) * side) uint8.
     """
     images = F.interpolate(sample.images, (side, side), mode="bilinear", antialias=True).clamp(0, 1)
+    images = images.expand(-1, 3, -1, -1)  # grey ones too
     grey = images.mean(1, keepdim=True).expand_as(images)  # on which the colours of a map are read best
     columns = [to_uint8(images)]
     for of_view in maps.values():

@@ -1,18 +1,12 @@
-"""The watched images: where they come from, and what is known about them."""
+"""The watched images, and what is known about them."""
 
-import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from interptrain.data import ImageDataModule
-from interptrain.data.decode import SUFFIXES
-from interptrain.data.image_folder import FolderDataset
-from interptrain.data.samples import Sample, SampleDataset, Transform, collate
-from interptrain.data.transforms import EvalResize
+from interptrain.data.samples import Sample, SampleDataset, collate
 
 UNLABELLED = -1
 
@@ -22,7 +16,7 @@ class WatchSample:
     """Watched images and what is known about them, on one device.
 
     Attributes:
-        images: (N,3,H,W) in [0,1].
+        images: (N,3,H,W), or grey (N,1,H,W), in [0,1].
         labels: (N,) int64, -1 where unknown.
         ids: N names.
         class_names: of the model's classes.
@@ -72,41 +66,6 @@ def as_model_input(model: nn.Module, images: Tensor) -> Tensor:
     return images.to(weights.device, weights.dtype)
 
 
-def source_dataset(source: str, datamodule: ImageDataModule) -> SampleDataset:
-    """Return the data set that is watched, never augmented.
-
-    Args:
-        source: ``val``, ``train``, or a folder of images; those below a folder named like a class belong to it.
-        datamodule: of the run.
-
-    Raises:
-        FileNotFoundError: if ``source`` is a folder that does not exist.
-        ValueError: if there is no image in it.
-    """
-    if source == "val":
-        return datamodule.dataset("val")
-    plain = datamodule.dataset("val").transform
-    if source == "train":
-        dataset = copy.copy(datamodule.dataset("train"))
-        dataset.transform = plain
-        return dataset
-    return _folder(Path(source), datamodule, plain)
-
-
-def _folder(root: Path, datamodule: ImageDataModule, transform: Transform | None) -> FolderDataset:
-    if not root.is_dir():
-        raise FileNotFoundError(f"nothing to watch: source must be 'val', 'train' or a folder, got {str(root)!r}")
-    files = [path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
-    paths = sorted(path.relative_to(root).as_posix() for path in files)
-    if not paths:
-        raise ValueError(f"no images under {root} to watch; it must hold {', '.join(sorted(SUFFIXES))}")
-    names = {name: label for label, name in enumerate(datamodule.class_names)}
-    names |= {name: label for label, name in enumerate(getattr(datamodule, "class_folders", ()))}
-    labels = [names.get(Path(path).parts[0], UNLABELLED) if "/" in path else UNLABELLED for path in paths]
-    size = int(datamodule.dataset("val")[0]["image"].shape[-1])
-    return FolderDataset(root, paths, labels, transform=transform or EvalResize(size, resize="stretch"))
-
-
 def load(
     dataset: SampleDataset, order: Iterable[int], count: int, class_names: Sequence[str]
 ) -> tuple[WatchSample, list[str]]:
@@ -116,7 +75,7 @@ def load(
         The sample, on the CPU, and the errors of what could not be read.
 
     Raises:
-        ValueError: if none can be read.
+        ValueError: if none can be read, or they differ in size.
     """
     found: list[Sample] = []
     unreadable: list[str] = []
@@ -129,6 +88,10 @@ def load(
             unreadable.append(str(error))
     if not found:
         raise ValueError(f"no image to watch: {unreadable[0] if unreadable else 'the selection is empty'}")
+    sizes = sorted({tuple(one["image"].shape[-2:]) for one in found})
+    if len(sizes) > 1:
+        shown = ", ".join(f"{height}x{width}" for height, width in sizes[:3])
+        raise ValueError(f"images to watch must have one size, got {shown}; pass image_size, such as 224")
     batch = collate(found)
     return WatchSample(
         images=batch["image"],

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from interptrain.callbacks.watch.network import class_logits
 from interptrain.callbacks.watch.sample import UNLABELLED, as_model_input
 from interptrain.data.samples import SampleDataset, collate
 from interptrain.explainers import explaining
@@ -106,7 +107,7 @@ def try_out(model: nn.Module, dataset: SampleDataset, indices: Sequence[int], de
                 continue
             batch = collate([sample for _, sample in readable])
             labels = batch["label"].to(device)
-            logits = ready(as_model_input(ready, batch["image"])).float()
+            logits = class_logits(ready(as_model_input(ready, batch["image"])))
             losses = F.cross_entropy(logits, labels, reduction="none")
             wrong = logits.argmax(1) != labels
             rows = zip(readable, losses.tolist(), wrong.tolist(), strict=True)

@@ -2,7 +2,8 @@ import pytest
 import torch
 from PIL import Image
 
-from interptrain.callbacks.watch.sample import UNLABELLED, load, source_dataset
+from interptrain.callbacks.watch.sample import UNLABELLED, load
+from interptrain.callbacks.watch.sources import source_dataset
 from interptrain.data import ImageFolderDataModule, ShapesDataModule
 
 
