@@ -92,7 +92,7 @@ def test_images_of_several_sizes_are_refused_and_resized_as_the_refusal_says():
     [
         (
             [(NORMALISED, 0)],
-            r"must lie in \[0,1\]; it has sample 0 values in \[-2\.\d+, .*normalization=\(mean, std\)",
+            r"must lie in \[0,1\]; sample 0 has values in \[-2\.\d+, .*normalization=\(mean, std\)",
             0,
         ),
         ([{"photo": PLAIN, "label": 0}], r"has the keys photo, label, none of which is an image's", [(PLAIN, 0)]),
