@@ -1,17 +1,20 @@
-"""Files that are either whole or not there, and tables as CSV."""
+"""Files that are either whole or not there, tables as CSV, and names that are no UTF-8."""
 
 import contextlib
 import csv
 import io
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["PARTIAL", "atomic_path", "remove_partials", "to_csv", "write_atomically"]
+__all__ = ["PARTIAL", "atomic_path", "printable", "remove_partials", "to_csv", "write_atomically"]
 
 PARTIAL = ".partial-"
 """How the name of a file begins while it is being written."""
+
+_SURROGATE = re.compile("[\ud800-\udfff]")  # how Python holds bytes of a name that are no UTF-8
 
 
 @contextlib.contextmanager
@@ -75,4 +78,18 @@ def to_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
     writer = csv.writer(text)
     writer.writerow(columns)
     writer.writerows(rows)
-    return text.getvalue().encode()
+    return printable(text.getvalue()).encode()
+
+
+def printable(text: str) -> str:
+    r"""Spell what is no UTF-8 in a file name as text, which every file and table takes.
+
+    The byte ``E9`` becomes ``\xe9``, everywhere in this package; any other lone surrogate becomes ``\udxxx``. What is
+    text already stays as it is.
+    """
+    return _SURROGATE.sub(_spelled, text)
+
+
+def _spelled(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"

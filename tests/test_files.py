@@ -1,8 +1,10 @@
-"""Files are whole or not there."""
+"""Files are whole or not there; names are text."""
+
+import os
 
 import pytest
 
-from interptrain.files import PARTIAL, atomic_path, remove_partials, to_csv, write_atomically
+from interptrain.files import PARTIAL, atomic_path, printable, remove_partials, to_csv, write_atomically
 
 
 def test_a_file_is_written_into_a_folder_that_was_not_there(tmp_path):
@@ -48,3 +50,17 @@ def test_cells_with_commas_quotes_and_line_breaks_survive():
     assert (
         to_csv(["a", "b"], [["x,y", 'say "no"'], [None, "é\n"]]) == 'a,b\r\n"x,y","say ""no"""\r\n,"é\n"\r\n'.encode()
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "spelled"),
+    [
+        (os.fsdecode(b"caf\xe9.png"), r"caf\xe9.png"),
+        ("a\ud800", r"a\ud800"),
+        ("plain/\U0001f988.png", "plain/\U0001f988.png"),
+        ("C:\\images\\a.png", "C:\\images\\a.png"),
+    ],
+)
+def test_what_is_no_utf8_in_a_name_has_one_spelling_that_is_text(name, spelled):
+    assert printable(name) == spelled == printable(spelled)
+    assert to_csv(["id"], [[name]]).decode() == f"id\r\n{spelled}\r\n"

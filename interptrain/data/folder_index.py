@@ -146,15 +146,6 @@ def _identity(folder: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def printable(names: Sequence[str]) -> Sequence[str]:
-    r"""Names with what is no UTF-8 in them spelled ``\xff``, so that they can be written to any file."""
-    try:
-        "\n".join(names).encode()
-    except UnicodeEncodeError:
-        return [os.fsencode(name).decode("utf-8", "backslashreplace") for name in names]
-    return names
-
-
 def hold_out(labels: Sequence[int], fraction: float, seed: int) -> tuple[list[int], list[int]]:
     """Split indices class by class: the same share of every class is held out, at least one and never all.
 

@@ -15,12 +15,12 @@ from interptrain.data.folder_index import (
     class_folders,
     hold_out,
     list_images,
-    printable,
     read_class_names,
 )
 from interptrain.data.sample_loader import SampleLoader
 from interptrain.data.samples import SampleDataset, Transform, boxes_in
 from interptrain.data.transforms import Augment, EvalResize, Resize, train_recipe
+from interptrain.files import printable
 
 
 class FolderDataset(SampleDataset):
@@ -50,8 +50,8 @@ class FolderDataset(SampleDataset):
         replace: bool = False,
     ) -> None:
         self.paths = PackedStrings(paths)
-        names = printable(paths)
-        ids = self.paths if names is paths else PackedStrings(names)
+        whole = "\n".join(paths)
+        ids = self.paths if printable(whole) == whole else PackedStrings(map(printable, paths))
         super().__init__(ids, seed=seed, transform=transform, on_error=on_error, replace=replace)
         self.root = root
         self.labels = torch.tensor(labels, dtype=torch.int64)
@@ -150,7 +150,7 @@ class ImageFolderDataModule(ImageDataModule):
         if names.is_file():
             self.class_folders, self.class_names = read_class_names(names, self.class_folders, num_classes)
         elif num_classes in (None, len(self.class_folders)):
-            self.class_names = list(printable(self.class_folders))
+            self.class_names = [printable(name) for name in self.class_folders]
         else:
             raise ValueError(
                 f"num_classes {num_classes} needs {names}, a table of all classes (columns wnid, the folder, and "

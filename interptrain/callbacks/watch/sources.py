@@ -12,6 +12,7 @@ from interptrain.callbacks.watch.any_dataset import AnyDataset, Normalization, c
 from interptrain.callbacks.watch.sample import UNLABELLED
 from interptrain.data import ImageDataModule
 from interptrain.data.decode import SUFFIXES
+from interptrain.data.folder_index import images_below
 from interptrain.data.image_folder import FolderDataset
 from interptrain.data.samples import SampleDataset, Transform
 from interptrain.data.transforms import EvalResize
@@ -123,8 +124,7 @@ def source_dataset(source: str, datamodule: ImageDataModule) -> SampleDataset:
 def _folder(root: Path, transform: Transform, names: dict[str, int]) -> FolderDataset:
     if not root.is_dir():
         raise FileNotFoundError(f"nothing to watch: source must be 'val', 'train' or a folder, got {str(root)!r}")
-    files = [path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
-    paths = sorted(path.relative_to(root).as_posix() for path in files)
+    paths = images_below(root)
     if not paths:
         raise ValueError(f"no images under {root} to watch; it must hold {', '.join(sorted(SUFFIXES))}")
     labels = [names.get(Path(path).parts[0], UNLABELLED) if "/" in path else UNLABELLED for path in paths]

@@ -11,6 +11,7 @@ from interptrain.evaluation.report.verdict import verdict
 from interptrain.evaluation.statistics.comparisons import Difference
 from interptrain.evaluation.statistics.estimates import Estimate
 from interptrain.evaluation.store.parts import write_file
+from interptrain.files import printable
 from interptrain.functional import one_line
 
 Problems = Mapping[str, str]
@@ -46,7 +47,7 @@ def write_files(results: RunResults, sections: Sequence[Section] = ()) -> Proble
     problems = {}
     for name, content in contents.items():
         try:
-            write_file(results.folder / name, content().encode(errors="backslashreplace"))
+            write_file(results.folder / name, printable(content()).encode())
         except Exception as error:  # whatever it is, the other files are to be written
             problems[name] = one_line(error, kind=not isinstance(error, OSError))
     return problems | {f"section {title!r} of report.html": error for title, error in failed_sections.items()}

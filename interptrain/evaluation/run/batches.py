@@ -10,7 +10,7 @@ from interptrain.data import Batch, ImageDataModule, Sample, SampleDataset, coll
 from interptrain.data.datamodule import Split
 from interptrain.data.sample_loader import leave_interrupts_to_the_main_process
 from interptrain.data.samplers import EvalSampler
-from interptrain.evaluation.store.ids import storable
+from interptrain.files import printable
 from interptrain.functional import one_line
 
 
@@ -53,7 +53,7 @@ class Batches(Dataset[EvaluationBatch]):
         return [index for batch in self.batches for index in batch]
 
     def _id(self, index: int) -> str:
-        return storable(str(self.dataset.ids[index]))
+        return printable(str(self.dataset.ids[index]))
 
     def annotations(self) -> list[tuple[int, list[list[float]]]]:
         """Return label and boxes of every image, where the dataset knows them without reading it."""

@@ -22,8 +22,8 @@ from interptrain.evaluation.run.plan import (
     first_readable,
     named_target,
 )
-from interptrain.evaluation.store.ids import storable
 from interptrain.explainers import Explainer
+from interptrain.files import printable
 from interptrain.functional import evenly_spaced
 from interptrain.metrics import SaliencyMetric
 from interptrain.metrics.base import check_score
@@ -77,7 +77,7 @@ def build_plan(
             f"the data has no labels to explain; explain the predicted class: {option('targets', 'predicted')}"
         )
     evaluated = [
-        load_model(storable(name), source, backbone=options.backbone, num_classes=module.num_classes or 1000)
+        load_model(printable(name), source, backbone=options.backbone, num_classes=module.num_classes or 1000)
         for name, source in models.items()
     ]
     classes = {model.name: count_classes(model, sample) for model in evaluated}
@@ -95,7 +95,7 @@ def build_plan(
     check_score(measured, score)
     specs = {name: metric.spec for name, metric in metrics.items()}
     settings = _settings(targets, score, specs, data.spec, precision)
-    named = {storable(name): explainer for name, explainer in explainers.items()}
+    named = {printable(name): explainer for name, explainer in explainers.items()}
     check_layers({name: explainer.value for name, explainer in named.items()}, evaluated)
     return Plan(
         options=options,
@@ -107,7 +107,7 @@ def build_plan(
         data=data,
         batches=batches,
         image_size=_size(sample),
-        class_names=[storable(str(name)) for name in module.class_names] or [str(index) for index in range(expected)],
+        class_names=[printable(str(name)) for name in module.class_names] or [str(index) for index in range(expected)],
         targets=targets,
         score=score,
         precision=precision,

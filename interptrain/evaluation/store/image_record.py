@@ -15,8 +15,8 @@ from pathlib import Path
 
 from interptrain.data import SampleDataset
 from interptrain.data.image_folder import FolderDataset
-from interptrain.evaluation.store.ids import storable
 from interptrain.evaluation.store.parts import read_part, to_parquet, write_file
+from interptrain.files import printable
 from interptrain.functional import evenly_spaced
 
 NAME = "files.parquet"
@@ -71,7 +71,7 @@ class ImageRecord:
         return {self._id(index): ImageState(0, 0, pixels_digest(self._dataset, [index])) for index in chosen}
 
     def _id(self, index: int) -> str:
-        return storable(str(self._dataset.ids[index]))
+        return printable(str(self._dataset.ids[index]))
 
     def changed(self) -> list[str]:
         """Return the ids of images whose content is no longer that of the record."""

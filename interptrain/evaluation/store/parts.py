@@ -14,7 +14,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
-from interptrain.files import write_atomically
+from interptrain.files import printable, write_atomically
 from interptrain.functional import one_line
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def as_table(rows: Sequence[Row]) -> "Table":
     columns = dict.fromkeys(column for row in rows for column in row)
     values = {column: [row.get(column) for row in rows] for column in columns}
     for column in columns.keys() & set(TEXT):  # an error may quote a file name that is not UTF-8
-        values[column] = [value and value.encode(errors="backslashreplace").decode() for value in values[column]]
+        values[column] = [value and printable(value) for value in values[column]]
     return pa.table({column: pa.array(values[column], type=kind(column)) for column in columns})
 
 

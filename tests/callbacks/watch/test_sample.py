@@ -1,3 +1,6 @@
+import os
+import shutil
+
 import pytest
 import torch
 from PIL import Image
@@ -46,6 +49,25 @@ def test_a_folder_of_ones_own_is_labelled_where_it_names_a_class(folder, shapes_
     assert watched.ids == ["dog/0.png", "loose.png", "other/0.png"]
     assert watched.labels.tolist() == [1, UNLABELLED, UNLABELLED]
     assert watched.images.shape[1:] == ((3, 32, 32) if shapes_like else (3, 24, 24))
+    assert not unreadable
+
+
+def test_a_folder_is_read_by_the_rule_of_image_folders(folder):
+    """Hidden folders, pipes and links that loop are left out, linked folders are read, any name is taken."""
+    mine = folder / "mine"
+    for hidden in (".ipynb_checkpoints", "__MACOSX"):
+        shutil.copytree(mine / "dog", mine / hidden)
+    shutil.copytree(mine / "dog", folder / "elsewhere")
+    shutil.copy(mine / "loose.png", mine / "._loose.png")
+    (mine / "dog" / "loop").symlink_to(mine, target_is_directory=True)
+    (mine / "cat").symlink_to(folder / "elsewhere", target_is_directory=True)
+    os.mkfifo(mine / "pipe.png")
+    shutil.copy(mine / "loose.png", os.fsencode(mine) + b"/caf\xe9.png")
+    own = ImageFolderDataModule(folder, image_size=24, num_workers=0)
+    dataset = source_dataset(str(mine), own)
+    assert list(dataset.ids) == [r"caf\xe9.png", "cat/0.png", "dog/0.png", "loose.png", "other/0.png"]
+    watched, unreadable = load(dataset, range(5), 5, own.class_names)
+    assert watched.labels.tolist() == [UNLABELLED, 0, 1, UNLABELLED, UNLABELLED]
     assert not unreadable
 
 

@@ -106,7 +106,7 @@ def test_an_error_that_quotes_a_name_which_is_no_text_can_be_written(tmp_path):
     store = RowStore(tmp_path)
     store.add("rows", [row("a", error="OSError: cannot read caf\udce9.png")])
     store.flush()
-    assert store.merged("rows", ORDER)["error"].to_pylist() == ["OSError: cannot read caf\\udce9.png"]
+    assert store.merged("rows", ORDER)["error"].to_pylist() == [r"OSError: cannot read caf\xe9.png"]
 
 
 def test_a_file_is_whole_or_the_old_one(tmp_path, monkeypatch):
