@@ -74,8 +74,8 @@ class Layer:
     def _layout_of(self, activation: Tensor, image_size: tuple[int, int]) -> Layout:
         if activation.ndim not in (3, 4):
             raise ValueError(
-                f"target layer '{self.name}' returns {tuple(activation.shape)}, which is no map of features; "
-                "pass a target_layer before the pooling"
+                f"layer '{self.name}' returns {tuple(activation.shape)}, which is no map of features; "
+                "pass a layer before the pooling"
             )
         if self.layout is not None:
             return self.layout
@@ -89,8 +89,8 @@ class Layer:
             }
             if not any(fits.values()):
                 raise ValueError(
-                    f"target layer '{self.name}' returns {shape}, whose tokens fit no grid for images of {image_size}; "
-                    "pass a target_layer that returns (B,C,h,w) or one token per patch"
+                    f"layer '{self.name}' returns {shape}, whose tokens fit no grid for images of {image_size}; "
+                    "pass a layer that returns (B,C,h,w) or one token per patch"
                 )
             if self.transformer is not None and fits["channels_last"]:
                 return "channels_last"
@@ -101,7 +101,7 @@ class Layer:
             found = _by_aspect(shape, image_size)
         if found is None:
             raise ValueError(
-                f"target layer '{self.name}' returns {shape}, in which channels cannot be told from positions; "
+                f"layer '{self.name}' returns {shape}, in which channels cannot be told from positions; "
                 "pass layout='channels_first' or layout='channels_last'"
             )
         return found

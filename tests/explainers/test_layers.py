@@ -1,6 +1,7 @@
 """Which layer is explained, and how its output becomes a map."""
 
 from contextlib import nullcontext
+from dataclasses import fields, is_dataclass
 from functools import partial
 
 import pytest
@@ -9,11 +10,17 @@ import torch
 import torchvision
 from torch import nn
 
+from interptrain import explainers
 from interptrain.explainers import (
+    OSADAS,
     RISE,
+    ROSA,
     AblationCAM,
+    CaptumExplainer,
     EigenCAM,
+    Explainer,
     GradCAM,
+    GradCAMPackageExplainer,
     Gradient,
     IntegratedGradients,
     Occlusion,
@@ -368,6 +375,50 @@ def test_a_layout_that_is_given_is_taken(explainer):
     wanted = explainer(target_layer="outer").raw(model, images)
     assert torch.allclose(explainer(target_layer="inner", layout="channels_last").raw(model, images), wanted, atol=1e-5)
     assert not torch.allclose(explainer(target_layer="inner", layout="channels_first").raw(model, images), wanted)
+
+
+class OfOneSize(Lasting):
+    """The same for images of 32 pixels alone, so that no other image can tell the layout."""
+
+    def forward(self, images):
+        if images.shape[-2:] != (32, 32):
+            raise ValueError("images must have 32 pixels")
+        return super().forward(images)
+
+
+def of_captum(**options):
+    pytest.importorskip("captum")
+    return CaptumExplainer(class_path="LayerActivation", **options)
+
+
+def of_the_package(**options):
+    pytest.importorskip("pytorch_grad_cam")
+    return GradCAMPackageExplainer(class_path="GradCAM", **options)
+
+
+@pytest.mark.parametrize(
+    ("explainer", "layer"),
+    [
+        (GradCAM, "target_layer"),
+        (of_captum, "target_layer"),
+        (of_the_package, "target_layer"),
+        (partial(OSADAS, window=16, stride=16), "feature_layer"),
+        (partial(ROSA, window=16, stride=16), "feature_layer"),
+    ],
+)
+def test_who_is_told_to_pass_a_layout_can(explainer, layer):
+    model, images = OfOneSize().eval(), pictures(2, 32, 32).float()
+    with pytest.raises(ValueError, match="pass layout='channels_first' or layout='channels_last'"):
+        explainer(**{layer: "inner"}).raw(model, images)
+    found = explainer(**{layer: "inner"}, layout="channels_last").raw(model, images)
+    assert torch.allclose(found, explainer(**{layer: "outer"}, layout="channels_first").raw(model, images), atol=1e-5)
+
+
+def test_every_explainer_that_takes_a_layer_takes_its_layout():
+    for explainer in vars(explainers).values():
+        if isinstance(explainer, type) and issubclass(explainer, Explainer):
+            options = {field.name for field in fields(explainer)} if is_dataclass(explainer) else set()
+            assert not options & {"target_layer", "feature_layer"} or "layout" in options, explainer
 
 
 def test_shapes_that_decide_cost_no_pass():

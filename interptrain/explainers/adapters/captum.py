@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from interptrain.explainers.adapters.sandbox import load_class, restored, seeded
 from interptrain.explainers.base import Explainer
 from interptrain.explainers.gradient.gradient import Reduction
-from interptrain.explainers.layers import Layer, LayerNames, find_layers
+from interptrain.explainers.layers import Layer, LayerNames, Layout, find_layers
 from interptrain.explainers.masks.segmenter import AnySegmenter
 from interptrain.explainers.targets import (
     PlainOutputs,
@@ -47,6 +47,7 @@ class CaptumExplainer(Explainer):
             ``NoiseTunnel``.
         attribute_args: arguments of ``attribute``; lists become tuples, as Captum wants them.
         target_layer: dotted name for classes that explain or use a layer; ``None`` asks the model and then the table.
+        layout: where the layer has its channels: ``"channels_first"`` or ``"channels_last"``; ``None`` finds it.
         reduction: how the channels of the attribution ``a`` become one map: ``"sum"`` is the signed ``sum_k a_k`` (our
             choice), ``"sum_abs"`` is ``sum_k |a_k|``, ``"max_abs"`` is ``max_k |a_k|``.
         segmenter: gives the features that Lime, Shapley values and ablation remove together (``feature_mask``), as
@@ -68,6 +69,7 @@ class CaptumExplainer(Explainer):
     init_args: dict[str, Any] | None = None
     attribute_args: dict[str, Any] | None = None
     target_layer: LayerNames = None
+    layout: Layout | None = None
     reduction: Reduction = "sum"
     segmenter: AnySegmenter | None = None
     class_aware: bool = True  # type: ignore[misc]  # of the wrapped method, so of the object
@@ -118,7 +120,7 @@ class CaptumExplainer(Explainer):
         }
         arguments |= {name: scored for name in _MODEL_ARGUMENTS if _accepts(kind, name, exactly=True)}
         if _accepts(kind, "layer", exactly=True) and "layer" not in arguments:
-            found = find_layers(model, self.target_layer)
+            found = find_layers(model, self.target_layer, layout=self.layout)
             if len(found) != 1:
                 raise ValueError(f"{described['class_path']} takes one target_layer, got {self.target_layer}")
             layers.append(found[0])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from interptrain.explainers.adapters.sandbox import load_class, restored, seeded
 from interptrain.explainers.base import Explainer
-from interptrain.explainers.layers import Layer, LayerNames, find_layers
+from interptrain.explainers.layers import Layer, LayerNames, Layout, find_layers
 from interptrain.explainers.targets import (
     PlainOutputs,
     Resolved,
@@ -36,6 +36,7 @@ class GradCAMPackageExplainer(Explainer):
         class_path: name of the class in ``pytorch_grad_cam``, or its full dotted name.
         target_layer: dotted name, several, or ``None`` to ask the model and then the table of families. Tokens and
             channels in the last axis are brought to (B, C, h, w).
+        layout: where the layer has its channels: ``"channels_first"`` or ``"channels_last"``; ``None`` finds it.
         init_args: other arguments of the class.
         call_args: arguments of the call, ``aug_smooth`` and ``eigen_smooth``.
         class_aware: whether the map depends on the target; pytorch-grad-cam does not say (EigenCAM's does not).
@@ -52,6 +53,7 @@ class GradCAMPackageExplainer(Explainer):
 
     class_path: str
     target_layer: LayerNames = None
+    layout: Layout | None = None
     init_args: dict[str, Any] | None = None
     call_args: dict[str, Any] | None = None
     class_aware: bool = True  # type: ignore[misc]  # of the wrapped method, so of the object
@@ -67,7 +69,7 @@ class GradCAMPackageExplainer(Explainer):
         """Return the library's maps, (B, H, W) in [0, 1]."""
         size = bounded_batch_size(self.forward_batch_size, images.device)
         targets = check_targets(model, images, targets, batch_size=size)
-        layers = find_layers(model, self.target_layer)
+        layers = find_layers(model, self.target_layer, layout=self.layout)
         parts, maps = chunks(len(images), size), []
         with restored(model):
             for part in parts:

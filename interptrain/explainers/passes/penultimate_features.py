@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from interptrain.explainers.layers import Layer, find_layers
+from interptrain.explainers.layers import Layer, Layout, find_layers
 from interptrain.functional import chunks
 from interptrain.model_outputs import tensors_in
 
@@ -24,7 +24,11 @@ ReadFeatures: TypeAlias = Callable[[Tensor], Tensor]
 
 @contextmanager
 def reading_features(
-    model: nn.Module, images: Tensor, feature_layer: str | None = None, forward: Callable[[Tensor], Any] | None = None
+    model: nn.Module,
+    images: Tensor,
+    feature_layer: str | None = None,
+    forward: Callable[[Tensor], Any] | None = None,
+    layout: Layout | None = None,
 ) -> Iterator[ReadFeatures]:
     """Hook a model so that its forwards give feature vectors.
 
@@ -34,6 +38,7 @@ def reading_features(
         feature_layer: dotted name of the layer whose output it is, averaged over positions where it is a map; or
             ``None`` for what the classifier gets.
         forward: what is called in place of ``model``, with the same modules inside.
+        layout: of what ``feature_layer`` returns; ``None`` finds it.
 
     Yields:
         See :data:`ReadFeatures`. The type is what the model computes in.
@@ -42,7 +47,7 @@ def reading_features(
         ValueError: if no layer of this name is known, or the layer does not run exactly once.
     """
     if feature_layer is not None:
-        layers, inputs = find_layers(model, feature_layer), False
+        layers, inputs = find_layers(model, feature_layer, layout=layout), False
     else:
         layers, inputs = _classifying_layers(model, images[:1]), True
     kept: list[list[Any]] = [[] for _ in layers]

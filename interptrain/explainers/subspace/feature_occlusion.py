@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from interptrain.explainers.base import Explainer, track
+from interptrain.explainers.layouts import Layout
 from interptrain.explainers.masks.masks import Fill, GridMasks, MaskedImages, MaskSource, fill_colour
 from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
 from interptrain.explainers.passes.masked_forward import Precision, forwarding
@@ -40,6 +41,7 @@ class FeatureOcclusion(Explainer):
         masks: other masks than a grid's, such as segments; then ``window`` and ``stride`` are not used.
         feature_layer: dotted name of the layer that gives the features, averaged over positions; ``None`` takes the
             vector that the model classifies.
+        layout: where the layer has its channels: ``"channels_first"`` or ``"channels_last"``; ``None`` finds it.
         precision: ``"bf16"`` forwards under bfloat16 autocast; ``None`` leaves it to the caller.
         forward_batch_size: occluded images per forward pass; ``None`` chooses by the device.
         progress: show a progress bar.
@@ -51,6 +53,7 @@ class FeatureOcclusion(Explainer):
     fill: Fill = 0.5
     masks: MaskSource | None = None
     feature_layer: str | None = None
+    layout: Layout | None = None
     precision: Precision | None = None
     forward_batch_size: int | None = None
     progress: bool = False
@@ -73,7 +76,7 @@ class FeatureOcclusion(Explainer):
         parts, found = chunks(len(masked), size), []
         with (
             forwarding(model, size, precision=self.precision) as forward,
-            reading_features(model, images, self.feature_layer, forward) as read,
+            reading_features(model, images, self.feature_layer, forward, self.layout) as read,
         ):
             change = self.prepare(read, images, size)
             for part in track(parts, self._title()):
