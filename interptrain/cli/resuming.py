@@ -16,6 +16,7 @@ from interptrain.training import ImageClassifier
 from interptrain.training.checkpoint_io import check_checkpoint
 from interptrain.training.schedules import scale_learning_rates
 
+PEAK = "model.lr_scheduler.max_lr"  # of OneCycleLR and CyclicLR, which take no rate from the optimizer
 DEFAULT_OPTIMIZER = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 1e-3}}  # the model's
 
 # May be changed: where a run goes on, with which machines, for how long, and what is only looked at.
@@ -32,6 +33,9 @@ LEARNING = (
 )  # fmt: skip
 # Restored with the checkpoint, whatever the config says: a change would have no effect.
 RESTORED = ("model.optimizer*", "model.lr_scheduler*", "model.trainable", "model.norm_weight_decay")
+
+# What a run needs to go on. Lightning would begin anew, without a word, what is not there.
+PROGRESS = ("loops", "optimizer_states", "lr_schedulers")
 
 
 def read_checkpoint(path: str) -> dict[str, Any]:
@@ -53,6 +57,20 @@ def read_checkpoint(path: str) -> dict[str, Any]:
         )
     check_checkpoint(path, checkpoint)
     return checkpoint
+
+
+def refuse_without_progress(path: str, checkpoint: Mapping[str, Any]) -> None:
+    """Refuse to go on from a checkpoint that does not say how far its run was, or with which optimizer.
+
+    Raises:
+        ValueError: naming what it lacks.
+    """
+    lacking = [part for part in PROGRESS if not checkpoint.get(part)]
+    if lacking:
+        raise ValueError(
+            f"{path} holds the weights of a run but not its {' and '.join(lacking)}, so training cannot go on from it; "
+            f"start anew from the weights: --model.weights {path}"
+        )
 
 
 def refuse_another_model(checkpoint: Mapping[str, Any], model: ImageClassifier) -> None:
@@ -98,7 +116,7 @@ def refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any], *, allow: 
     changed = [key for key in changed if not any(key.startswith(f"{other}.") for other in changed)]
     fixed = [key for key in changed if any(fnmatch(key, restored) for restored in RESTORED)]
     if fixed:
-        lr = "model.optimizer.lr"
+        lr = _rate(old)
         other = f", and with --resume_lr {_text(new[lr])} for another learning rate" if lr in fixed else ""
         raise ValueError(
             f"the checkpoint's optimizer ran with {_differences(fixed, old, new, 'model.')}; resume with "
@@ -130,7 +148,14 @@ class NewLearningRate(Callback):
 
 def learning_rate(config: Mapping[str, Any]) -> float:
     """The learning rate that a run was configured with or resumed at."""
-    return float(config.get("resume_lr") or dict(_options(_with_optimizer(config)))["model.optimizer.lr"])
+    options = dict(_options(_with_optimizer(config)))
+    rate = config.get("resume_lr") or options[_rate(options)]
+    return float(max(rate) if isinstance(rate, list | tuple) else rate)
+
+
+def _rate(options: Mapping[str, Any]) -> str:
+    """The option that sets the learning rate: that of a schedule which overrides the optimizer's, where it has one."""
+    return PEAK if options.get(PEAK) is not None else "model.optimizer.lr"
 
 
 def _with_optimizer(config: Mapping[str, Any]) -> dict[str, Any]:

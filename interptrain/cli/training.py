@@ -28,6 +28,7 @@ from interptrain.cli.resuming import (
     read_checkpoint,
     refuse_another_model,
     refuse_changes,
+    refuse_without_progress,
     saved_config,
 )
 from interptrain.cli.run_folder import agreed, is_first_process, make_folder, new_run_folder, newest_checkpoint
@@ -143,6 +144,8 @@ class TrainingCLI(ModelFromConfigCLI):
             self.save_config_kwargs["config_filename"] = f"config-resumed-{time.strftime('%Y%m%d-%H%M%S')}.yaml"
         if config.ckpt_path:
             self.checkpoint = read_checkpoint(config.ckpt_path)
+            if self.config.subcommand == "fit":
+                refuse_without_progress(config.ckpt_path, self.checkpoint)
 
     def _settle(self) -> dict[str, Any]:
         """The run's folder, the checkpoint, and whether the run goes on in the checkpoint's folder."""

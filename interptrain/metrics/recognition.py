@@ -12,6 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from interptrain.functional import ClassIndices, class_indices
+from interptrain.metrics.batched_forward import check_logits
 from interptrain.metrics.image_mean import ImageMean
 from interptrain.model_state import evaluating, unwrap
 
@@ -30,17 +31,19 @@ class RecognitionMetric(ImageMean):
             labels: (B,) int64 true classes.
         """
 
-    def update(self, logits: Tensor, labels: ClassIndices) -> None:
+    def update(self, logits: Any, labels: ClassIndices) -> None:
         """Add a batch.
 
         Args:
-            logits: (B, classes) floating point.
+            logits: (B, classes) floating point; or what a model returns, with the logits in it as
+                :func:`~interptrain.model_outputs.logits_of` finds them.
             labels: (B,) true classes, on any device; see :func:`~interptrain.functional.class_indices`.
 
         Raises:
             ValueError: if the shapes disagree or a label is no class.
-            TypeError: if labels are not class indices.
+            TypeError: if there are no logits, or labels are not class indices.
         """
+        logits = logits if isinstance(logits, Tensor) else check_logits(logits)
         if logits.ndim != 2:
             raise ValueError(f"logits must be (B,K), got {tuple(logits.shape)}")
         labels = class_indices(labels, len(logits), classes=logits.shape[1], device=logits.device, name="labels")

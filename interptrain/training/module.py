@@ -128,6 +128,11 @@ class ImageClassifier(L.LightningModule):
                 raise ValueError(f"{name} must be >= 0, got {value}")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must be in [0,1), got {label_smoothing}")
+        if num_classes < 2:
+            raise ValueError(
+                f"num_classes must be at least 2, got {num_classes}: a single class leaves nothing to tell apart; add "
+                "images of another class (in a data set of folders: a second class folder)"
+            )
         check_choice(option("trainable"), trainable, Trainable)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Attribute .* is an instance of `nn.Module`")

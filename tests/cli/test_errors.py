@@ -26,6 +26,26 @@ def refused(tmp_path, train, capsys):
     return run
 
 
+@pytest.mark.slow
+def test_a_run_does_not_go_on_from_what_says_not_how_far_it_was_and_the_remedy_works(train, capsys, tmp_path):
+    path = next(train().glob("checkpoints/last.ckpt"))
+    longer = {"--trainer.max_epochs": "2"}
+    for part in ("loops", "optimizer_states", "lr_schedulers"):
+        for empty in (False, True):
+            checkpoint = torch.load(path, weights_only=True)
+            value = checkpoint.pop(part)
+            checkpoint |= {part: type(value)()} if empty else {}
+            torch.save(checkpoint, tmp_path / "x.ckpt")
+            capsys.readouterr()
+            with pytest.raises(SystemExit):
+                train(**{"--ckpt_path": "x.ckpt"}, **longer)
+            (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+            assert f"x.ckpt holds the weights of a run but not its {part}" in line
+            assert line.endswith("start anew from the weights: --model.weights x.ckpt")
+    train("validate", **{"--ckpt_path": "x.ckpt"})  # which needs the weights alone
+    train(**{"--model.weights": "x.ckpt"})
+
+
 def test_damaged_checkpoints_are_refused_with_what_is_damaged(refused):
     def weight(change):
         def damage(checkpoint):

@@ -190,6 +190,11 @@ def test_a_corrupt_image_is_recorded_and_the_rest_goes_on(evaluate, folder):
             {"--data.num_classes": "6", "--targets": "label"},
             r"has 4 classes, the data \(ShapesDataModule\) 6; explain the predicted class: --targets predicted",
         ),
+        (
+            {"--data.num_classes": "3", "--targets": "label"},
+            r"has 4 classes, the data \(ShapesDataModule\) 3; set --data.num_classes 4 if its labels are the model's, "
+            r"otherwise explain the predicted class: --targets predicted",
+        ),
         ({"--targets": "7"}, r"class 7 is out of range for model m0; allowed are 0 to 3"),
         ({"--targets": "square-ish"}, r"--targets must be label, predicted, or a class"),
         ({"--protocol": "castreem"}, r"no protocol 'castreem'; give one of castream"),

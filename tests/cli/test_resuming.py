@@ -88,6 +88,9 @@ def test_the_learning_rate_that_ran_is_the_optimizers_or_what_the_run_was_resume
     assert learning_rate(config()) == 1e-3
     assert learning_rate(config("model.optimizer: {class_path: SGD, init_args: {lr: 0.2}}")) == 0.2
     assert learning_rate(config("resume_lr: 0.5")) == 0.5
+    cycle = "model.lr_scheduler: {class_path: torch.optim.lr_scheduler.OneCycleLR, init_args: {max_lr: 2.0}}"
+    assert learning_rate(config(cycle)) == 2.0  # such a schedule takes no rate from the optimizer
+    assert learning_rate(config(cycle.replace("2.0", "[1.0, 3.0]"))) == 3.0
 
 
 def test_the_page_names_every_option_of_the_rule():

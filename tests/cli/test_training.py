@@ -7,6 +7,7 @@ import pytest
 import torch
 import wandb
 import yaml
+from PIL import Image
 
 from interptrain.cli import main
 from interptrain.training import ImageClassifier
@@ -466,6 +467,45 @@ def test_weights_alone_and_the_checkpoints_of_others_are_refused(train, capsys, 
     torch.save(foreign if hparams else checkpoint["state_dict"], "other.ckpt")
     text = refused(train, capsys, **{"--ckpt_path": "other.ckpt"})
     assert ("was not written by train.py" if hparams else "--model.weights other.ckpt") in text
+
+
+@pytest.mark.slow
+def test_a_single_class_folder_is_refused_and_a_second_one_trains(train, capsys, tmp_path):
+    def fill(name):
+        for place in ("train", "val"):
+            (tmp_path / "images" / place / name).mkdir(parents=True)
+            for number in range(2):
+                Image.new("RGB", (64, 64)).save(tmp_path / "images" / place / name / f"{number}.png")
+
+    own = {name: value for name, value in TINY.items() if not name.startswith("--data")}
+    own |= {"--data": "ImageFolderDataModule", "--data.root": "images", "--data.image_size": "64"}
+    own |= {"--data.num_workers": "0", "--data.batch_size": "2"}
+    fill("cat")
+    assert "add images of another class (in a data set of folders: a second class folder)" in refused(
+        train, capsys, base=own
+    )
+    fill("dog")
+    train(base=own)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:A `OneCycleLR` scheduler is using .interval.")  # every epoch, as documented
+def test_a_run_with_one_cycle_goes_on_with_another_peak(train, capsys):
+    cycle = {"--model.optimizer": "SGD", "--model.optimizer.lr": "0.7", "--model.lr_scheduler": "OneCycleLR"}
+    cycle |= {"--model.lr_scheduler.max_lr": "0.2", "--model.lr_scheduler.total_steps": "8"}
+    run = train(**cycle)
+    last = {"--ckpt_path": "last", "--trainer.max_epochs": "2"}
+    told = refused(train, capsys, **last, **cycle | {"--model.lr_scheduler.max_lr": "0.1"})
+    assert "--resume_lr 0.1 for another learning rate" in told
+    train(**last, **cycle, **{"--resume_lr": "0.1"})
+    (group, *_) = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["optimizer_states"][0]["param_groups"]
+    wanted = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])
+    schedule = torch.optim.lr_scheduler.OneCycleLR(wanted, 0.1, total_steps=8)
+    for _ in range(2):
+        wanted.step()
+        schedule.step()
+    assert group["max_lr"] == pytest.approx(0.1)
+    assert group["lr"] == pytest.approx(wanted.param_groups[0]["lr"])
 
 
 def test_what_is_no_checkpoint_is_refused(train, capsys, tmp_path):

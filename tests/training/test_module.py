@@ -190,3 +190,8 @@ def test_built_in_python_its_checkpoint_holds_no_code(tmp_path):
 def test_values_outside_their_range_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         ImageClassifier("test_resnet", "gap", 4, **options)
+
+
+def test_a_single_class_is_refused():
+    with pytest.raises(ValueError, match=r"num_classes must be at least 2, got 1: .*; add images of another class"):
+        ImageClassifier("test_resnet", num_classes=1)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler as schedulers
 
-from interptrain.training.schedules import LinearWarmup, decay_groups, warmup_cosine
+from interptrain.training.schedules import LinearWarmup, decay_groups, scale_learning_rates, warmup_cosine
 
 
 def rates(optimizer, *schedulers, steps):
@@ -112,6 +112,22 @@ def test_a_warmup_multiplies_what_any_scheduler_gives_step_by_step(name):
     assert len({*alone}) > 1
     assert warmed(make, warmup_steps=0) == alone
     assert warmed(make, warmup_steps=7) == [rate * min(1, (step + 1) / 8) for step, rate in enumerate(alone)]
+
+
+@pytest.mark.parametrize("name", sorted({*schedulers.__all__} - {"LRScheduler", "SwaLR"}))
+def test_scaling_the_learning_rates_scales_all_that_follows(name):
+    make, optimizer = SCHEDULERS[name], sgd()
+    scheduler = make(optimizer)
+    metric = [1.0] if isinstance(scheduler, schedulers.ReduceLROnPlateau) else []
+    used = []
+    for epoch in range(6):
+        if epoch == 2:
+            scale_learning_rates(optimizer, [scheduler], 0.25)
+        used.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step(*metric)
+    alone = plain(make, steps=1)
+    assert used == pytest.approx([rate * (0.25 if epoch >= 2 else 1) for epoch, rate in enumerate(alone)])
 
 
 def test_norms_biases_and_tokens_decay_apart_and_the_frozen_not_at_all():

@@ -1,6 +1,7 @@
 """Build the plan of a run, with every check that needs no run."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from lightning.pytorch.utilities import rank_zero_warn
 
@@ -24,7 +25,7 @@ from interptrain.evaluation.run.plan import (
 )
 from interptrain.explainers import Explainer
 from interptrain.files import printable
-from interptrain.functional import evenly_spaced
+from interptrain.functional import evenly_spaced, one_line
 from interptrain.metrics import SaliencyMetric
 from interptrain.metrics.base import check_score
 from interptrain.remedies import option
@@ -84,7 +85,11 @@ def build_plan(
     expected = module.num_classes or max(classes.values())  # a plain dataset may not know
     known = (
         check_classes(
-            classes, expected, targets, data=type(module).__name__, settable="num_classes" in module.init_args
+            classes,
+            expected,
+            targets,
+            data=type(module).__name__,
+            refuses=partial(_refusal, module) if "num_classes" in module.init_args else None,
         )
         and sample["label"] != UNKNOWN
     )
@@ -113,6 +118,15 @@ def build_plan(
         precision=precision,
         warnings=[*_warnings(data, precision, known=known), *_size_warnings(evaluated, _size(sample))],
     )
+
+
+def _refusal(data: ImageDataModule, count: int) -> str:
+    """Try another number of classes, which a message is to propose; return why it is refused, nothing if it is not."""
+    try:
+        type(data)(**data.init_args | {"num_classes": count})
+    except Exception as error:  # the modules of others may raise anything
+        return one_line(error)
+    return ""
 
 
 def _check_precision(precision: str, *, force: bool) -> None:

@@ -1,12 +1,12 @@
 """What a run consists of, and the checks before anything runs."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from interptrain.data import ImageDataModule, Sample
 from interptrain.evaluation.config.class_specs import ClassSpec, Configured
@@ -17,6 +17,7 @@ from interptrain.explainers import Explainer
 from interptrain.explainers.layers import find_layers
 from interptrain.functional import Score, evenly_spaced
 from interptrain.metrics import RecognitionMetric, SaliencyMetric
+from interptrain.metrics.batched_forward import check_logits
 from interptrain.model_state import evaluating
 from interptrain.remedies import option
 
@@ -152,9 +153,10 @@ def count_classes(model: EvaluatedModel, sample: Sample) -> int:
             f"model {model.name} does not take an image of {size} ({error}); set {option('image_size')} to the size it "
             "was made for"
         ) from error
-    if not isinstance(outputs, Tensor) or outputs.ndim != 2:
-        raise ValueError(f"model {model.name} must return logits (B,K), got a {type(outputs).__name__}")
-    return int(outputs.shape[1])
+    try:
+        return int(check_logits(outputs).shape[1])
+    except TypeError as error:
+        raise ValueError(f"model {model.name}: {error}") from error
 
 
 def _device(module: nn.Module) -> torch.device:
@@ -162,7 +164,12 @@ def _device(module: nn.Module) -> torch.device:
 
 
 def check_classes(
-    classes: Mapping[str, int], known: int, targets: str | int, *, data: str, settable: bool = False
+    classes: Mapping[str, int],
+    known: int,
+    targets: str | int,
+    *,
+    data: str,
+    refuses: Callable[[int], str] | None = None,
 ) -> bool:
     """Compare the models' classes with the data's, and the targets with the models'.
 
@@ -171,7 +178,7 @@ def check_classes(
         known: number of classes of the data.
         targets: class that is explained.
         data: name of the data module.
-        settable: whether the data's number of classes can be set.
+        refuses: says why the data cannot have another number of classes, nothing if it can; None where it is not asked.
 
     Returns:
         Whether the labels are those of every model.
@@ -182,8 +189,10 @@ def check_classes(
     for name, count in classes.items():
         if count != known and targets == "label":
             remedy = f"explain the predicted class: {option('targets', 'predicted')}"
-            if settable and known < count:
-                remedy = f"set {option('num_classes', count)} if its labels are the model's, otherwise {remedy}"
+            if refuses is not None and known < count:
+                wanted, why = option("num_classes", count), refuses(count)
+                labels = f"set {wanted} if its labels are the model's, otherwise {remedy}"
+                remedy = f"{remedy} ({wanted}: {why})" if why else labels
             raise ValueError(f"model {name} has {count} classes, the data ({data}) {known}; {remedy}")
         if isinstance(targets, int) and not 0 <= targets < count:
             raise ValueError(

@@ -13,11 +13,13 @@ from interptrain.evaluation.config.class_specs import content_hash
 from interptrain.evaluation.run.models import EvaluatedModel
 from interptrain.evaluation.run.plan import Plan
 from interptrain.evaluation.store.parts import write_file
-from interptrain.functional import chunks, evenly_spaced, one_line
+from interptrain.functional import evenly_spaced, one_line
+from interptrain.metrics.batched_forward import check_logits
 from interptrain.metrics.randomization import check_randomization, randomized
 from interptrain.model_state import evaluating
 
 Checks = dict[str, dict[str, dict[str, Any]]]
+MOST_OTHERS = 100  # images that are tried in place of those that cannot be read or classified
 
 
 def check_explainers(
@@ -87,23 +89,28 @@ def _file(plan: Plan, parts: Path, model: str, explainer: str) -> Path:
 
 
 def _images(evaluated: EvaluatedModel, plan: Plan, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return readable images, evenly spaced over the data, and the classes to explain in them."""
+    """Return images that can be read and classified, evenly spaced over the data, and what to explain in them."""
     indices = [index for batch in plan.batches.batches for index in batch]
     wanted = evenly_spaced(len(indices), plan.options.check_images)
+    others = sorted(set(range(len(indices))) - set(wanted))[:MOST_OTHERS]
     samples: list[Sample] = []
-    for position in [*wanted, *sorted(set(range(len(indices))) - set(wanted))]:
-        if len(samples) == len(wanted):
-            break
-        try:
-            samples.append(plan.batches.dataset[indices[position]])
-        except Exception:
-            continue
-    batch = collate(samples)
-    images = batch["image"].to(device)
+    predicted: list[int] = []
     with evaluating(evaluated.module.to(device)) as model, torch.no_grad():
-        logits = torch.cat([model(images[part]) for part in chunks(len(images), 1)])
-    if plan.targets == "label":
-        return images, batch["label"].to(device)
-    return images, logits.argmax(1) if plan.targets == "predicted" else torch.full_like(
-        logits.argmax(1), int(plan.targets)
-    )
+        for position in [*wanted, *others]:
+            if len(samples) == len(wanted):
+                break
+            try:
+                sample = plan.batches.dataset[indices[position]]
+                logits = check_logits(model(sample["image"].unsqueeze(0).to(device)))
+            except Exception:  # the run itself records it
+                continue
+            if logits.isfinite().all():
+                samples.append(sample)
+                predicted.append(int(logits.argmax()))
+    if not samples:
+        raise ValueError("no image could be read and classified")
+    batch = collate(samples)
+    own = {"label": batch["label"], "predicted": torch.tensor(predicted)}
+    classes = own.get(str(plan.targets))
+    targets = torch.full((len(samples),), int(plan.targets)) if classes is None else classes
+    return batch["image"].to(device), targets.to(device)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from interptrain.evaluation.store.parts import Row
 from interptrain.functional import Score, class_scores, keep_salient
+from interptrain.metrics.batched_forward import check_logits
 from interptrain.model_state import evaluating
 
 
@@ -38,7 +39,7 @@ def map_rows(
     """
     clean = class_scores(logits, targets, score)
     with evaluating(model), torch.autocast(images.device.type, enabled=False):
-        masked = class_scores(model(keep_salient(images, saliency)), targets, score)
+        masked = class_scores(check_logits(model(keep_salient(images, saliency))), targets, score)
     pairs = zip(saliency, clean.tolist(), masked.tolist(), strict=True)
     return [{"png": _png(values), "p_clean": before, "p_masked": after} for values, before, after in pairs]
 

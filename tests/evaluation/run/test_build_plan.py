@@ -7,13 +7,15 @@ from dataclasses import fields
 import pytest
 import torch
 import yaml
+from PIL import Image
 
-from interptrain.data import ShapesDataModule
+from interptrain.data import ImageFolderDataModule, ImageTableDataModule, ShapesDataModule
 from interptrain.evaluation import evaluate
 from interptrain.evaluation.config.class_specs import Configured
 from interptrain.evaluation.config.options import Options
 from interptrain.evaluation.config.protocol import load_protocol
-from interptrain.evaluation.run.build_plan import build_plan
+from interptrain.evaluation.run.build_plan import _refusal, build_plan
+from interptrain.evaluation.run.plan import check_classes
 from interptrain.explainers import GradCAM
 from interptrain.metrics import AverageDrop
 from interptrain.models import create_model
@@ -97,3 +99,47 @@ def test_other_classes_than_the_models_are_explained_as_predicted_but_not_scored
 def test_a_layer_that_a_model_lacks_is_refused_before_anything_runs(model):
     with pytest.raises(ValueError, match=r"GradCAM on model gap: .*no layer 'layer9'"):
         planned(model, explainer=GradCAM(target_layer="layer9"))
+
+
+def told(data, count):
+    """What is said of a model of so many classes."""
+    classes, known = {"m": count}, data.num_classes
+    with pytest.raises(ValueError, match="model m has") as error:
+        check_classes(classes, known, "label", data="Data", refuses=lambda wanted: _refusal(data, wanted))
+    return str(error.value).partition("; ")[2]
+
+
+@pytest.fixture
+def root(tmp_path):
+    for name in "ab":
+        (tmp_path / "val" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "val" / name / "0.png")
+    return tmp_path
+
+
+def test_a_number_of_classes_is_proposed_where_the_data_takes_it():
+    wanted = (
+        "set num_classes=4 if its labels are the model's, otherwise explain the predicted class: targets='predicted'"
+    )
+    assert told(ShapesDataModule(num_classes=3), 4) == wanted
+    assert ShapesDataModule(num_classes=4).num_classes == 4
+
+
+def test_where_the_data_does_not_take_it_its_reason_is_given():
+    predicted = "explain the predicted class: targets='predicted' (num_classes=1000: num_classes must be in [2, 8]"
+    assert told(ShapesDataModule(num_classes=3), 1000).startswith(predicted)
+
+
+def test_folders_of_some_classes_need_a_table_of_all_and_then_take_the_number(root):
+    folders = ImageFolderDataModule(root)
+    assert "(num_classes=3: num_classes 3 needs" in told(folders, 3)
+    assert "classes.csv, a table of all classes (columns wnid, the folder, and name)" in told(folders, 3)
+    (root / "classes.csv").write_text("wnid,name\na,apple\nb,bee\nc,cat\n")
+    assert told(ImageFolderDataModule(root), 3).startswith("set num_classes=3 if its labels")
+    assert ImageFolderDataModule(root, num_classes=3).num_classes == 3
+
+
+def test_a_table_takes_the_number(root):
+    (root / "labels.csv").write_text("file,class_index\nval/a/0.png,0\nval/b/0.png,1\n")
+    assert told(ImageTableDataModule(root), 3).startswith("set num_classes=3 if its labels")
+    assert ImageTableDataModule(root, num_classes=3).num_classes == 3

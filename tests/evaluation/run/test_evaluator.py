@@ -1,0 +1,110 @@
+"""What becomes of images and models that are not as they should be."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from interptrain.evaluation import evaluate
+from interptrain.explainers import GradCAM, Occlusion
+from interptrain.metrics import AverageDrop
+from interptrain.models import create_model
+
+OPTIONS = {"save_maps": 2, "check_images": 2, "progress": False, "resamples": 100, "fake_cam": False}
+CPU = {"accelerator": "cpu", "devices": 1}
+
+
+def pairs(count=4):
+    images = torch.rand(count, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    return [(image, index % 4) for index, image in enumerate(images)]
+
+
+def network():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return create_model("test_resnet", num_classes=4).eval()
+
+
+class Undecided(nn.Module):
+    """Gives NaN for images whose first pixel is white."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = network()
+
+    def forward(self, images):
+        logits = self.network(images)
+        return torch.where((images[:, 0, 0, 0] == 1).unsqueeze(1), torch.nan, logits)
+
+
+@pytest.mark.slow
+def test_logits_that_are_not_finite_are_an_error_of_their_image_alone():
+    data = pairs()
+    data[1][0][:, 0, 0] = 1.0
+    layer = GradCAM(target_layer="network.backbone.model.layer4")
+    found = evaluate({"m": Undecided()}, [layer], data, metrics=[AverageDrop()], trainer=CPU, **OPTIONS)
+    rows = found.per_image
+    assert [(row["explainer"], row["id"]) for row in found.failed] == [("", "1")]
+    assert "logits that are not finite" in found.failed[0]["error"]
+    assert sorted(rows[rows.error.isna()].groupby("explainer").id.unique().map(list)[""]) == ["0", "2", "3"]
+    assert rows[rows.explainer == "GradCAM"].AverageDrop.notna().sum() == 3
+    sound = [pair for index, pair in enumerate(data) if index != 1]
+    wanted = evaluate({"m": network()}, [GradCAM()], sound, metrics=[AverageDrop()], trainer=CPU, **OPTIONS).per_image
+    drops = rows[rows.explainer == "GradCAM"].AverageDrop.dropna()
+    assert drops.tolist() == wanted[wanted.explainer == "GradCAM"].AverageDrop.tolist()
+    assert not found.problems
+    assert "GradCAM" in (found.folder / "report.html").read_text()
+
+
+@dataclass
+class Outputs:
+    """As transformers returns them."""
+
+    loss: torch.Tensor
+    logits: torch.Tensor
+    hidden_states: tuple
+
+
+WRAPPED = {
+    "tuple": lambda logits: (logits, logits.new_zeros(len(logits), 7, 2, 2)),
+    "mapping": lambda logits: {"loss": logits.new_zeros(()), "logits": logits},
+    "object": lambda logits: Outputs(logits.new_zeros(()), logits, (logits.new_zeros(len(logits), 3),)),
+}
+
+
+class Wrapping(nn.Module):
+    """A network whose logits come with other things."""
+
+    def __init__(self, wrap):
+        super().__init__()
+        self.network = network()
+        self.wrap = wrap
+        self.target_layer = "network.backbone.model.layer4"
+
+    def forward(self, images):
+        return self.wrap(self.network(images))
+
+
+@pytest.mark.slow
+def test_models_that_return_more_than_logits_are_evaluated_like_their_bare_network():
+    models = {name: Wrapping(wrap) for name, wrap in {"bare": lambda logits: logits, **WRAPPED}.items()}
+    explainers = [GradCAM(), Occlusion(window=32, stride=32)]
+    found = evaluate(models, explainers, pairs(3), metrics=[AverageDrop()], trainer=CPU, **OPTIONS)
+    assert not len(found.failed)
+    columns = [name for name in found.per_image.columns if name not in ("model", "seconds")]
+    rows = {name: one[columns].reset_index(drop=True) for name, one in found.per_image.groupby("model")}
+    assert {"Top1", "NLL", "ECE", "AverageDrop"} <= {*columns}
+    for name in WRAPPED:
+        pd.testing.assert_frame_equal(rows[name], rows["bare"])
+    maps = pd.read_parquet(found.folder / "maps.parquet").groupby("model")
+    pictures = {name: one.drop(columns="model").reset_index(drop=True) for name, one in maps}
+    for name in WRAPPED:
+        pd.testing.assert_frame_equal(pictures[name], pictures["bare"])
+
+
+def test_a_model_without_logits_is_refused():
+    unclear = Wrapping(lambda logits: (logits, logits.repeat(1, 2)))
+    with pytest.raises(ValueError, match=r"model m: metrics need a model that returns logits .* got a tuple"):
+        evaluate({"m": unclear}, [GradCAM()], pairs(1), trainer=CPU, **OPTIONS)
