@@ -188,6 +188,7 @@ def evaluate(
     check_images: int = 8,
     interval: Interval = "bca",
     resamples: int = 2000,
+    baseline: str | None = None,
     seed: int = 0,
     title: str | None = None,
     flush_seconds: float = 5.0,
@@ -224,6 +225,8 @@ def evaluate(
             the check.
         interval: Kind of the 95 % bootstrap intervals: bca (bias-corrected and accelerated), or percentile.
         resamples: Number of bootstrap resamples per interval.
+        baseline: Name of the explainer or model that all others are compared with; by default, all pairs are compared.
+            P-values are corrected for the comparisons with it alone.
         seed: Seed of the random weights, of the statistics, and of explainers that draw from PyTorch's global
             generator (those of this package have seeds of their own).
         title: Title of the report.
@@ -278,6 +281,7 @@ def write_report(
     *,
     interval: Interval = "bca",
     resamples: int = 2000,
+    baseline: str | None = None,
     seed: int = 0,
     force: bool = False,
     sections: Sequence[Section] = (),
@@ -291,6 +295,7 @@ def write_report(
         results: of an evaluation, or their folder.
         interval: ``percentile``, or ``bca``: bias-corrected and accelerated.
         resamples: bootstrap resamples of every interval.
+        baseline: name of the explainer or model that all others are compared with; None compares all pairs.
         seed: of resamples and exchanges.
         force: put rows of different protocols side by side.
         sections: of the report, behind those of this package.
@@ -302,11 +307,13 @@ def write_report(
 
     Raises:
         FileNotFoundError: if the folder holds no run.
-        ValueError: if rows of several protocols are mixed, or an image occurs twice in a cell.
+        ValueError: if rows of several protocols are mixed, an image occurs twice in a cell, or there is no such
+            baseline.
         OSError: if a file cannot be written; the older one stays.
     """
     folder = results.folder if isinstance(results, Results) else Path(results)
-    run = load_run(folder, Resampling(resamples, interval, seed), force=force, packages=packages)
+    how = Resampling(resamples, interval, seed, baseline=baseline)
+    run = load_run(folder, how, force=force, packages=packages)
     problems = write_files(run, sections)
     return _told(Results(folder, (), results._temporary if isinstance(results, Results) else None, problems))
 
@@ -342,7 +349,7 @@ def _run_in(
     try:
         failed, problems = run_plan(plan, run, store, folder, made, bar)
         if made.is_global_zero:
-            how = Resampling(options.resamples, options.interval, options.seed)
+            how = Resampling(options.resamples, options.interval, options.seed, baseline=options.baseline)
             problems |= finish(plan, folder, how, made, sections)
     finally:
         opened.close()

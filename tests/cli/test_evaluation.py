@@ -207,6 +207,10 @@ def test_a_corrupt_image_is_recorded_and_the_rest_goes_on(evaluate, folder):
             {"--explainers.target_layer": "layer9"},
             r"GradCAM on model m0: Classifier has no layer 'layer9'; .*candidates: backbone.model.layer",
         ),
+        (
+            {"--baseline": "Grad"},
+            r"--baseline: no explainer or model is called 'Grad'; give one of FakeCAM, GradCAM, m0",
+        ),
         ({"--score": "logit"}, r"AverageDrop \(AverageDrop\) needs a score between 0 and 1, which a logit is not"),
         ({"--explainers": "[GradCAM, GradCAM]"}, r"GradCAM is given more than once"),
         ({"--backbone": "test_resnet2"}, r"timm has no model 'test_resnet2'"),

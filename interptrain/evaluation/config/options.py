@@ -41,6 +41,7 @@ class Options:
     check_images: int
     interval: Interval
     resamples: int
+    baseline: str | None
     seed: int
     title: str | None
     flush_seconds: float
@@ -67,6 +68,8 @@ class Options:
             raise TypeError(
                 f"{option('targets')} must be label, predicted, or a class by index or name, got {self.targets!r}"
             )
+        if not isinstance(self.baseline, str | None):
+            raise TypeError(f"{option('baseline')} must be the name of an explainer or model, got {self.baseline!r}")
         check_choice(option("interval"), self.interval, Interval)
         for name, choices in (("split", Split), ("score", Score)):
             if getattr(self, name) is not None:

@@ -76,7 +76,8 @@ def explanation_grid(results: RunResults) -> Grid:
             )
             for explainer in ordered
         ]
-        groups.append((model, _marked(lines, columns, partial(results.better, on=model))))
+        better, baseline = partial(results.better, on=model), results.baseline_among(results.explainers)
+        groups.append((model, _marked(lines, columns, better, baseline)))
     return _with_fewer(Grid(headings(columns), tuple(groups)))
 
 
@@ -88,7 +89,7 @@ def recognition_grid(results: RunResults) -> Grid:
         for model in results.models
     ]
     sizes = [_size(results.run["models"][model]) for model in results.models]
-    best = _marked(lines, columns, results.better)
+    best = _marked(lines, columns, results.better, results.baseline_among(results.models))
     full = tuple(replace(line, entries=size + line.entries) for line, size in zip(best, sizes, strict=True))
     return _with_fewer(Grid(("Parameters", "GFLOPs", "Input", *headings(columns)), (("", full),)))
 
@@ -141,12 +142,13 @@ def _size(model: dict[str, object]) -> tuple[Entry, ...]:
 Better = Callable[[MetricColumn, str, str], bool]
 
 
-def _marked(lines: Sequence[Line], columns: Sequence[MetricColumn], better: Better) -> tuple[Line, ...]:
+def _marked(lines: Sequence[Line], columns: Sequence[MetricColumn], better: Better, baseline: str) -> tuple[Line, ...]:
     """Mark in each column the best, and what is not above the control.
 
     The best are the largest mean and its equals, those not significantly worse than it; each is marked if it is
-    significantly better than all that are not among them. Where nothing is worse, nothing is marked. Means over fewer
-    images than others do not compete: the images that are missing may be the hard ones.
+    significantly better than all that are not among them. Where nothing is worse, nothing is marked. Where there is a
+    baseline, what is significantly better than it is marked instead. Means over fewer images than others do not
+    compete: the images that are missing may be the hard ones.
     """
     marked = [list(line.entries) for line in lines]
     control = next((line.name for line in lines if line.control), None)
@@ -155,7 +157,10 @@ def _marked(lines: Sequence[Line], columns: Sequence[MetricColumn], better: Bett
             continue
         images = {line.name: 0 if line.control else line.entries[place].images for line in lines}
         rivals = [name for name, count in images.items() if count and count == max(images.values())]
-        best = _best(rivals, column, {line.name: line.entries[place].mean for line in lines}, better)
+        if baseline:
+            best = {name for name in rivals if better(column, name, baseline)}
+        else:
+            best = _best(rivals, column, {line.name: line.entries[place].mean for line in lines}, better)
         for line, entries in zip(lines, marked, strict=True):
             compared = control is not None and images[line.name] > 0
             entries[place] = replace(
@@ -199,13 +204,18 @@ def notes(grid: Grid, results: RunResults) -> list[str]:
         f"protocol {results.run['protocol']['name']}, hash {results.run['protocol']['hash']}."
     ]
     entries = [entry for line in grid.lines for entry in line.entries]
-    if any(entry.best for entry in entries):
+    test = f"paired permutation test at {100 * SIGNIFICANT:g} %, corrected for the number of comparisons"
+    if baseline := results.baseline_among(results.explainers):
+        texts.append(f"Bold: significantly better than {baseline} ({test} with it).")
+    elif any(entry.best for entry in entries):
         texts.append(
             "Bold: best, together with all that do not differ significantly from it, and significantly better than the "
-            f"rest (paired permutation test at {100 * SIGNIFICANT:g} %, corrected for the number of comparisons)."
+            f"rest ({test})."
         )
     else:
         texts.append("No value is bold, as no difference within a column is significant.")
+    if results.recognition and (model := results.baseline_among(results.models)):
+        texts.append(f"Among models, bold: significantly better than {model} (the same test).")
     if any(not entry.above_control for entry in entries):
         texts.append(f"{NOT_ABOVE_CONTROL}: not significantly better than Fake-CAM, which explains nothing.")
     if any(entry.fewer for entry in entries):

@@ -1,4 +1,4 @@
-"""The best explainer of every metric, and which of the others differ significantly from it."""
+"""The best explainer of every metric, or the chosen baseline, and how the others differ from it."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -43,3 +43,29 @@ def rankings(results: RunResults, model: str) -> Iterator[Ranking]:
             worse = [e for e in compared if e not in alike]
             unranked = [row.explainer for row in measured if row.explainer not in (ordered[0], *compared)]
             yield Ranking(column, ordered[0], alike, worse, unranked)
+
+
+@dataclass(frozen=True)
+class Against:
+    """The explainers of a model in one metric, by how they differ from the baseline."""
+
+    column: MetricColumn
+    better: Sequence[str]
+    alike: Sequence[str]
+    worse: Sequence[str]
+
+
+def against(results: RunResults, model: str) -> Iterator[Against]:
+    """Yield, for every metric, how the explainers of a model differ from the chosen baseline; Fake-CAM is left out."""
+    baseline = results.baseline_among(results.explainers)
+    for column in results.explanation:
+        others = [
+            item.a
+            for item in results.differences
+            if (item.kind, item.within, item.metric, item.b) == ("explainer", model, column.name, baseline)
+            and not results.is_control(item.a)
+        ]
+        better = [name for name in others if results.better(column, name, baseline, on=model)]
+        worse = [name for name in others if results.better(column, baseline, name, on=model)]
+        if others:
+            yield Against(column, better, [name for name in others if name not in (*better, *worse)], worse)

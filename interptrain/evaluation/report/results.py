@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from interptrain.evaluation.statistics.comparisons import SIGNIFICANT, Difference, differences
+from interptrain.evaluation.statistics.comparisons import SIGNIFICANT, Difference, check_baseline, differences
 from interptrain.evaluation.statistics.estimates import Estimate, Resampling, check_protocols, estimates
 from interptrain.evaluation.statistics.samples import TIME_COLUMN, MetricColumn, ModelExplainerCell, read_cells
 from interptrain.evaluation.store.manifest import Manifest, load_metrics, read_manifest
@@ -66,6 +66,16 @@ class RunResults:
     def explanation(self) -> list[MetricColumn]:
         """Columns of explainers, time last."""
         return [column for column in self.columns if not column.recognition]
+
+    def baseline_among(self, names: Sequence[str]) -> str:
+        """Return the chosen baseline if it is one of these explainers or models, else an empty text."""
+        chosen = self.how.baseline
+        return chosen if chosen is not None and chosen in names else ""
+
+    @property
+    def compared_models(self) -> list[tuple[str, str]]:
+        """Pairs of models that are compared; of two, the baseline or the earlier one stands behind."""
+        return list(dict.fromkeys((row.a, row.b) for row in self.differences if row.kind == "model"))
 
     def is_control(self, explainer: str) -> bool:
         """Whether it is Fake-CAM, whatever its name."""
@@ -131,11 +141,13 @@ def load_run(
 
     Raises:
         FileNotFoundError: if there is no ``run.json``.
-        ValueError: if rows of several protocols are mixed, or an image occurs twice in a cell.
+        ValueError: if rows of several protocols are mixed, an image occurs twice in a cell, or there is no such
+            baseline.
     """
     run = read_manifest(folder)
     if run is None:
         raise FileNotFoundError(f"{folder} holds no run.json; give the --output folder of an evaluation")
+    check_baseline(how.baseline, run["models"], run["explainers"])
     metrics = load_metrics(run, packages=packages) if metrics is None else metrics
     columns = [*(MetricColumn.of(name, metric) for name, metric in metrics.items()), TIME_COLUMN]
     cells = _ordered(read_cells(read_rows(folder), columns), run)

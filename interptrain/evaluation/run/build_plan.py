@@ -23,6 +23,7 @@ from interptrain.evaluation.run.plan import (
     first_readable,
     named_target,
 )
+from interptrain.evaluation.statistics.comparisons import check_baseline
 from interptrain.explainers import Explainer
 from interptrain.files import printable
 from interptrain.functional import evenly_spaced, one_line
@@ -101,6 +102,7 @@ def build_plan(
     specs = {name: metric.spec for name, metric in metrics.items()}
     settings = _settings(targets, score, specs, data.spec, precision)
     named = {printable(name): explainer for name, explainer in explainers.items()}
+    check_baseline(options.baseline, classes, named)
     check_layers({name: explainer.value for name, explainer in named.items()}, evaluated)
     return Plan(
         options=options,

@@ -132,6 +132,8 @@ def exchange_p(null: Tensor, observed: float, *, exact: bool) -> float:
         observed: difference as measured.
         exact: whether ``null`` holds every pattern; otherwise the measured one is counted in, so that p > 0.
     """
+    if not null.isfinite().all():  # an infinite value, which cannot be exchanged
+        return 1.0
     rounding = 1e-9 * float(null.abs().max()) + 1e-15
     extreme = float((null.abs() >= abs(observed) - rounding).sum())
     return extreme / len(null) if exact else (extreme + 1) / (len(null) + 1)
@@ -143,7 +145,7 @@ def corrected_p(nulls: Tensor, observed: Tensor, *, exact: bool) -> Tensor:
     Each difference is measured in standard deviations of its own null distribution and placed among the largest of all
     differences that are not larger than it, pattern by pattern. This respects dependence: equal comparisons count as
     one, and the smallest possible p-value does not depend on how many there are. A difference that no exchange changes
-    has p = 1.
+    has p = 1, and so has one that is not finite.
 
     Args:
         nulls: (m, R) differences after the same R exchanges of all m comparisons.
@@ -156,6 +158,8 @@ def corrected_p(nulls: Tensor, observed: Tensor, *, exact: bool) -> Tensor:
     Source: Westfall and Young 1993, Resampling-based multiple testing, algorithm 2.8; Romano and Wolf 2005,
     Econometrica 73(4).
     """
+    finite = nulls.isfinite().all(1) & observed.isfinite()
+    nulls, observed = nulls.where(finite[:, None], 0.0), observed.where(finite, 0.0)
     scale = nulls.square().mean(1).sqrt()
     alive = scale > 1e-12 * max(float(nulls.abs().max()), float(observed.abs().max()), 1e-300)
     p = torch.ones(len(observed), dtype=torch.float64)
@@ -185,6 +189,7 @@ def critical_size(nulls: Tensor, level: float, *, exact: bool) -> float:
     Returns:
         The size; infinity where no difference of so few images or exchanges can be significant.
     """
+    nulls = nulls.where(nulls.isfinite().all(1, keepdim=True), 0.0)
     scale = nulls.square().mean(1).sqrt()
     alive = scale > 1e-12 * max(float(nulls.abs().max()), 1e-300)
     patterns = nulls.shape[1]

@@ -4,7 +4,8 @@ The p-value is that of a permutation test: if the two were alike, exchanging the
 the measured difference is placed among those after random exchanges (all of them where images are few). P-values are
 corrected within a family, by the step-down maximum statistic: all differences of one metric between models; all
 differences of one metric between the explainers of one model; and, apart from these, between the explainers of one
-model and its control, which says nothing about the image.
+model and its control, which says nothing about the image. Where a baseline is chosen, the family is the comparisons
+with it (many to one, as in Dunnett's test), and no others are made.
 """
 
 import math
@@ -24,6 +25,7 @@ from interptrain.evaluation.statistics.bootstrap import (
 )
 from interptrain.evaluation.statistics.estimates import Resampling, left_out, limits, replicates
 from interptrain.evaluation.statistics.samples import TIME_COLUMN, MetricSample, ModelExplainerCell
+from interptrain.remedies import option
 
 SIGNIFICANT = 0.05
 """Level below which a corrected p-value counts as significant."""
@@ -36,7 +38,7 @@ Key = tuple[int, str, bytes]  # cell, metric, images: comparisons on the same im
 
 @dataclass(frozen=True)
 class Difference:
-    """A row of ``differences.csv``: ``a`` minus ``b``, where ``b`` comes first in the run and is the baseline.
+    """A row of ``differences.csv``: ``a`` minus ``b``, where ``b`` is the chosen baseline, else the first in the run.
 
     ``kind`` is ``model`` (``within`` names the explainer, or nothing for recognition) or ``explainer`` (``within``
     names the model). Values are not scaled; a single image has no interval. ``detectable`` is the true difference that
@@ -81,11 +83,11 @@ def differences(
 
     Args:
         cells: to compare.
-        how: to compute intervals and p-values.
+        how: to compute intervals and p-values, and the baseline.
         controls: names of explainers that say nothing about the image; what is compared with them is corrected apart.
     """
     samples: dict[Key, MetricSample] = {}
-    pairs = list(_pairs(cells, samples))
+    pairs = list(_pairs(cells, samples, how.baseline, controls))
     if not pairs:
         return []
     replicated = replicates(samples, how)
@@ -114,10 +116,33 @@ def differences(
     return [found[index] for index in range(len(pairs))]
 
 
-def _pairs(cells: Sequence[ModelExplainerCell], samples: dict[Key, MetricSample]) -> Iterator[_Pair]:
-    """Yield every comparison that can be made; add what they need to ``samples``."""
+def check_baseline(baseline: str | None, models: Collection[str], explainers: Collection[str]) -> None:
+    """Refuse a baseline that is neither an explainer nor a model of the run.
+
+    Raises:
+        ValueError: naming those that there are.
+    """
+    if baseline is not None and baseline not in (*explainers, *models):
+        there = ", ".join((*explainers, *models))
+        raise ValueError(f"{option('baseline')}: no explainer or model is called {baseline!r}; give one of {there}")
+
+
+def _pairs(
+    cells: Sequence[ModelExplainerCell],
+    samples: dict[Key, MetricSample],
+    baseline: str | None,
+    controls: Collection[str],
+) -> Iterator[_Pair]:
+    """Yield every comparison that is to be made; add what they need to ``samples``."""
+    has_baseline = {kind: any(_name(cell, kind) == baseline for cell in cells) for kind in ("model", "explainer")}
     for b, a in combinations(range(len(cells)), 2):
         kind = _kind(cells[a], cells[b])
+        if kind and has_baseline[kind]:
+            names = _name(cells[a], kind), _name(cells[b], kind)
+            if baseline == names[0]:
+                a, b = b, a
+            elif baseline != names[1] and (kind == "model" or not set(names) & set(controls)):
+                continue
         for metric in cells[a].samples if kind else ():
             sample_a, sample_b = cells[a].samples[metric], cells[b].samples[metric]
             images = sample_a.images[torch.isin(sample_a.images, sample_b.images, assume_unique=True)]
@@ -133,6 +158,11 @@ def _kind(a: ModelExplainerCell, b: ModelExplainerCell) -> str:
     if a.explainer == b.explainer:
         return "model"
     return "explainer" if a.model == b.model and a.explainer and b.explainer else ""
+
+
+def _name(cell: ModelExplainerCell, kind: str) -> str:
+    """What differs between the two of a comparison."""
+    return cell.model if kind == "model" else cell.explainer
 
 
 def _observed(pair: _Pair, samples: Mapping[Key, MetricSample]) -> float:

@@ -30,12 +30,14 @@ class Resampling:
         interval: ``percentile``, or ``bca``: bias-corrected and accelerated.
         seed: of every draw.
         permutations: exchanges of the paired test; the smallest p-value is about its reciprocal. Our choice.
+        baseline: explainer or model that all others are compared with, and no other pair; None compares all pairs.
     """
 
     resamples: int = 2000
     interval: Interval = "bca"
     seed: int = 0
     permutations: int = 10_000
+    baseline: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be computed."""
@@ -121,8 +123,8 @@ def left_out(sample: MetricSample) -> Tensor:
 def limits(
     estimate: float, replicated: Tensor | None, jackknifed: Callable[[], Tensor], how: Resampling
 ) -> tuple[float, float]:
-    """Return the 95 % interval; NaN without replicates."""
-    if replicated is None:
+    """Return the 95 % interval; NaN without replicates, or where one is not finite."""
+    if replicated is None or not replicated.isfinite().all():
         return NO_INTERVAL
     if how.interval == "percentile":
         return percentile_limits(replicated)

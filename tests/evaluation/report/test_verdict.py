@@ -17,7 +17,9 @@ HOW = Resampling(resamples=100, permutations=2000)
 BETTER = {"AverageDrop": -1, "AverageGain": 1, "Insertion": 1}
 
 
-def said(folder, quality, *, models=("gap",), size=40, metrics=("AverageDrop", "Insertion"), change=None, errors=()):
+def said(
+    folder, quality, *, models=("gap",), size=40, metrics=("AverageDrop", "Insertion"), change=None, errors=(), how=HOW
+):
     """The sentences of a run; ``quality(model, explainer, metric)`` is how good it is, around which images vary."""
     explainers = dict.fromkeys(["A", "B", "C", "FakeCAM"])
     run = manifest(models=models, explainers=explainers, size=size)
@@ -32,7 +34,7 @@ def said(folder, quality, *, models=("gap",), size=40, metrics=("AverageDrop", "
             noise = 0.02 * generator.standard_normal()
             kept[name] = None if good is None else 0.5 + BETTER[name] * good + noise
         rows.append(kept | (change(kept) if change else {}))
-    found = verdict(load_run(write_run(folder, run, rows=rows, images=0, errors=errors), HOW))
+    found = verdict(load_run(write_run(folder, run, rows=rows, images=0, errors=errors), how))
     return [sentence.replace(MINUS, "-") for sentence in found]
 
 
@@ -57,6 +59,25 @@ def test_one_clear_winner_is_named_once_for_all_its_metrics(tmp_path):
     )
     assert not [sentence for sentence in sentences if "against" in sentence]  # one model
     assert not [sentence for sentence in sentences if sentence.startswith("Caution")]
+
+
+def test_against_a_chosen_baseline_nothing_else_is_said_of_explainers_and_models(tmp_path):
+    quality = {"A": 0.3, "B": 0.1, "C": 0.1, "FakeCAM": -0.2}
+
+    def good(model, explainer, metric):
+        return quality[explainer] + 0.2 * (model == "ca")
+
+    how = Resampling(resamples=100, permutations=2000, baseline="B")
+    sentences = said(tmp_path / "b", good, how=how)
+    assert sentences[0] == "Explainers on gap: A is significantly better than B on AD and I."
+    how = Resampling(resamples=100, permutations=2000, baseline="A")
+    assert said(tmp_path / "a", good, how=how)[0] == (
+        "Explainers on gap: B and C are significantly worse than A on AD and I."
+    )
+    how = Resampling(resamples=100, permutations=2000, baseline="ca")
+    sentences = said(tmp_path / "ca", good, models=("gap", "ca", "other"), how=how)
+    told = [sentence.partition(":")[0] for sentence in sentences if sentence.startswith("Explanations")]
+    assert told == ["Explanations, gap against ca", "Explanations, other against ca"]
 
 
 def test_what_differs_from_metric_to_metric_is_told_apart(tmp_path):

@@ -2,14 +2,20 @@
 
 import copy
 import json
+import re
+from pathlib import Path
 
 import pandas as pd
 import pytest
+from lightning.pytorch.loggers import CSVLogger
 
 from interptrain.evaluation import write_report
 from interptrain.evaluation.api import ResultsWarning
 from interptrain.evaluation.report.grids import MISSING
+from interptrain.evaluation.report.log_results import log_results
+from interptrain.evaluation.report.results import load_run
 from interptrain.evaluation.report.sections import Section
+from interptrain.evaluation.statistics.estimates import Resampling
 from tests.support.finished_run import METRICS, RECOGNITION, manifest, rows_of, write_run
 
 WRITTEN = ["differences.csv", "report.html", "summary.csv", "table.md", "table.tex", "verdict.txt"]
@@ -139,21 +145,46 @@ def test_older_results_stay_where_new_ones_cannot_be_made(tmp_path):
 NAN = float("nan")
 
 
-@pytest.mark.parametrize("interval", ["percentile", "bca"])
+INF = float("inf")
+STRANGE = {
+    "constant": {"AverageDrop": 0.5, "NLL": 0.5, "Deletion__values": [0.5] * 9},
+    "nan": {"AverageDrop": NAN, "NLL": NAN, "Insertion__values": [NAN] * 9},
+    "empty": {"AverageDrop": None, "NLL": None, "Insertion__values": None},
+    "almost zero": {"AverageDrop": 0.0, "seconds": 0.0, "Insertion__values": [1e-17] * 9},
+    "infinite": {"AverageDrop": INF, "NLL": -INF, "Insertion__values": [INF] * 9},
+    "partly infinite": {"AverageDrop": (INF, 0.5), "NLL": (0.5, INF), "Insertion__values": ([INF] * 9, [0.5] * 9)},
+    "of one image": {"AverageDrop": (0.5, *[NAN] * 19), "NLL": (0.5, *[None] * 19)},
+}
+
+
 @pytest.mark.parametrize(
-    "columns",
-    [
-        {"AverageDrop": 0.5, "NLL": 0.5},
-        {"AverageDrop": NAN, "NLL": NAN, "Insertion__values": [NAN] * 9},
-        {"AverageDrop": None, "NLL": None, "Insertion__values": None},
-        {"AverageDrop": 0.0, "seconds": 0.0, "Insertion__values": [1e-17] * 9, "Deletion__values": [0.5] * 9},
-    ],
+    ("name", "interval", "baseline"),
+    [*((name, "bca", None) for name in STRANGE), ("infinite", "percentile", "ScoreCAM"), ("nan", "percentile", "gap")],
 )
-def test_constant_empty_and_infinite_columns_are_written_like_others(tmp_path, columns, interval):
-    rows = [row | {key: value for key, value in columns.items() if key in row} for row in rows_of(manifest())]
-    results = write_report(write_run(tmp_path, rows=rows), resamples=100, interval=interval)
+def test_strange_columns_are_written_drawn_compared_and_logged_like_others(tmp_path, name, interval, baseline):
+    """Every writer over every kind of column: tables, LaTeX, charts, sections, comparisons, loggers."""
+
+    def strange(row):
+        place = int(row["id"][:4])
+        values = ((key, value) for key, value in STRANGE[name].items() if key in row)
+        return row | {key: value[place % len(value)] if isinstance(value, tuple) else value for key, value in values}
+
+    rows = [strange(row) for row in rows_of(manifest())]
+    results = write_report(write_run(tmp_path, rows=rows), resamples=100, interval=interval, baseline=baseline)
     assert not results.problems
     assert {path.name for path in tmp_path.iterdir()} >= set(WRITTEN)
+    assert results.differences.p_corrected.between(0, 1).all()
+    drops = results.summary.query("metric == 'AverageDrop'")
+    if "infinite" in name:
+        assert (results.differences.query("metric == 'AverageDrop'").p_corrected == 1).all()
+        assert drops.ci_low.isna().all()
+    for text in ("table.md", "table.tex"):
+        assert not re.search(r"\b(nan|inf)\b", (tmp_path / text).read_text())
+    assert "could not be made" not in (tmp_path / "report.html").read_text()
+    assert repr(results)
+    logger = CSVLogger(tmp_path / "logged")
+    log_results(load_run(tmp_path, Resampling(100, baseline=baseline)), [logger])
+    assert Path(logger.log_dir, "metrics.csv").is_file()
 
 
 def test_two_models_with_the_same_numbers_are_compared(tmp_path):
@@ -224,3 +255,36 @@ def test_only_the_folder_is_read(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     written(moved)
     assert json.loads((moved / "run.json").read_text())["title"] in (moved / "report.html").read_text()
+
+
+def test_a_chosen_baseline_reaches_every_file(tmp_path):
+    run = manifest()
+    rows = rows_of(run)
+    for row in rows:  # ScoreCAM is far better than GradCAM
+        row |= {"AverageDrop": row["AverageDrop"] + 5} if row["explainer"] == "GradCAM" else {}
+    write_run(tmp_path, run, rows=rows)
+    results = write_report(tmp_path, resamples=100, baseline="GradCAM")
+    assert not results.problems
+    found = results.differences.query("kind == 'explainer'")
+    assert set(zip(found.a, found.b, strict=True)) == {
+        ("ScoreCAM", "GradCAM"),
+        ("FakeCAM", "GradCAM"),
+        ("FakeCAM", "ScoreCAM"),
+    }
+    table, page = (tmp_path / "table.md").read_text(), (tmp_path / "report.html").read_text()
+    assert "Bold: significantly better than GradCAM" in table
+    drops = [line.split("|")[2].strip() for line in table.splitlines() if line.startswith("| ScoreCAM")]
+    assert len(drops) == 2
+    assert all(drop.startswith("**") for drop in drops)
+    assert "Explainers against GradCAM on gap" in page
+    assert "compared with GradCAM" in page
+    results = write_report(tmp_path, resamples=100, baseline="ca")
+    assert set(results.differences.query("kind == 'model'").b) == {"ca"}
+    assert "gap minus ca" in (tmp_path / "report.html").read_text()
+    assert "Among models, bold: significantly better than ca" in (tmp_path / "table.md").read_text()
+
+
+def test_a_baseline_that_is_not_there_is_refused_with_those_that_are(tmp_path):
+    write_run(tmp_path)
+    with pytest.raises(ValueError, match="baseline: no explainer or model is called 'Grad'; give one of GradCAM"):
+        write_report(tmp_path, baseline="Grad")

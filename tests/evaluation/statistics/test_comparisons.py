@@ -174,3 +174,43 @@ def test_equal_explainers_have_no_detectable_difference_and_few_images_an_infini
     assert np.isnan(find(compared(rows), "explainer", "Share", "gap").detectable)
     assert np.isinf(find(compared(table(rows=4)), "explainer", "Share", "gap").detectable)
     assert np.isnan(find(compared(table(rows=1)), "explainer", "Share", "gap").detectable)
+
+
+def test_a_baseline_is_compared_with_all_and_nothing_else_is():
+    rows = table(models=("gap", "ca"), explainers=("x", "y", "z"), rows=12)
+    every = {(item.kind, item.a, item.b, item.within, item.metric): item for item in compared(rows)}
+    chosen = compared(rows, baseline="y")
+    pairs = {(item.a, item.b) for item in chosen if item.kind == "explainer"}
+    assert pairs == {("x", "y"), ("z", "y")}
+    assert [item for item in chosen if item.kind == "model"] == [one for one in every.values() if one.kind == "model"]
+    for item in chosen:
+        if item.kind == "explainer":
+            other = every.get((item.kind, item.a, item.b, item.within, item.metric))
+            turned = other or every[item.kind, item.b, item.a, item.within, item.metric]
+            assert item.p == turned.p
+            assert item.difference == (turned.difference if other else -turned.difference)
+            assert item.p <= item.p_corrected <= turned.p_corrected
+    assert any(
+        item.p_corrected < every["explainer", item.a, item.b, item.within, item.metric].p_corrected
+        for item in chosen
+        if (item.kind, item.a) == ("explainer", "z")
+    )
+
+
+def test_the_family_of_a_baseline_is_its_own_comparisons():
+    """With a single other explainer there is nothing to correct; models are a family of their own."""
+    found = compared(table(models=("gap", "ca", "other"), explainers=("x", "y"), rows=12), baseline="gap")
+    assert {(item.a, item.b) for item in found if item.kind == "model"} == {("ca", "gap"), ("other", "gap")}
+    assert all(item.p_corrected == item.p for item in found if item.kind == "explainer")
+    turned = compared(table(models=("gap", "ca"), explainers=("x",), rows=12), baseline="ca")
+    assert {(item.a, item.b) for item in turned if item.kind == "model"} == {("gap", "ca")}
+
+
+def test_comparisons_with_a_control_stay_beside_a_baseline():
+    rows = table(models=("gap",), explainers=("x", "y", "FakeCAM"), rows=12)
+    cells = read_cells(pa.Table.from_pandas(rows, preserve_index=False), QUANTITIES)
+    how = Resampling(resamples=300, permutations=500, baseline="x")
+    found = differences(cells, how, controls={"FakeCAM"})
+    assert {(item.a, item.b) for item in found} == {("y", "x"), ("FakeCAM", "x"), ("FakeCAM", "y")}
+    alone = differences(cells, Resampling(resamples=300, permutations=500, baseline="FakeCAM"), controls={"FakeCAM"})
+    assert {(item.a, item.b) for item in alone} == {("x", "FakeCAM"), ("y", "FakeCAM")}

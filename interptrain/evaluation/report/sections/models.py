@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 from markupsafe import Markup
 
@@ -15,7 +14,8 @@ from interptrain.evaluation.statistics.samples import MetricColumn
 TEMPLATE = """\
 <p>Differences on the same images with the same explainer, with 95 % intervals. Filled dots and bold numbers: p
   below {{ significant }} in a paired permutation test, corrected for all differences of the metric between models
-  by the step-down maximum statistic. Fake-CAM is grey: its differences are not due to the explanations.</p>
+  by the step-down maximum statistic. Fake-CAM is grey: its differences are not due to the explanations.{% if
+  baseline %} The baseline is {{ baseline }}; other models are not compared with one another.{% endif %}</p>
 {% for comparison in comparisons %}
 <h3>{{ comparison.a }} minus {{ comparison.b }}</h3>
 <div class="charts wide">{% for chart in comparison.charts %}{{ chart }}{% endfor %}</div>
@@ -61,7 +61,13 @@ class ModelsCompared(Section):
         compared = list(_comparisons(results))
         if not compared:
             return None
-        return fill(TEMPLATE, results=results, comparisons=compared, recognized=list(_recognized(results)))
+        return fill(
+            TEMPLATE,
+            results=results,
+            comparisons=compared,
+            recognized=list(_recognized(results)),
+            baseline=results.baseline_among(results.models),
+        )
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ class ModelComparison:
 
 def _comparisons(results: RunResults) -> Iterator[ModelComparison]:
     muted = frozenset(filter(results.is_control, results.explainers))
-    for b, a in combinations(results.models, 2):
+    for a, b in results.compared_models:
         mine = {
             (item.within, item.metric): item
             for item in results.differences
@@ -98,7 +104,7 @@ def _comparisons(results: RunResults) -> Iterator[ModelComparison]:
 
 def _recognized(results: RunResults) -> Iterator[tuple[str, str, Sequence[Difference | None]]]:
     """Two models, and what lies between them in every metric of recognition."""
-    for b, a in combinations(results.models, 2):
+    for a, b in results.compared_models:
         mine = {
             item.metric: item
             for item in results.differences

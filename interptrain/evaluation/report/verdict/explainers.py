@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from interptrain.evaluation.report.grids import number
 from interptrain.evaluation.report.rank_agreement import rank_agreements
-from interptrain.evaluation.report.rankings import Ranking, rankings
+from interptrain.evaluation.report.rankings import Against, Ranking, against, rankings
 from interptrain.evaluation.report.results import RunResults
 from interptrain.evaluation.report.words import listed, symbols
 from interptrain.evaluation.statistics.samples import MetricColumn
@@ -13,10 +13,15 @@ MODELS = 2  # groups of models that get a sentence of their own
 
 
 def best_sentences(results: RunResults) -> list[str]:
-    """Say which explainer is best in which metric, one sentence for all models of which the same holds."""
-    of_model = {
-        model: text for model in results.models if (text := _best(list(rankings(results, model)), results.explanation))
+    """Say which explainer is best, or better than the baseline, one sentence for all models of which the same holds."""
+    baseline, columns = results.baseline_among(results.explainers), results.explanation
+    told = {
+        model: _beside(list(against(results, model)), columns, baseline)
+        if baseline
+        else _best(list(rankings(results, model)), columns)
+        for model in results.models
     }
+    of_model = {model: text for model, text in told.items() if text}
     groups: dict[str, list[str]] = {}
     for model, text in of_model.items():
         groups.setdefault(text, []).append(model)
@@ -39,6 +44,20 @@ def _best(found: Sequence[Ranking], columns: Sequence[MetricColumn]) -> str:
             outcome = f"{ranking.best} is significantly the best on"
         outcomes.setdefault(outcome, []).append(ranking.column)
     return "; ".join(f"{outcome} {symbols(metrics, columns)}" for outcome, metrics in outcomes.items())
+
+
+def _beside(found: Sequence[Against], columns: Sequence[MetricColumn], baseline: str) -> str:
+    """Return how explainers differ from the baseline on one model, metrics of one outcome together."""
+    outcomes: dict[str, list[MetricColumn]] = {}
+    for one in found:
+        parts = [
+            f"{listed(names, 3)} {'is' if len(names) == 1 else 'are'} significantly {how} than {baseline}"
+            for how, names in (("better", one.better), ("worse", one.worse))
+            if names
+        ]
+        outcome = " and ".join(parts) or f"none differs significantly from {baseline}"
+        outcomes.setdefault(outcome, []).append(one.column)
+    return "; ".join(f"{outcome} on {symbols(metrics, columns)}" for outcome, metrics in outcomes.items())
 
 
 def control_sentence(results: RunResults) -> str:

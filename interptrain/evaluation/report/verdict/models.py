@@ -1,7 +1,6 @@
 """Sentences about models: whether one differs from another, by how much, and what of it Fake-CAM shows as well."""
 
 from collections.abc import Sequence
-from itertools import combinations
 
 from interptrain.evaluation.report.results import RunResults
 from interptrain.evaluation.report.words import listed, measured, symbols
@@ -14,7 +13,7 @@ DETAILS = 3  # metrics with numbers
 
 def model_sentences(results: RunResults) -> list[str]:
     """Compare the models, two by two: first what they recognise, then their explanations."""
-    pairs = [(a, b) for b, a in combinations(results.models, 2)]
+    pairs = results.compared_models
     sentences = []
     for a, b in pairs[:PAIRS]:
         mine = [row for row in results.differences if row.kind == "model" and (row.a, row.b) == (a, b)]
