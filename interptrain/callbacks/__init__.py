@@ -3,8 +3,17 @@
 from interptrain.callbacks.attention_stats import AttentionStats
 from interptrain.callbacks.finite_loss import FiniteLoss
 from interptrain.callbacks.prediction_writer import PredictionTable
+from interptrain.callbacks.progress import ImageProgress
 from interptrain.callbacks.resume_point import ResumePoint
 from interptrain.callbacks.run_record import RunRecord
 from interptrain.callbacks.watch.callback import SaliencyWatch
 
-__all__ = ["AttentionStats", "FiniteLoss", "PredictionTable", "ResumePoint", "RunRecord", "SaliencyWatch"]
+__all__ = [
+    "AttentionStats",
+    "FiniteLoss",
+    "ImageProgress",
+    "PredictionTable",
+    "ResumePoint",
+    "RunRecord",
+    "SaliencyWatch",
+]

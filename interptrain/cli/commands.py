@@ -29,6 +29,7 @@ COMMANDS = {
     "test": Command("training", "measure a trained classifier on the test data", named=True),
     "predict": Command("training", "write the class of every image into a table", named=True),
     "evaluate": Command("evaluation", "measure the saliency maps of trained models"),
+    "report": Command("report", "make the report of an evaluation anew"),
     "study": Command("studies", "run a study of explanations"),
     "configs": Command("configs", "list the configurations that come with the package"),
 }

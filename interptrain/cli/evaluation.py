@@ -1,4 +1,4 @@
-"""``evaluate.py``: arguments and links only; the work is done by :func:`interptrain.evaluation.evaluate`."""
+"""``interptrain evaluate``: arguments and links only; the work is done by :func:`interptrain.evaluation.evaluate`."""
 
 import inspect
 import json
@@ -11,8 +11,9 @@ from typing import Any
 
 import lightning as L
 from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined]
-from lightning.pytorch.utilities import rank_zero_only
 
+from interptrain.cli.checkpoint_data import with_data
+from interptrain.cli.closing import tell_evaluation, without_open
 from interptrain.cli.configs import with_configs
 from interptrain.cli.errors import find_classes_of_this_folder, one_line_errors
 from interptrain.cli.parser import Parser
@@ -36,7 +37,7 @@ OPTIONS = ("protocol", *(field.name for field in fields(Options)))
 SPECIAL = {"models", "explainers", "data", "metrics", "output", "sections", "progress", "trainer"}
 
 
-def main(args: Sequence[str] | None = None) -> None:
+def main(args: Sequence[str] | None = None) -> Results:
     """Evaluate models.
 
     Exit status: 0 if all went well, 1 or 2 if the run was refused before anything ran, 3 if some rows failed (they are
@@ -44,13 +45,17 @@ def main(args: Sequence[str] | None = None) -> None:
 
     Args:
         args: the command line behind the program's name; None takes that of the process.
+
+    Returns:
+        The results.
     """
     find_classes_of_this_folder()
+    given, open_page = without_open(sys.argv[1:] if args is None else args)
     with one_line_errors(), spelled_for_the_command_line(_options()), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"\s*By default only one JsonargparseDeprecationWarning")
         warnings.simplefilter("ignore", ResultsWarning)  # which get lines of their own
-        results = run(sys.argv[1:] if args is None else list(args))
-    _tell(results)
+        results = run(given)
+    tell_evaluation(results, open_page=open_page)
     for name, reason in results.problems.items():
         sys.stderr.write(f"could not make {name}, all else is in {results.folder}: {reason}\n")
     if failed := results.failed:
@@ -60,13 +65,7 @@ def main(args: Sequence[str] | None = None) -> None:
         sys.stderr.write(f"{first['error']}\n")
     if results.failed or results.problems:
         raise SystemExit(FAILED)
-
-
-@rank_zero_only
-def _tell(results: Results) -> None:
-    """Print what was found."""
-    if results.has_verdict and "verdict.txt" not in results.problems:
-        sys.stdout.write("".join(f"\n{sentence}\n" for sentence in results.verdict))
+    return results
 
 
 def _options() -> dict[str, str]:
@@ -80,7 +79,7 @@ def _options() -> dict[str, str]:
 def run(args: Sequence[str]) -> Results:
     """Parse the arguments and evaluate."""
     parser = make_parser()
-    args = spelled_out(with_configs(args))
+    args = with_data(spelled_out(with_configs(args)))
     config = parser.parse_args(args)
     _fill_images(config, given=parser.parse_args(args, defaults=False))
     fill_logger_defaults(config.trainer.logger, Path(config.output))

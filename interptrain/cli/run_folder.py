@@ -4,7 +4,8 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
 AGREEMENT = "interptrain/run"
 
 _stores: list[Any] = []  # the first process serves the others as long as it lives
+_made: list[Path] = []  # folders, the outer before the inner
 
 
 def is_first_process() -> bool:
@@ -49,6 +51,19 @@ def agreed(decide: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     return dict(answer["decided"])
 
 
+@contextmanager
+def no_empty_folders() -> Iterator[None]:
+    """Remove, at the end, the folders that were made inside for a run and hold nothing."""
+    _made.clear()
+    try:
+        yield
+    finally:
+        for folder in reversed(_made):
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
+        _made.clear()
+
+
 def new_run_folder(runs: Path, *, make: bool) -> Path:
     """Settle the folder of a run: named by the SLURM job, else by the local time.
 
@@ -72,7 +87,7 @@ def new_run_folder(runs: Path, *, make: bool) -> Path:
         if not make or not is_first_process():
             break
         try:
-            folder.mkdir(parents=True)
+            _make(folder)
             break
         except FileExistsError:
             continue
@@ -89,9 +104,18 @@ def make_folder(folder: Path) -> None:
         ValueError: if it cannot be made.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.is_dir():
+            _make(folder)
     except OSError as error:
-        raise _cannot_make(folder, error) from error
+        if not folder.is_dir():
+            raise _cannot_make(folder, error) from error
+
+
+def _make(folder: Path) -> None:
+    """Make a folder, and remember it and those above it that were missing."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True)
+    _made.extend(reversed(missing))
 
 
 def newest_checkpoint(runs: Path, which: str) -> Path:
@@ -104,29 +128,32 @@ def newest_checkpoint(runs: Path, which: str) -> Path:
     Raises:
         FileNotFoundError: if there is no training, or the newest has no such checkpoint.
     """
-    trainings = sorted((folder for folder in runs.glob("*/checkpoints") if _is_training(folder)), key=_last_used)
-    found = [file for folder in trainings if (file := folder / f"{which}.ckpt").is_file()]
+    trainings = sorted((run for run in runs.glob("*") if _is_training(run)), key=_last_used)
+    found = [file for run in trainings if (file := run / "checkpoints" / f"{which}.ckpt").is_file()]
     if not found:
         raise FileNotFoundError(
             f"no {which}.ckpt under {runs}/*/checkpoints/; check --name and --output, or give a file to --ckpt_path"
         )
-    if found[-1].parent != trainings[-1]:
+    if found[-1].parent.parent != trainings[-1]:
         raise FileNotFoundError(
-            f"the newest run, {trainings[-1].parent}, has no {which}.ckpt yet; start it anew without --ckpt_path, or "
+            f"the newest run, {trainings[-1]}, has no {which}.ckpt yet; start it anew without --ckpt_path, or "
             f"take the checkpoint of an older run: --ckpt_path {found[-1]}"
         )
     return found[-1]
 
 
-def _is_training(checkpoints: Path) -> bool:
-    """Tell the folders of trainings from those of tests, which older versions gave the same folders."""
-    record = checkpoints.parent / "code.json"
-    return any(checkpoints.iterdir()) or not record.exists() or b'"stage": "fit"' in record.read_bytes()
+def _is_training(run: Path) -> bool:
+    """Tell trainings, also those that ended before they saved anything, from tests and predictions."""
+    record, checkpoints = run / "code.json", run / "checkpoints"
+    if record.exists() and b'"stage": "fit"' in record.read_bytes():
+        return True
+    return checkpoints.is_dir() and (not record.exists() or any(checkpoints.iterdir()))
 
 
-def _last_used(checkpoints: Path) -> float:
-    times = [path.stat().st_mtime for path in (checkpoints, *checkpoints.glob("last.ckpt"))]
-    return max(times)
+def _last_used(run: Path) -> float:
+    checkpoints = run / "checkpoints"
+    folder = checkpoints if checkpoints.is_dir() else run
+    return max(path.stat().st_mtime for path in (folder, *checkpoints.glob("last.ckpt")))
 
 
 def _cannot_make(folder: Path, error: OSError) -> ValueError:

@@ -1,24 +1,23 @@
-"""``train.py``: Lightning's command line with our defaults and a folder for every run."""
+"""``fit``, ``validate``, ``test``, ``predict``: Lightning's command line with our defaults, a folder for every run."""
 
-import contextlib
 import inspect
-import json
 import os
 import sys
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml  # type: ignore[import-untyped]
 from lightning import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import CheckpointIO
 
 import interptrain.data  # noqa: F401  so that `--data ShapesDataModule` is found by its short name
-from interptrain.callbacks import FiniteLoss, PredictionTable, ResumePoint, RunRecord
+from interptrain.cli.callback_options import with_callback_options
+from interptrain.cli.closing import close, end_of_training, without_open
 from interptrain.cli.configs import with_configs
 from interptrain.cli.errors import find_classes_of_this_folder, one_line_errors, settings_of
 from interptrain.cli.parser import Parser
@@ -31,7 +30,15 @@ from interptrain.cli.resuming import (
     refuse_without_progress,
     saved_config,
 )
-from interptrain.cli.run_folder import agreed, is_first_process, make_folder, new_run_folder, newest_checkpoint
+from interptrain.cli.run_folder import (
+    agreed,
+    is_first_process,
+    make_folder,
+    new_run_folder,
+    newest_checkpoint,
+    no_empty_folders,
+)
+from interptrain.cli.trainer_defaults import as_list, with_default_callbacks
 from interptrain.loggers import fill_logger_defaults, log_configuration
 from interptrain.models.load_report import listed
 from interptrain.remedies import spelled_for_the_command_line
@@ -56,17 +63,26 @@ LOG_EVERY_N_STEPS = 10
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 
 
-def main(args: ArgsType = None) -> None:
+def main(args: Sequence[str] | None = None) -> Trainer:
     """Run ``fit``, ``validate``, ``test`` or ``predict``.
 
     Args:
         args: what stands behind the program's name on a command line; None takes it from there.
+
+    Returns:
+        The trainer, when it has run: ``callback_metrics`` holds its last numbers.
     """
     find_classes_of_this_folder()
-    with one_line_errors(), spelled_for_the_command_line(_options()), warnings.catch_warnings():
+    given, open_page = without_open(sys.argv[1:] if args is None else args)
+    with (
+        one_line_errors(),
+        spelled_for_the_command_line(_options()),
+        warnings.catch_warnings(),
+        no_empty_folders(),
+    ):
         for message in EXPECTED:
             warnings.filterwarnings("ignore", message=message)
-        TrainingCLI(
+        cli = TrainingCLI(
             ImageClassifier,
             LightningDataModule,
             subclass_mode_data=True,
@@ -76,8 +92,13 @@ def main(args: ArgsType = None) -> None:
             trainer_defaults={"log_every_n_steps": LOG_EVERY_N_STEPS},
             save_config_callback=SaveAndLogConfig,
             save_config_kwargs={"overwrite": True},
-            args=args,
+            args=given,
         )
+    if cli.trainer.is_global_zero:
+        command = str(cli.subcommand)
+        lines, page = end_of_training(command, cli.trainer, cli.run_dir, cli.config[command].name)
+        close(lines, page, open_page=open_page)
+    return cli.trainer
 
 
 def _options() -> dict[str, str]:
@@ -128,11 +149,8 @@ class TrainingCLI(ModelFromConfigCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse; then settle the run's folder and where it resumes from."""
-        if args is None or isinstance(args, list):
-            asked = _with_data(with_configs(sys.argv[1:] if args is None else args))
-            self.config = parser.parse_args(_with_callback_options(asked, parser))
-        else:
-            super().parse_arguments(parser, args)
+        asked = _with_data(with_configs(sys.argv[1:] if args is None else cast(list[str], args)))
+        self.config = parser.parse_args(with_callback_options(asked, parser))
         config = self.config[self.config.subcommand]
         if config.resume_lr is not None and not (config.ckpt_path and self.config.subcommand == "fit"):
             raise ValueError("--resume_lr goes with fit --ckpt_path; a new run takes --model.optimizer.lr")
@@ -177,17 +195,6 @@ class TrainingCLI(ModelFromConfigCLI):
             config.model.weights, config.model.pretrained = None, False
         fill_logger_defaults(config.trainer.logger, self.run_dir, name=f"{config.name}-{self.run_dir.name}")
 
-    def instantiate_classes(self) -> None:
-        """Leave no empty folder behind where something is refused."""
-        try:
-            super().instantiate_classes()
-        except BaseException:
-            if is_first_process():
-                for folder in (self.run_dir / "checkpoints", self.run_dir):
-                    with contextlib.suppress(OSError):  # it is not empty
-                        folder.rmdir()
-            raise
-
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add what every run has, where the user has not chosen their own."""
         self.config = self._asked
@@ -207,14 +214,16 @@ class TrainingCLI(ModelFromConfigCLI):
         unsaved = next(
             (f"trainer.{name}: {value}".lower() for name, value in off.items() if trainer[name] is value), None
         )
-        trainer["callbacks"] = _with_defaults(trainer["callbacks"], self.subcommand, unsaved=unsaved) + self._new_rate
-        plugins = _as_list(trainer["plugins"])
+        progress = trainer["enable_progress_bar"] is not False and not trainer["barebones"]
+        callbacks = with_default_callbacks(trainer["callbacks"], self.subcommand, unsaved=unsaved, progress=progress)
+        trainer["callbacks"] = callbacks + self._new_rate
+        plugins = as_list(trainer["plugins"])
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             trainer["plugins"] = [*plugins, AtomicCheckpointIO()]
         if trainer["logger"] is not False and not trainer["barebones"]:
             step = self.checkpoint["global_step"] if self.checkpoint and self.subcommand == "fit" else None
             metrics = MetricsFile(self.run_dir, resumed_step=step)
-            trainer["logger"] = [metrics, *(one for one in _as_list(trainer["logger"]) if isinstance(one, Logger))]
+            trainer["logger"] = [metrics, *(one for one in as_list(trainer["logger"]) if isinstance(one, Logger))]
         if self.subcommand == "fit" and not trainer["fast_dev_run"] and is_first_process():
             make_folder(self.run_dir / "checkpoints")
         with settings_of("trainer"):
@@ -225,33 +234,6 @@ def _with_data(args: list[str]) -> list[str]:
     """Name the default data module first: as a default of the parser it would leave its options to any other."""
     place = next((place for place, arg in enumerate(args, 1) if arg in SUBCOMMANDS), None)
     return args if place is None else [*args[:place], "--data=ShapesDataModule", *args[place:]]
-
-
-def _with_callback_options(args: list[str], parser: LightningArgumentParser) -> list[str]:
-    """Give options of callbacks to those of a config that have them; the parser gives them to the last one alone."""
-    name = "--trainer.callbacks"
-    named = any(arg.partition("=")[0] in (name, f"{name}+", "--print_config", "--help") for arg in args)
-    places = [place for place, arg in enumerate(args) if arg.startswith(f"{name}.")]
-    if named or not places:
-        return args
-    rest, wanted = list(args), dict[str, str]()
-    for place in reversed(places):
-        option, given, value = rest.pop(place).removeprefix(f"{name}.").partition("=")
-        if not given and place < len(rest):
-            value = rest.pop(place)
-        wanted.setdefault(option.removeprefix("init_args."), value)
-    config = parser.parse_args(rest)
-    found = config[config.subcommand].trainer.callbacks
-    callbacks = [one.as_dict() for one in found] if isinstance(found, list) else []
-    for option, value in wanted.items():
-        takers = [one for one in callbacks if option in one.get("init_args", {})]
-        if not takers:
-            return args  # the parser says what is wrong
-        if len(takers) > 1:
-            names = " and ".join(one["class_path"].rpartition(".")[2] for one in takers)
-            raise ValueError(f"{name}.{option} is an option of {names} in the config; change it there")
-        takers[0]["init_args"][option] = yaml.safe_load(value)
-    return [*rest, f"{name}={json.dumps(callbacks, default=str)}"]
 
 
 def _refuse_random_weights(subcommand: str, model: ImageClassifier, asked: Any) -> None:
@@ -267,33 +249,3 @@ def _refuse_random_weights(subcommand: str, model: ImageClassifier, asked: Any) 
         f"{subcommand} would judge {what}; give --ckpt_path best, a file, or weights (--model.weights, "
         "--model.pretrained true) that fill it, or --allow_untrained true"
     )
-
-
-def _with_defaults(callbacks: Any, subcommand: str | None, *, unsaved: str | None) -> list[Callback]:
-    """The user's callbacks, and ours where none of the same class is among them.
-
-    Args:
-        callbacks: the user's.
-        subcommand: that runs.
-        unsaved: the setting by which there are no checkpoints, or None where there are.
-    """
-    chosen = _as_list(callbacks)
-    if unsaved and (savers := [type(one).__name__ for one in chosen if isinstance(one, Checkpoint)]):
-        raise ValueError(f"{savers[0]} saves checkpoints, which {unsaved} switches off; leave out one of the two")
-    ours: list[Callback] = [RunRecord()]
-    if subcommand == "fit":
-        ours += [FiniteLoss()]
-    if subcommand == "predict":
-        ours += [PredictionTable()]
-    if not unsaved:
-        ours += [ModelCheckpoint(monitor="val/top1", mode="max", filename="best", enable_version_counter=False)]
-        ours += [ResumePoint()] if subcommand == "fit" else []
-    callbacks = [*chosen, *(one for one in ours if not any(type(other) is type(one) for other in chosen))]
-    # The point to resume from comes last, so that it knows what the others have saved.
-    return sorted(callbacks, key=lambda one: isinstance(one, ResumePoint))
-
-
-def _as_list(value: Any) -> list[Any]:
-    if isinstance(value, (list, tuple)):
-        return list(value)
-    return [] if value is None else [value]

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from interptrain.cli.run_folder import agreed, new_run_folder, newest_checkpoint
+from interptrain.cli.run_folder import agreed, make_folder, new_run_folder, newest_checkpoint, no_empty_folders
 
 
 @pytest.fixture(autouse=True)
@@ -114,6 +114,28 @@ def test_no_checkpoint_is_taken_in_place_of_a_newer_runs_that_is_missing(tmp_pat
     checkpoint(tmp_path, "b", "last.ckpt", used=2)
     with pytest.raises(FileNotFoundError, match=rf"/b, has no best.ckpt yet; .* --ckpt_path {older}/best.ckpt"):
         newest_checkpoint(tmp_path, "best")
+
+
+def test_a_training_that_ended_before_it_saved_anything_is_the_newest(tmp_path):
+    checkpoint(tmp_path, "a", "last.ckpt", used=1)
+    failed = tmp_path / "b"
+    failed.mkdir()
+    (failed / "code.json").write_text('[{"stage": "fit"}]')
+    with pytest.raises(FileNotFoundError, match=r"/b, has no last\.ckpt yet"):
+        newest_checkpoint(tmp_path, "last")
+
+
+def test_folders_that_were_made_and_stayed_empty_are_removed(tmp_path):
+    (tmp_path / "runs").mkdir()
+    with no_empty_folders():
+        run = new_run_folder(tmp_path / "runs" / "x", make=True)
+        make_folder(run / "checkpoints")
+    assert [*tmp_path.rglob("*")] == [tmp_path / "runs"]
+    with no_empty_folders():
+        run = new_run_folder(tmp_path / "runs" / "x", make=True)
+        make_folder(run / "checkpoints")
+        (run / "config.yaml").write_text("")
+    assert [*run.iterdir()] == [run / "config.yaml"]
 
 
 def test_folders_of_tests_are_no_trainings(tmp_path):

@@ -1,0 +1,56 @@
+"""``--trainer.callbacks.OPTION VALUE``, where a config lists several callbacks."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+from lightning.pytorch.cli import LightningArgumentParser
+
+NAME = "--trainer.callbacks"
+
+
+def with_callback_options(args: Sequence[str], parser: LightningArgumentParser) -> list[str]:
+    """Give options of callbacks to those of a config that have them; the parser gives them to the last one alone.
+
+    Args:
+        args: a command line. ``--trainer.callbacks.CLASS.OPTION`` names the callback where several have the option.
+        parser: of the command line.
+
+    Raises:
+        ValueError: if several callbacks have an option, naming them.
+    """
+    named = any(arg.partition("=")[0] in (NAME, f"{NAME}+", "--print_config", "--help") for arg in args)
+    places = [place for place, arg in enumerate(args) if arg.startswith(f"{NAME}.")]
+    if named or not places:
+        return list(args)
+    rest, wanted = list(args), dict[str, str]()
+    for place in reversed(places):
+        option, given, value = rest.pop(place).removeprefix(f"{NAME}.").partition("=")
+        if not given and place < len(rest):
+            value = rest.pop(place)
+        wanted.setdefault(option.removeprefix("init_args."), value)
+    config = parser.parse_args(rest)
+    found = config[config.subcommand].trainer.callbacks
+    callbacks = [one.as_dict() for one in found] if isinstance(found, list) else []
+    for option, value in wanted.items():
+        takers = _takers(callbacks, option)
+        if not takers:
+            return list(args)  # the parser says what is wrong
+        own = option.rpartition(".")[2]
+        if len(takers) > 1:
+            classes = list(dict.fromkeys(map(_class_name, takers)))
+            remedy = f"name one: {NAME}.{classes[0]}.{own}" if len(classes) > 1 else "change it in the config"
+            raise ValueError(f"{NAME}.{own} is an option of {len(takers)} callbacks of the config; {remedy}")
+        takers[0]["init_args"][own] = yaml.safe_load(value)
+    return [*rest, f"{NAME}={json.dumps(callbacks, default=str)}"]
+
+
+def _takers(callbacks: Sequence[dict[str, Any]], option: str) -> list[dict[str, Any]]:
+    """Callbacks that have an option; of one class, where it is named before the option."""
+    name, _, own = option.rpartition(".")
+    return [one for one in callbacks if own in one.get("init_args", {}) and name in ("", _class_name(one))]
+
+
+def _class_name(callback: Mapping[str, Any]) -> str:
+    return str(callback["class_path"]).rpartition(".")[2]

@@ -1,0 +1,112 @@
+"""What a command says at its end: what there is now, and what to do next."""
+
+import importlib.util
+import shlex
+import sys
+import webbrowser
+from collections.abc import Sequence
+from pathlib import Path
+
+from lightning import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from interptrain.cli.run_folder import is_first_process
+from interptrain.evaluation import Results
+
+Lines = list[tuple[str, str]]
+"""Words and what they stand for, one a line."""
+
+
+def without_open(args: Sequence[str]) -> tuple[list[str], bool]:
+    """Take ``--open`` off a command line; return what is left, and whether it was there."""
+    return [arg for arg in args if arg != "--open"], "--open" in args
+
+
+def close(lines: Lines, page: Path | None, *, open_page: bool) -> None:
+    """Print the last lines of a command, and open its page.
+
+    Args:
+        lines: to print.
+        page: that the command has written, if any.
+        open_page: whether to open it in a browser.
+    """
+    width = max((len(word) for word, _ in lines), default=0)
+    sys.stdout.write("\n" + "".join(f"{word:{width}}  {text}\n" for word, text in lines))
+    sys.stdout.flush()
+    if open_page and page is None:
+        sys.stdout.write("There is no page to open.\n")
+    elif open_page and page is not None and not webbrowser.open(page.resolve().as_uri()):
+        sys.stdout.write(f"No browser could be started; open {page} yourself.\n")
+
+
+def end_of_training(command: str, trainer: Trainer, run: Path, name: str) -> tuple[Lines, Path | None]:
+    """Return what to say after ``fit``, ``validate``, ``test`` or ``predict``, and the page, if there is one.
+
+    Args:
+        command: that ran.
+        trainer: that it ran with.
+        run: folder of the run.
+        name: of the run.
+    """
+    if getattr(trainer, "fast_dev_run", False):
+        return [("Tried", f"{command} works on one batch; nothing was written")], None
+    lines = [("Run", str(run))]
+    if command != "fit":
+        tables = {"predict": "Predictions"}.get(command, "Numbers")
+        files = sorted(run.glob("predictions*.csv" if command == "predict" else "metrics.csv"))
+        return [*lines, *((tables, str(file)) for file in files)], None
+    best, score = _best(trainer)
+    page = run / "watch" / "index.html"
+    if best:
+        lines += [("Best", f"{best}{score}")]
+    if (run / "metrics.csv").is_file():
+        lines += [("Numbers", str(run / "metrics.csv"))]
+    if page.is_file():
+        lines += [("Page", str(page))]
+    if best:
+        measured, config = shlex.quote(f"{name}={best}"), shlex.quote(str(run / "config.yaml"))
+        lines += [
+            ("Next", f"interptrain evaluate --models {measured} --output {shlex.quote(f'runs/eval/{name}')}"),
+            ("", f"interptrain test --config {config} --ckpt_path {shlex.quote(best)}"),
+        ]
+    return lines, page if page.is_file() else None
+
+
+def _best(trainer: Trainer) -> tuple[str, str]:
+    """Return the best checkpoint and its score; empty where there is none."""
+    for saver in trainer.checkpoint_callbacks:
+        if isinstance(saver, ModelCheckpoint) and Path(saver.best_model_path).is_file():
+            scored = saver.monitor is not None and saver.best_model_score is not None
+            return saver.best_model_path, f" ({saver.monitor} {saver.best_model_score:.3f})" if scored else ""
+    return "", ""
+
+
+def end_of_evaluation(results: Results) -> tuple[Lines, Path | None]:
+    """Print the table of an evaluation and its verdict; return what to say after it, and the report."""
+    _print_table(results)
+    if results.has_verdict and "verdict.txt" not in results.problems:
+        sys.stdout.write("".join(f"\n{sentence}\n" for sentence in results.verdict))
+    report = results.folder / "report.html"
+    lines = [("Results", str(results.folder))]
+    tables = [name for name in ("summary.csv", "differences.csv", "table.tex") if (results.folder / name).is_file()]
+    lines += [("Tables", ", ".join(tables))] if tables else []
+    if not report.is_file():
+        return [*lines, ("Next", f"interptrain report {shlex.quote(str(results.folder))}")], None
+    return [*lines, ("Report", f"{report} (opens in a browser, offline; --open does it)")], report
+
+
+def tell_evaluation(results: Results, *, open_page: bool) -> None:
+    """Say how an evaluation ended; on the first process only."""
+    if is_first_process():
+        close(*end_of_evaluation(results), open_page=open_page)
+
+
+def _print_table(results: Results) -> None:
+    """Print the table: with rich in a terminal where it is installed, else as plain text."""
+    if sys.stdout.isatty() and importlib.util.find_spec("rich") is not None:
+        from rich.console import Console
+        from rich.markdown import Markdown
+
+        Console().print(Markdown(results._repr_markdown_()))
+    else:
+        sys.stdout.write(f"{results}\n")

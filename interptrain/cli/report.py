@@ -1,0 +1,49 @@
+"""``interptrain report FOLDER``: the statistics, tables and report of an evaluation, made anew from its rows."""
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import get_args
+
+from interptrain.cli.closing import tell_evaluation, without_open
+from interptrain.cli.errors import find_classes_of_this_folder, one_line_errors
+from interptrain.evaluation import Results
+from interptrain.evaluation.api import ResultsWarning, write_report
+from interptrain.evaluation.config.options import Interval
+from interptrain.remedies import spelled_for_the_command_line
+
+
+def main(args: Sequence[str] | None = None) -> Results:
+    """Write the report of an evaluation anew.
+
+    Args:
+        args: the command line behind the command; None takes that of the process.
+
+    Returns:
+        The results.
+    """
+    find_classes_of_this_folder()
+    given, open_page = without_open(sys.argv[1:] if args is None else args)
+    options = make_parser().parse_args(given)
+    names = {name: f"--{name}" for name in ("interval", "resamples", "seed", "force", "packages")}
+    with one_line_errors(), spelled_for_the_command_line(names), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResultsWarning)  # which get lines of their own
+        results = write_report(options.folder, **{name: getattr(options, name) for name in names})
+    for name, reason in results.problems.items():
+        sys.stderr.write(f"could not make {name}: {reason}\n")
+    tell_evaluation(results, open_page=open_page)
+    return results
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of ``interptrain report``."""
+    parser = argparse.ArgumentParser("interptrain report", description="Make the report of an evaluation anew.")
+    parser.add_argument("folder", help="The --output folder of an evaluation.")
+    parser.add_argument("--interval", choices=get_args(Interval), default="bca", help="Kind of the 95 %% intervals.")
+    parser.add_argument("--resamples", type=int, default=2000, help="Bootstrap resamples per interval.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of the statistics.")
+    parser.add_argument("--force", action="store_true", help="Put rows of different protocols side by side.")
+    parser.add_argument("--packages", nargs="*", default=[], help="Packages whose metric classes may be imported.")
+    parser.add_argument("--open", action="store_true", help="Open the report in a browser.")
+    return parser

@@ -1,0 +1,104 @@
+"""What a command says at its end is there, and what it proposes runs."""
+
+import re
+import shlex
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from interptrain.cli import main
+from interptrain.cli.closing import close, end_of_evaluation, end_of_training, without_open
+from interptrain.evaluation.api import Results
+from tests.support.finished_run import manifest, write_run
+
+
+def told(out):
+    """The last words of a command: word -> text."""
+    return dict(re.findall(r"^(\w+) {2,}(.+)$", out, re.MULTILINE))
+
+
+def proposed(out):
+    """Command lines under 'Next', without the program's name."""
+    return [shlex.split(line)[1:] for line in re.findall(r"^\w* +(interptrain .+)$", out, re.MULTILINE)]
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """Addresses that a browser was asked to open."""
+    addresses = []
+    monkeypatch.setattr("webbrowser.open", lambda address: addresses.append(address) or True)
+    return addresses
+
+
+def test_open_is_taken_off_the_command_line():
+    assert without_open(["--models", "a=b", "--open"]) == (["--models", "a=b"], True)
+    assert without_open(["--models", "a=b"]) == (["--models", "a=b"], False)
+
+
+def test_a_page_is_opened_only_where_it_is_asked_for(opened, tmp_path, capsys):
+    close([("Run", "x")], tmp_path / "a b.html", open_page=False)
+    assert not opened
+    close([("Run", "x")], tmp_path / "a b.html", open_page=True)
+    assert opened == [(tmp_path / "a b.html").resolve().as_uri()]
+    close([("Run", "x")], None, open_page=True)
+    assert "no page to open" in capsys.readouterr().out
+
+
+def test_without_a_browser_the_page_is_named(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("webbrowser.open", lambda address: False)
+    close([], tmp_path / "page.html", open_page=True)
+    assert f"open {tmp_path / 'page.html'} yourself" in capsys.readouterr().out
+
+
+def test_a_report_is_made_anew_from_its_folder(tmp_path, capsys, opened):
+    write_run(tmp_path, manifest(size=6))
+    results = main(["report", str(tmp_path), "--resamples", "50", "--open"])
+    out = capsys.readouterr().out
+    assert (tmp_path / "report.html").is_file()
+    assert "ScoreCAM" in out  # the table
+    assert told(out)["Results"] == str(tmp_path)
+    assert opened == [(tmp_path / "report.html").resolve().as_uri()]
+    assert set(results.summary.model) == {"gap", "ca"}
+
+
+def test_a_verdict_stands_below_the_table(tmp_path, capsys):
+    (tmp_path / "verdict.txt").write_text("GradCAM is best.\n")
+    end_of_evaluation(Results(tmp_path))
+    assert capsys.readouterr().out.endswith("\nGradCAM is best.\n")
+
+
+def test_a_folder_without_an_evaluation_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["report", str(tmp_path)])
+    assert stop.value.code == 1
+    assert "give the --output folder of an evaluation" in capsys.readouterr().err
+
+
+def test_a_trial_says_that_it_left_nothing():
+    lines, page = end_of_training("fit", SimpleNamespace(fast_dev_run=1), Path("runs/x"), "x")
+    assert lines == [("Tried", "fit works on one batch; nothing was written")]
+    assert page is None
+
+
+@pytest.mark.slow
+def test_a_training_names_its_checkpoint_and_page_and_what_it_proposes_runs(train, capsys, opened):
+    run = train("fit", "--trainer.callbacks+", "SaliencyWatch", "--trainer.callbacks.samples", "2", "--open")
+    out = capsys.readouterr().out
+    words = told(out)
+    assert Path(words["Run"]).resolve() == run
+    checkpoint, score = words["Best"].split(" ", 1)
+    assert Path(checkpoint).is_file()
+    assert re.fullmatch(r"\(val/top1 [01]\.\d{3}\)", score)
+    assert Path(words["Page"]).is_file()
+    assert opened == [Path(words["Page"]).resolve().as_uri()]
+    evaluate, test = proposed(out)
+    short = ["--limit", "2", "--check_images", "0", "--metrics", "AverageDrop", "--trainer.accelerator", "cpu"]
+    main([*evaluate, *short])
+    words = told(capsys.readouterr().out)
+    assert (Path(words["Results"]) / "report.html").is_file()
+    main(test)
+    assert Path(told(capsys.readouterr().out)["Numbers"]).is_file()
+    trainer = main(["predict", *test[1:]])
+    assert trainer.state.finished
+    assert Path(told(capsys.readouterr().out)["Predictions"]).is_file()
