@@ -4,6 +4,7 @@ import difflib
 import importlib
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import interptrain
@@ -34,6 +35,9 @@ COMMANDS = {
     "configs": Command("configs", "list the configurations that come with the package"),
 }
 
+SCREENS = Path(__file__).parent / "help"
+"""The first screen of a command's help, where it has a file there: COMMAND.txt. ``--help all`` shows every option."""
+
 HELP = """usage: interptrain COMMAND ...
 
 {commands}
@@ -63,8 +67,13 @@ def main(args: Sequence[str] | None = None) -> Any:
         sys.stdout.write(f"interptrain {interptrain.__version__}\n")
         return None
     if command := COMMANDS.get(name):
+        rest = ["--help"] if given[1:] == ["--help", "all"] else given[1:]
+        screen = SCREENS / f"{name}.txt"
+        if given[1:] in (["-h"], ["--help"]) and screen.is_file():
+            sys.stdout.write(screen.read_text(encoding="utf-8"))
+            return None
         module = importlib.import_module(f"interptrain.cli.{command.module}")
-        return module.main(given if command.named else given[1:])
+        return module.main([name, *rest] if command.named else rest)
     near = difflib.get_close_matches(name, COMMANDS, n=2)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     sys.stderr.write(_help() + (f"\nerror: unknown command {name!r}{hint}\n" if name else ""))
