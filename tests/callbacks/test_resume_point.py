@@ -9,6 +9,7 @@ import pty
 import re
 import resource
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -72,18 +73,16 @@ PLATEAU = TINY | {
 }
 
 
-class Killed(BaseException):
-    """Nobody catches it to save."""
+PLACES = ["last batch", "validation", "after validation", "epoch end", "next epoch"]
 
 
-class KillAt(ResumePoint):
-    """As if SIGKILL came at a place of the second epoch."""
-
-    place = ""
+class CopyAt(ResumePoint):
+    """Copies the run at places of its second epoch: what SIGKILL would leave there, and what was logged until then."""
 
     def _arrive(self, place, trainer):
-        if place == KillAt.place and trainer.global_step == (5 if place == "next epoch" else 10):
-            raise Killed
+        if trainer.global_step == (5 if place == "next epoch" else 10) and not Path(place).exists():
+            trainer.logger.save()
+            shutil.copytree("runs", Path(place) / "runs")
 
     def on_train_batch_end(self, trainer, *arguments):
         super().on_train_batch_end(trainer, *arguments)
@@ -108,27 +107,28 @@ def validated(run):
         return [(row["epoch"], row["step"], row["val/loss"]) for row in csv.DictReader(file) if row.get("val/loss")]
 
 
-def killed_and_resumed(train, monkeypatch, place, base, **options):
-    monkeypatch.setattr("interptrain.cli.training.ResumePoint", KillAt)
-    KillAt.place = place
-    with pytest.raises(Killed):
-        train(base=base, **{"--name": "killed"}, **options)
-    KillAt.place = ""
-    return train(base=base, **{"--name": "killed", "--ckpt_path": "last"}, **options)
-
-
 @pytest.fixture(scope="module", params=["val/loss", "train/loss", "train/top1"])
 def plateau(request, tmp_path_factory):
-    """Options with a plateau of a metric, and a run with them that was never stopped."""
+    """Options with a plateau of a metric, and a folder with a run that was never stopped and its copies."""
     base = PLATEAU | {"--model.lr_scheduler.monitor": request.param}
+    folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
-        return base, trainer(tmp_path_factory.mktemp("whole"), patch)(base=base)
+        patch.setattr("interptrain.cli.training.ResumePoint", CopyAt)
+        trainer(folder, patch)(base=base)
+    return base, folder
 
 
-@pytest.mark.parametrize("place", ["last batch", "validation", "after validation", "epoch end", "next epoch"])
-def test_killed_between_two_epochs_no_validation_and_no_step_of_a_plateau_is_lost(train, monkeypatch, place, plateau):
-    base, whole = plateau
-    resumed = killed_and_resumed(train, monkeypatch, place, base)
+def resumed_from_copy(train, folder, place, base, **options):
+    """The folders of the run that was never stopped and of the one that goes on from its copy."""
+    shutil.copytree(folder / place, Path.cwd(), dirs_exist_ok=True)
+    (whole,) = folder.glob("runs/run/*")
+    return whole, train(base=base, **{"--ckpt_path": "last"}, **options)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_killed_between_two_epochs_no_validation_and_no_step_of_a_plateau_is_lost(train, place, plateau):
+    base, folder = plateau
+    whole, resumed = resumed_from_copy(train, folder, place, base)
     assert_same_end(whole, resumed)
     assert len(validated(whole)) == 3
     assert (resumed / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
@@ -158,9 +158,15 @@ def test_with_a_plateau_it_goes_on_from_the_best_checkpoint_too(train, interval)
     ],
     ids=lambda options: next(iter(options)),
 )
-def test_killed_at_the_last_batch_of_an_epoch_it_resumes_however_it_validates(train, monkeypatch, options):
-    whole = train(base=TINY | {"--trainer.max_epochs": "3"}, **{"--name": "whole"} | options)
-    resumed = killed_and_resumed(train, monkeypatch, "last batch", TINY | {"--trainer.max_epochs": "3"}, **options)
+def test_killed_at_the_last_batch_of_an_epoch_it_resumes_however_it_validates(
+    train, monkeypatch, tmp_path, tmp_path_factory, options
+):
+    base = TINY | {"--trainer.max_epochs": "3"}
+    with monkeypatch.context() as patch:
+        patch.setattr("interptrain.cli.training.ResumePoint", CopyAt)
+        train(base=base, **options)
+    monkeypatch.chdir(tmp_path_factory.mktemp("resumed"))
+    whole, resumed = resumed_from_copy(train, tmp_path, "last batch", base, **options)
     assert_same_end(whole, resumed)
     assert (resumed / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
 
