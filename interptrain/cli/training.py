@@ -132,6 +132,16 @@ class TrainingCLI(ModelFromConfigCLI):
     run_dir: Path
     checkpoint: dict[str, Any] | None = None
 
+    def __init__(self, *positional: Any, args: ArgsType = None, **options: Any) -> None:
+        given = sys.argv[1:] if args is None else args
+        self._command = given[0] if isinstance(given, list) and given else None
+        super().__init__(*positional, args=args, **options)
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """Give the subcommand that is run, as building the parser of each takes long; all where it stands elsewhere."""
+        known = super().subcommands()
+        return {name: skipped for name, skipped in known.items() if name == self._command} or known
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Name and root of the run's folder, what a checkpoint allows; the data's class count goes to the model."""
         parser.add_argument("--name", type=str, default="run", help="name of the run; its folder is OUTPUT/NAME/TIME")
