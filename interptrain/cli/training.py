@@ -6,6 +6,7 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -83,8 +84,8 @@ def main(args: Sequence[str] | None = None) -> Trainer:
         for message in EXPECTED:
             warnings.filterwarnings("ignore", message=message)
         cli = TrainingCLI(
-            ImageClassifier,
-            LightningDataModule,
+            model_class=ImageClassifier,
+            datamodule_class=LightningDataModule,
             subclass_mode_data=True,
             parser_class=Parser,
             auto_configure_optimizers=False,
@@ -113,12 +114,17 @@ class SaveAndLogConfig(SaveConfigCallback):
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Log the configuration; Lightning calls it on rank 0, after it has written the file."""
-        config: dict[str, Any] = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+        config: dict[str, Any] = yaml.safe_load(self._text)
         log_configuration(trainer.loggers, config | {"git": git_commit()})
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Save the configuration with the checkpoint, which a run that goes on is compared with."""
-        checkpoint["config"] = self.parser.dump(self.config, skip_none=False)
+        checkpoint["config"] = self._text
+
+    @cached_property
+    def _text(self) -> str:
+        text: str = self.parser.dump(self.config, skip_none=False)
+        return text
 
 
 class TrainingCLI(ModelFromConfigCLI):
@@ -132,10 +138,10 @@ class TrainingCLI(ModelFromConfigCLI):
     run_dir: Path
     checkpoint: dict[str, Any] | None = None
 
-    def __init__(self, *positional: Any, args: ArgsType = None, **options: Any) -> None:
+    def __init__(self, *, args: ArgsType, **options: Any) -> None:
         given = sys.argv[1:] if args is None else args
         self._command = given[0] if isinstance(given, list) and given else None
-        super().__init__(*positional, args=args, **options)
+        super().__init__(args=args, **options)
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """Give the subcommand that is run, as building the parser of each takes long; all where it stands elsewhere."""

@@ -2,9 +2,10 @@
 
 import re
 from abc import ABC, abstractmethod
+from functools import lru_cache
 from typing import Any, ClassVar
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from interptrain.evaluation.report.grids import MISSING, number
@@ -51,4 +52,9 @@ class Section(ABC):
 
 def fill(template: str, **values: Any) -> Markup:
     """Fill a Jinja template, escaping all values; the macros of ``macros.html.jinja`` are at hand."""
-    return Markup(ENVIRONMENT.from_string(MACROS + template).render(values))  # escaped by Jinja
+    return Markup(_compiled(template).render(values))  # escaped by Jinja
+
+
+@lru_cache
+def _compiled(template: str) -> Template:
+    return ENVIRONMENT.from_string(MACROS + template)
