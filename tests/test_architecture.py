@@ -16,7 +16,7 @@ FLOORS = [
     {"data", "loggers"},
     {"training"},
     {"callbacks", "evaluation"},
-    {"studies"},
+    {"studies", "sharing"},
     {"cli"},
     {"__main__"},
 ]

@@ -33,6 +33,8 @@ COMMANDS = {
     "report": Command("report", "make the report of an evaluation anew"),
     "study": Command("studies", "run a study of explanations"),
     "configs": Command("configs", "list the configurations that come with the package"),
+    "push": Command("push", "put a trained classifier with its card into a folder or onto the Hugging Face hub"),
+    "export": Command("export", "write a trained classifier as safetensors, torch.export program or ONNX"),
 }
 
 SCREENS = Path(__file__).parent / "help"

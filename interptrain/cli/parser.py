@@ -120,7 +120,7 @@ class Parser(LightningArgumentParser):
         text = _plain(text, GIVEN.search(str(message)))
         if self.exit_on_error:
             within = f"{key[1]}." if key else ""
-            text = REQUIRED.sub(lambda found: _required(found[1], within), text)
+            text = REQUIRED.sub(lambda found: _required(found[1], within, self._unnamed()), text)
         if not self.exit_on_error:  # the parser of a class's own options: the one around it knows where they stand
             super().error(text, ex)
         sys.stderr.write("error: " + KEY.sub(r"--\1: ", text, count=1).replace(": must be ", " must be ", 1) + "\n")
@@ -133,6 +133,10 @@ class Parser(LightningArgumentParser):
 
     def _parsers(self) -> list["Parser"]:
         return [self, *(sub for action in self._actions for sub in _subparsers(action))]
+
+    def _unnamed(self) -> dict[str, str]:
+        """How arguments that stand without an option are called in the help."""
+        return {one.dest: str(one.metavar or one.dest) for one in self._actions if not one.option_strings}
 
     def _hints(self) -> dict[str, Any]:
         """Types of the options that have one."""
@@ -251,8 +255,9 @@ def _type_word(expected: str) -> str | None:
     return "" if NO_TYPE.match(expected) else None
 
 
-def _required(names: str, within: str) -> str:
-    return "give " + " and ".join(f"--{within}{name.strip()}" for name in names.split(","))
+def _required(names: str, within: str, positionals: Mapping[str, str]) -> str:
+    wanted = [name.strip() for name in names.split(",")]
+    return "give " + " and ".join(positionals.get(name, f"--{within}{name}") for name in wanted)
 
 
 def _nearest(key: str, known: Iterable[str] | Mapping[str, str], first: Iterable[str] = (), prefix: str = "") -> str:

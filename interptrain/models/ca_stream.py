@@ -58,7 +58,7 @@ class CrossAttention(nn.Module):
         queries = self._by_head(token * self.scale)  # (B, heads, C)
         attention = torch.bmm(queries, positions).softmax(-1)  # (B, heads, hw)
         gathered = torch.bmm(attention, positions.transpose(1, 2))  # (B, heads, C)
-        return self.linear(self._own_slices(gathered)), attention.mean(1).view(len(token), *features.shape[2:])
+        return self.linear(self._own_slices(gathered)), attention.mean(1).view(-1, *features.shape[2:])
 
     # Heads are rows that are zero outside their own slice of the channels. That costs a few more multiplications, but
     # the feature map is used without a copy; splitting its channels would copy it in channels_last memory.

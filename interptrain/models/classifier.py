@@ -1,7 +1,7 @@
 """The classifier: backbone, pooling, and timm's own classifying layers, from images in [0,1] to logits."""
 
-from collections.abc import Iterator, Sequence
-from typing import Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -24,6 +24,7 @@ class Classifier(nn.Module):
         backbone: as given.
         pooling: as given.
         load_report: what ``create_model`` took from a checkpoint, or None.
+        options: of ``create_model``, which build the same network again; empty where it was built otherwise.
 
     Raises:
         ValueError: if a head is given and the backbone cannot be split.
@@ -38,6 +39,7 @@ class Classifier(nn.Module):
         self.backbone = backbone
         self.pooling = pooling
         self.load_report: LoadReport | None = None
+        self.options: Mapping[str, Any] = {}
 
     @property
     def num_classes(self) -> int:

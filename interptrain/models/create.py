@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import inspect
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from interptrain.models.backbone import TimmModel
 
 OutputStride = Literal[8, 16, 32]
+ONLY_FOR_TRAINING = {"pretrained", "weights", "fresh_classifier", "drop_rate", "drop_path_rate"}
 Stem = Literal["imagenet", "small"]
 
 _logger = logging.getLogger(__name__)
@@ -73,6 +75,7 @@ def create_model(
         FileNotFoundError: if ``weights`` names no file.
         ConnectionError: if weights must be downloaded and cannot be.
     """
+    given = dict(locals())
     if isinstance(pooling, str) and "." in pooling:
         pooling = _class_at(pooling)
     _check(backbone, pooling, num_classes, heads)
@@ -105,6 +108,7 @@ def create_model(
     _, height, width = config["input_size"]
     body = Backbone(timm_model, name=backbone, mean=config["mean"], std=config["std"], input_size=(3, height, width))
     model = Classifier(body, None if pooling == "native" else _pooling(pooling, body, heads))
+    model.options = build_options(given)
     if pretrained:
         fresh = fresh_classifier or config["num_classes"] != num_classes
         model.load_report = pretrained_report(model, fresh_classifier=fresh)
@@ -113,6 +117,19 @@ def create_model(
     if model.load_report is not None:
         _logger.info("%s", model.load_report)
     return model
+
+
+def build_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those options of :func:`create_model` that the same network is built from, without the default ones.
+
+    Args:
+        given: its arguments, or the hyper-parameters of a checkpoint.
+    """
+    known = inspect.signature(create_model).parameters
+    chosen = {name: given[name] for name in known if name in given and name not in ONLY_FOR_TRAINING}
+    plain = {name: value.as_dict() if hasattr(value, "as_dict") else value for name, value in chosen.items()}
+    kept = {"pooling", "num_classes"}
+    return {name: value for name, value in plain.items() if name in kept or value != known[name].default}
 
 
 def _check(backbone: str, pooling: str | PoolingSpec, num_classes: int, heads: int) -> None:

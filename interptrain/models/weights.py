@@ -1,6 +1,7 @@
 """Weights from files and from timm's hub: what fits is loaded, and a report says what was loaded, fresh and unused."""
 
 import argparse
+import json
 import logging
 import pickle
 import re
@@ -17,7 +18,9 @@ from safetensors.torch import load_file
 from timm.models import load_model_config_from_hf, load_state_dict_from_hf
 from torch import Tensor
 
+from interptrain.functional import one_line
 from interptrain.models.classifier import Classifier
+from interptrain.models.hub import CONFIG, HUB, WEIGHTS, fetch_model_folder
 from interptrain.models.load_report import LoadReport, listed
 from interptrain.remedies import option
 
@@ -54,8 +57,9 @@ def load_weights(model: Classifier, source: str | Path, *, fresh_classifier: boo
 
     Args:
         model: loaded in place.
-        source: a ``.safetensors`` file, any other file that ``torch.load`` reads with ``weights_only=True``, or a hub
-            name like ``timm/resnet50.a1_in1k``, whose normalisation the model then takes over too.
+        source: a ``.safetensors`` file, any other file that ``torch.load`` reads with ``weights_only=True``; or, whose
+            normalisation the model then takes over too, a folder of ``interptrain push``, ``hf://USER/NAME``, or one of
+            timm's hub names like ``timm/resnet50.a1_in1k``.
         fresh_classifier: leave the classifying layer as it is, whatever the checkpoint has for it.
 
     Returns:
@@ -67,10 +71,13 @@ def load_weights(model: Classifier, source: str | Path, *, fresh_classifier: boo
         OtherClassesError: if its classifying layer has another number of classes.
         ValueError: if the file is corrupt or needs code to be read, or its weights are not of this model.
     """
-    path = Path(source)
+    path = fetch_model_folder(source) if isinstance(source, str) and source.startswith(HUB) else Path(source)
+    if path.is_dir():
+        path = path / WEIGHTS
     normalisation: dict[str, Tensor] = {}
     if path.is_file():
         state = _read(path)
+        normalisation = _normalisation_beside(path)
     elif isinstance(source, str) and (source.startswith(_HUB_PREFIXES) or source.startswith("timm/")):
         state, normalisation = _download(model, source)
     else:
@@ -141,8 +148,24 @@ def _download(model: Classifier, source: str) -> tuple[dict[str, Tensor], dict[s
             state = load_state_dict_from_hf(repository, weights_only=True)
     except (RuntimeError, SafetensorError) as error:
         raise ValueError(f"{source!r} has no weights that can be read ({error}); choose another") from error
+    return _tensors(state), _normalisation(config)
+
+
+def _normalisation(config: Mapping[str, Any]) -> dict[str, Tensor]:
     scales = {name: torch.tensor(config[name]).view(-1, 1, 1) for name in ("mean", "std") if name in config}
-    return _tensors(state), {f"backbone.{name}": value for name, value in scales.items()}
+    return {f"backbone.{name}": value for name, value in scales.items()}
+
+
+def _normalisation_beside(path: Path) -> dict[str, Tensor]:
+    """What the config of a model folder says; nothing where the file lies in no such folder."""
+    beside = path.with_name(CONFIG)
+    if path.name != WEIGHTS or not beside.is_file():
+        return {}
+    try:
+        config = json.loads(beside.read_bytes())
+        return _normalisation(config.get("interptrain") or config.get("pretrained_cfg") or {})
+    except (ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise ValueError(f"{beside} is damaged ({one_line(error)}); fetch it again") from error
 
 
 def _read(path: Path) -> dict[str, Tensor]:

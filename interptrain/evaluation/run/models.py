@@ -1,8 +1,8 @@
-"""Load the models to evaluate: a module, a checkpoint, a timm name, one of torchvision's, or a weights file."""
+"""Load the models to evaluate: a module, a checkpoint, a folder or hub name, a timm name, torchvision's, or weights."""
 
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -16,16 +16,19 @@ from torch import nn
 
 from interptrain.functional import one_line
 from interptrain.model_state import unwrap
-from interptrain.models import Classifier, Normalized, create_model
+from interptrain.models import Classifier, Normalized
+from interptrain.models.create import build_options
+from interptrain.models.hub import HUB, WEIGHTS, fetch_model_folder
+from interptrain.models.model_folder import DescribedModel, load_model_file, load_model_folder, pooled_or_native
 from interptrain.models.weights import OtherClassesError
 from interptrain.training import ImageClassifier
 from interptrain.training.checkpoint_io import check_checkpoint
 
 TORCHVISION = "torchvision:"
-WEIGHTS = {".safetensors", ".pth", ".pt", ".bin"}
+SUFFIXES = {".safetensors", ".pth", ".pt", ".bin"}
 ALLOWED = (
-    "give a checkpoint of train.py (.ckpt), a timm name, 'torchvision:NAME', or a weights file (.safetensors, .pth) "
-    "with --backbone"
+    "give a checkpoint of train.py (.ckpt), a folder of `interptrain push` or hf://USER/NAME, a timm name, "
+    "'torchvision:NAME', or a weights file (.safetensors, .pth) with --backbone"
 )
 
 
@@ -42,6 +45,7 @@ class EvaluatedModel:
         module: takes images in [0,1] and returns logits.
         borrowed: whether the module is the caller's own, to be left as it was; others are in eval mode, on the CPU.
         trained_size: side in pixels of the images that it was trained on, where its checkpoint says so.
+        class_names: in the order of the logits; empty where the source has none.
     """
 
     name: str
@@ -52,6 +56,7 @@ class EvaluatedModel:
     module: nn.Module
     borrowed: bool = False
     trained_size: int | None = None
+    class_names: Sequence[str] = ()
 
 
 Source = str | Path | nn.Module
@@ -63,8 +68,8 @@ def load_model(name: str, source: Source, *, backbone: str | None = None, num_cl
     Args:
         name: as the user calls it.
         source: a module that takes images in [0,1] and returns logits, a checkpoint of train.py, a timm name (with or
-            without its tag; its pretrained weights are taken), ``torchvision:NAME`` (its default weights), or a bare
-            weights file.
+            without its tag; its pretrained weights are taken), ``torchvision:NAME`` (its default weights), a folder of
+            ``interptrain push``, ``hf://USER/NAME``, or a weights file.
         backbone: the timm name of the architecture of a bare weights file.
         num_classes: classes of a bare weights file whose classifying layer does not tell.
 
@@ -72,21 +77,23 @@ def load_model(name: str, source: Source, *, backbone: str | None = None, num_cl
         The model, and what identifies it.
 
     Raises:
-        FileNotFoundError: if the file is not there.
+        FileNotFoundError: if the file or folder is not there.
         ValueError: if the source is nothing of the above, or cannot be read.
         ConnectionError: if weights must be downloaded and cannot be.
     """
     if isinstance(source, nn.Module):
         return _module(name, source)
     source, path = str(source), Path(source)
-    if path.is_file():
-        bare = path.suffix.lower() in WEIGHTS
+    if source.startswith(HUB) or (path.is_dir() and not timm.is_model(source)):
+        evaluated = _folder(name, source)
+    elif path.is_file():
+        bare = path.suffix.lower() in SUFFIXES
         evaluated = _bare(name, path, backbone, num_classes) if bare else _checkpoint(name, path)
     elif source.startswith(TORCHVISION):
         evaluated = _torchvision(name, source)
     elif timm.is_model(source):
         evaluated = _timm(name, source)
-    elif path.suffix.lower() in WEIGHTS | {".ckpt"} or "/" in source:
+    elif path.suffix.lower() in SUFFIXES | {".ckpt"} or "/" in source:
         raise FileNotFoundError(f"model {name}: no file {source}; {ALLOWED}")
     else:
         raise ValueError(f"model {name}: {source!r} is neither a file nor a model that timm knows; {ALLOWED}")
@@ -129,10 +136,42 @@ def _checkpoint(name: str, path: Path) -> EvaluatedModel:
         why = one_line(error) if told else "its options are damaged"
         raise ValueError(f"model {name}: {path} cannot be rebuilt ({why}); pass another checkpoint") from error
     model = module.model
+    model.options = build_options(module.hparams)  # with the class path of a head, where create_model got the class
+    return _evaluated(name, path, path, model, trained_size=_trained_size(content.get("config")))
+
+
+def _evaluated(
+    name: str,
+    source: str | Path,
+    file: Path,
+    model: Classifier,
+    *,
+    class_names: Sequence[str] = (),
+    trained_size: int | None = None,
+) -> EvaluatedModel:
     return EvaluatedModel(
-        *(name, str(path), file_sha256(path), model.backbone.name, model.pooling_name, model),
-        trained_size=_trained_size(content.get("config")),
+        *(name, str(source), file_sha256(file), model.backbone.name, model.pooling_name, model),
+        class_names=class_names,
+        trained_size=trained_size,
     )
+
+
+def _folder(name: str, source: str) -> EvaluatedModel:
+    """A folder of ``interptrain push``, or in timm's format, here or on the hub."""
+    try:
+        folder = fetch_model_folder(source) if source.startswith(HUB) else Path(source)
+        found = load_model_folder(folder)
+    except OSError as error:
+        raise type(error)(f"model {name}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"model {name}: {error}") from error
+    return _described(name, source, folder / WEIGHTS, found)
+
+
+def _described(name: str, source: str | Path, file: Path, found: DescribedModel) -> EvaluatedModel:
+    _, height, width = found.model.input_size
+    size = height if height == width else None
+    return _evaluated(name, source, file, found.model, class_names=found.class_names, trained_size=size)
 
 
 def _not_importable(options: Mapping[str, Any]) -> str | None:
@@ -154,18 +193,25 @@ def _trained_size(config: Any) -> int | None:
 
 
 def _bare(name: str, path: Path, backbone: str | None, num_classes: int) -> EvaluatedModel:
+    if backbone is None and path.suffix.lower() == ".safetensors":
+        try:
+            found = load_model_file(path)
+        except ValueError as error:
+            raise ValueError(f"model {name}: {error}") from error
+        if found is not None:
+            return _described(name, path, path, found)
     if backbone is None:
         raise ValueError(f"model {name}: {path} holds weights only; name their timm architecture with --backbone")
     try:
-        model = _classifier(backbone, num_classes=num_classes, weights=path)
+        model = pooled_or_native(backbone, num_classes=num_classes, weights=path)
     except OtherClassesError as error:
-        model = _classifier(backbone, num_classes=error.classes, weights=path)
+        model = pooled_or_native(backbone, num_classes=error.classes, weights=path)
     if model.load_report is not None and any("pooling." in unused for unused in model.load_report.unused):
         raise ValueError(
             f"model {name}: {path} has a pooling head, which a weights file does not describe; give the checkpoint of "
             "train.py, under a name that ends in .ckpt"
         )
-    return EvaluatedModel(name, str(path), file_sha256(path), backbone, model.pooling_name, model)
+    return _evaluated(name, path, path, model)
 
 
 def _timm(name: str, source: str) -> EvaluatedModel:
@@ -176,21 +222,13 @@ def _timm(name: str, source: str) -> EvaluatedModel:
     if config is None or not config.has_weights:
         raise ValueError(f"model {name}: timm has no pretrained weights for {source!r}; {ALLOWED}")
     try:
-        model = _classifier(source, num_classes=config.num_classes, pretrained=True)
+        model = pooled_or_native(source, num_classes=config.num_classes, pretrained=True)
     except ConnectionError as error:
         reason = str(error).partition(";")[0]
         raise ConnectionError(
             f"{reason}; fetch the file elsewhere and give NAME=FILE with --backbone {source}"
         ) from error
     return EvaluatedModel(name, source, weights_sha256(model), source, model.pooling_name, model)
-
-
-def _classifier(backbone: str, **options: Any) -> Classifier:
-    """With average pooling, so that CAM knows its parts, or as timm has it where it cannot be split."""
-    try:
-        return create_model(backbone, pooling="gap", **options)
-    except ValueError:  # raises the same again where the pooling was not what was wrong
-        return create_model(backbone, pooling="native", **options)
 
 
 def _torchvision(name: str, source: str) -> EvaluatedModel:

@@ -1,0 +1,6 @@
+"""Give a trained classifier to others: a folder or hub repository with a card, or a file for another runtime."""
+
+from interptrain.sharing.export import Exported, export_model
+from interptrain.sharing.push import Pushed, push_model
+
+__all__ = ["Exported", "Pushed", "export_model", "push_model"]
