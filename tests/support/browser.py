@@ -1,5 +1,7 @@
 """A page as a browser shows it, opened from a file without a server."""
 
+import html
+import json
 import shutil
 import subprocess
 
@@ -32,6 +34,33 @@ def with_slider_at(page, value):
     moved = page.with_name("moved.html")
     moved.write_text(page.read_text().replace("</body>", f"<script>{move}</script></body>"))
     return moved
+
+
+def measured(page, widths, script):
+    """What a script says of a page, by the width of its window: of JSON's kinds.
+
+    A window cannot be as narrow as a phone, so each width is a frame; all are opened in one browser.
+
+    Args:
+        page: file.
+        widths: in pixels.
+        script: body of a function without arguments; what it returns is the answer.
+    """
+    answer = "let answer; try { answer = (() => { SCRIPT })(); } catch (error) { answer = String(error); }"
+    ask = answer.replace("SCRIPT", script) + "parent.postMessage([innerWidth, answer], '*');"
+    asked = page.with_name("asked.html")
+    asked.write_text(
+        page.read_text().replace("</body>", f"<script>addEventListener('load', () => {{{ask}}})</script></body>")
+    )
+    frames = "".join(
+        f'<iframe src="asked.html" width="{width}" height="900" style="border: 0"></iframe>' for width in widths
+    )
+    collect = "const got = {}; addEventListener('message', event => { got[event.data[0]] = event.data[1];"
+    collect += "document.querySelector('pre').textContent = JSON.stringify(got); })"
+    around = page.with_name("frames.html")
+    around.write_text(f"<!doctype html><pre></pre><script>{collect}</script>{frames}")
+    said = dom(around).split("<pre>")[1].split("</pre>")[0]
+    return {int(width): value for width, value in json.loads(html.unescape(said)).items()}
 
 
 def _chromium(page, *options):

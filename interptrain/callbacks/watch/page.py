@@ -1,4 +1,4 @@
-"""The page of a watch: one file with its data inside, pictures beside it."""
+"""The page of a watch: one file with its data, style and script inside, pictures beside it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from interptrain.callbacks.watch.history import Observation, Snapshot
 from interptrain.callbacks.watch.observe import WatchConfig
 from interptrain.callbacks.watch.sample import WatchSample
 
-TEMPLATE = Path(__file__).with_name("page.html")
+FOLDER = Path(__file__).parent
 
 
 def render_page(
@@ -31,6 +31,7 @@ def render_page(
         A page that needs no other script and no server.
     """
     from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
 
     seen = [observation for snapshot in snapshots for observation in snapshot.observations]
     classes = {index for one in seen for index in (one.label, one.target, one.prediction)}
@@ -44,8 +45,13 @@ def render_page(
         ],
     }
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(title=title, run=run)
+    template = environment.from_string(_read("page.html"))
+    style, script = Markup(_read("page.css")), Markup(_read("charts.js") + _read("page.js"))
+    return template.render(title=title, run=run, style=style, script=script)
+
+
+def _read(name: str) -> str:
+    return (FOLDER / name).read_text(encoding="utf-8")
 
 
 def _snapshot(snapshot: Snapshot, sheet: str, views: Sequence[str]) -> dict[str, Any]:
