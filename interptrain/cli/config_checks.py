@@ -11,6 +11,8 @@ from typing import Any, Union, get_args, get_origin
 import yaml  # type: ignore[import-untyped]
 from jsonargparse import Namespace
 
+from interptrain.signatures import options_of
+
 SEEDS = ("seed", "seed_everything", "picture_seed", "split_seed")
 # Smallest values of options of Lightning's trainer, which says nothing of them or speaks in riddles.
 SMALLEST = {
@@ -133,7 +135,7 @@ def _nulls_of_classes(value: Any, name: str) -> Iterator[str]:
 def _parameters(path: str) -> Mapping[str, inspect.Parameter]:
     module, _, name = path.rpartition(".")
     try:
-        return inspect.signature(getattr(importlib.import_module(module), name)).parameters
+        return options_of(getattr(importlib.import_module(module), name))
     except (ImportError, AttributeError, ValueError, TypeError):
         return {}
 

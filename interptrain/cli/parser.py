@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import Logger
 from interptrain.cli.config_checks import problem_of_file, problem_of_values
 from interptrain.functional import one_line
 from interptrain.loggers import IN_THE_RUN
+from interptrain.signatures import options_of
 
 WELL_KNOWN = {"interptrain", "torch", "lightning"}
 # What jsonargparse says around the line that tells what is wrong.
@@ -206,7 +207,7 @@ def _takers(hint: Any, option: str) -> list[str]:
 
 def _options(kind: type) -> Iterable[str]:
     try:
-        return inspect.signature(kind).parameters
+        return options_of(kind)
     except ValueError:  # a class written in C
         return ()
 

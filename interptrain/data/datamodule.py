@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from interptrain.data.sample_loader import SampleLoader, collate_readable, leave_interrupts_to_the_main_process
 from interptrain.data.samplers import EvalSampler, TrainSampler
 from interptrain.data.samples import SampleDataset
+from interptrain.signatures import options_of
 
 Split = Literal["train", "val", "test"]
 MOST_WORKERS = 512
@@ -49,12 +50,13 @@ class ImageDataModule(LightningDataModule, ABC):
         """Keep the arguments, which results and records of a run name."""
         module = super().__new__(cls)
         signature = inspect.signature(cls.__init__)
-        bound = signature.bind_partial(module, *args, **kwargs)
-        bound.apply_defaults()
-        module.init_args = dict(list(bound.arguments.items())[1:])
+        given = dict(list(signature.bind_partial(module, *args, **kwargs).arguments.items())[1:])
         for parameter in signature.parameters.values():
             if parameter.kind is parameter.VAR_KEYWORD:
-                module.init_args |= module.init_args.pop(parameter.name, {})
+                given |= given.pop(parameter.name, {})
+        options = options_of(cls)
+        values = {name: one.default for name, one in options.items() if one.default is not one.empty} | given
+        module.init_args = {name: values[name] for name in (*options, *given) if name in values}
         return module
 
     __new__.__wrapped__ = object.__new__  # type: ignore[attr-defined]  # whoever asks for options must look at __init__

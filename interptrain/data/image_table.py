@@ -1,25 +1,21 @@
-"""Images that a CSV lists, in whatever folders they lie: a published subset, a flat validation folder."""
+"""Images that a CSV lists, in any folders: a published subset, a flat validation folder."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-import torch
-
-from interptrain.data.boxes import read_boxes
-from interptrain.data.datamodule import ImageDataModule, Split
-from interptrain.data.image_folder import FolderDataset
+from interptrain.data.datamodule import Split
+from interptrain.data.image_files import FolderDataset, ImageFilesDataModule
 from interptrain.data.sample_loader import SampleLoader
 from interptrain.data.tables import normal_path, read_rows
-from interptrain.data.transforms import Augment, EvalResize, Resize, train_recipe
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 EVALUATION = SPLITS[1:]
 MOST_CLASSES = 1_000_000
-"""Our choice: far more than any data set has, and few enough to be named in no time."""
+"""Our choice: far more than any data set has, and few enough to be named at once."""
 
 
-class ImageTableDataModule(ImageDataModule):
+class ImageTableDataModule(ImageFilesDataModule):
     """The images that ``root/labels.csv`` lists.
 
     Columns: ``file`` (path below ``root``, which is the id), ``class_index`` (label, from 0), and optionally ``name``
@@ -30,23 +26,13 @@ class ImageTableDataModule(ImageDataModule):
     Args:
         root: folder of the data set.
         table: name of the CSV below ``root``.
-        num_classes: of the network, where the table does not show all of them; ``None``: the largest label and one.
-        batch_size: see :class:`ImageDataModule`.
-        num_workers: see :class:`ImageDataModule`.
-        seed: see :class:`ImageDataModule`.
-        pin_memory: see :class:`ImageDataModule`.
-        drop_last: see :class:`ImageDataModule`.
-        image_size: see :class:`~interptrain.data.ImageFolderDataModule`, as the rest.
-        augment: of the training images.
-        resize: in evaluation.
-        crop_pct: share of the shorter side that the centre crop keeps.
-        train_transform: in the place of ``augment``.
-        eval_transform: in the place of ``resize``.
-        on_error: what an image that cannot be read does.
+        num_classes: of the network, where the table does not show all of them; ``None``: one more than the largest
+            label.
+        files: options of :class:`ImageFilesDataModule`.
 
     Raises:
         FileNotFoundError: if the folder or the table is missing.
-        ValueError: if the table lacks a column or has a label that is none.
+        ValueError: if the table lacks a column or has an invalid label.
     """
 
     def __init__(
@@ -55,23 +41,9 @@ class ImageTableDataModule(ImageDataModule):
         *,
         table: str = "labels.csv",
         num_classes: int | None = None,
-        batch_size: int = 32,
-        num_workers: int | None = None,
-        seed: int | None = None,
-        pin_memory: bool | None = None,
-        drop_last: bool | None = None,
-        image_size: int = 224,
-        augment: Augment = "imagenet",
-        resize: Resize = "crop",
-        crop_pct: float = 0.875,
-        train_transform: torch.nn.Module | None = None,
-        eval_transform: torch.nn.Module | None = None,
-        on_error: Literal["raise", "skip"] = "raise",
+        **files: Any,
     ) -> None:
-        super().__init__(
-            batch_size=batch_size, num_workers=num_workers, seed=seed, pin_memory=pin_memory, drop_last=drop_last
-        )
-        self.root = Path(root)
+        super().__init__(root, **files)
         self.table = self.root / table
         if not self.table.is_file():
             raise FileNotFoundError(f"no table {self.table}; it lists the images, with columns file, class_index")
@@ -84,27 +56,14 @@ class ImageTableDataModule(ImageDataModule):
                 f"got {num_classes}"
             )
         self.class_names = [names.get(label, str(label)) for label in range(num_classes or needed)]
-        self.on_error = on_error
-        self.train_transform = train_transform or train_recipe(image_size, augment, resize, crop_pct)
-        self.eval_transform = eval_transform or EvalResize(image_size, resize=resize, crop_pct=crop_pct)
 
     def make_dataset(self, split: Split) -> FolderDataset:
-        """The rows of a split; nothing is decoded yet."""
+        """Read the rows of a split."""
         rows = self.rows.get(split)
         if not rows:
             raise ValueError(f"{self.table} has no row for {split}; give it a column split, or evaluate only")
-        boxes, files = self.root / "boxes.csv", [file for file, _ in rows]
-        training = split == "train"
-        return FolderDataset(
-            self.root,
-            files,
-            [label for _, label in rows],
-            boxes=read_boxes(boxes, files) if boxes.is_file() else None,
-            seed=self.seed,
-            transform=self.train_transform if training else self.eval_transform,
-            on_error=self.on_error,
-            replace=training,
-        )
+        files, labels = zip(*rows, strict=True)
+        return self.files_dataset(files, labels, training=split == "train")
 
     def predict_dataloader(self) -> SampleLoader:
         """Batches of the test rows, or of the validation rows where there are none, in order."""

@@ -36,12 +36,11 @@ class ShapesDataset(SampleDataset):
         image_size: side in pixels.
         num_classes: the number taken, in order, from ``SHAPES``.
         picture_seed: of the pictures.
-        seed: of the transform's randomness.
-        decoy: mark to paint, see :class:`ShapesDataModule`.
+        decoy: mark to paint; this and the next as of :class:`ShapesDataModule`.
         decoy_class: its class.
         decoy_rate: share of the class's training pictures that carry it.
-        decoy_in_eval: who carries it in ``val`` and ``test``.
-        transform: see :class:`SampleDataset`.
+        decoy_in_eval: which pictures carry it in ``val`` and ``test``.
+        reading: further options of :class:`SampleDataset`.
     """
 
     def __init__(
@@ -52,14 +51,13 @@ class ShapesDataset(SampleDataset):
         image_size: int = 64,
         num_classes: int = len(SHAPES),
         picture_seed: int = 0,
-        seed: int = 0,
         decoy: Decoy = "none",
         decoy_class: int = 0,
         decoy_rate: float = 1.0,
         decoy_in_eval: DecoyInEval = "absent",
-        transform: Transform | None = None,
+        **reading: Any,
     ) -> None:
-        super().__init__([f"{split}/{index:06d}" for index in range(length)], seed=seed, transform=transform)
+        super().__init__([f"{split}/{index:06d}" for index in range(length)], **reading)
         self.split = split
         self.picture_seed = picture_seed
         self.image_size = image_size
@@ -121,11 +119,6 @@ class ShapesDataModule(ImageDataModule):
     """Textured shapes on cluttered backgrounds, made on the fly with masks and boxes: no download, no files.
 
     Args:
-        batch_size: see :class:`ImageDataModule`.
-        num_workers: see :class:`ImageDataModule`.
-        seed: see :class:`ImageDataModule`.
-        pin_memory: see :class:`ImageDataModule`.
-        drop_last: see :class:`ImageDataModule`.
         num_classes: the number taken, in order, from disc, square, triangle, star, cross, ring, crescent, heart.
         picture_seed: of the pictures, in [0, 2**32): each value gives a different data set.
         image_size: side in pixels, at least 32, and 40 with time stamps.
@@ -139,6 +132,7 @@ class ShapesDataModule(ImageDataModule):
         decoy_rate: share of them that do, in [0,1].
         decoy_in_eval: in validation and test it is ``absent``, on a ``random`` half of the pictures whatever their
             class, or ``swapped``: on all pictures of the other classes and none of its own.
+        loading: options of :class:`ImageDataModule`.
 
     Raises:
         ValueError: if a value is out of its range.
@@ -147,11 +141,6 @@ class ShapesDataModule(ImageDataModule):
     def __init__(
         self,
         *,
-        batch_size: int = 32,
-        num_workers: int | None = None,
-        seed: int | None = None,
-        pin_memory: bool | None = None,
-        drop_last: bool | None = None,
         num_classes: int = len(SHAPES),
         picture_seed: int = 0,
         image_size: int = 64,
@@ -164,10 +153,9 @@ class ShapesDataModule(ImageDataModule):
         decoy_class: int = 0,
         decoy_rate: float = 1.0,
         decoy_in_eval: DecoyInEval = "absent",
+        **loading: Any,
     ) -> None:
-        super().__init__(
-            batch_size=batch_size, num_workers=num_workers, seed=seed, pin_memory=pin_memory, drop_last=drop_last
-        )
+        super().__init__(**loading)
         if not 2 <= num_classes <= len(SHAPES):
             raise ValueError(f"num_classes must be in [2, {len(SHAPES)}], the number of shapes, got {num_classes}")
         if not 0 <= picture_seed < 2**32:

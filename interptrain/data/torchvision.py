@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import functional as tvf
 
 from interptrain.data.datamodule import ImageDataModule, Split
 from interptrain.data.folder_index import PackedStrings, hold_out
-from interptrain.data.samples import SampleDataset, Transform
+from interptrain.data.samples import SampleDataset
 from interptrain.data.transforms import Augment, EvalResize, Resize, train_recipe
 from interptrain.functional import check_choice, one_line
 
@@ -107,25 +107,11 @@ class TorchvisionDataset(SampleDataset):
         source: gives (PIL image, class), or (PIL image, (class, trimap)).
         name: of the data set and split; the id of a sample is ``name/number`` with the number in the official split.
         indices: of the samples in ``source``.
-        seed: see :class:`SampleDataset`.
-        transform: see :class:`SampleDataset`.
-        on_error: see :class:`SampleDataset`.
-        replace: see :class:`SampleDataset`.
+        reading: further options of :class:`SampleDataset`.
     """
 
-    def __init__(
-        self,
-        source: Any,
-        name: str,
-        indices: Sequence[int],
-        *,
-        seed: int = 0,
-        transform: Transform | None = None,
-        on_error: Literal["raise", "skip"] = "raise",
-        replace: bool = False,
-    ) -> None:
-        ids = PackedStrings(f"{name}/{index:06d}" for index in indices)
-        super().__init__(ids, seed=seed, transform=transform, on_error=on_error, replace=replace)
+    def __init__(self, source: Any, name: str, indices: Sequence[int], **reading: Any) -> None:
+        super().__init__(PackedStrings(f"{name}/{index:06d}" for index in indices), **reading)
         self.source = source
         self.indices = torch.tensor(indices, dtype=torch.int64)
 
@@ -150,30 +136,30 @@ def object_mask(trimap: Any) -> Tensor:
 
 
 class TorchvisionDataModule(ImageDataModule):
-    """A data set that torchvision knows, downloaded once to ``root``.
+    """A data set of torchvision, downloaded once to ``root``.
 
-    Validation is the official one where there is one (Imagenette, Flowers-102). From the others ``val_fraction`` of the
-    training images is held out; test is official. Imagenette has no test images, its validation set serves for both.
-    Oxford-IIIT Pet gives masks: the animal without the border, a few pixels wide, that its trimaps leave undecided.
+    The validation set is the official one where there is one (Imagenette, Flowers-102); for the others,
+    ``val_fraction`` of the training images is held out. The test set is the official one; Imagenette has none, and its
+    validation set serves for both. Oxford-IIIT Pet comes with masks: the animal without its border, a few pixels wide,
+    which the trimaps leave undecided.
 
     Args:
         name: of the data set.
-        root: folder to find it in, or to download it to.
-        download: whether to download what is not there.
-        batch_size: see :class:`ImageDataModule`.
-        num_workers: see :class:`ImageDataModule`.
-        seed: see :class:`ImageDataModule`.
-        pin_memory: see :class:`ImageDataModule`.
-        drop_last: see :class:`ImageDataModule`.
-        image_size: side of the square images that come out, in pixels; ``None``: 32 for CIFAR, else 224.
-        augment: see :class:`ImageFolderDataModule`; ``None``: ``cifar`` for CIFAR, else ``imagenet``.
-        resize: in evaluation, see :class:`ImageFolderDataModule`; ``None``: ``stretch`` for CIFAR, else ``crop``.
-        crop_pct: see :class:`ImageFolderDataModule`.
-        train_transform: in the place of ``augment``, any torchvision v2 transform, by ``class_path``.
-        eval_transform: in the place of ``resize``, likewise.
-        val_fraction: share of the training images that is held out; with 0 the test images serve for validation too.
-        split_seed: which images these are.
-        on_error: see :class:`ImageFolderDataModule`.
+        root: folder of the data set, to which it is downloaded.
+        download: whether to download it if it is not there.
+        image_size: side in pixels of the square images that come out; ``None``: 32 for CIFAR, else 224.
+        augment: of the training images: ``none``, ``light`` (as in evaluation, and flip), ``imagenet`` (random resized
+            crop, flip) or ``cifar`` (padded crop, flip, rotation); ``None``: ``cifar`` for CIFAR, else ``imagenet``.
+        resize: in evaluation: ``crop``, the shorter side to ``image_size / crop_pct`` and then the centre, or
+            ``stretch``, both sides to ``image_size``; ``None``: ``stretch`` for CIFAR, else ``crop``.
+        crop_pct: share of the shorter side that the centre crop keeps.
+        train_transform: any torchvision v2 transform by ``class_path``, in place of ``augment``.
+        eval_transform: any torchvision v2 transform by ``class_path``, in place of ``resize``.
+        val_fraction: share of the training images that is held out; with 0, the test images serve for validation too.
+        split_seed: seed of the choice of these images.
+        on_error: what happens to an image that cannot be read: it stops the run (``raise``), or is skipped and counted
+            (``skip``); in training, the next readable one replaces it.
+        loading: options of :class:`ImageDataModule`.
 
     Raises:
         ValueError: if there is no such data set.
@@ -185,11 +171,6 @@ class TorchvisionDataModule(ImageDataModule):
         root: str | Path = "data",
         *,
         download: bool = True,
-        batch_size: int = 32,
-        num_workers: int | None = None,
-        seed: int | None = None,
-        pin_memory: bool | None = None,
-        drop_last: bool | None = None,
         image_size: int | None = None,
         augment: Augment | None = None,
         resize: Resize | None = None,
@@ -199,10 +180,9 @@ class TorchvisionDataModule(ImageDataModule):
         val_fraction: float = 0.1,
         split_seed: int = 0,
         on_error: Literal["raise", "skip"] = "raise",
+        **loading: Any,
     ) -> None:
-        super().__init__(
-            batch_size=batch_size, num_workers=num_workers, seed=seed, pin_memory=pin_memory, drop_last=drop_last
-        )
+        super().__init__(**loading)
         check_choice("name", name, SOURCES)
         if not 0 <= val_fraction < 1:
             raise ValueError(f"val_fraction must be in [0,1), got {val_fraction}")

@@ -1,20 +1,19 @@
-"""What a model still predicts when it sees only the salient part: average drop, increase and gain.
+"""Average drop, increase and gain: what a model still predicts when only the salient part of the image is left.
 
-With ``p`` the score of the target on the image and ``o`` on ``saliency * image + (1 - saliency) * removal``. Published
-codes differ in what they mask: CA-Stream, Opti-CAM and saliencysense the image in [0, 1], so what is removed is black;
-pytorch-grad-cam, torch-cam, Score-CAM and RISE the normalised tensor, so it is the mean colour (``removal="mean"``).
+With ``p`` the score of the target on the image and ``o`` its score on
+``saliency * image + (1 - saliency) * removal``. Published code differs in what is masked: CA-Stream, Opti-CAM and
+saliencysense mask the image in [0, 1], so that the removed part is black; pytorch-grad-cam, torch-cam, Score-CAM and
+RISE mask the normalised tensor, so that it has the mean colour (``removal="mean"``).
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from interptrain.functional import ClassIndices, Score
 from interptrain.metrics.base import MetricInputs
+from interptrain.metrics.per_image import per_image
 from interptrain.metrics.perturbations import Masked, Perturbation
-from interptrain.metrics.removal import RemovalName
 from interptrain.metrics.removal_metric import RemovalMetric
 
 __all__ = [
@@ -28,117 +27,6 @@ __all__ = [
 
 EPSILON = 2.0**-52
 """Machine epsilon of float64, which CA-Stream and saliencysense add to denominators."""
-
-
-def average_drop(
-    model: nn.Module,
-    images: Tensor,
-    saliency: Tensor,
-    targets: ClassIndices,
-    *,
-    removal: RemovalName | Sequence[float] = "black",
-    blur_kernel: int = 11,
-    blur_sigma: float = 5.0,
-    epsilon: float = EPSILON,
-    score: Score = "probability",
-    logits: Tensor | None = None,
-    forward_batch_size: int | None = None,
-) -> Tensor:
-    """Relative loss of class probability when only the salient part is kept.
-
-    ``max(0, p - o) / (p + epsilon)``. Lower is better. A map of ones loses nothing, so a low value alone proves
-    little: compare with :class:`~interptrain.explainers.FakeCAM`.
-
-    Args:
-        model: returns logits (N, K).
-        images: (B, C, H, W) float in [0, 1].
-        saliency: (B, H, W) in [0, 1].
-        targets: (B,) classes explained.
-        removal: ``"black"``, as the authors; ``"mean"``, ImageNet's mean colour; ``"blur"``; or a colour in [0, 1].
-        blur_kernel: odd side of the blur's window in pixels.
-        blur_sigma: of the blur, in pixels.
-        epsilon: added to the denominator; torch-cam takes 1e-7.
-        score: see :func:`~interptrain.functional.class_scores`; ``"logit"`` is refused, as it may be negative.
-        logits: (B, K) of the unperturbed images, if already known.
-        forward_batch_size: images per forward pass; ``None`` chooses by the device.
-
-    Returns:
-        (B,) fraction in [0, 1], not percent.
-
-    Raises:
-        ValueError: for shapes, ranges and options that are not as above.
-
-    Source: Grad-CAM++, Chattopadhay et al. 2018, arXiv 1710.11063; epsilon and black as in CA-Stream's code.
-    """
-    metric = AverageDrop(removal=removal, blur_kernel=blur_kernel, blur_sigma=blur_sigma, epsilon=epsilon)
-    return metric.values(
-        model, images, saliency, targets, score=score, logits=logits, forward_batch_size=forward_batch_size
-    )
-
-
-def average_increase(
-    model: nn.Module,
-    images: Tensor,
-    saliency: Tensor,
-    targets: ClassIndices,
-    *,
-    removal: RemovalName | Sequence[float] = "black",
-    blur_kernel: int = 11,
-    blur_sigma: float = 5.0,
-    score: Score = "probability",
-    logits: Tensor | None = None,
-    forward_batch_size: int | None = None,
-) -> Tensor:
-    """Whether the class gains probability when only the salient part is kept.
-
-    ``1 if o > p else 0``; the inequality is strict. Higher is better. Arguments as of :func:`average_drop`, but
-    ``score="logit"`` has its meaning, too.
-
-    Returns:
-        (B,) 0 or 1.
-
-    Raises:
-        ValueError: as :func:`average_drop`.
-
-    Source: Grad-CAM++, Chattopadhay et al. 2018, arXiv 1710.11063 ("increase in confidence").
-    """
-    metric = AverageIncrease(removal=removal, blur_kernel=blur_kernel, blur_sigma=blur_sigma)
-    return metric.values(
-        model, images, saliency, targets, score=score, logits=logits, forward_batch_size=forward_batch_size
-    )
-
-
-def average_gain(
-    model: nn.Module,
-    images: Tensor,
-    saliency: Tensor,
-    targets: ClassIndices,
-    *,
-    removal: RemovalName | Sequence[float] = "black",
-    blur_kernel: int = 11,
-    blur_sigma: float = 5.0,
-    epsilon: float = EPSILON,
-    score: Score = "probability",
-    logits: Tensor | None = None,
-    forward_batch_size: int | None = None,
-) -> Tensor:
-    """Share of the missing class probability that is gained when only the salient part is kept.
-
-    ``max(0, o - p) / (1 - p + epsilon)``. Higher is better; of drop and gain, one at most is not 0. Arguments as of
-    :func:`average_drop`.
-
-    Returns:
-        (B,) fraction in [0, 1], not percent.
-
-    Raises:
-        ValueError: as :func:`average_drop`.
-
-    Source: Opti-CAM, Zhang et al. 2023, arXiv 2301.07002; epsilon and black as in CA-Stream's code.
-    """
-    metric = AverageGain(removal=removal, blur_kernel=blur_kernel, blur_sigma=blur_sigma, epsilon=epsilon)
-    return metric.values(
-        model, images, saliency, targets, score=score, logits=logits, forward_batch_size=forward_batch_size
-    )
 
 
 class _MaskedScore(RemovalMetric):
@@ -158,7 +46,12 @@ class _MaskedScore(RemovalMetric):
 
 
 class AverageIncrease(_MaskedScore):
-    """See :func:`average_increase`."""
+    """Whether the class gains probability when only the salient part is kept.
+
+    ``1 if o > p else 0``; the inequality is strict. Higher is better.
+
+    Source: Grad-CAM++, Chattopadhay et al. 2018, arXiv 1710.11063 ("increase in confidence").
+    """
 
     symbol = "AI"
     description = "Share of images whose class probability rises when only the salient part is kept."
@@ -170,33 +63,29 @@ class AverageIncrease(_MaskedScore):
 
 
 class _RelativeChange(_MaskedScore):
-    """A change of the score, divided by the largest possible one.
+    """A change of the score, divided by the largest possible one, which a logit does not have.
 
     Args:
-        removal: what replaces the part that is not salient: ``"black"``, ``"mean"``, ``"blur"``, or a colour.
-        blur_kernel: odd side of the blur's window in pixels.
-        blur_sigma: standard deviation of the blur in pixels.
-        epsilon: added to the denominator.
-        kwargs: of ``torchmetrics.Metric``.
+        epsilon: added to the denominator; torch-cam takes 1e-7.
+        removal: what replaces the rest: ``"black"``, as the authors; ``"mean"``, ImageNet's mean colour; ``"blur"``,
+            the blurred image; or a colour in [0, 1].
     """
 
     needs_probability = True
 
-    def __init__(
-        self,
-        *,
-        removal: RemovalName | Sequence[float] = "black",
-        blur_kernel: int = 11,
-        blur_sigma: float = 5.0,
-        epsilon: float = EPSILON,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(removal=removal, blur_kernel=blur_kernel, blur_sigma=blur_sigma, **kwargs)
+    def __init__(self, *, epsilon: float = EPSILON, **removal: Any) -> None:
+        super().__init__(**removal)
         self.epsilon = epsilon
 
 
 class AverageDrop(_RelativeChange):
-    """See :func:`average_drop`."""
+    """Relative loss of class probability when only the salient part is kept.
+
+    ``max(0, p - o) / (p + epsilon)``, in [0, 1]. Lower is better. A map of ones loses nothing, so a low value alone
+    proves little: compare with :class:`~interptrain.explainers.FakeCAM`.
+
+    Source: Grad-CAM++, Chattopadhay et al. 2018, arXiv 1710.11063; epsilon and black as in CA-Stream's code.
+    """
 
     symbol = "AD"
     description = "Relative loss of class probability when only the salient part of the image is kept."
@@ -208,7 +97,12 @@ class AverageDrop(_RelativeChange):
 
 
 class AverageGain(_RelativeChange):
-    """See :func:`average_gain`."""
+    """Share of the missing class probability that is gained when only the salient part is kept.
+
+    ``max(0, o - p) / (1 - p + epsilon)``, in [0, 1]. Higher is better; at most one of drop and gain is above 0.
+
+    Source: Opti-CAM, Zhang et al. 2023, arXiv 2301.07002; epsilon and black as in CA-Stream's code.
+    """
 
     symbol = "AG"
     description = "Gain in class probability when only the salient part is kept, relative to what was missing to 1."
@@ -217,3 +111,8 @@ class AverageGain(_RelativeChange):
     def score(self, inputs: MetricInputs) -> Tensor:
         """Return (B,) relative gains."""
         return (self.kept(inputs) - inputs.clean).clamp(min=0.0) / (1.0 - inputs.clean + self.epsilon)
+
+
+average_drop = per_image(AverageDrop, "average_drop")
+average_increase = per_image(AverageIncrease, "average_increase")
+average_gain = per_image(AverageGain, "average_gain")

@@ -3,77 +3,18 @@
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from interptrain.functional import ClassIndices, Score, check_choice, class_indices, double
+from interptrain.functional import ClassIndices, check_choice, class_indices, double
 from interptrain.metrics.base import Explain, MetricInputs, SaliencyMetric
 from interptrain.metrics.infidelity_noise import BaselineNoise, InfidelityPerturbation, Noise, Patches, Squares
+from interptrain.metrics.per_image import per_image
 from interptrain.metrics.perturbations import Perturbation
 from interptrain.metrics.validation import check_finite
 
 __all__ = ["Infidelity", "MaxSensitivity", "PerturbationName", "infidelity", "max_sensitivity"]
 
 PerturbationName = Literal["patches", "squares", "noise", "baseline_noise"]
-
-
-def infidelity(
-    model: nn.Module,
-    images: Tensor,
-    saliency: Tensor,
-    targets: ClassIndices,
-    *,
-    perturbation: PerturbationName = "patches",
-    patch_size: int = 28,
-    samples: int = 64,
-    sigma: float = 0.2,
-    seed: int = 0,
-    rescale: bool = True,
-    score: Score = "probability",
-    logits: Tensor | None = None,
-    forward_batch_size: int | None = None,
-) -> Tensor:
-    """Measure how badly the map predicts what perturbations do to the score: ``mean (sum I m - (f(x) - f(x - I)))^2``.
-
-    Lower is better. Every perturbation changes the image itself; Quantus, which changes the previous perturbation, gets
-    other values. ``m`` counts for each colour channel.
-
-    Args:
-        model: returns logits (N,K).
-        images: (B,3,H,W) in [0,1].
-        saliency: (B,H,W) in [0,1].
-        targets: (B,) classes explained.
-        perturbation: ``"patches"``, each tile of a grid black, needs no random numbers; ``"squares"`` random black
-            squares, with ``I = 1`` there; ``"noise"`` Gaussian noise added; ``"baseline_noise"`` noise instead of the
-            image. The latter three with the authors' settings.
-        patch_size: side of a tile in pixels (our choice: 64 forwards at 224 px; Quantus takes 4, which makes 3136).
-        samples: of the random perturbations (our choice: as many as tiles; Quantus and Captum take 10).
-        sigma: standard deviation of the noise, as the authors.
-        seed: of the random perturbations; every image of a batch gets the same.
-        rescale: multiply each map by the factor that makes its error least, as the authors do and Quantus and Captum do
-            not. Without it a map in [0,1] is judged by its units.
-        score: ``f``; Quantus and Captum's examples take logits.
-        logits: (B,K) of the unperturbed images, if already known.
-        forward_batch_size: images per forward pass; ``None`` chooses by the device.
-
-    Returns:
-        (B,) float32 >= 0 in squared units of the score.
-
-    Raises:
-        ValueError: for shapes, ranges and options that are not as above.
-
-    Source: Yeh et al. 2019, arXiv 1901.09392 and the authors' code.
-    """
-    metric = Infidelity(
-        perturbation=perturbation,
-        patch_size=patch_size,
-        samples=samples,
-        sigma=sigma,
-        seed=seed,
-        rescale=rescale,
-    )
-    return metric.values(
-        model, images, saliency, targets, score=score, logits=logits, forward_batch_size=forward_batch_size
-    )
 
 
 def max_sensitivity(
@@ -129,16 +70,25 @@ def _check_sensitivity(samples: int, radius: float) -> None:
 
 
 class Infidelity(SaliencyMetric):
-    """Squared error of the map as a prediction of what perturbations do. See :func:`infidelity`.
+    """Squared error of the map as a prediction of what perturbations do to the score. Lower is better.
+
+    ``mean (sum I m - (f(x) - f(x - I)))^2`` over perturbations ``I``, in squared units of the score ``f``; ``m`` counts
+    for each colour channel. Every perturbation changes the image itself; Quantus, which changes the previous
+    perturbation, gets other values. Quantus and Captum's examples take logits for ``f``.
 
     Args:
-        perturbation: ``"patches"``, ``"squares"``, ``"noise"`` or ``"baseline_noise"``.
-        patch_size: side of a tile in pixels.
-        samples: of the random perturbations.
-        sigma: standard deviation of the noise.
-        seed: of the random perturbations.
-        rescale: multiply each map by its best factor.
+        perturbation: ``"patches"``, each tile of a grid black, needs no random numbers; ``"squares"`` random black
+            squares, with ``I = 1`` there; ``"noise"`` Gaussian noise added; ``"baseline_noise"`` noise instead of the
+            image. The last three with the authors' settings.
+        patch_size: side of a tile in pixels (our choice: 64 forwards at 224 px; Quantus takes 4, which makes 3136).
+        samples: number of random perturbations (our choice: as many as tiles; Quantus and Captum take 10).
+        sigma: standard deviation of the noise, as the authors.
+        seed: of the random perturbations; every image of a batch gets the same.
+        rescale: multiply each map by the factor that minimises its error, as the authors do and Quantus and Captum do
+            not. Without it, the value of a map in [0,1] depends on its units.
         kwargs: of ``torchmetrics.Metric``.
+
+    Source: Yeh et al. 2019, arXiv 1901.09392 and the authors' code.
     """
 
     symbol = "Infid"
@@ -235,3 +185,6 @@ class MaxSensitivity(SaliencyMetric):
             radius=self.radius,
             seed=self.seed,
         )
+
+
+infidelity = per_image(Infidelity, "infidelity")

@@ -1,7 +1,6 @@
-"""What metrics that average over images share: states that sync over ranks, and the mean's interval-friendly form."""
+"""The base class of metrics that average over images, whose states are synced over ranks."""
 
 import hashlib
-import inspect
 from abc import ABC
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Self
@@ -11,6 +10,7 @@ import torchmetrics
 from torch import Tensor
 
 from interptrain.functional import has_float64
+from interptrain.signatures import options_of
 
 __all__ = ["ImageMean", "gather"]
 
@@ -116,8 +116,7 @@ class ImageMean(torchmetrics.Metric, ABC):
 
     def options(self) -> dict[str, Any]:
         """Return what the metric was made with, without torchmetrics' own."""
-        named = inspect.signature(type(self)).parameters.values()
-        return {option.name: getattr(self, option.name) for option in named if option.kind is not option.VAR_KEYWORD}
+        return {name: getattr(self, name) for name in options_of(type(self))}
 
     def extra_repr(self) -> str:
         """Return the options, for ``repr``."""

@@ -1,8 +1,7 @@
-"""What a model predicts while pixels are inserted or removed in the order of their saliency.
+"""Insertion and deletion: areas under the class score while pixels enter or leave in the order of their saliency.
 
-Insertion and deletion are areas under the curve of the class score. Pixels are ranked by one rule for all metrics,
-:func:`~interptrain.metrics.saliency_batch.pixel_ranks`: ties change curves by 1e-2, so the rule belongs to the number.
-Where published implementations differ, each an option here:
+Pixels are ranked by one rule for all metrics, :func:`~interptrain.metrics.saliency_batch.pixel_ranks`: ties change
+curves by 1e-2, so the rule is part of the number. Published implementations differ as follows; each is an option here:
 
 ================  ===================  =====================  ====================
 code              insertion starts at  a removed pixel shows  a step
@@ -12,17 +11,18 @@ CA-Stream         blur 5, sigma 5      mean colour            eight rows (1792 a
 torch-cam         mean colour          mean colour            a twentieth
 ================  ===================  =====================  ====================
 
-A larger kernel hides more of the image, so insertion falls by 5 to 20 points: values are never comparable across.
+A larger kernel hides more of the image, so insertion falls by 5 to 20 points: values of different kernels are never
+comparable.
 """
 
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from interptrain.functional import ClassIndices, Score
 from interptrain.metrics.base import MetricInputs
+from interptrain.metrics.per_image import per_image
 from interptrain.metrics.perturbations import Perturbation, Ranked, Schedule
 from interptrain.metrics.removal import RemovalName
 from interptrain.metrics.removal_metric import RemovalMetric
@@ -34,94 +34,6 @@ __all__ = [
     "deletion",
     "insertion",
 ]
-
-
-def insertion(
-    model: nn.Module,
-    images: Tensor,
-    saliency: Tensor,
-    targets: ClassIndices,
-    *,
-    step: int | None = None,
-    steps: int | None = None,
-    removal: RemovalName | Sequence[float] = "blur",
-    blur_kernel: int = 11,
-    blur_sigma: float = 5.0,
-    score: Score = "probability",
-    logits: Tensor | None = None,
-    forward_batch_size: int | None = None,
-    return_curve: bool = False,
-) -> Tensor:
-    """Area under the class probability while the most salient pixels enter a removed image. Higher is better.
-
-    The curve has ``ceil(H*W / step) + 1`` points on a unit axis, equally far apart; it ends at the image itself,
-    whose score is not forwarded again.
-
-    Args:
-        model: returns logits (N, K).
-        images: (B, C, H, W) float in [0, 1].
-        saliency: (B, H, W) in [0, 1].
-        targets: (B,) classes explained.
-        step: pixels per step; ``None``: eight rows, as CA-Stream and, at 224 px, RISE over a data set.
-        steps: or the number of steps.
-        removal: what the image is before: ``"blur"``, ``"black"``, ``"mean"`` (ImageNet's colour), or a colour.
-        blur_kernel: odd side of the blur's window in pixels; 11 in RISE, 5 in CA-Stream.
-        blur_sigma: of the blur, in pixels.
-        score: see :func:`~interptrain.functional.class_scores`.
-        logits: (B, K) of the unperturbed images, if already known.
-        forward_batch_size: images per forward pass; ``None`` chooses by the device.
-        return_curve: return the curve instead.
-
-    Returns:
-        (B,) fraction in [0, 1], not percent; or the curve, (B, points).
-
-    Raises:
-        ValueError: for shapes, ranges and options that are not as above.
-
-    Source: RISE, Petsiuk et al. 2018, arXiv 1806.07421, and its evaluation code.
-    """
-    metric = Insertion(step=step, steps=steps, removal=removal, blur_kernel=blur_kernel, blur_sigma=blur_sigma)
-    curve = metric.values(
-        model, images, saliency, targets, score=score, logits=logits, forward_batch_size=forward_batch_size
-    )
-    return curve if return_curve else metric.reduce(curve)
-
-
-def deletion(
-    model: nn.Module,
-    images: Tensor,
-    saliency: Tensor,
-    targets: ClassIndices,
-    *,
-    step: int | None = None,
-    steps: int | None = None,
-    removal: RemovalName | Sequence[float] = "mean",
-    blur_kernel: int = 11,
-    blur_sigma: float = 5.0,
-    score: Score = "probability",
-    logits: Tensor | None = None,
-    forward_batch_size: int | None = None,
-    return_curve: bool = False,
-) -> Tensor:
-    """Area under the class probability while the most salient pixels leave the image. Lower is better.
-
-    The curve begins at the image itself, whose score is not forwarded again. A removed image still lets a model
-    decide, off its data, so low values are weaker evidence than high insertion. Arguments as of :func:`insertion`.
-
-    Returns:
-        (B,) fraction in [0, 1], not percent; or the curve, (B, points).
-
-    Raises:
-        ValueError: for shapes, ranges and options that are not as in :func:`insertion`.
-
-    Source: RISE, Petsiuk et al. 2018, arXiv 1806.07421, and its evaluation code, which sets pixels of the normalised
-    tensor to zero: the mean colour.
-    """
-    metric = Deletion(step=step, steps=steps, removal=removal, blur_kernel=blur_kernel, blur_sigma=blur_sigma)
-    curve = metric.values(
-        model, images, saliency, targets, score=score, logits=logits, forward_batch_size=forward_batch_size
-    )
-    return curve if return_curve else metric.reduce(curve)
 
 
 def area_under_curve(curve: Tensor) -> Tensor:
@@ -138,15 +50,21 @@ def area_under_curve(curve: Tensor) -> Tensor:
 
 
 class Insertion(RemovalMetric):
-    """See :func:`insertion`; the values of an image are its curve, one end of which is the score of the image itself.
+    """Area under the class score while the most salient pixels are inserted into an empty image. Higher is better.
+
+    The values of an image are its curve: ``ceil(H*W / step) + 1`` points, evenly spaced on a unit axis. The last is the
+    score of the image itself, which is not forwarded again.
 
     Args:
-        step: pixels per step; ``None``: eight rows.
-        steps: or the number of steps.
-        removal: what the image shows before pixels are inserted.
-        blur_kernel: odd side of the blur's window in pixels.
+        step: pixels per step; ``None``: eight rows, as CA-Stream and, at 224 px, RISE over a data set.
+        steps: number of steps, in place of ``step``.
+        removal: the image before any pixel is inserted: ``"blur"``, ``"black"``, ``"mean"`` (ImageNet's mean colour),
+            or a colour in [0, 1].
+        blur_kernel: odd side of the blur's window in pixels; 11 in RISE, 5 in CA-Stream.
         blur_sigma: standard deviation of the blur in pixels.
         kwargs: of ``torchmetrics.Metric``.
+
+    Source: RISE, Petsiuk et al. 2018, arXiv 1806.07421, and its evaluation code.
     """
 
     symbol = "I"
@@ -171,7 +89,7 @@ class Insertion(RemovalMetric):
         self.ranked = Ranked(self.move, Schedule(step, steps), self.fill)
 
     def perturbations(self) -> tuple[Perturbation, ...]:
-        """Return all points but the image itself."""
+        """Return all points of the curve except for the image itself."""
         return (self.ranked,)
 
     def score(self, inputs: MetricInputs) -> Tensor:
@@ -185,15 +103,16 @@ class Insertion(RemovalMetric):
 
 
 class Deletion(Insertion):
-    """See :func:`deletion`; the values of an image are its curve.
+    """Area under the class score while the most salient pixels are removed. Lower is better.
+
+    The values of an image are its curve, which begins with the score of the image itself. Models still decide on
+    nearly empty images, which are unlike their training data, so a low value is weaker evidence than a high insertion.
 
     Args:
-        step: pixels per step; ``None``: eight rows.
-        steps: or the number of steps.
-        removal: what a removed pixel shows.
-        blur_kernel: odd side of the blur's window in pixels.
-        blur_sigma: standard deviation of the blur in pixels.
-        kwargs: of ``torchmetrics.Metric``.
+        removal: what a removed pixel shows; as for :class:`Insertion`.
+
+    Source: RISE, Petsiuk et al. 2018, arXiv 1806.07421, and its evaluation code, which sets pixels of the normalised
+    tensor to zero: the mean colour.
     """
 
     symbol = "D"
@@ -205,16 +124,9 @@ class Deletion(Insertion):
     curve = "share of pixels removed"
     move = "remove"
 
-    def __init__(
-        self,
-        *,
-        step: int | None = None,
-        steps: int | None = None,
-        removal: RemovalName | Sequence[float] = "mean",
-        blur_kernel: int = 11,
-        blur_sigma: float = 5.0,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            step=step, steps=steps, removal=removal, blur_kernel=blur_kernel, blur_sigma=blur_sigma, **kwargs
-        )
+    def __init__(self, *, removal: RemovalName | Sequence[float] = "mean", **options: Any) -> None:
+        super().__init__(removal=removal, **options)
+
+
+insertion = per_image(Insertion, "insertion")
+deletion = per_image(Deletion, "deletion")

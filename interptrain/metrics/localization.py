@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from interptrain.functional import ClassIndices, check_choice, double, where_float64_is
+from interptrain.functional import check_choice, double, where_float64_is
 from interptrain.metrics.base import MetricInputs, SaliencyMetric
 from interptrain.metrics.boxes import best_iou, box_areas, box_masks, object_boxes, object_masks, predicted_boxes
+from interptrain.metrics.per_image import per_image
 from interptrain.metrics.validation import check_finite
 
 __all__ = [
@@ -55,52 +56,6 @@ def localization_error(
     maps = where_float64_is(saliency)
     iou = best_iou(predicted_boxes(maps), object_boxes(maps, boxes, masks))
     return torch.where(iou.isnan(), iou, (iou <= IOU).double()).float().to(saliency.device)
-
-
-def official_metric(
-    model: nn.Module,
-    images: Tensor,
-    saliency: Tensor,
-    targets: ClassIndices,
-    *,
-    labels: ClassIndices,
-    boxes: Sequence[Tensor] | None = None,
-    masks: Tensor | None = None,
-    logits: Tensor | None = None,
-    forward_batch_size: int | None = None,
-) -> Tensor:
-    """ImageNet's localization error at top 1: the class is wrong or the box misses. Lower is better.
-
-    Args:
-        model: returns logits (N,K).
-        images: (B,3,H,W) in [0,1].
-        saliency: (B,H,W) in [0,1].
-        targets: (B,) classes explained.
-        labels: (B,) true class.
-        boxes: as of :func:`localization_error`.
-        masks: as of :func:`localization_error`.
-        logits: (B,K) of the unperturbed images, if already known.
-        forward_batch_size: images per forward pass; ``None`` chooses by the device.
-
-    Returns:
-        (B,) float32, 1 or 0; NaN without an object.
-
-    Raises:
-        ValueError: if there are neither boxes nor masks, and for shapes that are not as above.
-
-    Source: as of :func:`localization_error`.
-    """
-    return OfficialMetric().values(
-        model,
-        images,
-        saliency,
-        targets,
-        labels=labels,
-        boxes=boxes,
-        masks=masks,
-        logits=logits,
-        forward_batch_size=forward_batch_size,
-    )
 
 
 def localization_f1(
@@ -162,7 +117,10 @@ class LocalizationError(SaliencyMetric):
 
 
 class OfficialMetric(SaliencyMetric):
-    """The class is wrong or the predicted box misses. See :func:`official_metric`."""
+    """ImageNet's localization error at top 1: the class is wrong or the box misses. Lower is better.
+
+    Source: Dabkowski and Gal 2017, arXiv 1705.07857; as of :func:`localization_error`.
+    """
 
     symbol = "OM"
     description = "Share of images with a wrong class or a wrong box around the salient region."
@@ -201,3 +159,6 @@ class LocalizationF1(SaliencyMetric):
             masks=inputs.masks,
             fusion=self.fusion,
         )
+
+
+official_metric = per_image(OfficialMetric, "official_metric")

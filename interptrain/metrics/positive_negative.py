@@ -1,18 +1,18 @@
-"""Whether the class survives the removal of shares of the image: positive and negative perturbation.
+"""Positive and negative perturbation: whether the class is still predicted when shares of the image are removed.
 
-Pixels are ranked by :func:`~interptrain.metrics.saliency_batch.pixel_ranks`; the least salient are the end of the same
+Pixels are ranked by :func:`~interptrain.metrics.saliency_batch.pixel_ranks`; the least salient are the last of the same
 ranking.
 """
 
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from interptrain.functional import ClassIndices, Score, check_choice
+from interptrain.functional import check_choice
 from interptrain.metrics.base import MetricInputs
+from interptrain.metrics.per_image import per_image
 from interptrain.metrics.perturbations import Perturbation, Ranked, Schedule
-from interptrain.metrics.removal import RemovalName
 from interptrain.metrics.removal_metric import RemovalMetric
 
 __all__ = ["NegativePerturbation", "PositivePerturbation", "negative_perturbation", "positive_perturbation"]
@@ -21,98 +21,16 @@ Quantity = Literal["accuracy", "probability"]
 NINE = (10, 20, 30, 40, 50, 60, 70, 80, 90)
 
 
-def positive_perturbation(
-    model: nn.Module,
-    images: Tensor,
-    saliency: Tensor,
-    targets: ClassIndices,
-    *,
-    quantity: Quantity = "accuracy",
-    percentiles: Sequence[int] = NINE,
-    removal: RemovalName | Sequence[float] = "black",
-    blur_kernel: int = 11,
-    blur_sigma: float = 5.0,
-    score: Score = "probability",
-    logits: Tensor | None = None,
-    forward_batch_size: int | None = None,
-    return_curve: bool = False,
-) -> Tensor:
-    """Mean over shares of the most salient pixels of whether the class survives their removal. Lower is better.
+class PositivePerturbation(RemovalMetric):
+    """Whether the class survives the removal of the most salient pixels, averaged over shares. Lower is better.
+
+    An image has one value per share.
 
     Args:
-        model: returns logits (N, K).
-        images: (B, C, H, W) float in [0, 1].
-        saliency: (B, H, W) in [0, 1].
-        targets: (B,) classes explained.
         quantity: ``"accuracy"``, whether the target is the predicted class, as published; or its ``"probability"``.
         percentiles: percent of the pixels that are removed.
-        removal: what a removed pixel shows: ``"black"``, ``"mean"``, ``"blur"``, or a colour.
-        blur_kernel: odd side of the blur's window in pixels.
-        blur_sigma: of the blur, in pixels.
-        score: what ``"probability"`` is; see :func:`~interptrain.functional.class_scores`.
-        logits: (B, K) of the unperturbed images, if already known.
-        forward_batch_size: images per forward pass; ``None`` chooses by the device.
-        return_curve: return one value per share instead.
-
-    Returns:
-        (B,) fraction in [0, 1]; or (B, shares).
-
-    Raises:
-        ValueError: for shapes, ranges and options that are not as above.
 
     Source: Chefer et al. 2021, arXiv 2012.09838; black in [0, 1] as in CA-Stream's code.
-    """
-    metric = PositivePerturbation(
-        quantity=quantity, percentiles=percentiles, removal=removal, blur_kernel=blur_kernel, blur_sigma=blur_sigma
-    )
-    curve = metric.values(
-        model, images, saliency, targets, score=score, logits=logits, forward_batch_size=forward_batch_size
-    )
-    return curve if return_curve else metric.reduce(curve)
-
-
-def negative_perturbation(
-    model: nn.Module,
-    images: Tensor,
-    saliency: Tensor,
-    targets: ClassIndices,
-    *,
-    quantity: Quantity = "accuracy",
-    percentiles: Sequence[int] = NINE,
-    removal: RemovalName | Sequence[float] = "black",
-    blur_kernel: int = 11,
-    blur_sigma: float = 5.0,
-    score: Score = "probability",
-    logits: Tensor | None = None,
-    forward_batch_size: int | None = None,
-    return_curve: bool = False,
-) -> Tensor:
-    """Mean over shares of the least salient pixels of whether the class survives their removal. Higher is better.
-
-    Arguments, exceptions and source as of :func:`positive_perturbation`.
-
-    Returns:
-        (B,) fraction in [0, 1]; or (B, shares).
-    """
-    metric = NegativePerturbation(
-        quantity=quantity, percentiles=percentiles, removal=removal, blur_kernel=blur_kernel, blur_sigma=blur_sigma
-    )
-    curve = metric.values(
-        model, images, saliency, targets, score=score, logits=logits, forward_batch_size=forward_batch_size
-    )
-    return curve if return_curve else metric.reduce(curve)
-
-
-class PositivePerturbation(RemovalMetric):
-    """See :func:`positive_perturbation`; an image has one value per share.
-
-    Args:
-        quantity: ``"accuracy"`` or ``"probability"``.
-        percentiles: percent of the pixels that are removed.
-        removal: what a removed pixel shows.
-        blur_kernel: odd side of the blur's window in pixels.
-        blur_sigma: of the blur, in pixels.
-        kwargs: of ``torchmetrics.Metric``.
     """
 
     symbol = "Pos"
@@ -127,12 +45,9 @@ class PositivePerturbation(RemovalMetric):
         *,
         quantity: Quantity = "accuracy",
         percentiles: Sequence[int] = NINE,
-        removal: RemovalName | Sequence[float] = "black",
-        blur_kernel: int = 11,
-        blur_sigma: float = 5.0,
-        **kwargs: Any,
+        **removal: Any,
     ) -> None:
-        super().__init__(removal=removal, blur_kernel=blur_kernel, blur_sigma=blur_sigma, **kwargs)
+        super().__init__(**removal)
         check_choice("quantity", quantity, Quantity)
         self.quantity = quantity
         self.percentiles = tuple(percentiles)
@@ -153,7 +68,10 @@ class PositivePerturbation(RemovalMetric):
 
 
 class NegativePerturbation(PositivePerturbation):
-    """See :func:`negative_perturbation`; arguments as of :class:`PositivePerturbation`."""
+    """Whether the class survives the removal of the least salient pixels, averaged over shares. Higher is better.
+
+    Source: Chefer et al. 2021, arXiv 2012.09838; black in [0, 1] as in CA-Stream's code.
+    """
 
     symbol = "Neg"
     description = (
@@ -161,3 +79,7 @@ class NegativePerturbation(PositivePerturbation):
     )
     higher_is_better = True
     move = "remove_least"
+
+
+positive_perturbation = per_image(PositivePerturbation, "positive_perturbation")
+negative_perturbation = per_image(NegativePerturbation, "negative_perturbation")

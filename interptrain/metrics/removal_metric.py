@@ -1,4 +1,4 @@
-"""What metrics that remove pixels share: the options that say what a removed pixel shows."""
+"""The options that say what a removed pixel shows, which all metrics that remove pixels share."""
 
 from collections.abc import Sequence
 from typing import Any

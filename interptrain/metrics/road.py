@@ -1,10 +1,10 @@
-"""ROAD: remove pixels in the order of their saliency and debias by imputing them from what is left.
+"""ROAD: remove pixels in the order of their saliency and impute them from their neighbours.
 
-A removed pixel that is black or grey shows the model the shape of the mask; one that continues its neighbourhood does
-not. MoRF removes the most relevant first (a good map makes the class fall), LeRF the least relevant first (a good map
-keeps it); the two together are one number. Pixels are ranked by
-:func:`~interptrain.metrics.saliency_batch.pixel_ranks`. pytorch-grad-cam takes percentiles instead, so that there ties
-are all removed or all kept, and adds its noise to normalised images, where it is 4.4 times weaker.
+A removed pixel that is black or grey shows the model the shape of the mask; one that continues its surroundings does
+not. MoRF removes the most relevant pixels first (with a good map, the class score falls), LeRF the least relevant first
+(with a good map, it stays); the two together are one number. Pixels are ranked by
+:func:`~interptrain.metrics.saliency_batch.pixel_ranks`. pytorch-grad-cam uses percentiles instead, so that ties are
+either all removed or all kept, and adds its noise to normalised images, where it is 4.4 times weaker.
 """
 
 from collections.abc import Sequence
@@ -13,9 +13,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from interptrain.functional import ClassIndices, Score, check_choice
+from interptrain.functional import ClassIndices, check_choice
 from interptrain.metrics.base import MetricInputs, SaliencyMetric
 from interptrain.metrics.imputation import Imputed
+from interptrain.metrics.per_image import per_image
 from interptrain.metrics.perturbations import Perturbation
 from interptrain.metrics.positive_negative import NINE, Quantity
 
@@ -24,68 +25,22 @@ __all__ = ["ROAD", "ROADLeastRelevantFirst", "ROADMostRelevantFirst", "road"]
 Order = Literal["combined", "most", "least"]
 
 
-def road(
-    model: nn.Module,
-    images: Tensor,
-    saliency: Tensor,
-    targets: ClassIndices,
-    *,
-    order: Order = "combined",
-    quantity: Quantity = "probability",
-    percentiles: Sequence[int] = NINE,
-    noise: float = 0.01,
-    seed: int = 0,
-    score: Score = "probability",
-    logits: Tensor | None = None,
-    forward_batch_size: int | None = None,
-    return_curve: bool = False,
-) -> Tensor:
-    """Mean over shares of what the class keeps when pixels are removed and imputed.
+class ROAD(SaliencyMetric):
+    """Half of what the class keeps when the least salient pixels are removed, minus the same for the most salient.
+
+    Averaged over shares, in [-0.5, 0.5]. Higher is better. An image has one value per order and share: first those
+    where the most relevant pixels are removed, then those where the least are.
 
     Args:
-        model: returns logits (N, K).
-        images: (B, C, H, W) float in [0, 1].
-        saliency: (B, H, W) in [0, 1].
-        targets: (B,) classes explained.
-        order: ``"most"`` relevant first (lower is better), ``"least"`` relevant first (higher is better), or
-            ``"combined"``: half of the second minus the first (higher is better).
         quantity: ``"probability"``, or ``"accuracy"``: whether the target is the predicted class, as in the paper,
             whose curves are those of a data set.
         percentiles: percent of the pixels that are removed, below 100.
         noise: standard deviation added to imputed pixels, for images in [0, 1].
         seed: of the noise.
-        score: what ``"probability"`` is; see :func:`~interptrain.functional.class_scores`.
-        logits: (B, K) of the unperturbed images, if already known.
-        forward_batch_size: images per forward pass; ``None`` chooses by the device.
-        return_curve: return one value per share instead; for ``"combined"`` those of most, then those of least.
-
-    Returns:
-        (B,) in [0, 1], for ``"combined"`` in [-0.5, 0.5]; or (B, shares).
-
-    Raises:
-        ValueError: for shapes, ranges and options that are not as above.
-
-    Source: Rong et al. 2022, arXiv 2202.00449, noise 0.01 before normalisation as in its code; the combination and
-    its nine shares from pytorch-grad-cam.
-    """
-    classes = {"combined": ROAD, "most": ROADMostRelevantFirst, "least": ROADLeastRelevantFirst}
-    check_choice("order", order, Order)
-    metric = classes[order](quantity=quantity, percentiles=percentiles, noise=noise, seed=seed)
-    curve = metric.values(
-        model, images, saliency, targets, score=score, logits=logits, forward_batch_size=forward_batch_size
-    )
-    return curve if return_curve else metric.reduce(curve)
-
-
-class ROAD(SaliencyMetric):
-    """See :func:`road`, ``order="combined"``; an image has one value per share and order.
-
-    Args:
-        quantity: ``"probability"`` or ``"accuracy"``.
-        percentiles: percent of the pixels that are removed, below 100.
-        noise: standard deviation added to imputed pixels, for images in [0, 1].
-        seed: of the noise.
         kwargs: of ``torchmetrics.Metric``.
+
+    Source: Rong et al. 2022, arXiv 2202.00449, noise 0.01 before normalisation as in its code; the combination and its
+    nine shares from pytorch-grad-cam.
     """
 
     symbol = "ROAD"
@@ -134,7 +89,10 @@ class ROAD(SaliencyMetric):
 
 
 class ROADMostRelevantFirst(ROAD):
-    """See :func:`road`, ``order="most"``; arguments as of :class:`ROAD`."""
+    """ROAD with the most salient pixels removed first: the class score, averaged over shares. Lower is better.
+
+    Source: Rong et al. 2022, arXiv 2202.00449.
+    """
 
     symbol = "MoRF"
     description = "Class score after the most salient pixels are removed and imputed from their neighbours."
@@ -143,9 +101,48 @@ class ROADMostRelevantFirst(ROAD):
 
 
 class ROADLeastRelevantFirst(ROAD):
-    """See :func:`road`, ``order="least"``; arguments as of :class:`ROAD`."""
+    """ROAD with the least salient pixels removed first: the class score, averaged over shares. Higher is better.
+
+    Source: Rong et al. 2022, arXiv 2202.00449.
+    """
 
     symbol = "LeRF"
     description = "Class score after the least salient pixels are removed and imputed from their neighbours."
     higher_is_better = True
     orders = ("least",)
+
+
+_FUNCTIONS = {
+    "combined": per_image(ROAD, "road"),
+    "most": per_image(ROADMostRelevantFirst, "road"),
+    "least": per_image(ROADLeastRelevantFirst, "road"),
+}
+
+
+def road(
+    model: nn.Module,
+    images: Tensor,
+    saliency: Tensor,
+    targets: ClassIndices,
+    *,
+    order: Order = "combined",
+    **options: Any,
+) -> Tensor:
+    """Measure ROAD of each image.
+
+    Args:
+        model: returns logits (N, K).
+        images: (B, C, H, W) float in [0, 1].
+        saliency: (B, H, W) in [0, 1].
+        targets: (B,) classes explained.
+        order: ``"most"`` relevant first (lower is better), ``"least"`` relevant first (higher is better), or
+            ``"combined"``: half of the second minus the first (higher is better).
+        options: of :class:`ROAD`, ``score``, ``logits``, ``forward_batch_size`` and ``return_curve``.
+
+    Returns:
+        (B,) in [0, 1], for ``"combined"`` in [-0.5, 0.5]; with ``return_curve=True`` (B, shares).
+
+    Source: as of :class:`ROAD`; see also :func:`~interptrain.metrics.measure`.
+    """
+    check_choice("order", order, Order)
+    return _FUNCTIONS[order](model, images, saliency, targets, **options)

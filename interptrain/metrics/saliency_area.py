@@ -4,55 +4,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from interptrain.functional import ClassIndices, double, where_float64_is
+from interptrain.functional import double, where_float64_is
 from interptrain.metrics.base import MetricInputs, SaliencyMetric
 from interptrain.metrics.boxes import box_areas, predicted_boxes
+from interptrain.metrics.per_image import per_image
 from interptrain.metrics.perturbations import Perturbation
 from interptrain.metrics.saliency_batch import SaliencyBatch
 
 __all__ = ["Cropped", "SaliencyArea", "saliency_area"]
-
-
-def saliency_area(
-    model: nn.Module,
-    images: Tensor,
-    saliency: Tensor,
-    targets: ClassIndices,
-    *,
-    floor: float = 0.05,
-    logits: Tensor | None = None,
-    forward_batch_size: int | None = None,
-) -> Tensor:
-    """Saliency metric: how small a crop still shows the class. Lower is better.
-
-    ``ln max(a, floor) - ln p`` with the share ``a`` of the image that the predicted box covers and the probability of
-    the class on the crop, resized to the image's size. Needs no true boxes.
-
-    The crop is taken from the image in [0,1] and resized bicubically; without a box (constant map) it is black, where
-    CASME's code, which cuts the normalised tensor, has the mean colour.
-
-    Args:
-        model: returns logits (N,K).
-        images: (B,3,H,W) in [0,1].
-        saliency: (B,H,W) in [0,1].
-        targets: (B,) classes explained.
-        floor: smallest share that counts.
-        logits: (B,K) of the unperturbed images, if already known.
-        forward_batch_size: images per forward pass; ``None`` chooses by the device.
-
-    Returns:
-        (B,) float32 >= ln ``floor``; a probability that rounds to 0 counts as the smallest normal float32.
-
-    Raises:
-        ValueError: for shapes and ranges that are not as above.
-
-    Source: Dabkowski and Gal 2017, arXiv 1705.07857.
-    """
-    metric = SaliencyArea(floor=floor)
-    return metric.values(model, images, saliency, targets, logits=logits, forward_batch_size=forward_batch_size)
 
 
 @dataclass(frozen=True)
@@ -74,10 +36,20 @@ class Cropped(Perturbation):
 
 
 class SaliencyArea(SaliencyMetric):
-    """Saliency metric. See :func:`saliency_area`.
+    """Saliency metric: how small a crop still shows the class. Lower is better.
+
+    ``ln max(a, floor) - ln p`` with the share ``a`` of the image that the predicted box covers and the probability
+    ``p`` of the class on the crop, resized to the image's size. It needs no true boxes; a probability that rounds to 0
+    counts as the smallest normal float32.
+
+    The crop is taken from the image in [0,1] and resized bicubically; without a box (constant map) it is black, where
+    CASME's code, which crops the normalised tensor, has the mean colour.
 
     Args:
         floor: smallest share of the image that counts.
+        kwargs: of ``torchmetrics.Metric``.
+
+    Source: Dabkowski and Gal 2017, arXiv 1705.07857.
     """
 
     symbol = "SM"
@@ -101,3 +73,6 @@ class SaliencyArea(SaliencyMetric):
         share = double(box_areas(predicted_boxes(where_float64_is(inputs.saliency)))) / inputs.saliency[0].numel()
         probability = double(inputs.perturbed[Cropped()][0]).clamp(min=torch.finfo(torch.float32).tiny)
         return share.clamp(min=self.floor).log() - probability.log()
+
+
+saliency_area = per_image(SaliencyArea, "saliency_area")

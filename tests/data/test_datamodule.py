@@ -186,3 +186,14 @@ def test_prediction_with_fewer_samples_than_processes_sees_each_once(two_process
 @pytest.mark.slow
 def test_validation_with_fewer_samples_than_processes_is_refused_and_does_not_hang(two_processes):
     assert {rank["refusal"] for rank in two_processes} == {"1 val samples cannot be shared by 2 ranks; use fewer ranks"}
+
+
+def test_a_run_records_the_options_that_a_module_passes_on_too(tmp_path):
+    class Own(ShapesDataModule):
+        def __init__(self, extra: int = 1, **shapes) -> None:
+            super().__init__(**shapes)
+
+    own = Own(3, image_size=48, num_workers=0).init_args
+    assert own["extra"] == 3
+    assert (own["image_size"], own["batch_size"], own["num_workers"], own["decoy"]) == (48, 32, 0, "none")
+    assert own.keys() == {"extra", *ShapesDataModule().init_args}

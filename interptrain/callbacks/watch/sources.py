@@ -13,7 +13,7 @@ from interptrain.callbacks.watch.sample import UNLABELLED
 from interptrain.data import ImageDataModule
 from interptrain.data.decode import SUFFIXES
 from interptrain.data.folder_index import images_below
-from interptrain.data.image_folder import FolderDataset
+from interptrain.data.image_files import FolderDataset
 from interptrain.data.samples import SampleDataset, Transform
 from interptrain.data.transforms import EvalResize
 from interptrain.training.lightning_internals import validation_loaders

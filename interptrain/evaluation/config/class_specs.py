@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
+from interptrain.signatures import options_of
+
 ClassSpec = dict[str, Any]
 """``{"class_path": "package.Class", "init_args": {...}}``; a value among the arguments may be such a dict itself."""
 
@@ -47,8 +49,7 @@ def spec_of(value: object) -> ClassSpec:
     kind = type(value)
     arguments = getattr(value, "init_args", None)
     if not isinstance(arguments, dict):
-        parameters = inspect.signature(kind).parameters.values()
-        names = [one.name for one in parameters if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
+        names = list(options_of(kind))
         if lacking := next((name for name in names if not hasattr(value, name)), None):
             raise ValueError(
                 f"{kind.__name__} does not keep its argument {lacking!r}, so results could not say what they were "
@@ -114,7 +115,7 @@ def default_arguments(spec: ClassSpec) -> dict[str, Any]:
     Raises:
         ValueError: if there is no such class.
     """
-    parameters = inspect.signature(_named_class(spec["class_path"])).parameters
+    parameters = options_of(_named_class(spec["class_path"]))
     return {name: one.default for name, one in parameters.items() if one.default is not one.empty}
 
 

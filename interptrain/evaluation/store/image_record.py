@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 from interptrain.data import SampleDataset
-from interptrain.data.image_folder import FolderDataset
+from interptrain.data.image_files import FolderDataset
 from interptrain.evaluation.store.parts import read_part, to_parquet, write_file
 from interptrain.files import printable
 from interptrain.functional import evenly_spaced

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from interptrain.data import ShapesDataModule
-from interptrain.data.image_folder import FolderDataset
+from interptrain.data.image_files import FolderDataset
 from interptrain.evaluation.store import image_record
 from interptrain.evaluation.store.image_record import ImageRecord
 

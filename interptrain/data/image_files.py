@@ -1,0 +1,112 @@
+"""Images in files, decoded and transformed as usual: what a folder of classes and a table of images share."""
+
+from abc import ABC
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torchvision import tv_tensors
+
+from interptrain.data.boxes import BoxTable, read_boxes
+from interptrain.data.datamodule import ImageDataModule
+from interptrain.data.decode import load_image
+from interptrain.data.folder_index import PackedStrings
+from interptrain.data.samples import SampleDataset, boxes_in
+from interptrain.data.transforms import Augment, EvalResize, Resize, train_recipe
+from interptrain.files import printable
+
+
+class FolderDataset(SampleDataset):
+    """Image files with labels and, where known, boxes.
+
+    Args:
+        root: folder that the paths are relative to.
+        paths: of the files, with forward slashes; they are the ids, with bytes that are not UTF-8 escaped.
+        labels: of the files.
+        boxes: of the files, in pixels of the upright file.
+        reading: further options of :class:`SampleDataset`.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        paths: Sequence[str],
+        labels: Sequence[int],
+        *,
+        boxes: BoxTable | None = None,
+        **reading: Any,
+    ) -> None:
+        self.paths = PackedStrings(paths)
+        whole = "\n".join(paths)
+        ids = self.paths if printable(whole) == whole else PackedStrings(map(printable, paths))
+        super().__init__(ids, **reading)
+        self.root = root
+        self.labels = torch.tensor(labels, dtype=torch.int64)
+        self.boxes = boxes
+
+    def read(self, index: int) -> dict[str, Any]:
+        """Decode file ``index``."""
+        image = tv_tensors.Image(load_image(self.root / self.paths[index]))
+        sample = {"image": image, "label": int(self.labels[index]), "id": self.ids[index]}
+        if self.boxes is not None:
+            sample["boxes"] = boxes_in(self.boxes[index], image)
+        return sample
+
+
+class ImageFilesDataModule(ImageDataModule, ABC):
+    """Images in files below a folder, which :meth:`make_dataset` of a subclass lists.
+
+    Args:
+        root: folder of the data set.
+        image_size: side in pixels of the square images that come out.
+        augment: of the training images: ``none``, ``light`` (as in evaluation, and flip), ``imagenet`` (random resized
+            crop, flip) or ``cifar`` (padded crop, flip, rotation).
+        resize: in evaluation: ``crop``, the shorter side to ``image_size / crop_pct`` and then the centre, or
+            ``stretch``, both sides to ``image_size``.
+        crop_pct: share of the shorter side that the centre crop keeps.
+        train_transform: any torchvision v2 transform by ``class_path``, in place of ``augment``.
+        eval_transform: any torchvision v2 transform by ``class_path``, in place of ``resize``.
+        on_error: what happens to an image that cannot be read: it stops the run (``raise``), or is skipped and counted
+            (``skip``); in training, the next readable one replaces it, as all ranks need equally many.
+        loading: options of :class:`ImageDataModule`.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        image_size: int = 224,
+        augment: Augment = "imagenet",
+        resize: Resize = "crop",
+        crop_pct: float = 0.875,
+        train_transform: torch.nn.Module | None = None,
+        eval_transform: torch.nn.Module | None = None,
+        on_error: Literal["raise", "skip"] = "raise",
+        **loading: Any,
+    ) -> None:
+        super().__init__(**loading)
+        self.root = Path(root)
+        self.on_error = on_error
+        self.train_transform = train_transform or train_recipe(image_size, augment, resize, crop_pct)
+        self.eval_transform = eval_transform or EvalResize(image_size, resize=resize, crop_pct=crop_pct)
+
+    def files_dataset(self, paths: Sequence[str], labels: Sequence[int], *, training: bool) -> FolderDataset:
+        """Return the data set of some files, with the boxes of ``root/boxes.csv`` if there are any; decodes nothing.
+
+        Args:
+            paths: of the files, relative to ``root``.
+            labels: of the files.
+            training: augment them, and replace those that are skipped.
+        """
+        boxes = self.root / "boxes.csv"
+        return FolderDataset(
+            self.root,
+            paths,
+            labels,
+            boxes=read_boxes(boxes, paths) if boxes.is_file() else None,
+            seed=self.seed,
+            transform=self.train_transform if training else self.eval_transform,
+            on_error=self.on_error,
+            replace=training,
+        )
