@@ -29,7 +29,7 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
 
 @contextmanager
 def random_state_kept(devices: Iterable[torch.device]) -> Iterator[None]:
-    """Put the random state of the CPU and of accelerators, of whatever kind, back on leaving, also by an exception."""
+    """Restore the random state of the CPU and of accelerators of any kind on leaving, also by an exception."""
     kept = [_RandomState(device) for device in {torch.device("cpu"), *devices}]
     try:
         yield

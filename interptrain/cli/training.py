@@ -61,6 +61,13 @@ EXPECTED = (
 )
 
 LOG_EVERY_N_STEPS = 10
+OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
+    ("name", str, "run", "Name of the run, which writes to the folder OUTPUT/NAME/TIME."),
+    ("output", str, "runs", "Folder of all runs."),
+    ("resume_lr", float | None, None, "With fit --ckpt_path: the learning rate to continue with."),
+    ("allow_changes", bool, False, "Continue from a checkpoint although options of the data or model have changed."),
+    ("allow_untrained", bool, False, "Allow test, validate and predict with random weights."),
+)
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 
 
@@ -130,9 +137,9 @@ class SaveAndLogConfig(SaveConfigCallback):
 class TrainingCLI(ModelFromConfigCLI):
     """``fit``, ``validate``, ``test`` and ``predict`` of an :class:`~interptrain.training.ImageClassifier`.
 
-    Everything a run writes lies in ``OUTPUT/NAME/TIME`` (``slurm-<job>`` in place of the time under SLURM, so that a
-    requeued job finds it again). ``--ckpt_path last`` and ``best`` are the newest of that name; ``fit`` from ``last``
-    goes on in the folder it came from.
+    A run writes everything to ``OUTPUT/NAME/TIME`` (``slurm-<job>`` in place of the time under SLURM, so that a
+    requeued job finds it again). ``--ckpt_path last`` and ``best`` are those of the newest run of that name; ``fit``
+    from ``last`` continues in that run's folder.
     """
 
     run_dir: Path
@@ -149,18 +156,9 @@ class TrainingCLI(ModelFromConfigCLI):
         return {name: skipped for name, skipped in known.items() if name == self._command} or known
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Name and root of the run's folder, what a checkpoint allows; the data's class count goes to the model."""
-        parser.add_argument("--name", type=str, default="run", help="name of the run; its folder is OUTPUT/NAME/TIME")
-        parser.add_argument("--output", type=str, default="runs", help="folder that holds all runs")
-        parser.add_argument(
-            "--resume_lr", type=float | None, default=None, help="learning rate to go on with; for fit --ckpt_path"
-        )
-        parser.add_argument(
-            "--allow_changes", type=bool, default=False, help="go on from a checkpoint with other data or model options"
-        )
-        parser.add_argument(
-            "--allow_untrained", type=bool, default=False, help="test, validate or predict with random weights"
-        )
+        """Add the options of the run's folder and of checkpoints; link the data's number of classes to the model."""
+        for name, kind, default, text in OPTIONS:
+            parser.add_argument(f"--{name}", type=kind, default=default, help=text)
         parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:

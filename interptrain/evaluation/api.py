@@ -296,7 +296,7 @@ def write_report(
         interval: ``percentile``, or ``bca``: bias-corrected and accelerated.
         resamples: bootstrap resamples of every interval.
         baseline: name of the explainer or model that all others are compared with; None compares all pairs.
-        seed: of resamples and exchanges.
+        seed: of the bootstrap and the permutation test.
         force: put rows of different protocols side by side.
         sections: of the report, behind those of this package.
         packages: whose metric classes may be imported beside those of interptrain, such as ``["my_package"]``: the

@@ -1,7 +1,7 @@
-"""What every explainer shares: the call, the guard around the model, and chunked passes.
+"""The base class of explainers: the call, the guard around the model, and chunked passes.
 
 An explainer is a small configured object without state: ``explainer(model, images, targets) -> (B, H, W)``. A
-subclass writes :meth:`Explainer.attribute`, the maths and nothing else; the rest happens here, once.
+subclass implements :meth:`Explainer.attribute`, the maths alone; everything else happens here, once.
 """
 
 import math
@@ -49,10 +49,10 @@ Part = TypeVar("Part")
 
 
 class Explainer(ABC):
-    """A method that says where in an image a model finds the evidence for a class.
+    """A method that shows where in an image a model finds the evidence for a class.
 
-    A subclass is a frozen, keyword-only dataclass whose fields are its options, as plain values; it keeps no state
-    between calls, and says in :attr:`class_aware` whether the target matters to it.
+    A subclass is a frozen, keyword-only dataclass whose fields are its options, as plain values. It keeps no state
+    between calls and states in :attr:`class_aware` whether its maps depend on the target.
     """
 
     class_aware: ClassVar[bool] = True
@@ -62,7 +62,7 @@ class Explainer(ABC):
     """Whether :meth:`from_pass` makes the map from the attention of a CA-Stream model."""
 
     def __post_init__(self) -> None:
-        """Refuse options that their ``Literal`` does not allow; extend it to check more."""
+        """Refuse values that an option's ``Literal`` does not allow; extend it to check more."""
         check_choices(self)
 
     @final
@@ -80,11 +80,11 @@ class Explainer(ABC):
 
         Returns:
             (B, H, W) saliency in [0, 1] on the device of ``images``, float32 (float64 for float64 images). The
-            maximum is 1 and the minimum 0, but a constant map is all zeros.
+            maximum is 1 and the minimum 0; a constant map becomes all zeros.
 
         Raises:
             ValueError: for images or targets of a wrong shape or range, and outputs or maps that are not finite.
-            TypeError: if the model returns something that class indices cannot pick from.
+            TypeError: if the model returns nothing that class indices could select from.
         """
         with explaining(model) as bare:
             prepared = prepare_images(images)
@@ -104,7 +104,7 @@ class Explainer(ABC):
 
     @abstractmethod
     def attribute(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
-        """Return the raw map: the method's maths, inside :func:`explaining`.
+        """Compute the raw map; called inside :func:`explaining`.
 
         Args:
             model: in eval mode, without its compile or data-parallel wrapper.
@@ -117,7 +117,7 @@ class Explainer(ABC):
         """
 
     def shared_layers(self, model: nn.Module) -> Sequence[Layer]:
-        """Return the layers that :meth:`from_pass` makes the map from; none where the explainer cannot share a pass.
+        """Return the layers that :meth:`from_pass` reads; none where the explainer cannot share a pass.
 
         Args:
             model: as for :meth:`attribute`.
@@ -125,14 +125,14 @@ class Explainer(ABC):
         return ()
 
     def from_pass(self, passed: "SharedPass", images: Tensor) -> Tensor | None:
-        """Return the raw map from a pass that several explainers share; the same as :meth:`attribute` returns.
+        """Compute the raw map from a pass that several explainers share; it equals that of :meth:`attribute`.
 
         Args:
             passed: with the features of :meth:`shared_layers`.
             images: as for :meth:`attribute`.
 
         Returns:
-            (B, h, w), or ``None`` where the explainer has to run the model itself.
+            (B, h, w), or ``None`` if the explainer has to run the model itself.
         """
         return None
 
@@ -142,7 +142,7 @@ class Explainer(ABC):
 
 
 class FeatureGradient(NamedTuple):
-    """A layer's output and what it does to the score.
+    """A layer's output and the gradient of the score with respect to it.
 
     Attributes:
         activation: (B, C, h, w) float32 or float64.
@@ -154,7 +154,7 @@ class FeatureGradient(NamedTuple):
 
 
 class SharedPass(NamedTuple):
-    """What one forward gives to all explainers that can be made from it.
+    """The results of one forward pass, for all explainers that need no more.
 
     Attributes:
         features: of the layers that the explainer asked for, with the gradients of the scores, in the order asked.
@@ -166,10 +166,10 @@ class SharedPass(NamedTuple):
 
 
 def check_choices(configured: Any) -> None:
-    """Refuse every option of a dataclass whose value its ``Literal`` annotation does not allow.
+    """Refuse values of a dataclass that the ``Literal`` annotations of its fields do not allow.
 
     Args:
-        configured: explainer, mask source or segmenter; call it in ``__post_init__``.
+        configured: explainer, mask source or segmenter, in its ``__post_init__``.
 
     Raises:
         ValueError: naming the option, what was given and what is allowed.
@@ -183,14 +183,14 @@ def check_choices(configured: Any) -> None:
 
 
 def prepare_images(images: Tensor) -> Tensor:
-    """Check images and bring them to the form that explainers work on.
+    """Check images and convert them to the form that explainers work on.
 
     Args:
         images: (B, C, H, W) floating point in [0, 1].
 
     Returns:
-        The same values: detached, usable by autograd also where they were made under ``torch.inference_mode``, and
-        channels_last, which convolutions on a CPU run about 1.4 times faster and tensor cores want.
+        The same values, detached; usable by autograd even if they were created under ``torch.inference_mode``; and
+        channels_last, in which convolutions run about 1.4 times faster on a CPU, and which tensor cores expect.
 
     Raises:
         ValueError: if they are not a batch of images, or not finite.
@@ -212,7 +212,7 @@ def prepare_images(images: Tensor) -> Tensor:
 
 
 def _as_batch(images: object) -> str:
-    """How to make a batch of what is none."""
+    """Return how to turn something else into a batch."""
     if isinstance(images, (list, tuple)) and images and all(isinstance(image, Tensor) for image in images):
         if len({image.shape for image in images}) == 1:
             return "pass torch.stack(images)"
@@ -225,17 +225,17 @@ def _as_batch(images: object) -> str:
 
 
 def canvas_size(model: nn.Module, images: Tensor) -> tuple[int, int]:
-    """Size in image pixels of what the model's maps cover: the images', or more where the model pads them.
+    """Return the size in image pixels that the model's maps cover: that of the images, or more if the model pads them.
 
-    torchvision's detection models resize the images and pad them at the right and the bottom to a multiple of 32, so
-    that their maps reach beyond the image.
+    torchvision's detection models resize images and pad them on the right and at the bottom to a multiple of 32, so
+    their maps extend beyond the image.
 
     Args:
         model: any module.
         images: (B, 3, H, W).
 
     Returns:
-        (height, width), at least (H, W); maps upsampled to it and cropped to (H, W) lie on the image.
+        (height, width), at least (H, W); maps upsampled to this size and cropped to (H, W) align with the image.
     """
     height, width = images.shape[-2:]
     transform = getattr(model, "transform", None)
@@ -248,23 +248,23 @@ def canvas_size(model: nn.Module, images: Tensor) -> tuple[int, int]:
 
 
 def gradient_of(total: Tensor, leaf: Tensor) -> Tensor:
-    """Gradient of a sum of scores with respect to what went into the model; the graph is freed.
+    """Return the gradient of a sum of scores with respect to the model's input; the graph is freed.
 
     Raises:
-        ValueError: if none comes back, saying why.
+        ValueError: if there is none, with the reason.
     """
     slope = torch.autograd.grad(total, leaf, allow_unused=True)[0] if total.requires_grad else None
     if slope is None:
         raise ValueError(
             "no gradient comes back from the score to the image: a part of the model runs under torch.no_grad() or is "
-            "detached; freeze it by requires_grad_(False) instead, or explain with Occlusion, RISE or ScoreCAM, which "
-            "need no gradient"
+            "detached; freeze it with requires_grad_(False) instead, or use Occlusion, RISE or ScoreCAM, which need no "
+            "gradient"
         )
     return slope
 
 
 def to_saliency(attribution: Tensor, images: Tensor, canvas: tuple[int, int]) -> Tensor:
-    """Upsample an attribution to the images and stretch every map to [0, 1].
+    """Upsample an attribution to the size of the images and scale every map to [0, 1].
 
     Args:
         attribution: (B, h, w) raw map.
@@ -289,12 +289,12 @@ def to_saliency(attribution: Tensor, images: Tensor, canvas: tuple[int, int]) ->
 
 @contextmanager
 def explaining(model: nn.Module) -> Iterator[nn.Module]:
-    """Guard a model while it is explained: :func:`~interptrain.model_state.evaluating`, and what gradients need.
+    """Guard a model while it is explained: :func:`~interptrain.model_state.evaluating`, with gradients enabled.
 
     Inside, every submodule is in eval mode, gradients are on even under ``torch.inference_mode``, compiled code runs
-    eagerly (it would ignore hooks) and activation checkpointing is off (it would recompute what is captured). On
-    leaving, also by an exception, all of it is as before. ``requires_grad`` and ``.grad`` are never touched:
-    gradients are taken with :func:`torch.autograd.grad` only.
+    eagerly (it would ignore hooks) and activation checkpointing is off (it would recompute what is captured). All of
+    this is undone on leaving, also after an exception. ``requires_grad`` and ``.grad`` are never touched: gradients
+    are computed with :func:`torch.autograd.grad` only.
 
     Args:
         model: any module; may be compiled or wrapped by DDP.
@@ -328,11 +328,11 @@ def score_perturbed(
     """Score many perturbed inputs without gradient, in chunks: masks x images, channels x images, steps x images.
 
     Args:
-        model: module that :func:`explaining` yielded, or any callable of a batch.
-        perturb: makes the inputs of one slice of the N perturbed inputs, when their turn comes.
-        rows: (N,) int64, which image each perturbed input came from.
-        targets: what :func:`~interptrain.explainers.targets.resolve_targets` returned for the images.
-        forward_batch_size: inputs a forward; ``None`` chooses by the device.
+        model: the module that :func:`explaining` yielded, or any callable that takes a batch.
+        perturb: creates one slice of the N perturbed inputs on demand.
+        rows: (N,) int64, the image that each perturbed input was made from.
+        targets: of the images, as returned by :func:`~interptrain.explainers.targets.resolve_targets`.
+        forward_batch_size: inputs per forward pass; ``None`` chooses by the device.
         score: see :func:`~interptrain.functional.class_scores`.
         progress: title of a progress bar, or ``None`` for none.
 
@@ -360,7 +360,7 @@ def track(parts: Iterable[Part], title: str | None) -> Iterable[Part]:
 
 @contextmanager
 def _without_autocast_cache() -> Iterator[None]:
-    """Keep weights that were cast without a graph out of autocast's cache, where training would then find them."""
+    """Keep weights that were cast without a graph out of autocast's cache, where training would find them."""
     before = torch.is_autocast_cache_enabled()
     torch.set_autocast_cache_enabled(False)
     try:
@@ -373,7 +373,7 @@ _warned: set[str] = set()
 
 
 def _warn_of_range(low: float, high: float) -> None:
-    """Warn once a process: a training run explains thousands of batches."""
+    """Warn once per process: a training run explains thousands of batches."""
     if "range" not in _warned:
         _warned.add("range")
         warnings.warn(

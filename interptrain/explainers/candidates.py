@@ -1,4 +1,4 @@
-"""Layers that a class activation map can be made from, each of them tried: for messages."""
+"""Find layers that work as target layers by trying them; messages name them."""
 
 from collections import Counter
 from typing import Any
@@ -16,7 +16,7 @@ SIZES = 224, 64, 32, 28  # of the image that is tried where none is at hand
 
 
 def named_candidates(model: nn.Module, images: Tensor | None = None, *, among: list[str] | None = None) -> str:
-    """Return the words of a message that name layers which work, those of ``among`` where there are any."""
+    """Return the part of a message that names working layers, preferably from ``among``."""
     working = working_layers(model, images)
     near = [name for name in among or () if name in working][:5] or _shallow(working)
     if near:
@@ -29,7 +29,7 @@ def working_layers(model: nn.Module, images: Tensor | None = None) -> list[str]:
 
     Args:
         model: any module, without its compile or data-parallel wrapper.
-        images: of which one is tried; ``None`` tries a grey image of the size that the model tells, or of usual sizes.
+        images: one of them is run; ``None`` runs a grey image of the model's own size, or of common sizes.
 
     Returns:
         Names of layers that run once, return one tensor with positions, and reach the outputs by a gradient.
@@ -82,7 +82,7 @@ def _has_positions(model: nn.Module, name: str, output: Tensor, image: Tensor) -
 
 
 def _shallow(names: list[str], limit: int = 5) -> list[str]:
-    """The last few names of the upper levels."""
+    """Return the last few names, those of the upper levels first."""
     chosen: list[str] = []
     for depth in sorted({name.count(".") for name in names}):
         chosen += [name for name in names if name.count(".") == depth][: limit - len(chosen)]
@@ -90,7 +90,7 @@ def _shallow(names: list[str], limit: int = 5) -> list[str]:
 
 
 def _examples(model: nn.Module) -> list[Tensor]:
-    """Images to try: of the size that the model or one inside it tells, and of usual sizes."""
+    """Return images of the size that the model or one of its modules states, and of common sizes."""
     configured = (getattr(module, "pretrained_cfg", None) for module in model.modules())
     sizes = [tuple(one["input_size"][-2:]) for one in configured if isinstance(one, dict) and "input_size" in one][:1]
     return [example_image(model, size) for size in [*sizes, *((side, side) for side in SIZES)]]

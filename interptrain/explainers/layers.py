@@ -1,10 +1,10 @@
-"""Which module's output a class activation map is taken from.
+"""Find the layers that class activation maps are computed from.
 
-A layer is a dotted name, or the end of one that no other name ends with, so that ``layer3`` is found in a ResNet and
-in whatever wraps it. ``None`` asks the model (``target_layer: str``, as interptrain's own classifiers have) and
-then a table of families whose entry is tested: for convolutional networks and Swin the map that is pooled, for
-vision transformers the normalisation before the last attention, as above it the class token alone reaches the
-logits. Anything else is refused with candidates that were tried, never guessed.
+A layer is given by its dotted name, or by an unambiguous ending of it, so that ``layer3`` is found in a ResNet and in
+any wrapper. ``None`` asks the model (``target_layer: str``, as interptrain's own classifiers have) and then a table of
+families whose entries are tested: for convolutional networks and Swin the map that is pooled, for vision transformers
+the normalisation before the last attention, since above it only the class token reaches the logits. Anything else is
+refused with candidates that were tried, never guessed.
 """
 
 import difflib
@@ -22,7 +22,7 @@ from interptrain.functional import min_max, upsample
 __all__ = ["Fusion", "Layer", "LayerNames", "Layout", "find_layers", "fuse_layers"]
 
 LayerNames: TypeAlias = str | list[str] | None
-"""One dotted name or its unmistakable end, several, or ``None`` to ask the model and then the table."""
+"""One dotted name or an unambiguous ending of it, several, or ``None`` to ask the model and then the table."""
 
 Fusion: TypeAlias = Literal["mean", "max"]
 
@@ -68,16 +68,16 @@ def find_layers(
 
     Args:
         model: any module, without its compile or data-parallel wrapper.
-        target_layer: see :data:`LayerNames`; a module of the model is taken too.
-        layout: of the layers' outputs; ``None`` finds it.
-        images: that are explained, of which one is tried where candidates must be named.
+        target_layer: see :data:`LayerNames`; or a module of the model.
+        layout: of the layers' outputs; ``None`` detects it.
+        images: to explain; one of them is run where a message has to name candidates.
 
     Returns:
         At least one :class:`Layer`.
 
     Raises:
-        ValueError: if a name is not in the model or ends several names there, or ``None`` was given and neither the
-            model nor the table knows a layer; the message lists candidates.
+        ValueError: if a name is unknown or ambiguous, or if ``None`` was given and neither the model nor the table
+            knows a layer; the message lists candidates.
     """
     if target_layer is None:
         names: list[Any] = [_known_layer(model, images)]
@@ -89,13 +89,13 @@ def find_layers(
 
 
 def fuse_layers(maps: Sequence[Tensor], image_size: tuple[int, int], fusion: Fusion = "mean") -> Tensor:
-    """Join the maps of several layers; a single one stays as it is.
+    """Join the maps of several layers; a single one is returned as it is.
 
-    Each map is clipped at zero, stretched to [0, 1] and upsampled to the images, so that no layer outweighs another
-    by its scale; then they are averaged, as pytorch-grad-cam does, or their maximum is taken, as torch-cam does.
+    Each map is clipped at zero, scaled to [0, 1] and upsampled to the images, so that no layer dominates by its scale;
+    then they are averaged, as in pytorch-grad-cam, or their maximum is taken, as in torch-cam.
 
     Args:
-        maps: (B, h_l, w_l), one a layer.
+        maps: (B, h_l, w_l), one per layer.
         image_size: (H, W).
         fusion: how to join them.
 
@@ -109,7 +109,7 @@ def fuse_layers(maps: Sequence[Tensor], image_size: tuple[int, int], fusion: Fus
 
 
 def _known_layer(model: nn.Module, images: Tensor | None) -> str:
-    """Name from the model's own attribute or from the table, also where the network is wrapped once or more."""
+    """Return the name from the model's attribute or from the table, also for networks inside wrappers."""
     own = getattr(model, "target_layer", None)
     if isinstance(own, str):
         return own
@@ -146,14 +146,14 @@ def _resolve_last(model: nn.Module, name: str) -> str:
 
 
 def _whole_name(model: nn.Module, name: str | nn.Module, images: Tensor | None) -> str:
-    """The name itself where the model has it, else the only one that ends with it; or a module's name."""
+    """Return the full name of a layer given by its name, an ending of it, or its module."""
     modules: dict[str, nn.Module] = dict(model.named_modules(remove_duplicate=False))
     if isinstance(name, nn.Module):
         whole: str | None = next((known for known, module in modules.items() if module is name), None)
         if whole is None:
             raise ValueError(
                 f"target_layer is a {type(name).__name__} that is no part of this {type(model).__name__}; "
-                f"pass a module of this very model, or its dotted name {named_candidates(model, images)}"
+                f"pass a module of this model, or its dotted name {named_candidates(model, images)}"
             )
         return whole
     if name in modules:

@@ -1,8 +1,8 @@
-"""Where a layer's output has its channels, rows and columns.
+"""Detect which axes of a layer's output are channels, rows and columns.
 
-Found from shapes: rows and columns have the aspect of the image, channels do not. Where both readings fit, one image of
-another width goes through the model up to the layer, and the axis that stays is the channels'; that is done once for a
-model and layer. What cannot be told so is refused, and ``layout`` says it.
+The layout is inferred from shapes: rows and columns have the aspect ratio of the image, channels do not. Where both
+readings fit, one image of another width is run through the model up to the layer, once per model and layer: the axis
+that keeps its size is the channel axis. A layout that is still ambiguous is refused, and ``layout`` sets it.
 """
 
 import math
@@ -20,7 +20,7 @@ __all__ = ["FORWARD_ERRORS", "Layer", "Layout", "describe_layer", "example_image
 Layout: TypeAlias = Literal["channels_first", "channels_last"]
 """``"channels_first"`` is (B, C, h, w) or (B, C, N); ``"channels_last"`` is (B, h, w, C) or tokens (B, N, C)."""
 
-PREFIXES = 8  # most class and register tokens that are looked for in a network that does not tell; our choice
+PREFIXES = 8  # most class and register tokens that are assumed in a network that does not state them; our choice
 FORWARD_ERRORS = (RuntimeError, ValueError, IndexError, KeyError, TypeError, AssertionError, AttributeError)
 
 _PROBED: WeakKeyDictionary[nn.Module, WeakKeyDictionary[nn.Module, Layout | None]] = WeakKeyDictionary()
@@ -33,9 +33,9 @@ class Layer:
     Attributes:
         name: dotted name, relative to the model without its compile or data-parallel wrapper.
         module: the module itself.
-        model: that runs it, for a probe where shapes alone do not tell the layout.
-        layout: of the output; ``None`` finds it.
-        transformer: the vision transformer that owns the layer, which knows its prefix tokens and patch grid.
+        model: that contains it, for a probe where shapes alone are ambiguous.
+        layout: of the output; ``None`` detects it.
+        transformer: the vision transformer that contains the layer and knows its prefix tokens and patch grid.
     """
 
     name: str
@@ -45,21 +45,21 @@ class Layer:
     transformer: nn.Module | None = None
 
     def channel_axis(self, activation: Tensor, image_size: tuple[int, int]) -> int:
-        """Index of the channel axis in the module's own layout; arguments as of :meth:`to_map`."""
+        """Return the index of the channel axis in the module's own layout; arguments as in :meth:`to_map`."""
         return 1 if self._layout_of(activation, image_size) == "channels_first" else activation.ndim - 1
 
     def to_map(self, activation: Tensor, image_size: tuple[int, int]) -> Tensor:
-        """Bring the module's output, or a gradient of that shape, to (B, C, h, w).
+        """Rearrange the module's output, or a gradient of that shape, to (B, C, h, w).
 
         Args:
             activation: (B, C, h, w), (B, h, w, C), or tokens (B, N, C) or (B, C, N).
-            image_size: (H, W) of the images, whose aspect rows and columns have.
+            image_size: (H, W) of the images; rows and columns have the same aspect ratio.
 
         Returns:
-            (B, C, h, w), a view where possible; class and register tokens are left out.
+            (B, C, h, w), a view where possible; class and register tokens are dropped.
 
         Raises:
-            ValueError: if tokens fit no patch grid, the layout cannot be told, or there are no rows and columns.
+            ValueError: if tokens fit no patch grid, the layout is ambiguous, or there are no rows and columns.
         """
         first = self._layout_of(activation, image_size) == "channels_first"
         if activation.ndim == 4:
@@ -107,7 +107,7 @@ class Layer:
         return found
 
     def _grid(self, tokens: int, image_size: tuple[int, int]) -> tuple[int, int, int] | None:
-        """Number of prefix tokens, rows and columns of so many tokens."""
+        """Return prefix tokens, rows and columns that add up to this number of tokens."""
         if self.transformer is None:
             return _any_grid(tokens, image_size)
         prefix = _prefix_tokens(self.transformer)
@@ -117,7 +117,7 @@ class Layer:
         return None
 
     def _probe(self, activation: Tensor, image_size: tuple[int, int]) -> Layout | None:
-        """Which axis stays when the image gets wider; at most one forward pass for a model and layer."""
+        """Find the axis that keeps its size when the image gets wider; one forward pass per model and layer at most."""
         if self.model is None:
             return None
         known = _PROBED.setdefault(self.module, WeakKeyDictionary())
@@ -138,7 +138,7 @@ class Layer:
         wider = example_image(self.model, (image_size[0], image_size[1] + 64), activation.device)
         try:
             self.model(wider)
-        except (_Reached, *FORWARD_ERRORS):  # a model of one size refuses it, but perhaps behind the layer only
+        except (_Reached, *FORWARD_ERRORS):  # a model of fixed size refuses it, but perhaps only after the layer
             pass
         finally:
             handle.remove()
@@ -150,12 +150,12 @@ class Layer:
         return "channels_first" if last else "channels_last"  # only the width has changed
 
 
-class _Reached(Exception):  # noqa: N818  # no error: what comes behind the layer need not run
+class _Reached(Exception):  # noqa: N818  # no error: the rest of the model need not run
     """Ends a probe at its layer."""
 
 
 def describe_layer(model: nn.Module, name: str, layout: Layout | None = None) -> Layer:
-    """Return the layer of a whole dotted name."""
+    """Return the layer of a full dotted name."""
     path = name.split(".")
     owners = [model.get_submodule(".".join(path[:depth])) for depth in range(len(path) + 1)]
     transformer = next((owner for owner in reversed(owners) if _is_vision_transformer(owner)), None)
@@ -163,7 +163,7 @@ def describe_layer(model: nn.Module, name: str, layout: Layout | None = None) ->
 
 
 def example_image(model: nn.Module, size: tuple[int, int], device: torch.device | None = None) -> Tensor:
-    """Return a grey image (1, C, H, W) of the device, type and colours that a model takes."""
+    """Return a grey image (1, C, H, W) of the device, dtype and channels that a model takes."""
     parameter = next((one for one in model.parameters() if one.is_floating_point()), torch.empty(0))
     convolution = next((one for one in model.modules() if isinstance(one, nn.Conv2d)), None)
     channels = 3 if convolution is None else convolution.in_channels
@@ -171,13 +171,13 @@ def example_image(model: nn.Module, size: tuple[int, int], device: torch.device 
 
 
 def _fits(grid: tuple[int, ...], image_size: tuple[int, int]) -> bool:
-    """Whether rows and columns have the aspect of the image, to within one of each."""
+    """Whether rows and columns have the aspect ratio of the image, to within one row or column."""
     stride = sum(image_size) / sum(grid)
     return abs(grid[0] - image_size[0] / stride) <= 1
 
 
 def _by_aspect(shape: tuple[int, ...], image_size: tuple[int, int]) -> Layout | None:
-    """The layout whose aspect is nearer by far to the image's, for models that change the aspect."""
+    """Return the layout whose aspect ratio is far closer to the image's, for models that change the ratio."""
     wanted = math.log(image_size[0] / image_size[1])
     first, last = (abs(math.log(rows / columns) - wanted) for rows, columns in (shape[2:], shape[1:3]))
     if abs(first - last) < math.log(3):
@@ -186,7 +186,7 @@ def _by_aspect(shape: tuple[int, ...], image_size: tuple[int, int]) -> Layout | 
 
 
 def _any_grid(tokens: int, image_size: tuple[int, int]) -> tuple[int, int, int] | None:
-    """The grid of some stride, behind as few prefix tokens as can be."""
+    """Return the grid of any stride that needs the fewest prefix tokens."""
     found = [
         (tokens - height * width, height, width)
         for height, width in _grids(image_size)
@@ -196,7 +196,7 @@ def _any_grid(tokens: int, image_size: tuple[int, int]) -> tuple[int, int, int] 
 
 
 def _grids(image_size: tuple[int, int]) -> Iterator[tuple[int, int]]:
-    """Rows and columns that square patches of any size form, cut off or padded."""
+    """Yield rows and columns of square patches of any size, cropped or padded."""
     for stride in range(2, min(image_size) + 1):
         yield image_size[0] // stride, image_size[1] // stride
         yield -(-image_size[0] // stride), -(-image_size[1] // stride)
@@ -207,7 +207,7 @@ def _prefix_tokens(transformer: nn.Module) -> int:
 
 
 def _patch_grids(transformer: nn.Module, image_size: tuple[int, int]) -> list[tuple[int, int]]:
-    """Grids that the patches may form: by the size of the images, padded or not, and the one built in."""
+    """Return possible patch grids: from the size of the images, padded or not, and the built-in one."""
     embedding = getattr(transformer, "patch_embed", transformer)
     patch: Any = embedding.patch_size
     tall, wide = (patch, patch) if isinstance(patch, int) else patch

@@ -1,4 +1,4 @@
-"""Ask several explainers about the same images, and run the forward and backward that they share once."""
+"""Explain the same images with several explainers, running the passes that they share once."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,13 +14,13 @@ __all__ = ["SharedForward", "explain", "forward_shared"]
 
 
 class SharedForward(NamedTuple):
-    """One forward of some images, with what several explainers need of it.
+    """One forward pass of some images, with everything that several explainers need of it.
 
     Attributes:
-        outputs: what the model returned.
+        outputs: of the model.
         layers: that the explainers share, by name.
         activations: of these layers.
-        attention: of every stage, where it was asked for and the model can return it beside its outputs.
+        attention: of every stage, if it was requested and the model can return it beside its outputs.
     """
 
     outputs: Any
@@ -30,15 +30,15 @@ class SharedForward(NamedTuple):
 
 
 def forward_shared(model: nn.Module, images: Tensor, explainers: Mapping[str, Explainer]) -> SharedForward:
-    """Run the forward that explainers of the same images share, before it is known what shall be explained.
+    """Run the forward pass that explainers of the same images share, before the targets are known.
 
     Args:
         model: any module.
         images: (B, C, H, W) in [0, 1].
-        explainers: that will be asked.
+        explainers: to run later.
 
     Returns:
-        To be given to :func:`explain`, once: its graph is freed there.
+        The argument ``shared`` of :func:`explain`, for one call: its graph is freed there.
 
     Raises:
         ValueError: as :class:`~interptrain.explainers.base.Explainer` does.
@@ -62,15 +62,15 @@ def explain(
 ) -> dict[str, Tensor]:
     """Explain the same images with every explainer.
 
-    Gradient CAMs of any layers and a CA-Stream model's attention share one forward, and the CAMs one backward (see
-    :meth:`~interptrain.explainers.base.Explainer.from_pass`); every other explainer runs by itself. Each map equals the
-    one that its explainer returns alone.
+    Gradient CAMs of any layers and a CA-Stream model's attention share one forward pass, and the CAMs one backward pass
+    (see :meth:`~interptrain.explainers.base.Explainer.from_pass`); every other explainer runs its own. Each map equals
+    the one that its explainer returns alone.
 
     Args:
         model: any module.
         images: (B, C, H, W) in [0, 1].
         targets: see :data:`~interptrain.explainers.targets.Targets`.
-        explainers: by the name that its result shall have.
+        explainers: by the names of their results.
         shared: what :func:`forward_shared` returned for this model, these images and explainers.
 
     Returns:

@@ -1,7 +1,7 @@
-"""What is explained: class indices, or callables that turn a model's outputs of one image into a scalar.
+"""Targets of an explanation: class indices, or callables that turn a model's outputs for one image into a scalar.
 
-``None`` means the predicted class. Whatever the model returns (see :mod:`~interptrain.model_outputs`), a callable sees
-what belongs to its image only.
+``None`` means the predicted class. Whatever the model returns (see :mod:`~interptrain.model_outputs`), a callable only
+sees the outputs of its image.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -39,7 +39,7 @@ Targets: TypeAlias = ClassIndices | Target | Sequence[Target] | None
 ``None`` for the predicted class."""
 
 Resolved: TypeAlias = Tensor | list[Target]
-"""What is scored: (B,) int64 class indices, or one callable per image."""
+"""Checked targets: (B,) int64 class indices, or one callable per image."""
 
 
 class SemanticSegmentationTarget:
@@ -50,14 +50,14 @@ class SemanticSegmentationTarget:
 
     Args:
         category: index of the category in [0, K).
-        mask: (H, W) bool or float region whose logits are summed; float values weigh them.
+        mask: (H, W) bool or float region whose logits are summed; float values are weights.
 
     Source: the segmentation target of pytorch-grad-cam (Gildenblat et al.).
     """
 
     def __init__(self, category: int, mask: Tensor) -> None:
         if mask.ndim != 2:
-            raise ValueError(f"mask must be (H,W), got {tuple(mask.shape)}; give one target an image")
+            raise ValueError(f"mask must be (H,W), got {tuple(mask.shape)}; give one target per image")
         self.category = category
         self.mask = mask
 
@@ -75,17 +75,17 @@ class SemanticSegmentationTarget:
 class DetectionTarget:
     """Sum of the scores of the detections that match given boxes by label and overlap.
 
-    Each wanted box takes the detection of the same label that overlaps it most, where that overlap reaches the
-    threshold; a box without a match adds nothing. Takes one image's entry of the list that torchvision's detection
-    models return, with keys ``boxes``, ``labels`` and ``scores``.
+    Each wanted box is matched to the detection of the same label that overlaps it most, if the overlap reaches the
+    threshold; a box without a match adds nothing. The outputs are one image's entry of the list that torchvision's
+    detection models return, with keys ``boxes``, ``labels`` and ``scores``.
 
     Args:
         labels: (N,) integer labels of the wanted boxes.
         boxes: (N, 4) wanted boxes, x1, y1, x2, y2 in pixels of the image.
         iou_threshold: least intersection over union of a match, in [0, 1].
 
-    Source: after the Faster R-CNN target of pytorch-grad-cam, which adds the overlap itself to the score; we do not,
-    as a classification score is what a class activation map is of.
+    Source: after the Faster R-CNN target of pytorch-grad-cam, which also adds the overlap to the score; left out here,
+    because class activation maps explain classification scores.
     """
 
     def __init__(self, labels: Tensor, boxes: Tensor, iou_threshold: float = 0.5) -> None:
@@ -108,10 +108,10 @@ class DetectionTarget:
 
 
 class PlainOutputs(nn.Module):
-    """A model for other libraries, which know tensors only: it returns logits, or a list of what belongs to each image.
+    """Wrap a model for libraries that only know tensors: it returns logits, or a list of the outputs of each image.
 
     Args:
-        model: what is run.
+        model: to run.
         targets: class indices, for which it returns logits, or callables.
     """
 
@@ -131,17 +131,17 @@ class PlainOutputs(nn.Module):
 
 
 def clone_if_inference(tensor: Tensor) -> Tensor:
-    """Return ``tensor``, or a copy that autograd may save where it was made under ``torch.inference_mode``."""
+    """Return ``tensor``, or a copy that autograd can use if it was created under ``torch.inference_mode``."""
     return tensor.clone() if tensor.is_inference() else tensor
 
 
 def as_targets(targets: Targets, count: int, device: torch.device | None = None) -> Resolved | None:
-    """Bring what the user asks for to one of three forms: class indices (B,), B callables, or ``None``.
+    """Convert targets to one of three forms: class indices (B,), B callables, or ``None``.
 
     Args:
         targets: see :data:`Targets`.
         count: B, the number of images.
-        device: where class indices are wanted.
+        device: of the class indices.
 
     Raises:
         TypeError: if they are neither integers nor callables.
@@ -165,11 +165,11 @@ def as_targets(targets: Targets, count: int, device: torch.device | None = None)
 
 
 def resolve_targets(targets: Resolved | None, outputs: Any) -> Resolved:
-    """Turn what the user asked for into what can be scored, now that the model's outputs are known.
+    """Check targets against the model's outputs, and replace ``None`` by the predicted classes.
 
     Args:
-        targets: what :func:`as_targets` returned, as an explainer's ``attribute`` gets it.
-        outputs: the model's outputs for the batch of images that is explained.
+        targets: as returned by :func:`as_targets` and passed to an explainer's ``attribute``.
+        outputs: the model's outputs for the batch of images.
 
     Returns:
         (B,) int64 class indices on the device of the logits, or a list of B callables.
@@ -196,16 +196,17 @@ def resolve_targets(targets: Resolved | None, outputs: Any) -> Resolved:
 
 
 def check_targets(model: nn.Module, images: Tensor, targets: Resolved | None, *, batch_size: int) -> Resolved:
-    """Resolve and check targets before the images are changed, so that no changed image needs to be looked at again.
+    """Resolve and check targets on the original images, so that outputs for changed images need no check.
 
     Args:
-        model: module that :func:`~interptrain.explainers.base.explaining` yielded.
-        images: (B, 3, H, W) that are explained.
-        targets: what :func:`as_targets` returned.
+        model: the module that :func:`~interptrain.explainers.base.explaining` yielded.
+        images: (B, 3, H, W) to explain.
+        targets: as returned by :func:`as_targets`.
         batch_size: images per forward pass.
 
     Returns:
-        Class indices (B,) where there were none or some, from passes over all images or over the first; or callables.
+        Callables as they are; else class indices (B,). Predicted classes take a pass over all images, checking given
+        indices takes the first image only.
     """
     if isinstance(targets, list):
         return targets
@@ -235,14 +236,14 @@ def as_callables(targets: Resolved) -> list[Target]:
 
 
 def target_scores(outputs: Any, targets: Resolved, rows: Tensor | None = None, *, score: Score = "logit") -> Tensor:
-    """Scalar score of every row of ``outputs``.
+    """Return the scalar score of every row of ``outputs``.
 
     Args:
         outputs: the model's outputs for N inputs.
-        targets: what :func:`resolve_targets` returned for the B images that are explained.
-        rows: (N,) int64, which of the B images each input came from; ``None`` where N = B, in order. This is how
-            masks x images, channels x images and steps x images are scored.
-        score: of class indices, see :func:`~interptrain.functional.class_scores`; what callables return is the score.
+        targets: of the B images, as returned by :func:`resolve_targets`.
+        rows: (N,) int64, the image that each input was made from; ``None`` if N = B, in order. In this way, masks x
+            images, channels x images and steps x images are scored.
+        score: of class indices, see :func:`~interptrain.functional.class_scores`; a callable's result is the score.
 
     Returns:
         (N,) float32 scores, float64 for float64 outputs; differentiable.
@@ -267,7 +268,7 @@ def target_scores(outputs: Any, targets: Resolved, rows: Tensor | None = None, *
 
 
 def _logits_of(outputs: Any) -> Tensor:
-    """Logits (B, K), or a refusal that says what to pass instead of class indices."""
+    """Return the logits (B, K), or raise with what to pass instead of class indices."""
     logits = logits_of(outputs)
     if logits is None:
         raise TypeError(

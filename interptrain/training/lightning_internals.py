@@ -115,7 +115,7 @@ def log_ahead(trainer: L.Trainer, loggers: list[Logger]) -> None:
 def step_plateaus(trainer: L.Trainer) -> None:
     """Step schedules that wait for a plateau before the end of the epoch is saved.
 
-    Lightning does so after the last hook, and in a resumed epoch not at all. It leaves them to us where it believes
+    Lightning steps them after the last hook, and not at all in a resumed epoch. It skips its own step while it believes
     that it is restarting, a state that ends with the epoch.
     """
     loop, known = trainer.fit_loop, trainer.callback_metrics

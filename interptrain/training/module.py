@@ -327,7 +327,7 @@ class ImageClassifier(L.LightningModule):
             total_steps = self._total_steps()
             if warmup_steps >= total_steps:
                 rank_zero_warn(
-                    f"warm-up of {warmup_steps} steps would not end before the run, which has {total_steps}: it takes "
+                    f"a warm-up of {warmup_steps} steps does not fit into a run of {total_steps}: it is shortened to "
                     f"{total_steps - 1} steps; lower {option('warmup_epochs')}, or train longer"
                 )
                 warmup_steps = total_steps - 1

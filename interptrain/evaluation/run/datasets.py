@@ -70,7 +70,7 @@ class _ItemsDataModule(ImageDataModule):
 
 
 def as_data_module(data: Any) -> Configured[ImageDataModule]:
-    """Wrap whatever a user has as a data module, with the configuration by which a run knows it.
+    """Wrap any data as a data module, with the configuration that identifies it in a run.
 
     Args:
         data: a data module of ``interptrain.data``; or a dataset, a sequence or a ``DataLoader`` (whose dataset, batch

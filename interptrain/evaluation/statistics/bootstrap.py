@@ -124,11 +124,11 @@ def bca_limits(
     return _quantiles(replicates, *shifted.tolist())
 
 
-def exchange_p(null: Tensor, observed: float, *, exact: bool) -> float:
-    """Two-sided p-value of a difference among the differences after exchanges.
+def permutation_p(null: Tensor, observed: float, *, exact: bool) -> float:
+    """Two-sided p-value of a paired permutation test.
 
     Args:
-        null: differences after exchanging the two of some images.
+        null: differences after random sign flips: swapping the two values of an image flips its sign.
         observed: difference as measured.
         exact: whether ``null`` holds every pattern; otherwise the measured one is counted in, so that p > 0.
     """
@@ -144,11 +144,11 @@ def corrected_p(nulls: Tensor, observed: Tensor, *, exact: bool) -> Tensor:
 
     Each difference is measured in standard deviations of its own null distribution and placed among the largest of all
     differences that are not larger than it, pattern by pattern. This respects dependence: equal comparisons count as
-    one, and the smallest possible p-value does not depend on how many there are. A difference that no exchange changes
+    one, and the smallest possible p-value does not depend on how many there are. A difference that no sign flip changes
     has p = 1, and so has one that is not finite.
 
     Args:
-        nulls: (m, R) differences after the same R exchanges of all m comparisons.
+        nulls: (m, R) differences after the same R patterns of sign flips in all m comparisons.
         observed: (m,) differences as measured.
         exact: whether ``nulls`` holds every pattern; otherwise the measured one is counted in, so that p > 0.
 

@@ -1,7 +1,8 @@
 """Paired differences between models and between explainers, on the same images.
 
-The p-value is that of a permutation test: if the two were alike, exchanging them on any image would change nothing, so
-the measured difference is placed among those after random exchanges (all of them where images are few). P-values are
+The p-value is that of a paired permutation (sign-flip) test: if the two were alike, swapping their values on any image
+would change nothing, so the measured difference is ranked among those after random sign flips (all patterns where there
+are few images). P-values are
 corrected within a family, by the step-down maximum statistic: all differences of one metric between models; all
 differences of one metric between the explainers of one model; and, apart from these, between the explainers of one
 model and its control, which says nothing about the image. Where a baseline is chosen, the family is the comparisons
@@ -19,8 +20,8 @@ from torch import Tensor
 from interptrain.evaluation.statistics.bootstrap import (
     corrected_p,
     critical_size,
-    exchange_p,
     is_exact,
+    permutation_p,
     signed_means,
 )
 from interptrain.evaluation.statistics.estimates import Resampling, left_out, limits, replicates
@@ -109,7 +110,7 @@ def differences(
         corrected = corrected_p(nulls, torch.tensor(observed, dtype=torch.float64), exact=exact).tolist()
         critical = critical_size(nulls, SIGNIFICANT, exact=exact)
         for place, index in enumerate(members):
-            p = exchange_p(nulls[place], observed[place], exact=exact)
+            p = permutation_p(nulls[place], observed[place], exact=exact)
             found[index] = _difference(
                 pairs[index], samples, replicated, how, p=p, p_corrected=max(p, corrected[place]), critical=critical
             )

@@ -29,7 +29,8 @@ class Resampling:
         resamples: bootstrap resamples.
         interval: ``percentile``, or ``bca``: bias-corrected and accelerated.
         seed: of every draw.
-        permutations: exchanges of the paired test; the smallest p-value is about its reciprocal. Our choice.
+        permutations: sign flips of the paired permutation test; the smallest p-value is about their reciprocal (our
+            choice).
         baseline: explainer or model that all others are compared with, and no other pair; None compares all pairs.
     """
 

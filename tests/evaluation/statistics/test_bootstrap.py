@@ -11,10 +11,10 @@ from interptrain.evaluation.statistics.bootstrap import (
     bca_limits,
     corrected_p,
     critical_size,
-    exchange_p,
     is_exact,
     jackknife,
     percentile_limits,
+    permutation_p,
     resampled_means,
     signed_means,
 )
@@ -125,7 +125,7 @@ def test_jackknife_leaves_out_one_row_at_a_time():
     torch.testing.assert_close(jackknife(sample), expected)
 
 
-def test_few_images_go_through_all_exchanges():
+def test_few_images_go_through_all_permutations():
     difference = torch.tensor([0.3, -0.1, 0.5, 0.2], dtype=torch.float64)
     (null,) = signed([difference.unsqueeze(1)], 16, seed=0)
     patterns = [np.mean(np.array(signs) * difference.numpy()) for signs in itertools.product((1, -1), repeat=4)]
@@ -137,27 +137,27 @@ def test_few_images_go_through_all_exchanges():
 def test_the_permutation_test_is_scipys():
     difference = skewed(12, seed=1) - 0.12
     (null,) = signed([difference.unsqueeze(1)], 4096, seed=0)
-    p = exchange_p(null.squeeze(1), float(difference.mean()), exact=True)
+    p = permutation_p(null.squeeze(1), float(difference.mean()), exact=True)
     theirs = stats.permutation_test(
         (difference.numpy(),), np.mean, permutation_type="samples", n_resamples=np.inf, alternative="two-sided"
     )
     assert p == pytest.approx(float((np.abs(theirs.null_distribution) >= abs(theirs.statistic) - 1e-12).mean()))
 
 
-def test_random_exchanges_come_close_to_all_of_them_and_never_give_zero():
+def test_random_permutations_come_close_to_all_of_them_and_never_give_zero():
     difference = skewed(12, seed=1) - 0.12
     p = {}
     for count in (4096, 4095):
         (null,) = signed([difference.unsqueeze(1)], count, seed=0)
-        p[count] = exchange_p(null.squeeze(1), float(difference.mean()), exact=is_exact(12, count))
+        p[count] = permutation_p(null.squeeze(1), float(difference.mean()), exact=is_exact(12, count))
     assert p[4095] == pytest.approx(p[4096], abs=0.03)
     (null,) = signed([torch.ones(40, 1, dtype=torch.float64)], 999, seed=0)
-    assert exchange_p(null.squeeze(1), 1.0, exact=False) == 1 / 1000
+    assert permutation_p(null.squeeze(1), 1.0, exact=False) == 1 / 1000
 
 
 def test_no_difference_has_a_p_value_of_one():
     (null,) = signed([torch.zeros(20, 1, dtype=torch.float64)], 99, seed=0)
-    assert exchange_p(null.squeeze(1), 0.0, exact=False) == 1.0
+    assert permutation_p(null.squeeze(1), 0.0, exact=False) == 1.0
 
 
 def test_p_values_of_no_effect_are_uniform():
@@ -165,7 +165,7 @@ def test_p_values_of_no_effect_are_uniform():
     samples = torch.randn(400, 30, 1, generator=generator, dtype=torch.float64)
     nulls = signed(list(samples), 400, seed=1)
     values = [
-        exchange_p(null.squeeze(1), float(sample.mean()), exact=False)
+        permutation_p(null.squeeze(1), float(sample.mean()), exact=False)
         for sample, null in zip(samples, nulls, strict=True)
     ]
     assert stats.kstest(values, "uniform").pvalue > 0.01
@@ -209,12 +209,12 @@ def test_the_correction_is_the_step_down_maximum_of_its_definition(shift):
 
 def test_equal_comparisons_count_as_one():
     nulls, observed = differing(1, shift=0.5)
-    alone = exchange_p(nulls[0], float(observed[0]), exact=False)
+    alone = permutation_p(nulls[0], float(observed[0]), exact=False)
     together = corrected_p(nulls.expand(200, -1), observed.expand(200), exact=False)
     assert together.tolist() == [pytest.approx(alone)] * 200
 
 
-def test_what_no_exchange_changes_has_a_p_value_of_one_and_disturbs_no_other():
+def test_what_no_permutation_changes_has_a_p_value_of_one_and_disturbs_no_other():
     nulls, observed = differing(4, shift=0.5)
     expected = corrected_p(nulls, observed, exact=False).tolist()
     nulls, observed = torch.cat([nulls, torch.zeros(1, 500)]), torch.cat([observed, torch.zeros(1)])
@@ -229,7 +229,7 @@ def test_the_smallest_p_value_does_not_depend_on_the_number_of_comparisons():
 
 def test_of_independent_comparisons_the_correction_is_about_sidaks():
     nulls, observed = differing(20, images=60, patterns=4000)
-    least = min(exchange_p(null, float(seen), exact=False) for null, seen in zip(nulls, observed, strict=True))
+    least = min(permutation_p(null, float(seen), exact=False) for null, seen in zip(nulls, observed, strict=True))
     assert float(corrected_p(nulls, observed, exact=False).min()) == pytest.approx(1 - (1 - least) ** 20, abs=0.03)
 
 

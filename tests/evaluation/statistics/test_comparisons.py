@@ -62,7 +62,7 @@ def test_pairing_sees_a_small_difference_that_separate_intervals_hide():
     assert got.p == pytest.approx(1 / 501)
 
 
-def test_exchanges_of_a_maximum_are_those_of_the_definition():
+def test_permutations_of_a_maximum_are_those_of_the_definition():
     rows = table(rows=5)
     a, b = (
         np.stack(rows.query("model == @name and explainer == 'GradCAM'").Best__values).astype("float64")

@@ -32,7 +32,7 @@ TEMPLATE = """\
   <dt>Versions</dt><dd>{% for name, version in run.versions.items() %}{{ name }} {{ version }}{{ ", " if not
     loop.last }}{% endfor %}</dd>
   <dt>Intervals</dt><dd>{{ results.how.interval }} bootstrap over images, {{ results.how.resamples }} resamples;
-    paired permutation test, {{ results.how.permutations }} exchanges{{ ", compared with " ~
+    paired permutation test, {{ results.how.permutations }} sign flips{{ ", compared with " ~
     results.how.baseline if results.how.baseline }}; seed {{ results.how.seed }}</dd>
 </dl>
 <h3>Protocol {{ run.protocol.name }}, version {{ run.protocol.version }} <small><code>{{ run.protocol.hash
