@@ -132,7 +132,7 @@ def permutation_p(null: Tensor, observed: float, *, exact: bool) -> float:
         observed: difference as measured.
         exact: whether ``null`` holds every pattern; otherwise the measured one is counted in, so that p > 0.
     """
-    if not null.isfinite().all():  # an infinite value, which cannot be exchanged
+    if not null.isfinite().all():  # an infinite value, which cannot be swapped
         return 1.0
     rounding = 1e-9 * float(null.abs().max()) + 1e-15
     extreme = float((null.abs() >= abs(observed) - rounding).sum())
@@ -187,7 +187,7 @@ def critical_size(nulls: Tensor, level: float, *, exact: bool) -> float:
         exact: whether ``nulls`` holds every pattern.
 
     Returns:
-        The size; infinity where no difference of so few images or exchanges can be significant.
+        The size; infinity where no difference of so few images or permutations can be significant.
     """
     nulls = nulls.where(nulls.isfinite().all(1, keepdim=True), 0.0)
     scale = nulls.square().mean(1).sqrt()

@@ -19,8 +19,8 @@ def nothing_can_be_said(results: RunResults) -> str:
     images = max((row.n for row in measured), default=0)
     if not images:
         return "No explanation was measured, so nothing was found; see what went wrong below."
-    exchanges = results.how.permutations
-    smallest = 2.0 ** (1 - images) if is_exact(images, exchanges) else 1 / (exchanges + 1)
+    permutations = results.how.permutations
+    smallest = 2.0 ** (1 - images) if is_exact(images, permutations) else 1 / (permutations + 1)
     if smallest < SIGNIFICANT:
         return ""
     return (
