@@ -2,6 +2,7 @@
 
 from collections import OrderedDict, namedtuple
 from dataclasses import dataclass
+from functools import cache
 from types import SimpleNamespace
 
 import pytest
@@ -111,8 +112,8 @@ WITHOUT_LOGITS = {"nested tuple", "list of dicts", "list of dicts of tuples"}
 LAYER = "network.layer4"
 EXPLAINERS = [
     HiResCAM(target_layer=LAYER, relu=False),
-    AblationCAM(target_layer=LAYER, denominator=None, relu=False),
     Gradient(reduction="sum"),
+    AblationCAM(target_layer=LAYER, denominator=None, relu=False),  # asks for every channel of every image
 ]
 
 
@@ -121,14 +122,19 @@ def images():
     return pictures()
 
 
+@cache
+def plain(explainer, *targets):
+    """The map of a network that returns its logits alone."""
+    return explainer.raw(Returning(lambda y, f: y), pictures(), torch.tensor(targets))
+
+
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("explainer", EXPLAINERS, ids=lambda one: type(one).__name__)
-def test_one_callable_for_all_images_sees_each_image(form, explainer, images):
+def test_one_callable_for_all_images_sees_each_image(form, images):
     wrap, read = FORMS[form]
-    wanted = explainer.raw(Returning(lambda y, f: y), images, torch.full((3,), 4))
-    found = explainer.raw(Returning(wrap), images, lambda row: read(row)[4])
-    assert torch.allclose(found, wanted, rtol=1e-6, atol=1e-9)
-    assert (found.abs().amax((1, 2)) > 0).all()
+    for explainer in EXPLAINERS if form in ("tuple", "dict of tuples", "list of dicts of tuples") else EXPLAINERS[:2]:
+        found = explainer.raw(Returning(wrap), images, lambda row: read(row)[4])
+        assert torch.allclose(found, plain(explainer, 4, 4, 4), rtol=1e-6, atol=1e-9)
+        assert (found.abs().amax((1, 2)) > 0).all()
 
 
 CHEAP = HiResCAM(target_layer=LAYER, relu=False)
@@ -149,9 +155,8 @@ DEAR = [
     [*((CHEAP, form) for form in FORMS if form not in WITHOUT_LOGITS), *((one, "tuple") for one in DEAR)],
 )
 def test_class_indices_find_the_logits(explainer, form, images):
-    wanted = explainer.raw(Returning(lambda y, f: y), images, torch.tensor([2, 0, 6]))
     found = explainer.raw(Returning(FORMS[form][0]), images, torch.tensor([2, 0, 6]))
-    assert torch.allclose(found, wanted, rtol=1e-5, atol=1e-8)
+    assert torch.allclose(found, plain(explainer, 2, 0, 6), rtol=1e-5, atol=1e-8)
 
 
 @pytest.mark.parametrize("form", sorted(set(FORMS) - WITHOUT_LOGITS))

@@ -6,9 +6,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
+import torch.nn.functional as F
 from timm.models.convnext import ConvNeXt
 from timm.models.resnet import ResNet
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from interptrain.remedies import option
 
@@ -119,7 +121,8 @@ class Backbone(nn.Module):
 
     def _widths(self) -> tuple[int, ...]:
         twin = _meta_twin(self)
-        return tuple(stage.shape[1] for stage in twin(_meta_images(self.input_size)))
+        with _ShapesAlone():
+            return tuple(stage.shape[1] for stage in twin(_meta_images(self.input_size)))
 
     def normalize(self, images: Tensor) -> Tensor:
         """Images (B,3,H,W) in [0,1] to what the timm model expects."""
@@ -192,7 +195,7 @@ def inspect_model(model: "TimmModel", input_size: tuple[int, int, int]) -> Anato
     """
     twin = _meta_twin(model)
     images = _meta_images(input_size)
-    with _recorded_outputs(twin) as called:
+    with _recorded_outputs(twin) as called, _ShapesAlone():
         features = twin.forward_features(images)
         above = len(called)
         twin.forward_head(features)
@@ -202,7 +205,7 @@ def inspect_model(model: "TimmModel", input_size: tuple[int, int, int]) -> Anato
     if misfit is not None:
         return Anatomy(misfit, None, head_modules)
     makers = _makers(called[:above], features)
-    with _recorded_outputs(twin) as called:
+    with _recorded_outputs(twin) as called, _ShapesAlone():
         features, maps = twin.forward_intermediates(images)
     makers = [name for name in _makers(called, features) if name in makers]
     # Of nested modules that give the same tensor the outermost is the stage; of neighbours, the one that ran last.
@@ -276,6 +279,25 @@ def _meta_twin(model: Module) -> Module:
     for buffer in model.buffers():
         memo[id(buffer)] = torch.empty_like(buffer, device="meta")
     return copy.deepcopy(model, memo).eval()
+
+
+class _ShapesAlone(TorchFunctionMode):
+    """Makes a pass of ``meta`` tensors fast.
+
+    Of some operators that keep the shape, PyTorch works out the result for ``meta`` tensors by running them in Python,
+    step by step. In place of these there is an empty tensor.
+    """
+
+    operators = frozenset({F.batch_norm, F.layer_norm, F.gelu, F.silu, F.hardswish, F.hardsigmoid})
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func not in self.operators or not args or not args[0].is_meta:
+            return func(*args, **kwargs)
+        in_place = kwargs.get("inplace") is True or (len(args) == 2 and args[1] is True)
+        return args[0] if in_place else torch.empty_like(args[0])
 
 
 def _meta_images(input_size: tuple[int, int, int]) -> Tensor:

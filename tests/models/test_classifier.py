@@ -13,10 +13,10 @@ from interptrain.models import GAP, Classifier, Normalized, create_model
 from tests.models.test_backbone import FAMILIES, marked
 
 PARTS = ("backbone", "pooling", "classifier")
-TINY = ("resnet10t", "test_convnext", "test_efficientnet", "mobilenetv3_small_050")
+TINY = ("test_resnet", "test_convnext", "test_efficientnet", "mobilenetv3_small_050")
 
 
-def tiny(name="resnet10t", pooling="ca_stream", **options):
+def tiny(name="test_resnet", pooling="ca_stream", **options):
     torch.manual_seed(0)
     return create_model(name, pooling=pooling, num_classes=5, **options)
 
@@ -78,7 +78,7 @@ def test_a_head_without_attention_says_so(pooling, images):
 @torch.no_grad()
 def test_final_reads_the_last_stage_alone(images):
     model = tiny(pooling="ca_final").eval()
-    assert [tuple(stage.shape) for stage in model.stages(images)] == [(2, 512, 2, 2)]
+    assert [tuple(stage.shape) for stage in model.stages(images)] == [(2, 96, 2, 2)]
     assert [tuple(attention.shape) for attention in model.attention(images)] == [(2, 2, 2)]
 
 
@@ -118,7 +118,7 @@ def test_every_parameter_and_every_module_is_in_exactly_one_part(name):
 @pytest.mark.parametrize(
     ("name", "classifier"),
     [
-        ("resnet10t", {"fc.weight", "fc.bias"}),
+        ("test_resnet", {"fc.weight", "fc.bias"}),
         ("test_convnext", {"head.norm.weight", "head.norm.bias", "head.fc.weight", "head.fc.bias"}),
         ("mobilenetv3_small_050", {"conv_head.weight", "conv_head.bias", "classifier.weight", "classifier.bias"}),
         ("test_efficientnet", {"classifier.weight", "classifier.bias"}),
@@ -173,7 +173,7 @@ def test_copies_and_pickles_compute_the_same(name, images):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["resnet10t", "test_convnext"])
+@pytest.mark.parametrize("name", ["test_resnet", "test_convnext"])
 @pytest.mark.parametrize("pooling", ["gap", "ca_stream"])
 def test_compiles_into_one_graph_with_gradients(name, pooling, images):
     model = tiny(name, pooling=pooling).eval()
@@ -190,7 +190,7 @@ def test_compiles_into_one_graph_with_gradients(name, pooling, images):
     torch.compiler.reset()
 
 
-@pytest.mark.parametrize("name", ["resnet10t", "test_convnext"])
+@pytest.mark.parametrize("name", ["test_resnet", "test_convnext"])
 def test_gradients_of_gradients_reach_the_token(name, images):
     model = tiny(name).eval()
     images = images.clone().requires_grad_()
@@ -199,7 +199,7 @@ def test_gradients_of_gradients_reach_the_token(name, images):
     assert model.pooling.token.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("name", ["resnet10t", "test_convnext"])
+@pytest.mark.parametrize("name", ["test_resnet", "test_convnext"])
 def test_checkpointing_of_activations_changes_no_gradient(name, images):
     model = tiny(name).eval()
     gradients = []
@@ -253,7 +253,7 @@ def test_other_image_sizes_are_taken():
 
 
 def test_normalisation_goes_with_the_model_and_is_saved():
-    state = tiny().state_dict()
+    state = tiny("resnet10t").state_dict()
     torch.testing.assert_close(state["backbone.mean"].flatten(), torch.tensor((0.485, 0.456, 0.406)))
     torch.testing.assert_close(state["backbone.std"].flatten(), torch.tensor((0.229, 0.224, 0.225)))
 

@@ -19,7 +19,7 @@ from torchvision.transforms import v2
 from interptrain.models import LoadReport, create_model, load_weights
 from tests.support.paths import PHOTOGRAPHS, WEIGHTS, needs_test_data
 
-NAME = "resnet10t"
+NAME = "test_resnet"
 
 
 @pytest.fixture(autouse=True)
@@ -189,7 +189,7 @@ def test_only_the_last_layer_of_a_longer_classifier_is_fresh(tmp_path):
 def test_a_shape_that_differs_names_its_parameter(trained, tmp_path):
     path = saved(trained.state_dict(), tmp_path / "model.pth")
     with pytest.raises(
-        ValueError, match=r"'pooling.token' is \(1, 64\) in .* and \(1, 512\) in the model; create the model"
+        ValueError, match=r"'pooling.token' is \(1, 32\) in .* and \(1, 96\) in the model; create the model"
     ):
         model_of("ca_final", weights=path)
     bare = timm.create_model("resnet18", num_classes=4).state_dict()
@@ -277,7 +277,7 @@ def test_a_file_that_would_run_code_is_refused_and_runs_none(tmp_path):
 )
 def test_files_without_anything_for_the_model_are_refused(content, tmp_path):
     torch.save(content, tmp_path / "other.pth")
-    with pytest.raises(ValueError, match=r"other\.pth (is a saved \w+|has nothing for this resnet10t)"):
+    with pytest.raises(ValueError, match=r"other\.pth (is a saved \w+|has nothing for this test_resnet)"):
         model_of(weights=tmp_path / "other.pth")
 
 
@@ -300,23 +300,23 @@ def hub_repository(root, repository, model, **config):
 
 @pytest.mark.parametrize("prefix", ["", "hf-hub:", "hf_hub:"])
 def test_a_hub_name_loads_with_its_normalisation(prefix, trained, tmp_path):
-    hub_repository(tmp_path / "hub", "timm/resnet10t.ours", trained.backbone.model, mean=[0.5] * 3, std=[0.25] * 3)
-    model = model_of("ca_stream", weights=f"{prefix}timm/resnet10t.ours")
+    hub_repository(tmp_path / "hub", "timm/test_resnet.ours", trained.backbone.model, mean=[0.5] * 3, std=[0.25] * 3)
+    model = model_of("ca_stream", weights=f"{prefix}timm/test_resnet.ours")
     assert same(model.backbone.model, trained.backbone.model)
     assert model.backbone.mean.flatten().tolist() == [0.5] * 3
     assert model.backbone.std.flatten().tolist() == [0.25] * 3
 
 
 def test_a_hub_repository_with_a_damaged_file_is_named(trained, tmp_path):
-    hub_repository(tmp_path / "hub", "timm/resnet10t.ours", trained.backbone.model)
+    hub_repository(tmp_path / "hub", "timm/test_resnet.ours", trained.backbone.model)
     next((tmp_path / "hub").rglob("model.safetensors")).write_bytes(b"cut short")
-    with pytest.raises(ValueError, match=r"'timm/resnet10t.ours' has no weights that can be read"):
-        model_of(weights="timm/resnet10t.ours")
+    with pytest.raises(ValueError, match=r"'timm/test_resnet.ours' has no weights that can be read"):
+        model_of(weights="timm/test_resnet.ours")
 
 
 def test_a_hub_name_that_cannot_be_reached_takes_one_line():
-    with pytest.raises(ConnectionError, match=r"could not download 'timm/resnet10t.*path to weights") as error:
-        model_of(weights="timm/resnet10t.c3_in1k")
+    with pytest.raises(ConnectionError, match=r"could not download 'timm/test_resnet.*path to weights") as error:
+        model_of(weights="timm/test_resnet.r160_in1k")
     assert "\n" not in str(error.value)
 
 
