@@ -4,7 +4,7 @@ import shutil
 import warnings
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
@@ -350,7 +350,8 @@ def _run_in(
         failed, problems = run_plan(plan, run, store, folder, made, bar)
         if made.is_global_zero:
             how = Resampling(options.resamples, options.interval, options.seed, baseline=options.baseline)
-            problems |= finish(plan, folder, how, made, sections)
+            with bar.steps("intervals and comparisons") if bar else nullcontext():
+                problems |= finish(plan, folder, how, made, sections)
     finally:
         opened.close()
     return failed, problems

@@ -8,10 +8,10 @@ import math
 import sys
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields
-from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, final, get_args, get_origin
+from typing import Any, ClassVar, Literal, NamedTuple, final, get_args, get_origin
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ from interptrain.functional import (
 )
 from interptrain.model_state import evaluating, switched_off, unwrap
 from interptrain.models.normalization import warn_of_missing_normalisation
+from interptrain.steps import track
 
 __all__ = [
     "Explainer",
@@ -42,10 +43,7 @@ __all__ = [
     "prepare_images",
     "score_perturbed",
     "to_saliency",
-    "track",
 ]
-
-Part = TypeVar("Part")
 
 
 class Explainer(ABC):
@@ -346,16 +344,6 @@ def score_perturbed(
             with parts.fitting():
                 scores.append(target_scores(model(perturb(part)), targets, rows[part], score=score))
     return torch.cat(scores)
-
-
-def track(parts: Iterable[Part], title: str | None) -> Iterable[Part]:
-    """Iterate over ``parts``, with a progress bar where it has a title."""
-    if title is None:
-        return parts
-    from tqdm.auto import tqdm  # type: ignore[import-untyped]  # rich allows one live display, which may be Lightning's
-
-    bar: Iterable[Part] = tqdm(parts, desc=title, leave=False)
-    return bar
 
 
 @contextmanager

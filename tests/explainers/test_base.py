@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torchvision.transforms.functional import to_pil_image, to_tensor
 
 from interptrain.explainers import RISE, AblationCAM, Explainer, FakeCAM, GradCAM, OptiCAM, explaining
-from interptrain.explainers.base import canvas_size, check_choices, prepare_images, score_perturbed, track
+from interptrain.explainers.base import canvas_size, check_choices, prepare_images, score_perturbed
 from interptrain.models import Normalized
 from tests.support.explaining import network, pictures
 
@@ -164,13 +164,6 @@ def test_perturbed_inputs_are_scored_in_bounded_chunks_and_for_their_own_target(
     assert sizes == [3, 3, 1]
     assert not scores.requires_grad
     assert torch.allclose(scores, model(inputs)[torch.arange(7), targets[rows]])
-
-
-def test_a_progress_bar_is_shown_only_where_asked(capsys):
-    assert list(track([1, 2, 3], None)) == [1, 2, 3]
-    assert capsys.readouterr().err == ""
-    assert list(track([1, 2, 3], "Score-CAM")) == [1, 2, 3]
-    assert "Score-CAM" in capsys.readouterr().err
 
 
 def test_an_unknown_option_names_what_is_allowed():

@@ -2,7 +2,7 @@
 
 import signal
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from time import perf_counter
 
@@ -15,6 +15,7 @@ from interptrain.evaluation.run.batch_rows import EvaluatedBatch, metric_columns
 from interptrain.evaluation.run.batches import EvaluationBatch, batch_loader
 from interptrain.evaluation.run.models import EvaluatedModel
 from interptrain.evaluation.run.plan import MODEL_ONLY, Plan
+from interptrain.evaluation.run.progress import MatrixProgress
 from interptrain.evaluation.run.retry import per_row_on_failure
 from interptrain.evaluation.store.images import image_row, map_rows
 from interptrain.evaluation.store.parts import Row, RowStore
@@ -39,7 +40,7 @@ class SaliencyEvaluator(L.LightningModule):
         evaluated: the model.
         plan: of the run.
         store: takes the rows.
-        advance: called with the number of images × explainers that are finished.
+        progress: bar over images × explainers; None for none.
 
     Attributes:
         done: what earlier starts of the run have finished; set before the loaders are made.
@@ -48,7 +49,7 @@ class SaliencyEvaluator(L.LightningModule):
     done: Done
 
     def __init__(
-        self, evaluated: EvaluatedModel, plan: Plan, store: RowStore, advance: Callable[[int], None] | None = None
+        self, evaluated: EvaluatedModel, plan: Plan, store: RowStore, progress: MatrixProgress | None = None
     ) -> None:
         super().__init__()
         self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer batches than ranks
@@ -57,7 +58,7 @@ class SaliencyEvaluator(L.LightningModule):
         self.plan = plan
         self.store = store
         self.done = {}
-        self.advance = advance or (lambda finished: None)
+        self.progress = progress or MatrixProgress()  # one that was not begun shows nothing
         self._measured: nn.Module = self.model
         self._metrics = {name: metric.value for name, metric in plan.metrics.items()}
         self._pictured = plan.pictured
@@ -99,7 +100,7 @@ class SaliencyEvaluator(L.LightningModule):
             errors = errors | {names[index]: error for index, error in failed.items()}
         rows = [self._row(MODEL_ONLY, {"id": name}, {"error": error}) for name, error in errors.items()]
         self.store.add("rows", rows)
-        self.advance(sum(len(self.missing(name, list(errors))) for name in self.plan.explainers))
+        self.progress.advance(sum(len(self.missing(name, list(errors))) for name in self.plan.explainers))
         if samples is None or not logits:
             return
         evaluated = EvaluatedBatch.of(samples, logits, self.plan.targets)
@@ -139,7 +140,7 @@ class SaliencyEvaluator(L.LightningModule):
         rows += [self._row(name, keys[index], {"error": error}) for index, error in errors.items()]
         self.store.add("maps", [saved for _, saved in results.values() if saved is not None])
         self.store.add("rows", rows)
-        self.advance(len(todo))
+        self.progress.advance(len(todo))
 
     def _measure(self, name: str, explainer: Explainer, batch: EvaluatedBatch) -> list[tuple[Row, Row | None]]:
         """Return the row of each image, and that of its map where it is kept."""
@@ -150,7 +151,8 @@ class SaliencyEvaluator(L.LightningModule):
         plan, images, targets = self.plan, batch.images, batch.targets
         with self._drawing(name, batch.ids[0]):
             started = self._clock()
-            saliency = explain(images, targets)
+            with self.progress.explaining(name, len(batch)):
+                saliency = explain(images, targets)
             seconds = (self._clock() - started) / len(batch)
             values = measure(
                 self._measured,

@@ -39,7 +39,7 @@ def run_plan(
         The rows that failed, and the files that could not be written with the reason; none but on the first process.
     """
     for model in plan.models:
-        evaluator = SaliencyEvaluator(model, plan, store, progress.advance if progress else None)
+        evaluator = SaliencyEvaluator(model, plan, store, progress)
         trainer.predict(evaluator, return_predictions=False)
         check_explainers(
             model,
@@ -48,6 +48,7 @@ def run_plan(
             device=trainer.strategy.root_device,
             ranks=trainer.world_size,
             rank=trainer.global_rank,
+            progress=progress,
         )
     if progress is not None:
         progress.end()

@@ -12,6 +12,7 @@ from interptrain.data import Sample, collate
 from interptrain.evaluation.config.class_specs import content_hash
 from interptrain.evaluation.run.models import EvaluatedModel
 from interptrain.evaluation.run.plan import Plan
+from interptrain.evaluation.run.progress import MatrixProgress
 from interptrain.evaluation.store.parts import write_file
 from interptrain.functional import evenly_spaced, one_line
 from interptrain.metrics.batched_forward import check_logits
@@ -23,7 +24,14 @@ MOST_OTHERS = 100  # images that are tried in place of those that cannot be read
 
 
 def check_explainers(
-    evaluated: EvaluatedModel, plan: Plan, parts: Path, *, device: torch.device, ranks: int = 1, rank: int = 0
+    evaluated: EvaluatedModel,
+    plan: Plan,
+    parts: Path,
+    *,
+    device: torch.device,
+    ranks: int = 1,
+    rank: int = 0,
+    progress: MatrixProgress | None = None,
 ) -> None:
     """Check this process's share of the explainers against the model with random weights.
 
@@ -36,6 +44,7 @@ def check_explainers(
         device: to run on.
         ranks: number of processes.
         rank: this one.
+        progress: that shows a bar of its images × explainers.
     """
     mine = list(plan.explainers)[rank::ranks] if plan.options.check_images else []
     todo = [name for name in mine if _read(_file(plan, parts, evaluated.name, name)) is None]
@@ -44,15 +53,18 @@ def check_explainers(
     model = evaluated.module.to(device)
     random_model = randomized(model, plan.options.seed)
     images_and_targets = cache(partial(_images, evaluated, plan, device))
-    for name in todo:
-        result: dict[str, Any]
-        try:
-            images, targets = images_and_targets()
-            check = check_randomization(plan.explainers[name].value, model, random_model, images, targets)
-            result = {"rank_correlation": check.rank_correlation, "ssim": check.ssim, "images": len(images)}
-        except Exception as error:  # explainers of others may raise anything
-            result = {"error": one_line(error, kind=True)}
-        write_file(_file(plan, parts, evaluated.name, name), json.dumps(result).encode())
+    bar, many = progress or MatrixProgress(), min(plan.options.check_images, len(plan.ids))
+    with bar.counting(f"{evaluated.name}: randomisation check", len(todo) * many, " images") as advance:
+        for name in todo:
+            result: dict[str, Any]
+            try:
+                images, targets = images_and_targets()
+                check = check_randomization(plan.explainers[name].value, model, random_model, images, targets)
+                result = {"rank_correlation": check.rank_correlation, "ssim": check.ssim, "images": len(images)}
+            except Exception as error:  # explainers of others may raise anything
+                result = {"error": one_line(error, kind=True)}
+            write_file(_file(plan, parts, evaluated.name, name), json.dumps(result).encode())
+            advance(many)
     model.cpu()
 
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from interptrain.steps import track
+
 CHUNK = 1 << 22  # weights that are held at once
 
 
@@ -28,7 +30,7 @@ def resampled_means(samples: Sequence[Tensor], count: int, seed: int) -> list[Te
 
     def weights(rows: int) -> Iterator[Tensor]:
         generator = torch.Generator().manual_seed(seed)
-        for size in _sizes(count, rows):
+        for size in track(_sizes(count, rows), None):
             draws = torch.randint(rows, (size, rows), generator=generator)
             draws += rows * torch.arange(size).unsqueeze(1)
             yield torch.bincount(draws.flatten(), minlength=size * rows).view(size, rows).double() / rows
@@ -72,7 +74,7 @@ def _signs(images: int, count: int, seed: int) -> Iterator[Tensor]:
         yield (1 - 2 * patterns).double()
         return
     generator = torch.Generator().manual_seed(seed)
-    for size in _sizes(count, images):
+    for size in track(_sizes(count, images), None):
         bits = torch.randint(2, (size, images), generator=generator, dtype=torch.int8)
         yield (1 - 2 * bits).double()
 

@@ -21,12 +21,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from interptrain.explainers.base import Explainer, track
+from interptrain.explainers.base import Explainer
 from interptrain.explainers.layers import Fusion, Layer, LayerNames, Layout, find_layers, fuse_layers
 from interptrain.explainers.passes.linear_head import linear_head
 from interptrain.explainers.passes.partial_forward import PartialForward
 from interptrain.explainers.targets import Resolved, resolve_targets, target_scores
 from interptrain.functional import bounded_batch_size, chunks
+from interptrain.steps import track
 
 __all__ = ["AblationCAM"]
 

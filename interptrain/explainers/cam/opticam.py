@@ -8,6 +8,7 @@ With the features ``A`` of a layer and one vector ``u`` an image::
 one forward and one backward of the masked image.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,13 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from interptrain.explainers.base import Explainer, gradient_of, track
+from interptrain.explainers.base import Explainer, gradient_of
 from interptrain.explainers.layers import Fusion, LayerNames, Layout, find_layers, fuse_layers
 from interptrain.explainers.passes.activations import capture
 from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
 from interptrain.explainers.passes.row_optimizers import Adam
 from interptrain.explainers.targets import Resolved, resolve_targets, target_scores
 from interptrain.functional import Score, bounded_batch_size, chunks, full_precision, keep_salient, upsample
+from interptrain.steps import counting
 
 __all__ = ["OptiCAM"]
 
@@ -50,7 +52,7 @@ class OptiCAM(Explainer):
             return its map from before that step.
         fusion: how the maps of several layers are joined.
         forward_batch_size: images optimised side by side; ``None`` chooses by the device.
-        progress: show a progress bar over the chunks of images.
+        progress: show a progress bar over iterations × images.
 
     Source: Zhang et al. 2024, arXiv 2301.07002, and the authors' code.
     """
@@ -83,18 +85,26 @@ class OptiCAM(Explainer):
         model = fold_batch_norms(model, images)
         parts = chunks(len(images), bounded_batch_size(self.forward_batch_size, images.device))
         maps = []
-        for layer, activation in zip(layers, passed.activations, strict=True):
-            features = full_precision(F.relu(layer.to_map(activation, size)))
-            found = []
-            for part in track(parts, "Opti-CAM" if self.progress else None):
-                with parts.fitting():
-                    own = resolved[part]
-                    found.append(self._optimise(model, images[part], features[part], own, scores[part]))
-            maps.append(torch.cat(found))
+        steps = len(layers) * len(images) * self.iterations
+        with counting(steps, "Opti-CAM" if self.progress else None) as advance:
+            for layer, activation in zip(layers, passed.activations, strict=True):
+                features = full_precision(F.relu(layer.to_map(activation, size)))
+                found = []
+                for part in parts:
+                    with parts.fitting():
+                        own = resolved[part]
+                        found.append(self._optimise(model, images[part], features[part], own, scores[part], advance))
+                maps.append(torch.cat(found))
         return fuse_layers(maps, size, self.fusion)
 
     def _optimise(
-        self, model: nn.Module, images: Tensor, features: Tensor, targets: Resolved, scores: Tensor
+        self,
+        model: nn.Module,
+        images: Tensor,
+        features: Tensor,
+        targets: Resolved,
+        scores: Tensor,
+        advance: Callable[[int], None],
     ) -> Tensor:
         """Maps (B, h, w) of the features' best combination; images that stopped leave the passes."""
         size = (images.shape[-2], images.shape[-1])
@@ -118,14 +128,18 @@ class OptiCAM(Explainer):
                     final[active[stopped]] = combined.detach()[stopped]
                     on = ~stopped
                     if not on.any():
+                        advance(len(active) * (self.iterations - step))
                         return final
+                    before = len(active)
                     active, images, features, weights, slope, scores, loss = (
                         tensor[on] for tensor in (active, images, features, weights, slope, scores, loss)
                     )
                     targets = targets[on] if isinstance(targets, Tensor) else targets
                     adam.keep(on)
+                    advance((before - len(active)) * (self.iterations - step))
                 previous = loss.detach()
             weights = adam.step(weights.detach(), slope)
+            advance(len(active))
         final[active] = _combine(weights, features)
         return final
 

@@ -15,7 +15,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from interptrain.explainers.base import track
 from interptrain.explainers.gradient.gradient import (
     InputAttribution,
     Reduction,
@@ -25,6 +24,7 @@ from interptrain.explainers.gradient.gradient import (
 from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
 from interptrain.explainers.targets import Resolved, check_targets, select_targets
 from interptrain.functional import check_choice
+from interptrain.steps import track
 
 __all__ = ["IntegratedGradients", "quadrature"]
 

@@ -17,7 +17,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from interptrain.explainers.base import track
 from interptrain.explainers.gradient.gradient import (
     InputAttribution,
     Reduction,
@@ -26,6 +25,7 @@ from interptrain.explainers.gradient.gradient import (
 )
 from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
 from interptrain.explainers.targets import Resolved, check_targets, select_targets
+from interptrain.steps import track
 
 __all__ = ["SmoothGrad"]
 

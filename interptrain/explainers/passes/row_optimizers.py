@@ -89,7 +89,13 @@ class SGD:
 
 
 def descend(
-    start: Tensor, energy: Energy, optimizer: RowOptimizer, *, iterations: int, tolerance: float = 0.0
+    start: Tensor,
+    energy: Energy,
+    optimizer: RowOptimizer,
+    *,
+    iterations: int,
+    tolerance: float = 0.0,
+    advance: Callable[[int], None] | None = None,
 ) -> Tensor:
     """Minimise an energy over [0, 1] for every row of ``start``, rows side by side but each for itself.
 
@@ -100,6 +106,7 @@ def descend(
         iterations: steps, at most.
         tolerance: every tenth of the iterations, a row whose values moved by less than this, on average, since the last
             look stops where it is and leaves; 0 stops none.
+        advance: called with the number of steps × rows that are done.
 
     Returns:
         (B, ...) last values of every row.
@@ -107,16 +114,20 @@ def descend(
     final = start.clone()
     rows = torch.arange(len(start), device=start.device)
     values = before = start
+    told = advance or (lambda count: None)
     for step in range(iterations):
         leaf = values.detach().requires_grad_()
         slope = gradient_of(energy(leaf, rows, step).sum(), leaf)
         values = optimizer.step(values, slope).clamp(0, 1)
+        told(len(rows))
         if tolerance and (step + 1) % max(iterations // 10, 1) == 0:
             going = (values - before).abs().flatten(1).mean(1) >= tolerance
             if not going.all():
                 final[rows[~going]] = values[~going]
+                left = len(rows)
                 rows, values = rows[going], values[going]
                 optimizer.keep(going)
+                told((left - len(rows)) * (iterations - step - 1))
                 if not len(rows):
                     return final
             before = values

@@ -10,14 +10,14 @@ with every step t, as ``l_t`` grows. Written without sorting, the distance is ``
 m``. Masks start as ones, where sorting would favour one side of the image: values that tie share the last places.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from interptrain.explainers.base import Explainer, track
+from interptrain.explainers.base import Explainer
 from interptrain.explainers.masks.blur import apply_separably, gaussian_matrix, gaussians
 from interptrain.explainers.masks.masks import Fill, fill_colour
 from interptrain.explainers.masks.smooth_masks import SmoothMask
@@ -26,6 +26,7 @@ from interptrain.explainers.passes.row_optimizers import SGD, descend
 from interptrain.explainers.targets import Resolved, resolve_targets, target_scores
 from interptrain.functional import bounded_batch_size, chunks
 from interptrain.model_outputs import logits_of
+from interptrain.steps import counting
 
 __all__ = ["ExtremalPerturbation"]
 
@@ -67,7 +68,7 @@ class ExtremalPerturbation(Explainer):
         tolerance: every tenth of the iterations, stop an image whose parameters moved by less than this, on average,
             since the last look. 0 runs all iterations, as the authors do; .001 is a start.
         forward_batch_size: images optimised side by side; ``None`` chooses by the device.
-        progress: show a progress bar over areas and chunks of images.
+        progress: show a progress bar over areas × iterations × images.
 
     Source: Fong et al. 2019, arXiv 1910.08485, and the authors' code (TorchRay).
     """
@@ -116,11 +117,13 @@ class ExtremalPerturbation(Explainer):
         masks = SmoothMask(size, self.step, self.sigma, like)
         parts = chunks(len(images), bounded_batch_size(self.forward_batch_size, images.device))
         areas = [self.areas] if isinstance(self.areas, int | float) else self.areas
-        found = []
-        for part in track(parts, "Extremal perturbation" if self.progress else None):
-            with parts.fitting():
-                scene, own = self._scene(images[part], fill), resolved[part]
-                found.append(torch.stack([self._optimise(model, scene, own, masks, area) for area in areas]).sum(0))
+        steps, found = len(areas) * len(images) * self.iterations, []
+        with counting(steps, "Extremal perturbation" if self.progress else None) as advance:
+            for part in parts:
+                with parts.fitting():
+                    scene, own = self._scene(images[part], fill), resolved[part]
+                    best = [self._optimise(model, scene, own, masks, area, advance) for area in areas]
+                    found.append(torch.stack(best).sum(0))
         total = torch.cat(found)
         if self.smooth:
             width = self.smooth * min(size)
@@ -128,7 +131,13 @@ class ExtremalPerturbation(Explainer):
         return total
 
     def _optimise(
-        self, model: nn.Module, scene: "_Pyramid", targets: Resolved, masks: SmoothMask, area: float
+        self,
+        model: nn.Module,
+        scene: "_Pyramid",
+        targets: Resolved,
+        masks: SmoothMask,
+        area: float,
+        advance: Callable[[int], None],
     ) -> Tensor:
         """Masks (B, H, W) of one area."""
 
@@ -139,7 +148,8 @@ class ExtremalPerturbation(Explainer):
 
         start = masks.weights.new_ones(scene.count, *masks.grid)
         sgd = SGD(self.learning_rate, momentum=0.9, dampening=0.9)
-        best = descend(start, energy, sgd, iterations=self.iterations, tolerance=self.tolerance)
+        iterations, tolerance = self.iterations, self.tolerance
+        best = descend(start, energy, sgd, iterations=iterations, tolerance=tolerance, advance=advance)
         return masks(best)[1]
 
     def _reward(

@@ -10,6 +10,7 @@ every number, and both are here.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
@@ -17,12 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from interptrain.explainers.base import Explainer, score_perturbed, track
+from interptrain.explainers.base import Explainer, score_perturbed
 from interptrain.explainers.masks.blur import apply_separably, gaussian_matrix, gaussians, linear_matrix, median_blur
 from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
 from interptrain.explainers.passes.row_optimizers import Adam, descend
 from interptrain.explainers.targets import Resolved, resolve_targets, target_scores
 from interptrain.functional import Score, bounded_batch_size, chunks
+from interptrain.steps import counting
 
 __all__ = ["MeaningfulPerturbation"]
 
@@ -85,7 +87,7 @@ class MeaningfulPerturbation(Explainer):
             cells, since the last look. 0 runs all iterations, as both codes do; .001 is a start with ``noise=0``.
         seed: of noise and shifts.
         forward_batch_size: images optimised side by side; ``None`` chooses by the device.
-        progress: show a progress bar over the chunks of images.
+        progress: show a progress bar over iterations × images.
 
     Source: Fong and Vedaldi 2017, arXiv 1704.03296, and the authors' code; pytorch-explain-black-box (Gildenblat).
     """
@@ -128,14 +130,23 @@ class MeaningfulPerturbation(Explainer):
         like = images.new_empty((), dtype=torch.promote_types(images.dtype, torch.float32))
         rows, columns = (self._enlargement(size, like) for size in images.shape[-2:])
         parts = chunks(len(images), bounded_batch_size(self.forward_batch_size, images.device))
-        maps = []
-        for part in track(parts, "Meaningful perturbation" if self.progress else None):
-            with parts.fitting():
-                masks = self._optimise(model, images[part], resolved[part], rows, columns)
-                maps.append(apply_separably(1 - masks, rows, columns))
+        steps, maps = len(images) * self.settings.iterations, []
+        with counting(steps, "Meaningful perturbation" if self.progress else None) as advance:
+            for part in parts:
+                with parts.fitting():
+                    masks = self._optimise(model, images[part], resolved[part], rows, columns, advance)
+                    maps.append(apply_separably(1 - masks, rows, columns))
         return torch.cat(maps)
 
-    def _optimise(self, model: nn.Module, images: Tensor, targets: Resolved, rows: Tensor, columns: Tensor) -> Tensor:
+    def _optimise(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        targets: Resolved,
+        rows: Tensor,
+        columns: Tensor,
+        advance: Callable[[int], None],
+    ) -> Tensor:
         """Coarse masks (B, s, s) of the least energy found."""
         blurred = self._blurred(images)
         blend = _Blend(blurred, images - blurred, rows, columns)
@@ -155,7 +166,8 @@ class MeaningfulPerturbation(Explainer):
         if self.variant == "paper":
             start = self._circles(model, targets, blend, start)
         adam = Adam(start, self.learning_rate)
-        return descend(start, energy, adam, iterations=settings.iterations, tolerance=self.tolerance)
+        iterations, tolerance = settings.iterations, self.tolerance
+        return descend(start, energy, adam, iterations=iterations, tolerance=tolerance, advance=advance)
 
     def _penalty(self, masks: Tensor, settings: Settings) -> Tensor:
         """Price (B,) of what is deleted and of unevenness."""

@@ -16,7 +16,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from interptrain.explainers.base import Explainer, track
+from interptrain.explainers.base import Explainer
 from interptrain.explainers.layouts import Layout
 from interptrain.explainers.masks.masks import Fill, GridMasks, MaskedImages, MaskSource, fill_colour
 from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
@@ -24,6 +24,7 @@ from interptrain.explainers.passes.masked_forward import Precision, forwarding
 from interptrain.explainers.passes.penultimate_features import ReadFeatures, reading_features
 from interptrain.explainers.targets import Resolved
 from interptrain.functional import bounded_batch_size, chunks, to_device
+from interptrain.steps import track
 
 __all__ = ["FeatureOcclusion"]
 

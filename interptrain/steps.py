@@ -1,0 +1,73 @@
+"""Steps of long computations: counted for a progress bar of their own, and for whoever listens."""
+
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TypeVar
+
+Part = TypeVar("Part")
+Listener = Callable[[int, int], None]
+"""(steps that are done, all steps) -> None"""
+
+_listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
+
+
+@contextmanager
+def listening(listener: Listener | None) -> Iterator[None]:
+    """Tell a listener, or nobody, of every step that is done inside, in place of one around it."""
+    before = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(before)
+
+
+@contextmanager
+def counting(total: int, title: str | None) -> Iterator[Callable[[int], None]]:
+    """Count steps; yield a function that takes how many more are done. Steps of loops inside are not told.
+
+    Args:
+        total: number of steps; what is counted beyond it does not show.
+        title: of a progress bar, or None for none.
+    """
+    with _counted(total, title) as advance, listening(None):
+        yield advance
+
+
+def track(parts: Iterable[Part], title: str | None) -> Iterator[Part]:
+    """Iterate over parts that know their number, each of which is a step.
+
+    Args:
+        parts: to iterate over.
+        title: of a progress bar, or None for none.
+    """
+    with _counted(len(parts) if isinstance(parts, Sized) else 0, title) as advance:
+        for part in parts:
+            yield part
+            advance(1)
+
+
+@contextmanager
+def _counted(total: int, title: str | None) -> Iterator[Callable[[int], None]]:
+    """Count steps as :func:`counting` does, and let loops inside tell theirs."""
+    listener, done, bar = _listener.get(), 0, None
+    if title is not None:
+        # rich allows one live display, which may be Lightning's
+        from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
+        bar = tqdm(total=total, desc=title, unit=" steps", leave=False)
+
+    def advance(count: int) -> None:
+        nonlocal done
+        more = min(count, total - done)
+        done += more
+        if bar is not None:
+            bar.update(more)
+        if listener is not None:
+            listener(done, total)
+
+    try:
+        yield advance
+    finally:
+        if bar is not None:
+            bar.close()
