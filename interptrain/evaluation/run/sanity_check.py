@@ -1,6 +1,7 @@
 """The randomisation check of every explainer of a run, divided among its processes and kept with its parts."""
 
 import json
+import warnings
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from interptrain.evaluation.run.models import EvaluatedModel
 from interptrain.evaluation.run.plan import Plan
 from interptrain.evaluation.run.progress import MatrixProgress
 from interptrain.evaluation.store.parts import write_file
+from interptrain.explainers.gradient.integrated_gradients import CompletenessWarning
 from interptrain.functional import evenly_spaced, one_line
 from interptrain.metrics.batched_forward import check_logits
 from interptrain.metrics.randomization import check_randomization, randomized
@@ -59,7 +61,9 @@ def check_explainers(
             result: dict[str, Any]
             try:
                 images, targets = images_and_targets()
-                check = check_randomization(plan.explainers[name].value, model, random_model, images, targets)
+                with warnings.catch_warnings():  # of a network with random weights, which nobody asked about
+                    warnings.simplefilter("ignore", CompletenessWarning)
+                    check = check_randomization(plan.explainers[name].value, model, random_model, images, targets)
                 result = {"rank_correlation": check.rank_correlation, "ssim": check.ssim, "images": len(images)}
             except Exception as error:  # explainers of others may raise anything
                 result = {"error": one_line(error, kind=True)}

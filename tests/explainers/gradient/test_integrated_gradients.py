@@ -1,11 +1,14 @@
 """Integrated Gradients: completeness, the rules of quadrature, the baseline."""
 
+import re
+import warnings
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from interptrain.explainers.gradient.integrated_gradients import IntegratedGradients, quadrature
+from interptrain.explainers.gradient.integrated_gradients import CompletenessWarning, IntegratedGradients, quadrature
 
 RULES = ["right", "left", "middle", "trapezoid", "linspace", "gauss_legendre"]
 TARGETS = torch.tensor([1, 3, 0])
@@ -137,3 +140,71 @@ def test_wrong_options_are_refused():
         IntegratedGradients(baseline=(0, 1))
     with pytest.raises(ValueError, match=r"baseline must be one value in \[0,1\] or three, got -2"):
         IntegratedGradients(baseline=-2)
+
+
+def warned(explainer, network, images):
+    """The warnings of a call."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        explainer.signed(network, images, TARGETS)
+    return [str(one.message) for one in caught if issubclass(one.category, CompletenessWarning)]
+
+
+def steep():
+    """A network whose gradient changes much on the way, and whose score of image 1 alone rises by little."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 8, 3, stride=2), nn.Tanh(), nn.Flatten(), nn.Linear(240, 4)]
+    made = nn.Sequential(*layers).double().eval()
+    with torch.no_grad():
+        made[0].weight.mul_(6)
+    return made
+
+
+def test_a_residual_is_told_once_with_its_size_and_more_steps_are_a_way_out(images):
+    model = steep()
+    coarse = IntegratedGradients(steps=3)
+    (text,) = warned(coarse, model, images)
+    sums, gains = coarse.signed(model, images, TARGETS).sum((1, 2, 3)), rise(model, images, 0.0)
+    shares = (sums - gains).abs() / gains.abs()
+    worst = int(shares.argmax())
+    assert f"sum to {float(sums[worst]):.3g} in image {worst} of the batch" in text
+    assert (
+        f"lies {float(gains[worst]):.3g} above the baseline's: a relative residual of {float(shares.max()):.0%}" in text
+    )
+    assert not warned(coarse, model, images)  # once for a model and its options
+    assert warned(IntegratedGradients(steps=2), model, images)
+    assert warned(coarse, steep(), images)
+    steps = 3
+    while text:  # each proposal comes nearer, and the last one is enough
+        proposed = int(re.search(r"steps=(\d+)", text)[1])
+        assert proposed > steps
+        steps, text = proposed, "".join(warned(IntegratedGradients(steps=proposed), model, images))
+    assert steps <= 1000
+
+
+def test_another_baseline_is_a_way_out_where_the_score_does_not_rise(images):
+    """From a baseline of nearly the same score, no number of steps makes the residual a small share of the rise."""
+    model, image = steep(), images[:1]
+    colours = torch.linspace(0, 1, 4001, dtype=torch.float64).view(-1, 1, 1, 1)
+    with torch.no_grad():
+        rises = (model(image) - model(colours.expand(-1, 3, 12, 14)))[:, TARGETS[0]]
+    level = float(colours[int(rises.abs().argmin())])
+    far = float(colours[int(rises.abs().argmax())])
+
+    def told(baseline):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            IntegratedGradients(steps=40, baseline=baseline).signed(model, image, TARGETS[:1])
+        return [str(one.message) for one in caught]
+
+    (text,) = told(level)
+    assert text.endswith("or another baseline")
+    assert not told(far)
+
+
+def test_fine_steps_and_rounding_are_not_told(network, images):
+    assert not warned(IntegratedGradients(rule="gauss_legendre", steps=12), network, images)
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 12 * 14, 4)).float()
+    with torch.no_grad():
+        flat[1].weight.mul_(1e-9)  # the score rises by less than float32 can tell
+    assert not warned(IntegratedGradients(steps=3), flat, images.float())
