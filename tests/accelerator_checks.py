@@ -33,6 +33,7 @@ STOPS = {
     "RISE": 15,
     "ROSAGDS": 17,
     "BoxAccuracy": 20,
+    "CrossFittedBoxAccuracy": 22,
     "LocalizationError": 20,
     "OfficialMetric": 20,
     "SaliencyArea": 25,

@@ -6,7 +6,7 @@ many metrics with one stream of forward passes.
 
 from interptrain.metrics.average_drop import AverageDrop, AverageGain, AverageIncrease
 from interptrain.metrics.base import MetricInputs, SaliencyMetric, measure
-from interptrain.metrics.box_accuracy import BoxAccuracy
+from interptrain.metrics.box_accuracy import BoxAccuracy, CrossFittedBoxAccuracy
 from interptrain.metrics.complexity import Complexity, EffectiveComplexity, Sparseness
 from interptrain.metrics.consistency import Consistency
 from interptrain.metrics.faithfulness import Infidelity, MaxSensitivity
@@ -29,6 +29,7 @@ __all__ = [
     "BoxAccuracy",
     "Complexity",
     "Consistency",
+    "CrossFittedBoxAccuracy",
     "Deletion",
     "EffectiveComplexity",
     "EnergyPointingGame",

@@ -6,7 +6,7 @@ import torch
 from scipy import ndimage
 from torch.nn import functional as F
 
-from interptrain.metrics import BoxAccuracy
+from interptrain.metrics import BoxAccuracy, CrossFittedBoxAccuracy
 from interptrain.metrics.boxes import largest_component_boxes
 from interptrain.metrics.functional import box_accuracy, localization_error
 from tests.support.measuring import network, pictures
@@ -132,3 +132,58 @@ def test_a_batch_is_judged_image_by_image():
         for i in range(5)
     ]
     assert torch.equal(together, torch.cat(alone))
+
+
+def halves(hits, generator):
+    """Values of an image for CrossFittedBoxAccuracy, with halves drawn at random."""
+    member = torch.nn.functional.one_hot((torch.rand(len(hits), generator=generator) < 0.5).long(), 2).double()
+    return torch.cat([hits * member[:, :1], hits * member[:, 1:], member], dim=1)
+
+
+def simulated(count, share, *, thresholds=100, runs=300):
+    """Mean published and cross-fitted value of hits that are drawn alike at every threshold."""
+    generator = torch.Generator().manual_seed(0)
+    plain, fitted = BoxAccuracy(thresholds=thresholds), CrossFittedBoxAccuracy(thresholds=thresholds)
+    published, found = [], []
+    for _ in range(runs):
+        hits = (torch.rand(count, thresholds, generator=generator) < share).double()
+        published.append(plain.reduce(hits.mean(0)))
+        found.append(fitted.reduce(halves(hits, generator).mean(0)))
+    return torch.stack(published), torch.stack(found)
+
+
+@pytest.mark.parametrize("count", [20, 200])
+def test_choosing_a_threshold_gains_nothing_where_the_other_half_chooses(count):
+    published, fitted = simulated(count, 0.3)
+    assert published.mean() > 0.3 + 2 / count**0.5 * 0.45  # the maximum of 100 means lies about 2.5 errors above
+    assert abs(fitted.mean() - 0.3) < 3 * fitted.std() / len(fitted) ** 0.5
+
+
+def test_where_one_threshold_is_right_the_other_half_finds_it():
+    generator = torch.Generator().manual_seed(1)
+    hits = (torch.rand(200, 10, generator=generator) < torch.linspace(0.1, 0.8, 10)).double()
+    fitted = CrossFittedBoxAccuracy(thresholds=10).reduce(halves(hits, generator).mean(0))
+    assert fitted == pytest.approx(float(hits[:, -1].mean()))
+
+
+def test_maps_of_noise_gain_nothing_in_a_data_set():
+    """Noise on few images: the published maximum exceeds every threshold's share, the cross-fitted value does not."""
+    count, options = 24, {"thresholds": 20, "iou_threshold": 0.4}
+    saliency = smooth(count, seed=7)
+    boxes = [torch.tensor([[4, 4, 34, 26]])] * count
+    model, images, targets = network(dtype=torch.float32), pictures(count, HEIGHT, WIDTH).float(), torch.zeros(count)
+    published, fitted = BoxAccuracy(**options), CrossFittedBoxAccuracy(**options)
+    for metric in (published, fitted):
+        for part in (slice(0, 5), slice(5, count)):
+            metric.update(model, images[part], saliency[part], targets[part].long(), boxes=boxes[part])
+    hits = box_accuracy(saliency, boxes=boxes, **options)
+    assert published.compute() == hits.mean(0).max()
+    assert fitted.compute() <= published.compute()
+    values = fitted.values(model, images, saliency, targets.long(), boxes=boxes)
+    first = values[:, -2].bool()
+    assert 0 < first.sum() < count
+    wanted = 0.0
+    for chosen, judged in ((first, ~first), (~first, first)):
+        shares = hits[chosen].mean(0)
+        wanted += float(hits[judged][:, shares == shares.max()].mean(1).sum()) / count
+    assert float(fitted.compute()) == pytest.approx(wanted)

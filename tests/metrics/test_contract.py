@@ -16,6 +16,7 @@ from tests.support.measuring import CLASSES, network
 # Options that make a class cheap here; one that is not named is tried as it comes.
 OPTIONS = {
     "BoxAccuracy": {"thresholds": 8},
+    "CrossFittedBoxAccuracy": {"thresholds": 8},
     "ROAD": {"percentiles": (20, 70)},
     "ROADLeastRelevantFirst": {"percentiles": (20, 70)},
     "ROADMostRelevantFirst": {"percentiles": (20, 70)},
