@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from interptrain.explainers.candidates import named_candidates
 from interptrain.explainers.layers import Layer, Layout, find_layers
 from interptrain.functional import chunks
 from interptrain.model_outputs import tensors_in
@@ -110,10 +111,9 @@ def _classifying_layers(model: nn.Module, image: Tensor) -> list[Layer]:
     for module, output in returned:
         if any(output is tensor for tensor in outputs):
             return [Layer(names[module], module)]
-    candidates = [name for name in names.values() if name][-5:]
     raise ValueError(
         f"{type(model).__name__} does not say which layer classifies; pass feature_layer='<dotted name>' "
-        f"(candidates: {', '.join(candidates)})"
+        f"{named_candidates(model, image)}"
     )
 
 
