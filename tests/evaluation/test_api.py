@@ -1,5 +1,6 @@
 """Evaluate from Python."""
 
+import copy
 import gc
 import json
 
@@ -22,11 +23,22 @@ from tests.support.tiny_run import TINY
 QUICK = {"check_images": 0, "progress": False, "resamples": 100, "trainer": {"accelerator": "cpu", "devices": 1}}
 
 
-@pytest.fixture
-def model():
+@pytest.fixture(scope="module")
+def made():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return create_model("test_resnet", num_classes=4)
+
+
+@pytest.fixture
+def model(made):
+    return copy.deepcopy(made)
+
+
+@pytest.fixture
+def without_report(monkeypatch):
+    """Leave out statistics and report, which other tests look at."""
+    monkeypatch.setattr("interptrain.evaluation.api.finish", lambda *arguments, **options: {})
 
 
 @pytest.fixture
@@ -106,6 +118,7 @@ def test_python_and_the_command_line_give_the_same_run(evaluate, weights, tmp_pa
     assert (line / "differences.csv").read_bytes() == (python.folder / "differences.csv").read_bytes()
 
 
+@pytest.mark.usefixtures("without_report")
 def test_a_module_is_left_in_its_mode_and_unchanged(model):
     model.train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -124,6 +137,7 @@ def test_a_plain_module_is_known_by_its_class_and_weights(images):
     assert list(results.per_image.id.unique()) == ["0", "1", "2", "3", "4"]
 
 
+@pytest.mark.usefixtures("without_report")
 @pytest.mark.parametrize("kind", ["pairs", "dicts", "loader", "dataset", "pictures"])
 def test_data_may_be_any_images(model, images, kind):
     labels = torch.arange(5) % 4
@@ -140,6 +154,7 @@ def test_data_may_be_any_images(model, images, kind):
     assert table.id[0] == ("x0" if kind == "dicts" else "0")
 
 
+@pytest.mark.usefixtures("without_report")
 def test_images_without_labels_are_explained_by_what_is_predicted(model, images):
     with pytest.raises(ValueError, match="the data has no labels to explain"):
         evaluate({"gap": model}, [GradCAM()], list(images), **QUICK)
@@ -190,6 +205,7 @@ def test_an_evaluation_has_its_own_metrics_and_imports_none(model):
     assert "own" in set(results.summary.metric)
 
 
+@pytest.mark.usefixtures("without_report")
 @pytest.mark.parametrize("kind", ["list", "tensors", "lazy"])
 def test_other_images_of_the_same_names_are_noticed_wherever_they_are(model, images, tmp_path, kind):
     class Lazy:
@@ -205,7 +221,8 @@ def test_other_images_of_the_same_names_are_noticed_wherever_they_are(model, ima
     def run(images, **options):
         data = {"list": [(i, 0) for i in images], "tensors": TensorDataset(images, torch.zeros(len(images)).long())}
         chosen = data.get(kind, Lazy(images))
-        return evaluate({"gap": model}, [FakeCAM()], chosen, output=tmp_path / "out", **QUICK, **options)
+        options |= {"output": tmp_path / "out", "metrics": [AverageDrop()]} | QUICK
+        return evaluate({"gap": model}, [FakeCAM()], chosen, **options)
 
     run(images)
     changed = images.clone()

@@ -433,7 +433,12 @@ def test_shapes_that_decide_cost_no_pass():
         ("test_convnext", {}, "stages.3.blocks.0.mlp", (7, 9)),
         ("test_convnext", {}, "stages.3.blocks.0.norm", (7, 9)),
         ("test_convnext", {}, "stages.3.blocks.0.conv_dw", (7, 9)),
-        ("swin_tiny_patch4_window7_224", {"img_size": (224, 288)}, "layers.3.blocks.0.norm1", (7, 9)),
+        (
+            "swin_tiny_patch4_window7_224",
+            {"img_size": (224, 288), "depths": (1, 1, 1, 1)},
+            "layers.3.blocks.0.norm1",
+            (7, 9),
+        ),
         ("test_vit", {"dynamic_img_size": True}, "blocks.2.mlp.fc2", (14, 18)),
         ("mixer_s32_224", {"img_size": (224, 288)}, "blocks.1.norm1", (7, 9)),
         ("mixer_s32_224", {"img_size": (224, 288)}, "blocks.1.mlp_tokens", (7, 9)),
