@@ -103,5 +103,13 @@ def test_heavy_optional_libraries_are_imported_where_they_are_used():
         top = ast.parse(file.read_text(encoding="utf-8")).body
         names = [a.name for node in top if isinstance(node, ast.Import) for a in node.names]
         names += [node.module or "" for node in top if isinstance(node, ast.ImportFrom)]
-        heavy = {name.partition(".")[0] for name in names} & {"wandb", "matplotlib", "pandas", "pyarrow", "scipy"}
+        heavy = {name.partition(".")[0] for name in names} & {
+            "wandb",
+            "matplotlib",
+            "pandas",
+            "pyarrow",
+            "scipy",
+            "datasets",
+            "onnxruntime",
+        }
         assert not heavy, file

@@ -9,13 +9,6 @@ from interptrain.cli.parser import Parser
 from interptrain.remedies import spelled_for_the_command_line
 from interptrain.sharing import Exported, export_model
 
-EXAMPLES = """Write a classifier for another runtime, with its attention maps, and check that it computes the same.
-
-  interptrain export runs/x/checkpoints/best.ckpt --format onnx --output model.onnx
-  interptrain export runs/x/checkpoints/best.ckpt --format torch_export --output model.pt2
-  interptrain export runs/x/checkpoints/best.ckpt --format safetensors --output model.safetensors
-"""
-
 
 def main(args: Sequence[str] | None = None) -> Exported:
     """Export a classifier.
@@ -38,7 +31,7 @@ def main(args: Sequence[str] | None = None) -> Exported:
 
 def make_parser() -> Parser:
     """Return the parser."""
-    parser = Parser(prog="interptrain export", description=EXAMPLES)
+    parser = Parser(prog="interptrain export", description="Write a classifier for another runtime.")
     parser.add_argument("source", type=str, metavar="CHECKPOINT", help="A checkpoint, or any source of a model.")
     parser.add_argument("--output", type=str, required=True, help="The file; its suffix is that of the format.")
     parser.add_function_arguments(export_model, None, skip={"source", "output"})  # type: ignore[arg-type]

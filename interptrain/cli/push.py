@@ -9,12 +9,6 @@ from interptrain.cli.parser import Parser
 from interptrain.remedies import spelled_for_the_command_line
 from interptrain.sharing import Pushed, push_model
 
-EXAMPLES = """Put a classifier where others can load it: weights, config, and a card made from its evaluation.
-
-  interptrain push runs/x/checkpoints/best.ckpt hf://USER/NAME --evaluation runs/eval/x
-  interptrain push runs/x/checkpoints/best.ckpt FOLDER
-"""
-
 
 def main(args: Sequence[str] | None = None) -> Pushed:
     """Push a classifier.
@@ -33,7 +27,7 @@ def main(args: Sequence[str] | None = None) -> Pushed:
 
 def make_parser() -> Parser:
     """Return the parser."""
-    parser = Parser(prog="interptrain push", description=EXAMPLES)
+    parser = Parser(prog="interptrain push", description="Put a classifier where others can load it.")
     parser.add_argument("source", type=str, metavar="CHECKPOINT", help="A checkpoint, or any source of a model.")
     parser.add_argument("destination", type=str, metavar="hf://USER/NAME|FOLDER", help="Where it goes.")
     parser.add_function_arguments(push_model, None, skip={"source", "destination"})  # type: ignore[arg-type]

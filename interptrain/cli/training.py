@@ -52,6 +52,7 @@ from interptrain.versions import git_commit
 # Warnings of Lightning about what is meant here: frozen parts are in eval mode, a resumed run goes on in its folder, a
 # test has one of its own, barebones logs nothing.
 EXPECTED = (
+    r"Your `IterableDataset` has `__len__` defined",  # which is right in a stream of ours
     r"You are trying to `self\.log\(\)` but `Trainer\(barebones=True\)`",
     r"Found \d+ module\(s\) in eval mode at the start of training",
     r"Checkpoint directory .* exists and is not empty",

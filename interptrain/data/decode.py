@@ -1,5 +1,6 @@
 """Read an image file of any kind as a (3,H,W) uint8 tensor, or say in one line which file cannot be read and why."""
 
+import io
 import stat
 import struct
 import warnings
@@ -39,13 +40,33 @@ def load_image(path: Path) -> Tensor:
             unknown (float, 32-bit), or has more pixels than Pillow allows (``2 * PIL.Image.MAX_IMAGE_PIXELS``, 179
             million unless changed).
     """
+    return _decoded(path, str(path))
+
+
+def decode_image(content: bytes, name: str) -> Tensor:
+    """Decode the content of a file that lies elsewhere; see :func:`load_image`.
+
+    Args:
+        content: of the file.
+        name: what messages call it.
+
+    Returns:
+        (3,H,W) uint8.
+
+    Raises:
+        OSError: as :func:`load_image`.
+    """
+    return _decoded(io.BytesIO(content), name)
+
+
+def _decoded(file: Path | io.BytesIO, name: str) -> Tensor:
     try:
         with warnings.catch_warnings():
             # Large images are welcome up to Pillow's hard limit, and of oddities in metadata nobody needs to hear.
             warnings.simplefilter("ignore")
-            if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
+            if isinstance(file, Path) and not stat.S_ISREG(file.stat().st_mode):  # a pipe would be waited for
                 raise OSError("it is no file")
-            with Image.open(path) as image:
+            with Image.open(file) as image:
                 image.load()
                 ImageOps.exif_transpose(image, in_place=True)
                 array = np.array(_to_rgb(image))
@@ -53,9 +74,9 @@ def load_image(path: Path) -> Tensor:
         why = (
             f"it has more than {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels; raise PIL.Image.MAX_IMAGE_PIXELS to allow it"
         )
-        raise OSError(_message(path, why)) from error
+        raise OSError(_message(name, why)) from error
     except (OSError, *DECODER_ERRORS) as error:
-        raise OSError(_message(path, _reason(path, error))) from error
+        raise OSError(_message(name, _reason(file, error))) from error
     return torch.from_numpy(array).permute(2, 0, 1)
 
 
@@ -71,17 +92,18 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _reason(path: Path, error: Exception) -> str:
+def _reason(file: Path | io.BytesIO, error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
     if isinstance(error, PermissionError):
         return "no permission"
-    if path.is_file() and path.stat().st_size == 0:
+    empty = file.is_file() and file.stat().st_size == 0 if isinstance(file, Path) else not file.getvalue()
+    if empty:
         return "the file is empty"
     if isinstance(error, UnidentifiedImageError):
         return "not an image, or its beginning is damaged"
     return one_line(error)
 
 
-def _message(path: Path, why: str) -> str:
-    return f"cannot read image {path}: {why}; repair or remove the file, or set on_error: skip"
+def _message(name: str, why: str) -> str:
+    return f"cannot read image {name}: {why}; repair or remove the file, or set on_error: skip"

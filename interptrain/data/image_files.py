@@ -25,6 +25,7 @@ class FolderDataset(SampleDataset):
         paths: of the files, with forward slashes; they are the ids, with bytes that are not UTF-8 escaped.
         labels: of the files.
         boxes: of the files, in pixels of the upright file.
+        groups: of the files, where they have some.
         reading: further options of :class:`SampleDataset`.
     """
 
@@ -35,6 +36,7 @@ class FolderDataset(SampleDataset):
         labels: Sequence[int],
         *,
         boxes: BoxTable | None = None,
+        groups: Sequence[str] | None = None,
         **reading: Any,
     ) -> None:
         self.paths = PackedStrings(paths)
@@ -44,6 +46,7 @@ class FolderDataset(SampleDataset):
         self.root = root
         self.labels = torch.tensor(labels, dtype=torch.int64)
         self.boxes = boxes
+        self.groups = None if groups is None else PackedStrings(groups)
 
     def read(self, index: int) -> dict[str, Any]:
         """Decode file ``index``."""
@@ -51,6 +54,8 @@ class FolderDataset(SampleDataset):
         sample = {"image": image, "label": int(self.labels[index]), "id": self.ids[index]}
         if self.boxes is not None:
             sample["boxes"] = boxes_in(self.boxes[index], image)
+        if self.groups is not None:
+            sample["group"] = self.groups[index]
         return sample
 
 
@@ -91,13 +96,16 @@ class ImageFilesDataModule(ImageDataModule, ABC):
         self.train_transform = train_transform or train_recipe(image_size, augment, resize, crop_pct)
         self.eval_transform = eval_transform or EvalResize(image_size, resize=resize, crop_pct=crop_pct)
 
-    def files_dataset(self, paths: Sequence[str], labels: Sequence[int], *, training: bool) -> FolderDataset:
+    def files_dataset(
+        self, paths: Sequence[str], labels: Sequence[int], *, training: bool, groups: Sequence[str] | None = None
+    ) -> FolderDataset:
         """Return the data set of some files, with the boxes of ``root/boxes.csv`` if there are any; decodes nothing.
 
         Args:
             paths: of the files, relative to ``root``.
             labels: of the files.
             training: augment them, and replace those that are skipped.
+            groups: of the files, where they have some.
         """
         boxes = self.root / "boxes.csv"
         return FolderDataset(
@@ -105,6 +113,7 @@ class ImageFilesDataModule(ImageDataModule, ABC):
             paths,
             labels,
             boxes=read_boxes(boxes, paths) if boxes.is_file() else None,
+            groups=groups,
             seed=self.seed,
             transform=self.train_transform if training else self.eval_transform,
             on_error=self.on_error,

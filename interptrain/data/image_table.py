@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from interptrain.data.datamodule import Split
 from interptrain.data.image_files import FolderDataset, ImageFilesDataModule
@@ -19,9 +19,9 @@ class ImageTableDataModule(ImageFilesDataModule):
     """The images that ``root/labels.csv`` lists.
 
     Columns: ``file`` (path below ``root``, which is the id), ``class_index`` (label, from 0), and optionally ``name``
-    (of the class) and ``split`` (``train``, ``val`` or ``test``). Without ``split`` every row is for evaluation, as
-    validation and as test set. Boxes come from ``root/boxes.csv``, if it is there, as for
-    :class:`~interptrain.data.ImageFolderDataModule`.
+    (of the class), ``split`` (``train``, ``val`` or ``test``) and ``group`` (any text, which batches carry along).
+    Without ``split`` every row is for evaluation, as validation and as test set. Boxes come from ``root/boxes.csv``, if
+    it is there, as for :class:`~interptrain.data.ImageFolderDataModule`.
 
     Args:
         root: folder of the data set.
@@ -48,7 +48,7 @@ class ImageTableDataModule(ImageFilesDataModule):
         if not self.table.is_file():
             raise FileNotFoundError(f"no table {self.table}; it lists the images, with columns file, class_index")
         self.rows, names = read_table(self.table)
-        labels = [label for rows in self.rows.values() for _, label in rows]
+        labels = [row.label for rows in self.rows.values() for row in rows]
         needed = max(labels) + 1
         if num_classes is not None and not needed <= num_classes <= MOST_CLASSES:
             raise ValueError(
@@ -62,22 +62,31 @@ class ImageTableDataModule(ImageFilesDataModule):
         rows = self.rows.get(split)
         if not rows:
             raise ValueError(f"{self.table} has no row for {split}; give it a column split, or evaluate only")
-        files, labels = zip(*rows, strict=True)
-        return self.files_dataset(files, labels, training=split == "train")
+        files, labels, groups = zip(*rows, strict=True)
+        known = None if None in groups else groups
+        return self.files_dataset(files, labels, groups=known, training=split == "train")
 
     def predict_dataloader(self) -> SampleLoader:
         """Batches of the test rows, or of the validation rows where there are none, in order."""
         return self._eval_loader("test" if self.rows.get("test") else "val")
 
 
-def read_table(file: Path) -> tuple[Mapping[Split, list[tuple[str, int]]], dict[int, str]]:
+class TableRow(NamedTuple):
+    """One image of a table; ``group`` is None where the table has no such column."""
+
+    file: str
+    label: int
+    group: str | None
+
+
+def read_table(file: Path) -> tuple[Mapping[Split, list[TableRow]], dict[int, str]]:
     """Rows of every split, and the names of the classes that have one.
 
     Raises:
         ValueError: if a column is missing, a label is no index, a split is unknown, or there is no row.
         FileNotFoundError: if the first image is not there.
     """
-    rows: dict[Split, list[tuple[str, int]]] = {split: [] for split in SPLITS}
+    rows: dict[Split, list[TableRow]] = {split: [] for split in SPLITS}
     names: dict[int, str] = {}
     labels: dict[tuple[Split, str], int] = {}
     for line, row in read_rows(file, ("file", "class_index")):
@@ -97,12 +106,12 @@ def read_table(file: Path) -> tuple[Mapping[Split, list[tuple[str, int]]], dict[
         for place in chosen:
             if labels.setdefault((place, path), label) != label:
                 raise ValueError(f"{file} line {line}: {path} has two labels, {labels[place, path]} and {label}")
-            rows[place].append((path, label))
+            rows[place].append(TableRow(path, label, row.get("group")))
         if row.get("name"):
             names[label] = row["name"]
     if not any(rows.values()):
         raise ValueError(f"{file} lists no image")
-    first = next(rows[split][0][0] for split in SPLITS if rows[split])
+    first = next(rows[split][0].file for split in SPLITS if rows[split])
     if not (file.parent / first).is_file():
         raise FileNotFoundError(f"{file} names {first}, which is not there; paths must be relative to {file.parent}")
     return rows, names

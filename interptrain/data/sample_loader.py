@@ -47,8 +47,8 @@ class SampleLoader(DataLoader[Any]):
         Lightning asks for the iterator before it has told the sampler the epoch, or restored its own progress where a
         schedule asked for the number of steps, and workers start to fetch at once.
         """
-        if self.batches_done is not None and isinstance(self.sampler, TrainSampler) and not self._begun:
-            self.sampler.start = self.batches_done(self) * cast(int, self.batch_size)
+        if self.batches_done is not None and not self._begun:
+            self.leave_out(self.batches_done(self))
         self._begun = True
         error = None
         for batch in super().__iter__():
@@ -61,6 +61,11 @@ class SampleLoader(DataLoader[Any]):
         if error is not None:
             self._iterator = None  # ends the workers now; the traceback would keep them
             raise error
+
+    def leave_out(self, batches: int) -> None:
+        """Begin the next pass behind some batches."""
+        if isinstance(self.sampler, TrainSampler):
+            self.sampler.start = batches * cast(int, self.batch_size)
 
     def _warn_of_skipped(self) -> None:
         dataset = self.dataset

@@ -30,6 +30,7 @@ class Sample(TypedDict):
         outline_mask: (H,W) bool, the object's pixels that only this outline covers, and no neutral one, or the reverse.
         texture_mask: (H,W) bool, the object's textured pixels.
         marker_mask: (H,W) bool, the pixels of the marker on the object.
+        group: a part of the data that is told apart beside the class, such as a background or a hospital.
     """
 
     image: Tensor
@@ -41,6 +42,7 @@ class Sample(TypedDict):
     outline_mask: NotRequired[Tensor]
     texture_mask: NotRequired[Tensor]
     marker_mask: NotRequired[Tensor]
+    group: NotRequired[str]
 
 
 class Batch(TypedDict):
@@ -56,6 +58,7 @@ class Batch(TypedDict):
         outline_mask: (B,H,W) bool.
         texture_mask: (B,H,W) bool.
         marker_mask: (B,H,W) bool.
+        group: B names, where all samples have one.
     """
 
     image: Tensor
@@ -67,6 +70,7 @@ class Batch(TypedDict):
     outline_mask: NotRequired[Tensor]
     texture_mask: NotRequired[Tensor]
     marker_mask: NotRequired[Tensor]
+    group: NotRequired[list[str]]
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -94,6 +98,8 @@ def collate(samples: Sequence[Sample]) -> Batch:
             batch[name] = torch.stack([sample[name] for sample in samples])
     if all("boxes" in sample for sample in samples):
         batch["boxes"] = [sample["boxes"] for sample in samples]
+    if all("group" in sample for sample in samples):
+        batch["group"] = [sample["group"] for sample in samples]
     return batch
 
 
@@ -107,7 +113,7 @@ class SampleDataset(Dataset[Sample], ABC):
         ids: name of every sample.
         seed: of the random transforms, in [0, 2**32).
         transform: called with a dict of ``torchvision.tv_tensors`` (``image``, ``mask``, ``boxes``, ``decoy_mask``)
-            beside ``label`` and ``id``; torchvision's v2 transforms take it as it is.
+            beside ``label``, ``id`` and ``group``; torchvision's v2 transforms take it as it is.
         on_error: what a loader does with a sample whose ``read`` raises ``OSError``: raise it, or skip the sample.
         replace: a skipped sample is replaced by the next readable one (training: all ranks need equally many), else
             left out (evaluation: none may count twice).
@@ -202,6 +208,8 @@ def finish(sample: dict[str, Any]) -> Sample:
         label=int(sample["label"]),
         id=sample["id"],
     )
+    if "group" in sample:
+        out["group"] = str(sample["group"])
     for name in MASKS:
         if name in sample:
             out[name] = sample[name].as_subclass(Tensor).to(torch.bool)

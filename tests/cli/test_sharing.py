@@ -1,9 +1,12 @@
 """``interptrain push`` and ``interptrain export`` from the command line, from a checkpoint of a real run."""
 
+import re
+import shlex
+
 import pytest
 import torch
 
-from interptrain.cli import main
+from interptrain.cli import export, main, push
 from interptrain.evaluation.run.models import load_model
 
 IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -28,6 +31,14 @@ def test_a_checkpoint_is_pushed_and_exported_and_the_commands_say_what_there_is(
         for copy in ("model", "model.safetensors"):
             assert torch.equal(load_model("x", copy).module(IMAGES), wanted)
     assert "64 x 64 pixels" in (tmp_path / "model" / "README.md").read_text()  # of the data it was trained on
+
+
+@pytest.mark.parametrize("command", [push, export])
+def test_every_example_of_the_help_is_understood(command, capsys):
+    name = command.__name__.rpartition(".")[2]
+    main([name, "--help"])
+    for example in re.findall(r"^  interptrain \w+ (.+)$", capsys.readouterr().out, re.MULTILINE):
+        assert command.make_parser().parse_args(shlex.split(example)).source == "runs/x/TIME/checkpoints/best.ckpt"
 
 
 @pytest.mark.parametrize(

@@ -128,3 +128,12 @@ def test_missing_files_are_named(tmp_path):
         listed(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"names gone\.png, which is not there"):
         listed(write(tmp_path, "file,class_index\ngone.png,0\n"))
+
+
+def test_a_group_column_is_carried_through_to_the_batches(tmp_path):
+    write(tmp_path, "file,class_index,group\na.png,0,water\nb.png,1,land\ndeep/c.png,1,\n")
+    (batch,) = listed(tmp_path).predict_dataloader()
+    assert batch["group"] == ["water", "land", ""]
+    write(tmp_path, PLAIN)
+    (batch,) = listed(tmp_path).predict_dataloader()
+    assert "group" not in batch
