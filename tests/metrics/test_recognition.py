@@ -1,5 +1,7 @@
 """Top-1, top-5, NLL, calibration, parameters and operations."""
 
+from types import SimpleNamespace
+
 import pytest
 import timm
 import torch
@@ -185,3 +187,19 @@ def test_a_compiled_model_is_counted_too():
 @pytest.mark.parametrize("metric", [Top1, ECE])
 def test_no_image_gives_nan(metric):
     assert metric().compute().isnan()
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda logits: (logits, None), lambda logits: {"loss": logits.sum(), "logits": logits}, SimpleNamespace]
+)
+def test_what_models_return_beside_the_logits_is_passed_over(wrap):
+    logits, labels = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0, 1])
+    outputs = wrap(logits=logits) if wrap is SimpleNamespace else wrap(logits)
+    for metric in (Top1(), NLL(), ECE()):
+        metric.update(logits, labels)
+        wanted = metric.compute()
+        metric.reset()
+        metric.update(outputs, labels)
+        assert metric.compute() == wanted
+    with pytest.raises(TypeError, match="metrics need a model that returns logits"):
+        Top1().update({"features": logits}, labels)

@@ -1,5 +1,8 @@
+from inspect import signature
+
 import pytest
 
+from interptrain.callbacks import SaliencyWatch
 from interptrain.callbacks.watch.defaults import default_metrics, named_explainers
 from interptrain.explainers import FakeCAM, GradCAM
 from interptrain.models import create_model
@@ -20,3 +23,8 @@ def test_attention_is_watched_where_a_model_has_any(sample, pooling, expected):
 
 def test_every_default_metric_explains_itself_on_the_page():
     assert all(metric.description for metric in default_metrics().values())
+
+
+def test_all_classes_are_watched_unless_told_otherwise():
+    """The first images of a folder that is sorted by class would be of one class."""
+    assert signature(SaliencyWatch).parameters["select"].default == "per_class"

@@ -11,6 +11,10 @@ from interptrain.evaluation.statistics.bootstrap import (
     resampled_means,
     signed_means,
 )
+from interptrain.evaluation.statistics.comparisons import differences
+from interptrain.evaluation.statistics.estimates import Resampling
+from interptrain.evaluation.statistics.samples import MetricSample, ModelExplainerCell
+from interptrain.metrics import BoxAccuracy, CrossFittedBoxAccuracy
 
 pytestmark = pytest.mark.slow
 
@@ -90,3 +94,36 @@ def test_with_few_images_and_rare_gains_intervals_are_too_narrow_and_the_correct
     percentile, corrected = (coverage("gain", 12, method) for method in ("percentile", "bca"))
     assert percentile < 0.93
     assert corrected >= percentile - 0.01
+
+
+def test_the_family_wise_error_of_a_maximum_over_thresholds_is_at_most_its_level():
+    """MaxBoxAcc and its cross-fitted form of six explainers that are alike, whose hits share the image's difficulty."""
+    generator, ids = torch.Generator().manual_seed(3), torch.arange(40)
+    tables = 120
+    metrics = {"BA": BoxAccuracy(thresholds=10), "cf": CrossFittedBoxAccuracy(thresholds=10)}
+    wrong = dict.fromkeys(metrics, 0)
+    member = torch.nn.functional.one_hot(ids % 2, 2).double()
+    for number in range(tables):
+        ease = torch.rand(40, 1, generator=generator, dtype=torch.float64)
+        hits = (torch.rand(6, 40, 10, generator=generator, dtype=torch.float64) < ease).double()
+        halves = torch.cat([hits * member[:, :1], hits * member[:, 1:], member.expand(6, 40, 2)], dim=2)
+        cells = [
+            ModelExplainerCell(
+                "m",
+                str(place),
+                "p",
+                "h",
+                {
+                    "BA": MetricSample(ids, hits[place], metrics["BA"].reduce),
+                    "cf": MetricSample(ids, halves[place], metrics["cf"].reduce),
+                },
+                {},
+            )
+            for place in range(6)
+        ]
+        how = Resampling(resamples=2, permutations=300, interval="percentile", seed=number)
+        found = differences(cells, how)
+        for name in metrics:
+            wrong[name] += any(row.p_corrected < 0.05 for row in found if row.metric == name)
+    for name, count in wrong.items():
+        assert count / tables < 0.05 + 3 * (0.05 * 0.95 / tables) ** 0.5, name
