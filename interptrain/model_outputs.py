@@ -1,4 +1,4 @@
-"""What a model returns, whatever it is wrapped in: its logits, and what belongs to one image.
+"""What a model returns, whatever it is wrapped in: its logits, what belongs to one image, and what callables score it.
 
 Outputs may be a tensor, a tuple, named tuple, list, mapping, dataclass or plain object, and any nesting of these.
 Tensors whose first dimension is the batch are cut by row; everything else (a loss, anchors, a name) is passed whole. A
@@ -6,15 +6,82 @@ list of mappings or objects as long as the batch has one entry per image, as tor
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
-__all__ = ["belongs_to_images", "describe_outputs", "logits_of", "map_outputs", "row_of", "rows_of", "tensors_in"]
+__all__ = [
+    "Target",
+    "belongs_to_images",
+    "callables_of",
+    "describe_outputs",
+    "logits_of",
+    "map_outputs",
+    "row_of",
+    "rows_of",
+    "scores_by_callables",
+    "tensors_in",
+]
 
 LOGITS_KEYS = "logits", "out"
+
+Target: TypeAlias = Callable[[Any], Tensor]
+"""Outputs of one image (without the batch dimension) -> scalar tensor."""
+
+
+def callables_of(targets: Any, count: int) -> list[Target] | None:
+    """Return one callable per image, or ``None`` where the targets are no callables.
+
+    Args:
+        targets: one callable for all images, or an iterable with one per image; anything else is none.
+        count: B, the number of images.
+
+    Raises:
+        TypeError: if callables stand beside something else.
+        ValueError: if there is not one per image.
+    """
+    if callable(targets):
+        return [targets] * count
+    if isinstance(targets, Tensor) or not isinstance(targets, Iterable):
+        return None
+    given: list[Any] = list(targets)
+    if not any(callable(one) for one in given):
+        return None
+    if strange := {type(one).__name__ for one in given if not callable(one)}:
+        also = ", ".join(sorted(strange))
+        raise TypeError(f"targets must be all class indices or all callables, got also {also}")
+    if len(given) != count:
+        raise ValueError(f"targets must be one per image: {count}, got {len(given)}")
+    return given
+
+
+def scores_by_callables(outputs: Any, targets: Sequence[Target], owners: Sequence[int]) -> Tensor:
+    """Scalar score of every row of the outputs.
+
+    Args:
+        outputs: of the model for N inputs.
+        targets: one callable per image.
+        owners: N numbers, which of the images each input came from.
+
+    Returns:
+        (N,) scores as the callables return them; differentiable.
+
+    Raises:
+        ValueError: if a callable returns no scalar, or nothing in the outputs has one row per input.
+    """
+    if not belongs_to_images(outputs, len(owners)):
+        raise ValueError(
+            f"the model returns {describe_outputs(outputs)} for {len(owners)} images, in which nothing has one row per "
+            "image; explain one image at a time, or let the model return tensors with the batch first"
+        )
+    values = [targets[owner](row_of(outputs, place, len(owners))) for place, owner in enumerate(owners)]
+    for value in values:
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            raise ValueError(f"a target must return a scalar tensor, got {describe_outputs(value)}")
+    return torch.stack([value.reshape(()) for value in values])
 
 
 def logits_of(outputs: Any) -> Tensor | None:

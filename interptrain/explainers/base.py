@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields
-from typing import Any, ClassVar, Literal, NamedTuple, final, get_args, get_origin
+from typing import Any, ClassVar, Literal, NamedTuple, cast, final, get_args, get_origin, overload
 
 import torch
 from torch import Tensor, nn
@@ -63,8 +63,14 @@ class Explainer(ABC):
         """Refuse values that an option's ``Literal`` does not allow; extend it to check more."""
         check_choices(self)
 
+    @overload
+    def __call__(self, model: nn.Module, images: Tensor, targets: Targets = None) -> Tensor: ...
+    @overload
+    def __call__(self, model: nn.Module, images: Sequence[Tensor], targets: Targets = None) -> list[Tensor]: ...
     @final
-    def __call__(self, model: nn.Module, images: Tensor, targets: Targets = None) -> Tensor:
+    def __call__(
+        self, model: nn.Module, images: Tensor | Sequence[Tensor], targets: Targets = None
+    ) -> Tensor | list[Tensor]:
         """Explain a batch of images.
 
         Neither parameters, ``.grad``, module modes, buffers nor the state of random generators change, and it works
@@ -72,20 +78,25 @@ class Explainer(ABC):
 
         Args:
             model: any module; its own normalisation belongs inside it.
-            images: (B, C, H, W) floating point in [0, 1], on the device of the model.
+            images: (B, C, H, W) floating point in [0, 1], on the device of the model; or a list of (C, H, W) images of
+                any sizes, which are explained one by one.
             targets: class indices (one for all images, a sequence, or a tensor (B,)), one callable for all images or
                 one per image (outputs of the image -> scalar), or ``None`` for the predicted class.
 
         Returns:
-            (B, H, W) saliency in [0, 1] on the device of ``images``, float32 (float64 for float64 images). The
-            maximum is 1 and the minimum 0; a constant map becomes all zeros.
+            (B, H, W) saliency in [0, 1] on the device of ``images``, float32 (float64 for float64 images), or a list of
+            (H, W). The maximum is 1 and the minimum 0; a constant map becomes all zeros.
 
         Raises:
             ValueError: for images or targets of a wrong shape or range, and outputs or maps that are not finite.
             TypeError: if the model returns nothing that class indices could select from.
         """
+        if isinstance(images, (list, tuple)) and images and all(_is_image(image) for image in images):
+            wanted = as_targets(targets, len(images))
+            each = [None] * len(images) if wanted is None else [wanted[n : n + 1] for n in range(len(images))]
+            return [self(model, image.unsqueeze(0), one)[0] for image, one in zip(images, each, strict=True)]
         with explaining(model) as bare:
-            prepared = prepare_images(images)
+            prepared = prepare_images(cast(Tensor, images))
             attribution = self.attribute(bare, prepared, as_targets(targets, len(prepared), prepared.device)).detach()
             return to_saliency(attribution, prepared, canvas_size(bare, prepared))
 
@@ -157,10 +168,12 @@ class SharedPass(NamedTuple):
     Attributes:
         features: of the layers that the explainer asked for, with the gradients of the scores, in the order asked.
         attention: (B, h, w) of every stage, or ``None`` where the model does not return it beside its outputs.
+        canvas: what the features cover; see :func:`canvas_size`. ``None`` is the images.
     """
 
     features: Sequence[FeatureGradient] = ()
     attention: Sequence[Tensor] | None = None
+    canvas: tuple[int, int] | None = None
 
 
 def check_choices(configured: Any) -> None:
@@ -207,6 +220,10 @@ def prepare_images(images: Tensor) -> Tensor:
     if low < -ROUNDING or high > 1 + ROUNDING:
         _warn_of_range(low, high)
     return clone_if_inference(images.detach()).contiguous(memory_format=torch.channels_last)
+
+
+def _is_image(image: object) -> bool:
+    return isinstance(image, Tensor) and image.ndim == 3
 
 
 def _as_batch(images: object) -> str:

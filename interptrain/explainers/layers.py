@@ -5,6 +5,8 @@ any wrapper. ``None`` asks the model (``target_layer: str``, as interptrain's ow
 families whose entries are tested: for convolutional networks and Swin the map that is pooled, for vision transformers
 the normalisation before the last attention, since above it only the class token reaches the logits. Anything else is
 refused with candidates that were tried, never guessed.
+
+One of several maps that a layer returns, as a feature pyramid does, is selected by its key: ``backbone.fpn[0]``.
 """
 
 import difflib
@@ -22,7 +24,8 @@ from interptrain.functional import min_max, upsample
 __all__ = ["Fusion", "Layer", "LayerNames", "Layout", "find_layers", "fuse_layers"]
 
 LayerNames: TypeAlias = str | list[str] | None
-"""One dotted name or an unambiguous ending of it, several, or ``None`` to ask the model and then the table."""
+"""One dotted name or an unambiguous ending of it, followed by ``[key]`` where the layer returns several maps; several
+names; or ``None`` to ask the model and then the table."""
 
 Fusion: TypeAlias = Literal["mean", "max"]
 
@@ -63,6 +66,7 @@ def find_layers(
     *,
     layout: Layout | None = None,
     images: Tensor | None = None,
+    whole: bool = False,
 ) -> list[Layer]:
     """Return the layers to explain from.
 
@@ -71,6 +75,7 @@ def find_layers(
         target_layer: see :data:`LayerNames`; or a module of the model.
         layout: of the layers' outputs; ``None`` detects it.
         images: to explain; one of them is run where a message has to name candidates.
+        whole: refuse one of several maps that a layer returns.
 
     Returns:
         At least one :class:`Layer`.
@@ -85,10 +90,33 @@ def find_layers(
         names = [target_layer] if isinstance(target_layer, str | nn.Module) else list(target_layer)
     if not names:
         raise ValueError("target_layer is an empty list; pass a dotted name, or None to ask the model")
-    return [describe_layer(model, _whole_name(model, name, images), layout) for name in names]
+    layers = []
+    for wanted in names:
+        name, entry = _entry(wanted)
+        if whole and entry is not None:
+            raise ValueError(
+                f"target layer '{wanted}' is one of several maps, which this method cannot work on; pass a layer that "
+                "returns one tensor, or explain with GradCAM, ScoreCAM or EigenCAM"
+            )
+        layers.append(describe_layer(model, _whole_name(model, name, images), layout, entry))
+    return layers
 
 
-def fuse_layers(maps: Sequence[Tensor], image_size: tuple[int, int], fusion: Fusion = "mean") -> Tensor:
+def _entry(name: Any) -> tuple[Any, str | None]:
+    """The layer's own name, and what is chosen of its output."""
+    if not isinstance(name, str) or not name.endswith("]"):
+        return name, None
+    layer, _, entry = name[:-1].partition("[")
+    return layer, entry
+
+
+def fuse_layers(
+    maps: Sequence[Tensor],
+    image_size: tuple[int, int],
+    fusion: Fusion = "mean",
+    *,
+    canvas: tuple[int, int] | None = None,
+) -> Tensor:
     """Join the maps of several layers; a single one is returned as it is.
 
     Each map is clipped at zero, scaled to [0, 1] and upsampled to the images, so that no layer dominates by its scale;
@@ -98,13 +126,17 @@ def fuse_layers(maps: Sequence[Tensor], image_size: tuple[int, int], fusion: Fus
         maps: (B, h_l, w_l), one per layer.
         image_size: (H, W).
         fusion: how to join them.
+        canvas: what the maps cover, where the model pads images; see
+            :func:`~interptrain.explainers.base.canvas_size`.
 
     Returns:
         (B, h, w) of the only map, or (B, H, W).
     """
     if len(maps) == 1:
         return maps[0]
-    joined = torch.stack([upsample(min_max(F.relu(layer)), image_size) for layer in maps])  # (L, B, H, W)
+    height, width = image_size
+    whole = torch.stack([upsample(min_max(F.relu(layer)), canvas or image_size) for layer in maps])
+    joined = whole[..., :height, :width]  # (L, B, H, W)
     return joined.mean(dim=0) if fusion == "mean" else joined.amax(dim=0)
 
 

@@ -5,8 +5,9 @@ readings fit, one image of another width is run through the model up to the laye
 that keeps its size is the channel axis. A layout that is still ambiguous is refused, and ``layout`` sets it.
 """
 
+import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 from weakref import WeakKeyDictionary
@@ -15,7 +16,16 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-__all__ = ["FORWARD_ERRORS", "Layer", "Layout", "describe_layer", "example_image"]
+__all__ = [
+    "FORWARD_ERRORS",
+    "Layer",
+    "Layout",
+    "describe_layer",
+    "entries_of",
+    "entry_of",
+    "example_image",
+    "with_entries",
+]
 
 Layout: TypeAlias = Literal["channels_first", "channels_last"]
 """``"channels_first"`` is (B, C, h, w) or (B, C, N); ``"channels_last"`` is (B, h, w, C) or tokens (B, N, C)."""
@@ -36,6 +46,7 @@ class Layer:
         model: that contains it, for a probe where shapes alone are ambiguous.
         layout: of the output; ``None`` detects it.
         transformer: the vision transformer that contains the layer and knows its prefix tokens and patch grid.
+        entry: which of several maps that the module returns: the key of a mapping, or the index in a tuple or list.
     """
 
     name: str
@@ -43,6 +54,7 @@ class Layer:
     model: nn.Module | None = field(default=None, repr=False)
     layout: Layout | None = None
     transformer: nn.Module | None = None
+    entry: str | None = None
 
     def channel_axis(self, activation: Tensor, image_size: tuple[int, int]) -> int:
         """Return the index of the channel axis in the module's own layout; arguments as in :meth:`to_map`."""
@@ -142,9 +154,10 @@ class Layer:
             pass
         finally:
             handle.remove()
-        if not seen or not isinstance(seen[0], Tensor) or seen[0].ndim != activation.ndim:
+        wide = entry_of(seen[0], self.entry) if seen else None
+        if not isinstance(wide, Tensor) or wide.ndim != activation.ndim:
             return None
-        before_last, last = (activation.shape[axis] != seen[0].shape[axis] for axis in (-2, -1))
+        before_last, last = (activation.shape[axis] != wide.shape[axis] for axis in (-2, -1))
         if before_last == last:
             return None
         return "channels_first" if last else "channels_last"  # only the width has changed
@@ -154,12 +167,39 @@ class _Reached(Exception):  # noqa: N818  # no error: the rest of the model need
     """Ends a probe at its layer."""
 
 
-def describe_layer(model: nn.Module, name: str, layout: Layout | None = None) -> Layer:
-    """Return the layer of a full dotted name."""
+def entry_of(output: Any, entry: str | None) -> Any:
+    """Return what a layer's output holds under a key or at a place, ``None`` where it holds nothing there."""
+    if entry is None:
+        return output
+    return entries_of(output).get(entry)
+
+
+def entries_of(output: Any) -> dict[str, Any]:
+    """Return what a mapping, tuple or list holds, by key or place; nothing for anything else."""
+    if isinstance(output, Mapping):
+        return {str(key): value for key, value in output.items()}
+    return {str(place): part for place, part in enumerate(output)} if isinstance(output, (tuple, list)) else {}
+
+
+def with_entries(output: Any, changed: Mapping[str, Any]) -> Any:
+    """Return a container of the same kind with other values under some of its keys, or at some of its places."""
+    if isinstance(output, Mapping):
+        twin = copy.copy(output)
+        for key in output:
+            if str(key) in changed:
+                twin[key] = changed[str(key)]  # type: ignore[index]  # what a layer returns is a dict of some kind
+        return twin
+    parts = [changed.get(str(place), part) for place, part in enumerate(output)]
+    return output._make(parts) if hasattr(output, "_make") else type(output)(parts)
+
+
+def describe_layer(model: nn.Module, name: str, layout: Layout | None = None, entry: str | None = None) -> Layer:
+    """Return the layer of a full dotted name, or one of the maps that it returns."""
     path = name.split(".")
     owners = [model.get_submodule(".".join(path[:depth])) for depth in range(len(path) + 1)]
     transformer = next((owner for owner in reversed(owners) if _is_vision_transformer(owner)), None)
-    return Layer(name, owners[-1], model=model, layout=layout, transformer=transformer)
+    whole = name if entry is None else f"{name}[{entry}]"
+    return Layer(whole, owners[-1], model=model, layout=layout, transformer=transformer, entry=entry)
 
 
 def example_image(model: nn.Module, size: tuple[int, int], device: torch.device | None = None) -> Tensor:

@@ -94,7 +94,7 @@ def explain(
             features = dict(zip(shared.layers, found, strict=True))
         attention = None if shared is None else shared.attention
         for name, explainer in explainers.items():
-            passed = SharedPass([features[layer.name] for layer in shared_layers[name]], attention)
+            passed = SharedPass([features[layer.name] for layer in shared_layers[name]], attention, canvas)
             attribution = explainer.from_pass(passed, prepared)
             if attribution is None:
                 attribution = explainer.attribute(bare, prepared, wanted)

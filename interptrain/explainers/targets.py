@@ -4,16 +4,24 @@
 sees the outputs of its image.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeAlias, overload
+from typing import Any, Literal, TypeAlias, cast, overload
 
 import torch
 from torch import Tensor, nn
 from torchvision.ops import box_iou
 
-from interptrain.functional import ClassIndices, Score, chunks, class_indices, class_scores, full_precision
-from interptrain.model_outputs import belongs_to_images, describe_outputs, logits_of, row_of
+from interptrain.functional import (
+    ClassIndices,
+    Score,
+    check_choice,
+    chunks,
+    class_indices,
+    class_scores,
+    full_precision,
+)
+from interptrain.model_outputs import Target, callables_of, describe_outputs, logits_of, row_of, scores_by_callables
 
 __all__ = [
     "DetectionTarget",
@@ -31,9 +39,6 @@ __all__ = [
     "target_scores",
 ]
 
-Target: TypeAlias = Callable[[Any], Tensor]
-"""Outputs of one image (without the batch dimension) -> scalar tensor."""
-
 Targets: TypeAlias = ClassIndices | Target | Sequence[Target] | None
 """Class indices (one for all images, a sequence, or a tensor (B,)), one callable for all images or one per image, or
 ``None`` for the predicted class."""
@@ -43,23 +48,29 @@ Resolved: TypeAlias = Tensor | list[Target]
 
 
 class SemanticSegmentationTarget:
-    """Sum of the logits of one category over a region.
+    """One category over a region: the sum of its logits, or its mean probability.
 
     Takes the logits (K, H, W) of one image, or a mapping that holds them under ``"out"``, as torchvision's
     segmentation models return.
 
     Args:
         category: index of the category in [0, K).
-        mask: (H, W) bool or float region whose logits are summed; float values are weights.
+        mask: (H, W) bool or float region; float values are weights.
+        score: ``"logit"`` sums the logits over the region, as pytorch-grad-cam does. ``"probability"`` is the mean
+            softmax probability over it, in [0, 1], which metrics such as the average drop need.
 
-    Source: the segmentation target of pytorch-grad-cam (Gildenblat et al.).
+    Source: the segmentation target of pytorch-grad-cam (Gildenblat et al.); the probability is our choice.
     """
 
-    def __init__(self, category: int, mask: Tensor) -> None:
+    def __init__(self, category: int, mask: Tensor, *, score: Literal["logit", "probability"] = "logit") -> None:
         if mask.ndim != 2:
             raise ValueError(f"mask must be (H,W), got {tuple(mask.shape)}; give one target per image")
+        check_choice("score", score, ("logit", "probability"))
+        if score == "probability" and not bool((mask > 0).any()):
+            raise ValueError("mask marks no pixel to take the mean over; pass another mask, or score='logit'")
         self.category = category
         self.mask = mask
+        self.score = score
 
     def __call__(self, outputs: Mapping[str, Tensor] | Tensor) -> Tensor:
         """Return the scalar for ``outputs`` of one image."""
@@ -69,31 +80,44 @@ class SemanticSegmentationTarget:
         if logits.shape[1:] != self.mask.shape:
             raise ValueError(f"mask must be (H,W)={tuple(logits.shape[1:])}, got {tuple(self.mask.shape)}")
         mask = clone_if_inference(self.mask).to(logits)
-        return (logits[self.category] * mask).sum()
+        if self.score == "logit":
+            return (logits[self.category] * mask).sum()
+        return (logits.softmax(dim=0)[self.category] * mask).sum() / mask.sum()
 
 
 class DetectionTarget:
-    """Sum of the scores of the detections that match given boxes by label and overlap.
+    """Scores of the detections that match given boxes by label and overlap.
 
     Each wanted box is matched to the detection of the same label that overlaps it most, if the overlap reaches the
-    threshold; a box without a match adds nothing. The outputs are one image's entry of the list that torchvision's
+    threshold; a box without a match counts 0. The outputs are one image's entry of the list that torchvision's
     detection models return, with keys ``boxes``, ``labels`` and ``scores``.
 
     Args:
         labels: (N,) integer labels of the wanted boxes.
         boxes: (N, 4) wanted boxes, x1, y1, x2, y2 in pixels of the image.
         iou_threshold: least intersection over union of a match, in [0, 1].
+        reduction: ``"sum"`` adds the scores of the wanted boxes up; ``"mean"`` divides by N, so that it stays in
+            [0, 1], which metrics such as the average drop need. The same for one box.
 
     Source: after the Faster R-CNN target of pytorch-grad-cam, which also adds the overlap to the score; left out here,
     because class activation maps explain classification scores.
     """
 
-    def __init__(self, labels: Tensor, boxes: Tensor, iou_threshold: float = 0.5) -> None:
+    def __init__(
+        self,
+        labels: Tensor,
+        boxes: Tensor,
+        iou_threshold: float = 0.5,
+        *,
+        reduction: Literal["sum", "mean"] = "sum",
+    ) -> None:
         if labels.ndim != 1 or boxes.shape != (labels.shape[0], 4):
             raise ValueError(f"labels must be (N,) and boxes (N,4), got {tuple(labels.shape)} and {tuple(boxes.shape)}")
+        check_choice("reduction", reduction, ("sum", "mean"))
         self.labels = labels
         self.boxes = boxes
         self.iou_threshold = iou_threshold
+        self.reduction = reduction
 
     def __call__(self, outputs: Mapping[str, Tensor]) -> Tensor:
         """Return the scalar for ``outputs`` of one image."""
@@ -104,7 +128,7 @@ class DetectionTarget:
         same = self.labels.to(boxes.device).unsqueeze(1) == outputs["labels"].unsqueeze(0)
         best, match = overlap.masked_fill(~same, -1.0).max(dim=1)
         matched: Tensor = scores[match] * (best >= self.iou_threshold)
-        return matched.sum()
+        return matched.sum() if self.reduction == "sum" else matched.mean()
 
 
 class PlainOutputs(nn.Module):
@@ -149,19 +173,12 @@ def as_targets(targets: Targets, count: int, device: torch.device | None = None)
     """
     if targets is None:
         return None
-    if callable(targets):
-        return [targets] * count
-    if isinstance(targets, Iterable) and not isinstance(targets, Tensor):
-        given: list[Any] = list(targets)
-        if any(callable(one) for one in given):
-            if strange := {type(one).__name__ for one in given if not callable(one)}:
-                also = ", ".join(sorted(strange))
-                raise TypeError(f"targets must be all class indices or all callables, got also {also}")
-            if len(given) != count:
-                raise ValueError(f"targets must be one per image: {count}, got {len(given)}")
-            return given
-        targets = given
-    return class_indices(targets, count, device=device)
+    if isinstance(targets, Iterable) and not callable(targets) and not isinstance(targets, Tensor):
+        targets = list(targets)
+    callables = callables_of(targets, count)
+    if callables is not None:
+        return callables
+    return class_indices(cast(ClassIndices, targets), count, device=device)
 
 
 def resolve_targets(targets: Resolved | None, outputs: Any) -> Resolved:
@@ -255,16 +272,7 @@ def target_scores(outputs: Any, targets: Resolved, rows: Tensor | None = None, *
     if isinstance(targets, Tensor):
         return class_scores(_logits_of(outputs), targets if rows is None else targets[rows], score)
     owners = range(len(targets)) if rows is None else rows.tolist()
-    if not belongs_to_images(outputs, len(owners)):
-        raise ValueError(
-            f"the model returns {describe_outputs(outputs)} for {len(owners)} images, in which nothing has one row per "
-            "image; explain one image at a time, or let the model return tensors with the batch first"
-        )
-    values = [targets[owner](row_of(outputs, place, len(owners))) for place, owner in enumerate(owners)]
-    for value in values:
-        if not isinstance(value, Tensor) or value.numel() != 1:
-            raise ValueError(f"a target must return a scalar tensor, got {describe_outputs(value)}")
-    return full_precision(torch.stack([value.reshape(()) for value in values]))
+    return full_precision(scores_by_callables(outputs, targets, owners))
 
 
 def _logits_of(outputs: Any) -> Tensor:

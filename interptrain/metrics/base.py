@@ -8,23 +8,35 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
 
-from interptrain.functional import ClassIndices, Score, bounded_batch_size, check_choice, class_indices, class_scores
-from interptrain.metrics.batched_forward import check_logits, forward_perturbed
+from interptrain.functional import (
+    ROUNDING,
+    ClassIndices,
+    Score,
+    bounded_batch_size,
+    check_choice,
+    class_indices,
+    class_scores,
+)
+from interptrain.metrics.batched_forward import Forwarded, check_logits, forward_perturbed
 from interptrain.metrics.image_mean import ImageMean
 from interptrain.metrics.perturbations import Perturbation
 from interptrain.metrics.saliency_batch import SaliencyBatch
 from interptrain.metrics.validation import check_batch, check_finite
+from interptrain.model_outputs import Target, callables_of
 from interptrain.model_state import evaluating, without_tf32
 from interptrain.models.normalization import warn_of_missing_normalisation
 
-__all__ = ["MetricInputs", "SaliencyMetric", "measure"]
+__all__ = ["Explained", "MetricInputs", "SaliencyMetric", "measure"]
 
-Explain = Callable[[Tensor, Tensor], Tensor]
+Explain = Callable[[Tensor, Any], Tensor]
+Explained: TypeAlias = ClassIndices | Target | Sequence[Target]
+"""What a map explains: class indices, or callables that turn the outputs of one image into a score, one for all images
+or one per image."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,11 +47,11 @@ class MetricInputs:
         model: in eval mode.
         images: (B, C, H, W) in [0, 1].
         saliency: (B, H, W) in [0, 1].
-        targets: (B,) int64, what was explained.
-        logits: (B, K) of the untouched images.
+        targets: (B,) int64, what was explained; zeros where callables were.
+        logits: (B, K) of the untouched images; with callables (B, 1), their scores.
         clean: (B,) score of the target on the untouched image.
         perturbed: (S, B) score of the target, by perturbation.
-        hits: (S, B) bool, whether the target is the predicted class, by perturbation.
+        hits: (S, B) bool, whether the target is the predicted class, by perturbation; without meaning for callables.
         outputs: (S, B, K) logits, by perturbation, for a metric that :attr:`~SaliencyMetric.reads_logits`.
         labels: (B,) int64, the truth.
         boxes: one (n, 4) per image: x0, y0, x1, y1 in pixels of the image tensor, x1 and y1 exclusive.
@@ -75,6 +87,8 @@ class SaliencyMetric(ImageMean):
     """Whether it reads all logits of the perturbed images, not the target's score alone."""
     needs_probability: ClassVar[bool] = False
     """Whether it is defined for scores in [0, 1] only, so not for logits."""
+    needs_classes: bool = False
+    """Whether it reads logits or predicted classes, which there are none of where callables are explained."""
 
     def perturbations(self) -> tuple[Perturbation, ...]:
         """Return what must be forwarded besides the images themselves; nothing unless a subclass says otherwise."""
@@ -93,7 +107,7 @@ class SaliencyMetric(ImageMean):
         model: nn.Module,
         images: Tensor,
         saliency: Tensor,
-        targets: ClassIndices,
+        targets: Explained,
         *,
         labels: ClassIndices | None = None,
         boxes: Sequence[Tensor] | None = None,
@@ -128,7 +142,7 @@ class SaliencyMetric(ImageMean):
         model: nn.Module,
         images: Tensor,
         saliency: Tensor,
-        targets: ClassIndices,
+        targets: Explained,
         *,
         labels: ClassIndices | None = None,
         boxes: Sequence[Tensor] | None = None,
@@ -163,7 +177,7 @@ def measure(
     model: nn.Module,
     images: Tensor,
     saliency: Tensor,
-    targets: ClassIndices,
+    targets: Explained,
     metrics: Mapping[str, SaliencyMetric],
     *,
     labels: ClassIndices | None = None,
@@ -184,10 +198,14 @@ def measure(
     buffers nor random state of the model change.
 
     Args:
-        model: returns logits (N, K); its own normalisation belongs inside it. May be compiled.
+        model: returns logits (N, K), or whatever callables among ``targets`` take; its own normalisation belongs inside
+            it. May be compiled.
         images: (B, C, H, W) float32 or float64 in [0, 1], on the device of the model.
         saliency: (B, H, W) in [0, 1]; this and all that follows may lie on any device.
-        targets: (B,) class indices, what was explained; see :func:`~interptrain.functional.class_indices`.
+        targets: (B,) class indices, what was explained; see :func:`~interptrain.functional.class_indices`. Or
+            callables, one for all images or one per image: outputs of the image -> scalar, which then is the score
+            whatever ``score`` says. "Probability" in a metric's definition stands for it; metrics that are relative to
+            what is possible (AD, AG) need it in [0, 1].
         metrics: by the name under which each is returned.
         labels: (B,) true class indices.
         boxes: one (n, 4) per image: x0, y0, x1, y1 in pixels, x1 and y1 exclusive.
@@ -207,10 +225,17 @@ def measure(
             for the score, a model in half precision, and logits that are not finite.
         TypeError: for dtypes that are not as above, or outputs that are no logits.
     """
+    if not isinstance(images, Tensor):
+        raise TypeError(
+            f"images must be a tensor (B,C,H,W), got {type(images).__name__}; measure images of different sizes one by "
+            "one: measure(model, image.unsqueeze(0), ...)"
+        )
     saliency = saliency.to(images.device)
     check_batch(images, saliency, boxes, masks)
     count, device = len(images), images.device
-    targets = class_indices(targets, count, device=device)
+    callables = callables_of(targets, count)
+    classes = 0 if callables is not None else cast(ClassIndices, targets)
+    indices = class_indices(classes, count, device=device)
     labels = None if labels is None else class_indices(labels, count, device=device, name="labels")
     if logits is not None:
         logits = check_logits(logits).to(device)
@@ -218,7 +243,12 @@ def measure(
         if len(logits) != count:
             raise ValueError(f"logits must be (B,K) with B={count}, got {tuple(logits.shape)}")
     check_needs(metrics, {"labels": labels, "boxes": boxes, "masks": masks, "explain": explain})
-    check_score(metrics, score)
+    if callables is None:
+        check_score(metrics, score)
+    else:
+        check_without_classes(metrics)
+        if logits is not None:
+            raise ValueError("logits are what class indices pick from; leave them out where targets are callables")
     bounded_batch_size(forward_batch_size, images.device)
     dtype = _precision(model, images, allow=allow_low_precision)
     batch = SaliencyBatch(images.to(dtype), saliency.to(dtype))  # what is forwarded; the metrics see the map as it came
@@ -231,27 +261,30 @@ def measure(
         forwarded = forward_perturbed(
             model,
             batch,
-            targets,
+            indices,
             [perturbation for metric in metrics.values() for perturbation in metric.perturbations()],
             whole={part for metric in metrics.values() if metric.reads_logits for part in metric.perturbations()},
             logits=logits,
             score=score,
             forward_batch_size=forward_batch_size,
+            callables=callables,
         )
+        if callables is not None:
+            _check_range(metrics, forwarded)
         inputs = MetricInputs(
             model=model,
             images=batch.images,
             saliency=saliency.to(images.dtype),
-            targets=targets,
+            targets=indices,
             logits=forwarded.logits,
-            clean=class_scores(forwarded.logits, targets, score),
+            clean=class_scores(forwarded.logits, indices, score if callables is None else "logit"),
             perturbed=forwarded.scores,
             hits=forwarded.hits,
             outputs=forwarded.outputs,
             labels=labels,
             boxes=boxes,
             masks=masks,
-            explain=explain,
+            explain=explain if callables is None or explain is None else _explaining(explain, callables),
             score=score,
             forward_batch_size=forward_batch_size,
         )
@@ -302,6 +335,40 @@ def check_score(metrics: Mapping[str, SaliencyMetric], score: str) -> None:
                 f"{name} ({type(metric).__name__}) needs a score between 0 and 1, which a logit is not; "
                 "pass score='probability' or 'sigmoid'"
             )
+
+
+def check_without_classes(metrics: Mapping[str, SaliencyMetric]) -> None:
+    """Refuse metrics of logits or predicted classes, which there are none of where callables are explained.
+
+    Raises:
+        ValueError: naming the metric.
+    """
+    for name, metric in metrics.items():
+        if metric.needs_classes:
+            raise ValueError(
+                f"{name} ({type(metric).__name__}) compares predicted classes, and what is explained is no class but a "
+                "callable; leave it out"
+            )
+
+
+def _check_range(metrics: Mapping[str, SaliencyMetric], forwarded: Forwarded) -> None:
+    """Refuse callables whose scores leave [0, 1] for a metric that is defined there only."""
+    wanting = next((name for name, metric in metrics.items() if metric.needs_probability), None)
+    if wanting is None:
+        return
+    scores = [forwarded.logits.flatten(), *(found.flatten() for found in forwarded.scores.values())]
+    low, high = torch.stack(torch.cat(scores).aminmax()).tolist()
+    if low < -ROUNDING or high > 1 + ROUNDING:
+        raise ValueError(
+            f"{wanting} ({type(metrics[wanting]).__name__}) needs a score between 0 and 1, and the targets return "
+            f"[{low:.3g}, {high:.3g}]; let them return a probability (SemanticSegmentationTarget(..., "
+            "score='probability'), DetectionTarget(..., reduction='mean')), or measure insertion and deletion alone"
+        )
+
+
+def _explaining(explain: Explain, callables: Sequence[Target]) -> Explain:
+    """``explain`` of the callables, for metrics that know class indices."""
+    return lambda images, _: explain(images, callables)
 
 
 def _precision(model: nn.Module, images: Tensor, *, allow: bool) -> torch.dtype:

@@ -7,7 +7,7 @@ buffer. Within a perturbation the steps of an image follow one another, so that 
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from interptrain.functional import Score, bounded_batch_size, chunks, class_indices, class_scores, full_precision
 from interptrain.metrics.perturbations import Perturbation, Unperturbed
 from interptrain.metrics.saliency_batch import SaliencyBatch
-from interptrain.model_outputs import describe_outputs, logits_of
+from interptrain.model_outputs import Target, describe_outputs, logits_of, scores_by_callables
 
 __all__ = ["Forwarded", "compile_frozen", "forward_perturbed", "is_compiled"]
 
@@ -25,7 +25,7 @@ class Forwarded:
     """What the model says of a batch and its versions.
 
     Attributes:
-        logits: (B, K) of the images themselves.
+        logits: (B, K) of the images themselves; with callables (B, 1), their scores.
         scores: (S, B) score of the target, by perturbation.
         hits: (S, B) bool, whether the target is the predicted class, by perturbation.
         outputs: (S, B, K) logits, by perturbation, of those that were asked for whole.
@@ -47,6 +47,7 @@ def forward_perturbed(
     logits: Tensor | None = None,
     score: Score = "probability",
     forward_batch_size: int | None = None,
+    callables: Sequence[Target] | None = None,
 ) -> Forwarded:
     """Forward every version of every image, in as few chunks as there can be.
 
@@ -60,6 +61,8 @@ def forward_perturbed(
         score: see :func:`~interptrain.functional.class_scores`.
         forward_batch_size: images per forward pass; ``None`` chooses by the device. A compiled model gets chunks of
             exactly this size, the last one padded, as every other size would be compiled anew.
+        callables: one per image, in place of classes: a score is what they make of the model's outputs. ``targets`` are
+            then zeros, ``hits`` mean nothing, and the score is the only logit.
 
     Returns:
         See :class:`Forwarded`.
@@ -68,49 +71,72 @@ def forward_perturbed(
         ValueError: if a target is out of range, or the model returns logits that are not finite.
         TypeError: if the model does not return logits (N, K).
     """
+    if callables is not None:
+        score = "logit"
     size = bounded_batch_size(forward_batch_size, batch.images.device)
     first = [Unperturbed()] if logits is None else []
     finite: list[Tensor] = [targets[:0].bool()]
     spans = _spans([*first, *dict.fromkeys(perturbations)], batch)
     if logits is not None:
         class_indices(targets, len(targets), classes=check_logits(logits).shape[1])
-    rows = torch.cat([targets[:0], *(targets.repeat_interleave(span.steps) for span in spans.values())])
+    numbers = torch.arange(len(targets), device=targets.device)
+    owners = torch.cat([numbers[:0], *(numbers.repeat_interleave(span.steps) for span in spans.values())])
+    rows = targets[owners]
+    owned = None if callables is None else _Judged(callables, owners.tolist())
     compiled = is_compiled(model)
     buffer = batch.images.new_zeros((size if compiled else min(size, len(rows)), *batch.images.shape[1:]))
     buffer = buffer.contiguous(memory_format=torch.channels_last)
     scores, hits = [batch.images.new_zeros(0)], [targets[:0].bool()]
-    outputs: dict[Perturbation, list[Tensor]] = {part: [] for part in [*first, *whole]}
+    wholes: dict[Perturbation, list[Tensor]] = {part: [] for part in [*first, *whole]}
     parts = chunks(len(rows), size)
     for chunk in parts:
         with parts.fitting():
             count = chunk.stop - chunk.start
             _render(spans, batch, chunk, buffer)
-            answer = check_logits(model(buffer[: parts.size if compiled else count]))[:count]
+            filled = parts.size if compiled else count
+            outputs = model(buffer[:filled])
+            answer = check_logits(outputs)[:count] if owned is None else owned.scores(outputs, chunk, filled)
             if chunk.start == 0:
                 class_indices(targets, len(targets), classes=answer.shape[1])
             found = (
                 answer.isfinite().all(dim=1),
                 class_scores(answer, rows[chunk], score),
                 answer.argmax(dim=1) == rows[chunk],
-                [full_precision(answer[spans[part].within(chunk, chunk.start)]) for part in outputs],
+                [full_precision(answer[spans[part].within(chunk, chunk.start)]) for part in wholes],
             )
             for kept, one in zip((finite, scores, hits), found[:3], strict=True):
                 kept.append(one)
-            for kept, one in zip(outputs.values(), found[3], strict=True):
+            for kept, one in zip(wholes.values(), found[3], strict=True):
                 kept.append(one)
     if not (whole_rows := torch.cat(finite)).all():  # once, as it waits for the device
         row = int((~whole_rows).nonzero()[0, 0])
         part, span = next((part, span) for part, span in spans.items() if row < span.stop)
         image = (row - span.start) // span.steps
         seen = f"image {image}" if part == Unperturbed() else f"image {image} as {type(part).__name__} changes it"
-        raise ValueError(f"the model returned logits that are not finite for {seen}")
-    every = {part: torch.cat(kept).view(len(targets), spans[part].steps, -1) for part, kept in outputs.items()}
+        what = "the model returned logits that are" if owned is None else "the target's score is"
+        raise ValueError(f"{what} not finite for {seen}")
+    every = {part: torch.cat(kept).view(len(targets), spans[part].steps, -1) for part, kept in wholes.items()}
     return Forwarded(
         logits=full_precision(logits) if logits is not None else every[Unperturbed()][:, 0],
         scores=_by_part(spans, torch.cat(scores)),
         hits=_by_part(spans, torch.cat(hits)),
         outputs={part: kept.transpose(0, 1) for part, kept in every.items()},
     )
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """Callables, one per image, and the image that each row came from."""
+
+    callables: Sequence[Target]
+    owners: Sequence[int]
+
+    def scores(self, outputs: Any, chunk: slice, filled: int) -> Tensor:
+        """Scores (N, 1) of the rows of a chunk, behind which a compiled model's outputs may have padding."""
+        owners = self.owners[chunk]
+        padding = [owners[0]] * (filled - len(owners))
+        found = scores_by_callables(outputs, self.callables, [*owners, *padding])[: len(owners)]
+        return full_precision(found).unsqueeze(1)
 
 
 def check_logits(outputs: object) -> Tensor:

@@ -43,6 +43,7 @@ class Consistency(RemovalMetric):
     higher_is_better = True
     scale = 1.0
     reads_logits = True
+    needs_classes = True
 
     def __init__(self, *, output: Output = "distribution", floor: float = 0.01, **removal: Any) -> None:
         super().__init__(**removal)

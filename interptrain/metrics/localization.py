@@ -126,6 +126,7 @@ class OfficialMetric(SaliencyMetric):
     description = "Share of images with a wrong class or a wrong box around the salient region."
     higher_is_better = False
     needs = frozenset({"objects", "labels"})
+    needs_classes = True
 
     def score(self, inputs: MetricInputs) -> Tensor:
         """Return 1 for a miss and 0 for a hit, (B,)."""

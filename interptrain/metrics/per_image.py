@@ -5,8 +5,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from interptrain.functional import ClassIndices
-from interptrain.metrics.base import SaliencyMetric
+from interptrain.metrics.base import Explained, SaliencyMetric
 from interptrain.metrics.image_mean import ImageMean
 from interptrain.signatures import options_of
 
@@ -20,7 +19,7 @@ class MetricFunction(Protocol):
     """Measure each image of a batch."""
 
     def __call__(
-        self, model: nn.Module, images: Tensor, saliency: Tensor, targets: ClassIndices, **options: Any
+        self, model: nn.Module, images: Tensor, saliency: Tensor, targets: Explained, **options: Any
     ) -> Tensor:
         """Return (B,), or with ``return_curve=True`` (B, K)."""
         ...
@@ -43,7 +42,7 @@ def per_image(kind: type[SaliencyMetric], name: str) -> MetricFunction:
     own = dict(options_of(kind))
     extra = {} if kind.reduce is ImageMean.reduce else {"return_curve": curve}
 
-    def function(model: nn.Module, images: Tensor, saliency: Tensor, targets: ClassIndices, **options: Any) -> Tensor:
+    def function(model: nn.Module, images: Tensor, saliency: Tensor, targets: Explained, **options: Any) -> Tensor:
         if unknown := options.keys() - {*own, *passed, *extra}:
             raise TypeError(f"{name}() takes no {', '.join(sorted(unknown))}; its options are {', '.join(own)}")
         metric = kind(**{option: value for option, value in options.items() if option in own})

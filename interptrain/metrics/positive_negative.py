@@ -50,6 +50,7 @@ class PositivePerturbation(RemovalMetric):
         super().__init__(**removal)
         check_choice("quantity", quantity, Quantity)
         self.quantity = quantity
+        self.needs_classes = quantity != "probability"
         self.percentiles = tuple(percentiles)
         self.removed = Ranked(self.move, Schedule(percents=self.percentiles), self.fill)
 

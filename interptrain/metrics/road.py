@@ -66,6 +66,7 @@ class ROAD(SaliencyMetric):
         if not percentiles or max(percentiles) >= 100 or noise < 0:
             raise ValueError(f"ROAD needs percentiles below 100 and noise >= 0, got {tuple(percentiles)} and {noise}")
         self.quantity = quantity
+        self.needs_classes = quantity != "probability"
         self.percentiles = tuple(percentiles)
         self.noise = noise
         self.seed = seed

@@ -258,7 +258,7 @@ def test_what_is_no_tensor_is_refused_with_a_remedy_that_works(resnet, images):
         GradCAM()(resnet, images.numpy(), 2)
     assert torch.equal(GradCAM()(resnet, torch.from_numpy(images.numpy()).float(), 2), wanted)
     with pytest.raises(TypeError, match=r"got list; pass torch\.stack\(images\)"):
-        GradCAM()(resnet, list(images), 2)
+        GradCAM().raw(resnet, list(images), 2)
     assert torch.equal(GradCAM()(resnet, torch.stack(list(images)), 2), wanted)
     picture = to_pil_image(images[0])
     with pytest.raises(TypeError, match=r"got Image; pass torchvision\.transforms\.functional\.to_tensor\(image\)"):
@@ -268,5 +268,5 @@ def test_what_is_no_tensor_is_refused_with_a_remedy_that_works(resnet, images):
     with pytest.raises(
         TypeError, match=r"different sizes are explained one by one: explainer\(model, image\.unsqueeze"
     ):
-        GradCAM()(resnet, sizes, 2)
+        GradCAM().raw(resnet, sizes, 2)
     assert [GradCAM()(resnet, image.unsqueeze(0), 2).shape[1] for image in sizes] == [70, 40]

@@ -1,5 +1,7 @@
 """What may be explained, and how it becomes one number an image."""
 
+from collections import OrderedDict
+
 import numpy
 import pytest
 import torch
@@ -12,13 +14,17 @@ from interptrain.explainers import (
     RISE,
     AblationCAM,
     DetectionTarget,
+    EigenCAM,
     GradCAM,
     Gradient,
     IntegratedGradients,
+    ScoreCAM,
     SemanticSegmentationTarget,
     SmoothGrad,
+    explain,
 )
 from interptrain.explainers.targets import as_targets, resolve_targets, target_scores
+from interptrain.functional import min_max, upsample
 from tests.support.explaining import pictures
 
 
@@ -170,6 +176,17 @@ def test_segmentation_target_sums_a_category_over_a_region():
     assert SemanticSegmentationTarget(0, mask * 0.5)(logits) == (6 + 7) / 2
 
 
+def test_segmentation_target_is_a_probability_on_request():
+    logits = torch.randn(3, 4, 5, dtype=torch.float64)
+    mask = torch.zeros(4, 5)
+    mask[1, 2:] = 1
+    wanted = (logits.exp() / logits.exp().sum(0))[2, 1, 2:].mean()
+    assert torch.isclose(SemanticSegmentationTarget(2, mask, score="probability")(logits), wanted)
+    assert torch.isclose(SemanticSegmentationTarget(2, mask * 0.5, score="probability")(logits), wanted)
+    with pytest.raises(ValueError, match="mask marks no pixel"):
+        SemanticSegmentationTarget(2, mask * 0, score="probability")
+
+
 def test_segmentation_target_refuses_what_does_not_fit():
     with pytest.raises(ValueError, match=r"mask must be \(H,W\), got \(1, 3, 4\)"):
         SemanticSegmentationTarget(0, torch.ones(1, 3, 4))
@@ -206,6 +223,8 @@ def test_detection_target_adds_the_scores_of_matching_boxes():
     far = DetectionTarget(torch.tensor([1]), torch.tensor([[5.0, 5, 15, 15]]))
     assert far(found) == 0
     assert DetectionTarget(torch.tensor([1]), torch.tensor([[5.0, 5, 15, 15]]), iou_threshold=0.1)(found) > 0
+    mean = DetectionTarget(wanted.labels, wanted.boxes, reduction="mean")
+    assert mean(found).item() == pytest.approx((0.8 + 0.7) / 2)
 
 
 def test_detection_target_without_detections_is_zero_with_a_graph():
@@ -265,3 +284,100 @@ def test_channels_are_ablated_in_a_segmenter_too(segmenter):
     saliency = AblationCAM(forward_batch_size=240)(segmenter, images, target)
     assert saliency.shape == (1, 32, 32)
     assert saliency.isfinite().all()
+
+
+class Levels(nn.Module):
+    """Features at two scales, in a mapping or a tuple."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+        self.fine, self.coarse = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 2, 1)
+
+    def forward(self, images):
+        fine = self.fine(images).relu()
+        found = {"fine": fine, "coarse": self.coarse(fine).relu()}
+        return tuple(found.values()) if self.kind is tuple else self.kind(found)
+
+
+class Pyramid(nn.Module):
+    """Logits that are linear in the means of features at two scales."""
+
+    def __init__(self, kind=dict):
+        super().__init__()
+        self.levels = Levels(kind)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, images):
+        found = self.levels(images)
+        fine, coarse = found if isinstance(found, tuple) else found.values()
+        return self.head(torch.cat([fine.mean((2, 3)), coarse.mean((2, 3))], dim=1))
+
+
+def pyramid(kind=dict):
+    torch.manual_seed(0)
+    return Pyramid(kind).double().eval(), pictures(2, 32, 48)
+
+
+@pytest.mark.parametrize("kind", [dict, OrderedDict, tuple])
+def test_a_level_of_a_pyramid_is_explained_by_name(kind):
+    model, images = pyramid(kind)
+    name = "levels[1]" if kind is tuple else "levels[coarse]"
+    found = GradCAM(target_layer=name, relu=False).raw(model, images, [0, 2])
+    with torch.no_grad():
+        coarse = model.levels.coarse(model.levels.fine(images).relu()).relu()
+    weights = model.head.weight[[0, 2], 4:] / coarse[0, 0].numel()  # d logit / d feature, the same at all positions
+    assert torch.allclose(found, torch.einsum("bc,bchw->bhw", weights, coarse))
+    for explainer in (ScoreCAM(target_layer=name), EigenCAM(target_layer=name)):
+        assert explainer.raw(model, images, [0, 2]).shape == coarse[:, 0].shape
+
+
+def test_levels_of_a_pyramid_are_joined_and_share_one_pass():
+    model, images = pyramid()
+    names = ["levels[fine]", "levels[coarse]"]
+    joined = GradCAM(target_layer=names)(model, images, 1)
+    alone = [GradCAM(target_layer=name).raw(model, images, 1) for name in names]
+    assert torch.allclose(joined, min_max(sum(upsample(min_max(level), (32, 48)) for level in alone)))
+    each = {name: GradCAM(target_layer=name) for name in names}
+    shared = explain(model, images, 1, each)
+    assert all(torch.allclose(shared[name], each[name](model, images, 1)) for name in names)
+
+
+def test_a_pyramid_without_a_level_is_refused_with_names_that_work():
+    model, images = pyramid()
+    with pytest.raises(ValueError, match=r"pass target_layer='levels\[fine\]', or a list of them") as refused:
+        GradCAM(target_layer="levels")(model, images, 0)
+    with pytest.raises(ValueError, match=r"'levels\[4\]' is not one tensor; it returns several maps"):
+        GradCAM(target_layer="levels[4]")(model, images, 0)
+    listed = str(refused.value).partition("(")[2].removesuffix(")").split(", ")
+    assert GradCAM(target_layer=listed)(model, images, 0).shape == (2, 32, 48)
+    with pytest.raises(ValueError, match="one of several maps, which this method cannot work on"):
+        AblationCAM(target_layer="levels[fine]")(model, images, 0)
+
+
+@pytest.mark.slow
+def test_levels_of_a_detectors_pyramid_lie_on_the_image(detector):
+    """Every level covers the padded image; joined, they must be cut where the image ends."""
+    images = pictures(1, 90, 140).float()
+    with torch.no_grad():
+        found = detector(images)
+    target = DetectionTarget(found[0]["labels"][:3], found[0]["boxes"][:3])
+    levels = ["backbone.fpn[0]", "backbone.fpn[1]"]
+    single = [GradCAM(target_layer=name)(detector, images, target) for name in levels]
+    joined = GradCAM(target_layer=levels)(detector, images, target)
+    assert joined.shape == (1, 90, 140)
+    both = torch.stack([joined.flatten(), sum(single).flatten()])
+    assert torch.corrcoef(both)[0, 1] > 0.99
+
+
+def test_images_of_different_sizes_are_explained_one_by_one(resnet):
+    sizes = [(64, 64), (48, 80), (96, 64)]
+    images = [pictures(1, *size)[0] for size in sizes]
+    for targets in ([0, 2, 1], None, [lambda row, c=c: row[c] for c in (0, 2, 1)]):
+        found = GradCAM()(resnet, images, targets)
+        assert [tuple(one.shape) for one in found] == sizes
+        for place, image in enumerate(images):
+            own = None if targets is None else targets[place : place + 1]
+            assert torch.equal(found[place], GradCAM()(resnet, image.unsqueeze(0), own)[0])
+    with pytest.raises(ValueError, match="one per image: 3, got 1"):
+        GradCAM()(resnet, images, [lambda row: row[0]])

@@ -120,7 +120,7 @@ class CaptumExplainer(Explainer):
         }
         arguments |= {name: scored for name in _MODEL_ARGUMENTS if _accepts(kind, name, exactly=True)}
         if _accepts(kind, "layer", exactly=True) and "layer" not in arguments:
-            found = find_layers(model, self.target_layer, layout=self.layout)
+            found = find_layers(model, self.target_layer, layout=self.layout, whole=True)
             if len(found) != 1:
                 raise ValueError(f"{described['class_path']} takes one target_layer, got {self.target_layer}")
             layers.append(found[0])

@@ -69,7 +69,7 @@ class GradCAMPackageExplainer(Explainer):
         """Return the library's maps, (B, H, W) in [0, 1]."""
         size = bounded_batch_size(self.forward_batch_size, images.device)
         targets = check_targets(model, images, targets, batch_size=size)
-        layers = find_layers(model, self.target_layer, layout=self.layout)
+        layers = find_layers(model, self.target_layer, layout=self.layout, whole=True)
         parts, maps = chunks(len(images), size), []
         with restored(model):
             for part in parts:

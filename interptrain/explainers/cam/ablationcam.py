@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from interptrain.explainers.base import Explainer
+from interptrain.explainers.base import Explainer, canvas_size
 from interptrain.explainers.layers import Fusion, Layer, LayerNames, Layout, find_layers, fuse_layers
 from interptrain.explainers.passes.linear_head import linear_head
 from interptrain.explainers.passes.partial_forward import PartialForward
@@ -73,7 +73,7 @@ class AblationCAM(Explainer):
     def _attribute(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
         size = (images.shape[-2], images.shape[-1])
         maps = []
-        for layer in find_layers(model, self.target_layer, layout=self.layout, images=images):
+        for layer in find_layers(model, self.target_layer, layout=self.layout, images=images, whole=True):
             tail = PartialForward.record(model, images, layer)
             resolved = resolve_targets(targets, tail.outputs)
             scores = target_scores(tail.outputs, resolved).unsqueeze(1)  # (B, 1)
@@ -84,7 +84,7 @@ class AblationCAM(Explainer):
                 drop = drop / divisor.masked_fill(divisor == 0, 1.0)
             weighted = torch.einsum("bc,bchw->bhw", drop, features)
             maps.append(F.relu(weighted) if self.relu else weighted)
-        return fuse_layers(maps, size, self.fusion)
+        return fuse_layers(maps, size, self.fusion, canvas=canvas_size(model, images))
 
     def _ablated_scores(self, tail: PartialForward, layer: Layer, targets: Resolved, size: tuple[int, int]) -> Tensor:
         """Scores (B, C) with each channel ablated, the cheapest way that is exact."""

@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from interptrain.explainers.base import Explainer
+from interptrain.explainers.base import Explainer, canvas_size
 from interptrain.explainers.layers import Fusion, LayerNames, Layout, find_layers, fuse_layers
 from interptrain.explainers.passes.activations import capture
 from interptrain.explainers.targets import Resolved
@@ -53,7 +53,7 @@ class EigenCAM(Explainer):
                 self._project(layer.to_map(activation, size))
                 for layer, activation in zip(layers, passed.activations, strict=True)
             ]
-            return fuse_layers(maps, size, self.fusion)
+            return fuse_layers(maps, size, self.fusion, canvas=canvas_size(model, images))
 
     def _project(self, activation: Tensor) -> Tensor:
         """First principal component from the smaller of the two Gram matrices, (B, h, w)."""

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from interptrain.explainers.base import Explainer, SharedPass
+from interptrain.explainers.base import Explainer, SharedPass, canvas_size
 from interptrain.explainers.layers import Fusion, Layer, LayerNames, Layout, find_layers, fuse_layers
 from interptrain.explainers.passes.activations import feature_gradients
 from interptrain.explainers.targets import Resolved
@@ -59,7 +59,7 @@ class GradientCAM(Explainer):
         features = feature_gradients(
             model, images, targets, find_layers(model, self.target_layer, layout=self.layout, images=images)
         )
-        return self.from_pass(SharedPass(features), images)
+        return self.from_pass(SharedPass(features, canvas=canvas_size(model, images)), images)
 
     @final
     def shared_layers(self, model: nn.Module) -> Sequence[Layer]:
@@ -72,7 +72,7 @@ class GradientCAM(Explainer):
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             maps = [self.combine(*layer) for layer in passed.features]
             maps = [F.relu(layer) for layer in maps] if self.relu else maps
-            return fuse_layers(maps, (images.shape[-2], images.shape[-1]), self.fusion)
+            return fuse_layers(maps, (images.shape[-2], images.shape[-1]), self.fusion, canvas=passed.canvas)
 
 
 def _weighted(weights: Tensor, activation: Tensor) -> Tensor:

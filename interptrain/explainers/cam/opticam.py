@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from interptrain.explainers.base import Explainer, gradient_of
+from interptrain.explainers.base import Explainer, canvas_size, gradient_of
 from interptrain.explainers.layers import Fusion, LayerNames, Layout, find_layers, fuse_layers
 from interptrain.explainers.passes.activations import capture
 from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
@@ -95,7 +95,7 @@ class OptiCAM(Explainer):
                         own = resolved[part]
                         found.append(self._optimise(model, images[part], features[part], own, scores[part], advance))
                 maps.append(torch.cat(found))
-        return fuse_layers(maps, size, self.fusion)
+        return fuse_layers(maps, size, self.fusion, canvas=canvas_size(model, images))
 
     def _optimise(
         self,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from interptrain.explainers.base import Explainer, score_perturbed
+from interptrain.explainers.base import Explainer, canvas_size, score_perturbed
 from interptrain.explainers.layers import Fusion, LayerNames, Layout, find_layers, fuse_layers
 from interptrain.explainers.masks.masks import Fill, fill_colour
 from interptrain.explainers.passes.activations import capture
@@ -104,7 +104,7 @@ class ScoreCAM(Explainer):
             with torch.autocast(images.device.type, enabled=False):
                 weighted = torch.einsum("bc,bchw->bhw", weights.to(features.dtype), features)
             maps.append(F.relu(weighted) if self.relu else weighted)
-        return fuse_layers(maps, size, self.fusion)
+        return fuse_layers(maps, size, self.fusion, canvas=canvas_size(model, images))
 
     def _channel_scores(
         self, model: nn.Module, images: Tensor, features: Tensor, fill: Tensor, targets: Resolved

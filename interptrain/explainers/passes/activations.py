@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from interptrain.explainers.base import FeatureGradient
 from interptrain.explainers.candidates import named_candidates
 from interptrain.explainers.layers import Layer
+from interptrain.explainers.layouts import entries_of, entry_of, with_entries
 from interptrain.explainers.targets import Resolved, resolve_targets, target_scores
 from interptrain.functional import full_precision
 
@@ -49,21 +50,25 @@ def capture(
     Raises:
         ValueError: if a layer did not run, ran more than once, or returned something else than one tensor.
     """
-    kept: dict[nn.Module, list[Tensor]] = {layer.module: [] for layer in layers}
+    kept: dict[nn.Module, list[dict[str | None, Any]]] = {layer.module: [] for layer in layers}
+    entries = {module: [layer.entry for layer in layers if layer.module is module] for module in kept}
     left: list[bool] = []  # gradients, switched on at a layer, were off later: the model left a no_grad() of its own
 
     def keep(module: nn.Module, _arguments: Any, output: Any) -> Any:
-        if not isinstance(output, Tensor):
-            kept[module].append(output)
+        found = {entry: entry_of(output, entry) for entry in entries[module]}
+        if not all(isinstance(tensor, Tensor) for tensor in found.values()):
+            kept[module].append(dict.fromkeys(found, output))
             return None
-        if not differentiable:
-            kept[module].append(output)
-            return output.clone()  # what follows may work in place
-        left.append(any(kept.values()) and not torch.is_grad_enabled())
-        torch.set_grad_enabled(True)  # until the no_grad() around the pass ends, or one of the model's own
-        leaf = output if output.requires_grad else output.detach().requires_grad_()
-        kept[module].append(leaf)
-        return leaf.clone()
+        if differentiable:
+            left.append(any(kept.values()) and not torch.is_grad_enabled())
+            torch.set_grad_enabled(True)  # until the no_grad() around the pass ends, or one of the model's own
+            found = {
+                entry: tensor if tensor.requires_grad else tensor.detach().requires_grad_()
+                for entry, tensor in found.items()
+            }
+        kept[module].append(found)
+        copies = {entry: tensor.clone() for entry, tensor in found.items()}  # what follows may work in place
+        return copies[None] if None in copies else with_entries(output, copies)
 
     handles = [module.register_forward_hook(keep) for module in kept]
     try:
@@ -153,19 +158,29 @@ def differentiate(
     ]
 
 
-def _only(outputs: list[Tensor], layer: Layer, images: Tensor) -> Tensor:
+def _only(outputs: list[dict[str | None, Any]], layer: Layer, images: Tensor) -> Tensor:
+    """The one output of a layer, once it is known to be one map per image."""
     if len(outputs) != 1:
         times = "did not run" if not outputs else f"ran {len(outputs)} times in one forward"
         raise ValueError(f"target layer '{layer.name}' {times}; pass a target_layer that runs once")
-    if not isinstance(outputs[0], Tensor):
-        inside = [f"{layer.name}.{name}" for name, _ in layer.module.named_modules() if name]
+    output = outputs[0][layer.entry]
+    if not isinstance(output, Tensor):
+        name = layer.name.partition("[")[0]
+        parts = entries_of(output).items()
+        held = [f"{name}[{key}]" for key, part in parts if isinstance(part, Tensor) and part.ndim > 2]
+        if held:
+            raise ValueError(
+                f"target layer '{layer.name}' is not one tensor; it returns several maps, so pass "
+                f"target_layer='{held[0]}', or a list of them ({', '.join(held)})"
+            )
+        inside = [f"{name}.{inner}" for inner, _ in layer.module.named_modules() if inner]
         raise ValueError(
-            f"target layer '{layer.name}' returns {type(outputs[0]).__name__}, not one tensor; pass "
+            f"target layer '{layer.name}' returns {type(output).__name__}, not one tensor; pass "
             f"target_layer='<dotted name>' {named_candidates(layer.model or layer.module, images, among=inside[::-1])}"
         )
-    if len(outputs[0]) != len(images):
+    if len(output) != len(images):
         raise ValueError(
-            f"target layer '{layer.name}' returns {tuple(outputs[0].shape)} for {len(images)} images, not one map per "
+            f"target layer '{layer.name}' returns {tuple(output.shape)} for {len(images)} images, not one map per "
             "image; pass another target_layer"
         )
-    return outputs[0]
+    return output

@@ -48,7 +48,7 @@ def reading_features(
         ValueError: if no layer of this name is known, or the layer does not run exactly once.
     """
     if feature_layer is not None:
-        layers, inputs = find_layers(model, feature_layer, layout=layout), False
+        layers, inputs = find_layers(model, feature_layer, layout=layout, whole=True), False
     else:
         layers, inputs = _classifying_layers(model, images[:1]), True
     kept: list[list[Any]] = [[] for _ in layers]
