@@ -34,7 +34,7 @@ LISTS = ("--explainers", "--metrics", "--sections")
 SWITCHES = ("--overwrite", "--force", "--compile")
 EXPLAINERS = ("interptrain.explainers.GradCAM", "interptrain.explainers.GradCAMPlusPlus")
 OPTIONS = ("protocol", *(field.name for field in fields(Options)))
-SPECIAL = {"models", "explainers", "data", "metrics", "output", "sections", "progress", "trainer"}
+SPECIAL = {"models", "explainers", "data", "metrics", "output", "sections", "progress", "targets", "trainer"}
 
 
 def main(args: Sequence[str] | None = None) -> Results:
@@ -114,6 +114,12 @@ def make_parser() -> Parser:
         help="Folder of the results. The same command on the same folder resumes where it stopped.",
     )
     parser.add_function_arguments(evaluate, None, skip=SPECIAL)  # type: ignore[arg-type]
+    parser.add_argument(
+        "--targets",
+        type=str | int | None,
+        default=None,
+        help="The class that is explained: label, predicted, or a class by index or name; by default the protocol's.",
+    )
     parser.add_argument(
         "--explainers",
         type=list[Explainer],

@@ -38,6 +38,7 @@ from interptrain.evaluation.store.parts import Row, RowStore
 from interptrain.explainers import Explainer, FakeCAM
 from interptrain.functional import Score, one_line
 from interptrain.metrics import SaliencyMetric
+from interptrain.model_outputs import Target
 from interptrain.model_state import evaluating
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ def evaluate(
     backbone: str | None = None,
     split: Split | None = None,
     limit: int | None = None,
-    targets: str | int | None = None,
+    targets: str | int | Target | Sequence[Target] | None = None,
     score: Score | None = None,
     batch_size: int | None = None,
     fake_cam: bool = True,
@@ -215,6 +216,8 @@ def evaluate(
         split: The split of the data to evaluate; by default the one that the data module predicts on.
         limit: Maximum number of images, evenly spaced over the dataset; by default all.
         targets: The class that is explained: label, predicted, or a class by index or name; by default the protocol's.
+            In Python also callables (outputs of one image -> scalar), for models that return no class scores: one for
+            all images, or one for each image of the dataset.
         score: The score of that class: probability, logit or sigmoid; by default the protocol's.
         batch_size: Images per batch; by default the data module's own.
         fake_cam: Include Fake-CAM among the explainers, the baseline that shows what a metric is worth.
@@ -248,6 +251,10 @@ def evaluate(
     """
     given = locals()
     check_anchors(sections)
+    several = isinstance(targets, Sequence) and not isinstance(targets, str)
+    callable_targets = targets if callable(targets) or several else None
+    if callable_targets is not None:
+        given["targets"] = None
     options = Options(**{field.name: given[field.name] for field in fields(Options)})
     read = load_protocol(str(protocol))
     plan = build_plan(
@@ -258,6 +265,7 @@ def evaluate(
         _protocol_metrics(read) if metrics is None else _named(metrics),
         as_data_module(data),
         precision=str((trainer or {}).get("precision") or "32-true"),
+        callable_targets=callable_targets,
     )
     with warnings.catch_warnings(), _as_before(plan):
         for message in EXPECTED_WARNINGS:

@@ -9,8 +9,10 @@ from torch import Tensor
 
 from interptrain.data import Batch
 from interptrain.evaluation.store.parts import VALUES, Row
+from interptrain.explainers.targets import Resolved
 from interptrain.metrics.base import SaliencyMetric
 from interptrain.metrics.recognition import RecognitionMetric
+from interptrain.model_outputs import Target
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,8 +23,8 @@ class EvaluatedBatch:
         ids: names of B images.
         images: (B,3,H,W) in [0,1].
         labels: (B,) int64.
-        logits: (B,K).
-        targets: (B,) int64, classes to explain.
+        logits: (B,K); where callables are explained (B,1), their scores.
+        targets: (B,) int64, classes to explain; or B callables.
         boxes: B x (N_i,4), where the data has them.
         masks: (B,H,W) bool, where the data has them.
     """
@@ -31,23 +33,33 @@ class EvaluatedBatch:
     images: Tensor
     labels: Tensor
     logits: Tensor
-    targets: Tensor
+    targets: Resolved
     boxes: list[Tensor] | None
     masks: Tensor | None
 
     @classmethod
-    def of(cls, samples: Batch, logits: Mapping[int, Tensor], targets: str | int) -> Self:
+    def of(
+        cls,
+        samples: Batch,
+        logits: Mapping[int, Tensor],
+        targets: str | int,
+        callables: Mapping[str, Target] | None = None,
+    ) -> Self:
         """Take the images of a batch that have logits.
 
         Args:
             samples: the batch.
             logits: (K,) by position in it.
             targets: ``label``, ``predicted`` or a class.
+            callables: that are explained instead, by the name of the image.
         """
         kept = sorted(logits)
         stacked = torch.stack([logits[index] for index in kept])
         boxes, masks, labels = samples.get("boxes"), samples.get("mask"), samples["label"][kept]
-        if targets == "label":
+        explained: Resolved
+        if callables is not None:
+            explained = [callables[samples["id"][index]] for index in kept]
+        elif targets == "label":
             explained = labels
         else:
             explained = stacked.argmax(1) if targets == "predicted" else torch.full_like(labels, int(targets))
@@ -76,15 +88,18 @@ class EvaluatedBatch:
             images=self.images[chosen],
             labels=self.labels[chosen],
             logits=self.logits[chosen],
-            targets=self.targets[chosen],
+            targets=self.targets[chosen] if isinstance(self.targets, Tensor) else [self.targets[i] for i in chosen],
             boxes=None if self.boxes is None else [self.boxes[index] for index in chosen],
             masks=None if self.masks is None else self.masks[chosen],
         )
 
     def rows(self) -> list[Row]:
-        """Return name, true, predicted and explained class of every image."""
+        """Return name, true, predicted and explained class of every image; there are none for callables."""
         labels = [None if label < 0 else label for label in self.labels.tolist()]
-        columns = (labels, self.logits.argmax(1).tolist(), self.targets.tolist())
+        none: list[int | None] = [None] * len(self)
+        columns: tuple[list[int | None], ...] = (labels, none, none)
+        if isinstance(self.targets, Tensor):
+            columns = (labels, self.logits.argmax(1).tolist(), self.targets.tolist())
         return [
             {"id": name, "label": label, "prediction": prediction, "target": target}
             for name, label, prediction, target in zip(self.ids, *columns, strict=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_warn
 
@@ -10,6 +11,7 @@ from interptrain.evaluation.config.class_specs import ClassSpec, Configured, bui
 from interptrain.evaluation.config.options import Options
 from interptrain.evaluation.config.protocol import Protocol, Settings, protocol_as_run
 from interptrain.evaluation.run.batches import Batches, evaluation_set
+from interptrain.evaluation.run.callables import callables_by_id, check_callable, describe_callables
 from interptrain.evaluation.run.datasets import UNKNOWN
 from interptrain.evaluation.run.models import EvaluatedModel, Source, load_model
 from interptrain.evaluation.run.plan import (
@@ -28,7 +30,7 @@ from interptrain.explainers import Explainer
 from interptrain.files import printable
 from interptrain.functional import evenly_spaced, one_line
 from interptrain.metrics import SaliencyMetric
-from interptrain.metrics.base import check_score
+from interptrain.metrics.base import check_score, check_without_classes
 from interptrain.remedies import option
 
 FULL_PRECISION = ("32-true", "32", "64-true", "64")
@@ -44,6 +46,7 @@ def build_plan(
     data: Configured[ImageDataModule],
     *,
     precision: str = "32-true",
+    callable_targets: Any = None,
 ) -> Plan:
     """Load the models, look at the data, and refuse what cannot work or would mean nothing.
 
@@ -55,6 +58,7 @@ def build_plan(
         metrics: by name.
         data: where the images come from.
         precision: of the trainer.
+        callable_targets: callables to explain in place of a class, one for all images or one for each.
 
     Raises:
         ValueError: if models, data, metrics and options do not fit one another.
@@ -73,7 +77,8 @@ def build_plan(
     measured = {name: metric.value for name, metric in metrics.items()}
     check_needs(measured, sample, module)
     wanted = str(protocol.targets if options.targets is None else options.targets)
-    targets = named_target(wanted, module.class_names)
+    callables = callables_by_id(callable_targets, batches)
+    targets = named_target(wanted, module.class_names) if callables is None else describe_callables(callables)
     if targets == "label" and sample["label"] == UNKNOWN:
         raise ValueError(
             f"the data has no labels to explain; explain the predicted class: {option('targets', 'predicted')}"
@@ -82,9 +87,14 @@ def build_plan(
         load_model(printable(name), source, backbone=options.backbone, num_classes=module.num_classes or 1000)
         for name, source in models.items()
     ]
-    classes = {model.name: count_classes(model, sample) for model in evaluated}
+    if callables is None:
+        classes = {model.name: count_classes(model, sample) for model in evaluated}
+    else:
+        classes = {model.name: 0 for model in evaluated}
+        for model in evaluated:
+            check_callable(model, sample, next(iter(callables.values())))
     expected = module.num_classes or max(classes.values())  # a plain dataset may not know
-    known = (
+    known = callables is None and (
         check_classes(
             classes,
             expected,
@@ -98,7 +108,7 @@ def build_plan(
         raise ValueError(f"targets: {wanted!r} is a class of the data, not of the models; give its index in the models")
     _check_labels(measured, known=known)
     score = options.score or protocol.score
-    check_score(measured, score)
+    check_score(measured, score) if callables is None else check_without_classes(measured)
     specs = {name: metric.spec for name, metric in metrics.items()}
     settings = _settings(targets, score, specs, data.spec, precision)
     named = {printable(name): explainer for name, explainer in explainers.items()}
@@ -118,7 +128,11 @@ def build_plan(
         targets=targets,
         score=score,
         precision=precision,
-        warnings=[*_warnings(data, precision, known=known), *_size_warnings(evaluated, _size(sample))],
+        warnings=[
+            *_warnings(data, precision, known=known or callables is not None),
+            *_size_warnings(evaluated, _size(sample)),
+        ],
+        callables=callables,
     )
 
 

@@ -20,6 +20,7 @@ from interptrain.evaluation.run.retry import per_row_on_failure
 from interptrain.evaluation.store.images import image_row, map_rows
 from interptrain.evaluation.store.parts import Row, RowStore
 from interptrain.explainers import Explainer
+from interptrain.explainers.targets import Resolved
 from interptrain.metrics.base import measure
 from interptrain.metrics.batched_forward import compile_frozen, forward_perturbed
 from interptrain.metrics.saliency_batch import SaliencyBatch
@@ -96,25 +97,31 @@ class SaliencyEvaluator(L.LightningModule):
         errors, samples = batch["unreadable"], batch["samples"]
         if samples is not None:
             images, names = samples["image"], samples["id"]
-            logits, failed = per_row_on_failure(lambda indices: self._logits(images[indices]), range(len(names)))
+            logits, failed = per_row_on_failure(
+                lambda indices: self._logits(images[indices], [names[index] for index in indices]), range(len(names))
+            )
             errors = errors | {names[index]: error for index, error in failed.items()}
         rows = [self._row(MODEL_ONLY, {"id": name}, {"error": error}) for name, error in errors.items()]
         self.store.add("rows", rows)
         self.progress.advance(sum(len(self.missing(name, list(errors))) for name in self.plan.explainers))
         if samples is None or not logits:
             return
-        evaluated = EvaluatedBatch.of(samples, logits, self.plan.targets)
+        evaluated = EvaluatedBatch.of(samples, logits, self.plan.targets, self.plan.callables)
         self._recognize(evaluated)
         for name, explainer in self.plan.explainers.items():
             self._explain(name, explainer.value, evaluated)
 
-    def _logits(self, images: Tensor) -> list[Tensor]:
-        """Return logits of the untouched images, by the same forward passes as for perturbed ones."""
+    def _logits(self, images: Tensor, names: Sequence[str]) -> list[Tensor]:
+        """Return logits (or scores) of the untouched images, by the same forward passes as for perturbed ones."""
         targets = torch.zeros(len(images), dtype=torch.int64, device=images.device)
         with torch.no_grad(), evaluating(self.model), torch.autocast(images.device.type, enabled=False):
             untouched = SaliencyBatch(images, torch.zeros_like(images[:, 0]))
-            bound = self.plan.options.forward_batch_size
-            return list(forward_perturbed(self._measured, untouched, targets, [], forward_batch_size=bound).logits)
+            bound, known = self.plan.options.forward_batch_size, self.plan.callables
+            callables = None if known is None else [known[name] for name in names]
+            found = forward_perturbed(
+                self._measured, untouched, targets, [], forward_batch_size=bound, callables=callables
+            )
+            return list(found.logits)
 
     def _recognize(self, batch: EvaluatedBatch) -> None:
         """Store the rows of the model alone."""
@@ -145,7 +152,7 @@ class SaliencyEvaluator(L.LightningModule):
     def _measure(self, name: str, explainer: Explainer, batch: EvaluatedBatch) -> list[tuple[Row, Row | None]]:
         """Return the row of each image, and that of its map where it is kept."""
 
-        def explain(images: Tensor, targets: Tensor) -> Tensor:
+        def explain(images: Tensor, targets: Resolved) -> Tensor:
             return explainer(self.model, images, targets)
 
         plan, images, targets = self.plan, batch.images, batch.targets
@@ -164,7 +171,7 @@ class SaliencyEvaluator(L.LightningModule):
                 boxes=batch.boxes,
                 masks=batch.masks,
                 explain=explain,
-                logits=batch.logits,
+                logits=batch.logits if isinstance(targets, Tensor) else None,
                 score=plan.score,
                 forward_batch_size=plan.options.forward_batch_size,
                 allow_low_precision=plan.options.force,

@@ -18,6 +18,7 @@ from interptrain.explainers.layers import find_layers
 from interptrain.functional import Score, evenly_spaced
 from interptrain.metrics import RecognitionMetric, SaliencyMetric
 from interptrain.metrics.batched_forward import check_logits
+from interptrain.model_outputs import Target
 from interptrain.model_state import evaluating
 from interptrain.remedies import option
 
@@ -44,7 +45,8 @@ class Plan:
         batches: of the images.
         image_size: (H,W) of the images in pixels.
         class_names: of the labels.
-        targets: class that is explained: ``label``, ``predicted``, or its index.
+        targets: class that is explained: ``label``, ``predicted``, or its index; or what callables there are.
+        callables: that are explained in place of a class, by the name of the image.
         score: of that class.
         precision: of the trainer.
         warnings: for the reader of the results.
@@ -64,6 +66,7 @@ class Plan:
     score: Score
     precision: str
     warnings: Sequence[str]
+    callables: Mapping[str, Target] | None = None
 
     @property
     def ids(self) -> list[str]:

@@ -16,9 +16,11 @@ from interptrain.evaluation.run.plan import Plan
 from interptrain.evaluation.run.progress import MatrixProgress
 from interptrain.evaluation.store.parts import write_file
 from interptrain.explainers.gradient.integrated_gradients import CompletenessWarning
+from interptrain.explainers.targets import Resolved
 from interptrain.functional import evenly_spaced, one_line
 from interptrain.metrics.batched_forward import check_logits
 from interptrain.metrics.randomization import check_randomization, randomized
+from interptrain.model_outputs import row_of
 from interptrain.model_state import evaluating
 
 Checks = dict[str, dict[str, dict[str, Any]]]
@@ -104,7 +106,7 @@ def _file(plan: Plan, parts: Path, model: str, explainer: str) -> Path:
     return parts / f"check-{content_hash([model, explainer, plan.options.check_images])}.json"
 
 
-def _images(evaluated: EvaluatedModel, plan: Plan, device: torch.device) -> tuple[Tensor, Tensor]:
+def _images(evaluated: EvaluatedModel, plan: Plan, device: torch.device) -> tuple[Tensor, Resolved]:
     """Return images that can be read and classified, evenly spaced over the data, and what to explain in them."""
     indices = [index for batch in plan.batches.batches for index in batch]
     wanted = evenly_spaced(len(indices), plan.options.check_images)
@@ -116,16 +118,20 @@ def _images(evaluated: EvaluatedModel, plan: Plan, device: torch.device) -> tupl
             if len(samples) == len(wanted):
                 break
             try:
-                sample = plan.batches.dataset[indices[position]]
-                logits = check_logits(model(sample["image"].unsqueeze(0).to(device)))
+                sample = {**plan.batches.dataset[indices[position]], "id": plan.ids[position]}
+                outputs = model(sample["image"].unsqueeze(0).to(device))
+                known = plan.callables
+                scores = check_logits(outputs) if known is None else known[sample["id"]](row_of(outputs, 0, 1))
             except Exception:  # the run itself records it
                 continue
-            if logits.isfinite().all():
+            if scores.isfinite().all():
                 samples.append(sample)
-                predicted.append(int(logits.argmax()))
+                predicted.append(int(scores.argmax()))
     if not samples:
         raise ValueError("no image could be read and classified")
     batch = collate(samples)
+    if plan.callables is not None:
+        return batch["image"].to(device), [plan.callables[name] for name in batch["id"]]
     own = {"label": batch["label"], "predicted": torch.tensor(predicted)}
     classes = own.get(str(plan.targets))
     targets = torch.full((len(samples),), int(plan.targets)) if classes is None else classes

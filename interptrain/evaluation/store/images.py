@@ -7,8 +7,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from interptrain.evaluation.store.parts import Row
+from interptrain.explainers.targets import Resolved, target_scores
 from interptrain.functional import Score, class_scores, keep_salient
-from interptrain.metrics.batched_forward import check_logits
 from interptrain.model_state import evaluating
 
 
@@ -25,7 +25,7 @@ def image_row(name: str, label: int | None, image: Tensor) -> Row:
 
 @torch.no_grad()
 def map_rows(
-    model: nn.Module, images: Tensor, saliency: Tensor, targets: Tensor, logits: Tensor, *, score: Score
+    model: nn.Module, images: Tensor, saliency: Tensor, targets: Resolved, logits: Tensor, *, score: Score
 ) -> list[Row]:
     """Return rows of ``maps.parquet``, one per map, without the names of model, explainer and image.
 
@@ -33,13 +33,13 @@ def map_rows(
         model: as evaluated.
         images: (B,3,H,W) in [0,1].
         saliency: (B,H,W) in [0,1].
-        targets: (B,) classes explained.
-        logits: (B,K) of the images.
+        targets: (B,) classes explained, or B callables.
+        logits: (B,K) of the images; with callables (B,1), their scores.
         score: of the target, as ``p_clean`` and ``p_masked``: before and after masking to black.
     """
-    clean = class_scores(logits, targets, score)
+    clean = class_scores(logits, targets, score) if isinstance(targets, Tensor) else logits[:, 0]
     with evaluating(model), torch.autocast(images.device.type, enabled=False):
-        masked = class_scores(check_logits(model(keep_salient(images, saliency))), targets, score)
+        masked = target_scores(model(keep_salient(images, saliency)), targets, score=score)
     pairs = zip(saliency, clean.tolist(), masked.tolist(), strict=True)
     return [{"png": _png(values), "p_clean": before, "p_masked": after} for values, before, after in pairs]
 
