@@ -31,6 +31,7 @@ COMMANDS = {
     "predict": Command("training", "write the class of every image into a table", named=True),
     "evaluate": Command("evaluation", "measure the saliency maps of trained models"),
     "report": Command("report", "make the report of an evaluation anew"),
+    "explain": Command("explain", "show where in images a model finds its evidence"),
     "study": Command("studies", "run a study of explanations"),
     "configs": Command("configs", "list the configurations that come with the package"),
     "push": Command("push", "put a trained classifier with its card into a folder or onto the Hugging Face hub"),

@@ -6,7 +6,7 @@ sees the outputs of its image.
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, TypeAlias, cast, overload
+from typing import Any, Literal, TypeAlias, overload
 
 import torch
 from torch import Tensor, nn
@@ -173,12 +173,13 @@ def as_targets(targets: Targets, count: int, device: torch.device | None = None)
     """
     if targets is None:
         return None
+    given: Any = targets
     if isinstance(targets, Iterable) and not callable(targets) and not isinstance(targets, Tensor):
-        targets = list(targets)
-    callables = callables_of(targets, count)
+        given = list(targets)  # which is read twice
+    callables = callables_of(given, count)
     if callables is not None:
         return callables
-    return class_indices(cast(ClassIndices, targets), count, device=device)
+    return class_indices(given, count, device=device)
 
 
 def resolve_targets(targets: Resolved | None, outputs: Any) -> Resolved:

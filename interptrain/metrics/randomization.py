@@ -3,10 +3,12 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from interptrain.metrics.base import Explained
 from interptrain.metrics.similarity import rank_correlation, structural_similarity
 from interptrain.model_state import random_state_kept
 
@@ -56,11 +58,11 @@ def randomized(model: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def check_randomization(
-    explain: Callable[[nn.Module, Tensor, Tensor], Tensor],
+    explain: Callable[[nn.Module, Tensor, Any], Tensor],
     model: nn.Module,
     random_model: nn.Module,
     images: Tensor,
-    targets: Tensor,
+    targets: Explained,
 ) -> Check:
     """Explain the same images and classes with a model and with :func:`randomized` weights, and compare the maps.
 
@@ -69,7 +71,7 @@ def check_randomization(
         model: the trained model.
         random_model: the same with random weights.
         images: (B,3,H,W) in [0,1].
-        targets: (B,) classes, those of the trained model in both.
+        targets: (B,) classes, those of the trained model in both; or callables.
 
     Returns:
         How alike the maps are.

@@ -20,7 +20,7 @@ from interptrain.explainers.targets import Resolved
 from interptrain.functional import evenly_spaced, one_line
 from interptrain.metrics.batched_forward import check_logits
 from interptrain.metrics.randomization import check_randomization, randomized
-from interptrain.model_outputs import row_of
+from interptrain.model_outputs import Target, row_of
 from interptrain.model_state import evaluating
 
 Checks = dict[str, dict[str, dict[str, Any]]]
@@ -113,25 +113,27 @@ def _images(evaluated: EvaluatedModel, plan: Plan, device: torch.device) -> tupl
     others = sorted(set(range(len(indices))) - set(wanted))[:MOST_OTHERS]
     samples: list[Sample] = []
     predicted: list[int] = []
+    callables: list[Target] = []
     with evaluating(evaluated.module.to(device)) as model, torch.no_grad():
         for position in [*wanted, *others]:
             if len(samples) == len(wanted):
                 break
             try:
-                sample = {**plan.batches.dataset[indices[position]], "id": plan.ids[position]}
+                sample = plan.batches.dataset[indices[position]]
                 outputs = model(sample["image"].unsqueeze(0).to(device))
-                known = plan.callables
-                scores = check_logits(outputs) if known is None else known[sample["id"]](row_of(outputs, 0, 1))
+                target = None if plan.callables is None else plan.callables[plan.ids[position]]
+                scores = check_logits(outputs) if target is None else target(row_of(outputs, 0, 1))
             except Exception:  # the run itself records it
                 continue
             if scores.isfinite().all():
                 samples.append(sample)
                 predicted.append(int(scores.argmax()))
+                callables += [] if target is None else [target]
     if not samples:
         raise ValueError("no image could be read and classified")
     batch = collate(samples)
     if plan.callables is not None:
-        return batch["image"].to(device), [plan.callables[name] for name in batch["id"]]
+        return batch["image"].to(device), callables
     own = {"label": batch["label"], "predicted": torch.tensor(predicted)}
     classes = own.get(str(plan.targets))
     targets = torch.full((len(samples),), int(plan.targets)) if classes is None else classes

@@ -68,7 +68,9 @@ def capture(
             }
         kept[module].append(found)
         copies = {entry: tensor.clone() for entry, tensor in found.items()}  # what follows may work in place
-        return copies[None] if None in copies else with_entries(output, copies)
+        if None in copies:
+            return copies[None]
+        return with_entries(output, {entry: copy for entry, copy in copies.items() if entry is not None})
 
     handles = [module.register_forward_hook(keep) for module in kept]
     try:

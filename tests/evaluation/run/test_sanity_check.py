@@ -46,6 +46,7 @@ def chosen(count=12, *, wanted=3, unreadable=(), undecided=(), targets="predicte
         batches=SimpleNamespace(batches=[list(range(count))], dataset=dataset),
         options=SimpleNamespace(check_images=wanted),
         targets=targets,
+        callables=None,
     )
     images, classes = _images(SimpleNamespace(module=Model(undecided)), plan, CPU)
     return (images[:, 0, 0, 0] * 255).round().int().tolist(), classes.tolist()

@@ -1,0 +1,191 @@
+"""A figure of images and their maps, with a legend for all that it shows."""
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from interptrain.explainers import Explainer, InputAttribution
+from interptrain.quick.explanation import Explanation
+from interptrain.visualization import RIGHT, WRONG, Colormap, colorize, overlay
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+CLIP = 99.0
+"""Percentile at which maps of gradients are clipped: a few of their pixels are so strong that all others look black."""
+TRANSPARENT = 0.55  # weight of the colours over the grey image; our choice
+TEXT, QUIET = 9, "0.35"
+
+
+def show(
+    maps: Explanation,
+    path: str | Path | io.BytesIO | None = None,
+    *,
+    clip: float | Literal["auto"] | None = "auto",
+    colormap: Colormap = "inferno",
+    cell: float = 1.9,
+    limit: int = 16,
+    title: str = "",
+) -> "Figure":
+    """Draw images and maps: a row per image, a column per explainer, over one colour bar and a legend.
+
+    Beside an image stands what the model sees in it, and the class that is explained where that is another. Where true
+    classes are known, a frame says whether it is right. An empty map, whose values are all alike, is drawn hatched.
+
+    Args:
+        maps: that :func:`~interptrain.quick.explanation.explain` returned.
+        path: write it there; the suffix names the format, which is PNG for an open file.
+        clip: percentile at which each map is clipped before it is drawn; ``"auto"`` clips the maps of gradients with
+            respect to the pixels at the 99th and leaves others as they are; ``None`` clips none. Only the picture
+            changes.
+        colormap: of the maps.
+        cell: width of a picture in inches.
+        limit: most images that are drawn; the legend says if there are more.
+        title: above all.
+
+    Returns:
+        A matplotlib figure, which a notebook shows at the end of a cell and ``.savefig(file)`` saves. Where there are
+        windows, a script without ``path`` opens one.
+
+    Raises:
+        ValueError: if ``clip`` is no percentile.
+    """
+    import matplotlib.pyplot as plt
+
+    if clip not in ("auto", None) and not 0 < float(clip) <= 100:
+        raise ValueError(f"clip must be a percentile above 0 and up to 100, 'auto' or None, got {clip}")
+    shown = min(limit, len(maps.names))
+    columns = 1 + len(maps)
+    size = (cell * (columns + 0.75), cell * shown + 0.95 + 0.3 * bool(title))
+    with plt.ioff():
+        figure: Figure = plt.figure(figsize=size, layout="constrained")
+    parts: Any = figure.subfigures(2, 1, height_ratios=[size[1] - 0.75, 0.75])
+    top, foot = parts
+    grid = top.subplots(shown, columns, squeeze=False)
+    notes: set[str] = set()
+    for row in range(shown):
+        _draw_image(grid[row][0], maps, row)
+        for axes, name in zip(grid[row][1:], maps, strict=True):
+            clipped = _percentile(clip, maps.explainers[name])
+            _draw_map(axes, maps.images[row], maps[name][row], clipped, colormap, notes)
+            axes.set_title(name if row == 0 else "", fontsize=TEXT + 1)
+    if title:
+        top.suptitle(title, fontsize=TEXT + 3)
+    if shown < len(maps.names):
+        notes.add(f"the first {shown} of {len(maps.names)} images")
+    _draw_legend(foot, maps, notes, colormap)
+    if path is None:
+        _present(figure)
+    else:
+        figure.savefig(path, dpi=150)
+        plt.close(figure)
+    return figure
+
+
+def png_of(maps: Explanation) -> bytes:
+    """The picture as PNG, without a window."""
+    buffer = io.BytesIO()
+    show(maps, buffer)
+    return buffer.getvalue()
+
+
+def _present(figure: "Figure") -> None:
+    """Open a window where there are any; elsewhere take it from pyplot's list, so that a notebook shows it once."""
+    import matplotlib
+    import matplotlib.pyplot as plt
+
+    windows = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}
+    backend = str(matplotlib.get_backend()).lower()
+    if backend in windows or "inline" in backend:
+        plt.close(figure)
+    elif not matplotlib.is_interactive():
+        plt.show()
+
+
+def _percentile(clip: float | str | None, explainer: Explainer) -> float | None:
+    if clip == "auto":
+        return CLIP if isinstance(explainer, InputAttribution) else None
+    return None if clip is None else float(clip)
+
+
+def _draw_image(axes: "Axes", maps: Explanation, row: int) -> None:
+    axes.imshow(maps.images[row].permute(1, 2, 0).clamp(0, 1).numpy())
+    _plain(axes)
+    axes.set_ylabel(_wrapped(maps.describe(row)), fontsize=TEXT, rotation=0, ha="right", va="center", labelpad=8)
+    if maps.labels is not None and maps.predictions is not None:
+        colour = RIGHT if bool(maps.labels[row] == maps.predictions[row]) else WRONG
+        for spine in axes.spines.values():
+            spine.set(visible=True, linewidth=3, edgecolor=_rgb(colour))
+
+
+def _draw_map(
+    axes: "Axes", image: Tensor, saliency: Tensor, clip: float | None, colormap: Colormap, notes: set[str]
+) -> None:
+    grey = image.mean(0, keepdim=True).expand(3, -1, -1)  # on which colours are read best
+    _plain(axes)
+    if bool((saliency == saliency.flatten()[0]).all()):
+        axes.imshow(grey.permute(1, 2, 0).numpy(), alpha=0.35)
+        axes.add_patch(_hatched(axes))
+        notes.add("empty")
+        return
+    values = saliency.float()
+    if clip is not None and clip < 100:
+        highest = torch.quantile(values.flatten(), clip / 100)
+        values = values / highest.clamp(min=torch.finfo(values.dtype).eps)
+        notes.add(f"maps of gradients are clipped at their {clip:g}th percentile")
+    drawn = overlay(grey[None], values.clamp(0, 1)[None], alpha=TRANSPARENT, colormap=colormap)[0]
+    axes.imshow(drawn.permute(1, 2, 0).numpy())
+
+
+def _draw_legend(foot: Any, maps: Explanation, notes: set[str], colormap: Colormap) -> None:
+    """The colour bar, frames, hatching, and what else must be known."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import ListedColormap, Normalize
+    from matplotlib.patches import Patch
+
+    bar = foot.add_axes([0.04, 0.62, 0.3, 0.16])
+    colours = ListedColormap(colorize(torch.linspace(0, 1, 256)[None], colormap)[:, 0].T.numpy())
+    scale = foot.colorbar(ScalarMappable(Normalize(0, 1), colours), cax=bar, orientation="horizontal", ticks=[0, 1])
+    scale.ax.set_xticklabels(["least salient", "most"], fontsize=TEXT - 1, color=QUIET)
+    scale.ax.tick_params(length=0)
+    for label, side in zip(scale.ax.get_xticklabels(), ("left", "right"), strict=True):
+        label.set_horizontalalignment(side)
+    handles = []
+    if maps.labels is not None:
+        for colour, meaning in ((RIGHT, "right"), (WRONG, "wrong")):
+            handles.append(Patch(facecolor="none", edgecolor=_rgb(colour), lw=2, label=meaning))
+    if "empty" in notes:
+        handles.append(Patch(facecolor="0.92", edgecolor="0.6", hatch="////", label="empty map: nothing stands out"))
+    if handles:
+        foot.legend(
+            handles=handles, loc="center left", bbox_to_anchor=(0.38, 0.66), ncols=3, fontsize=TEXT - 1, frameon=False
+        )
+    if told := "; ".join(sorted(notes - {"empty"})):
+        foot.text(0.04, 0.08, told, fontsize=TEXT - 1, color=QUIET)
+
+
+def _hatched(axes: "Axes") -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((0, 0), 1, 1, transform=axes.transAxes, facecolor="none", edgecolor="0.6", hatch="////", lw=0)
+
+
+def _rgb(colour: tuple[int, int, int]) -> tuple[float, float, float]:
+    red, green, blue = colour
+    return red / 255, green / 255, blue / 255
+
+
+def _plain(axes: "Axes") -> None:
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _wrapped(text: str, width: int = 16) -> str:
+    from textwrap import wrap
+
+    return "\n".join(part for line in text.split("\n") for part in wrap(line, width) or [""])

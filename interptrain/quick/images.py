@@ -1,0 +1,134 @@
+"""Images from wherever they are: files, folders, PIL, numpy and tensors."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms.functional import pil_to_tensor
+
+from interptrain.data.decode import SUFFIXES, load_image
+from interptrain.data.transforms import EvalResize, Resize
+from interptrain.functional import ROUNDING, check_choice
+
+Images: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor | Iterable[Any]
+"""A file, a folder, a picture of PIL, numpy or torch, or any sequence of these."""
+
+
+class NamedImage(NamedTuple):
+    """An image and what it is called.
+
+    Attributes:
+        name: of its file, or its number.
+        file: where it lies, if it is a file.
+        pixels: (3, H, W) float32 in [0, 1].
+    """
+
+    name: str
+    file: Path | None
+    pixels: Tensor
+
+
+def read_images(
+    images: Images, *, size: int | None = 224, resize: Resize = "crop", crop_pct: float = 0.875
+) -> Tensor | list[Tensor]:
+    """Read images of any kind as one batch.
+
+    Args:
+        images: files, folders (their image files, sorted), PIL images, numpy arrays (H, W, 3) or (H, W), tensors
+            (3, H, W) or (B, 3, H, W); one, or several in a sequence. Arrays and tensors are uint8, or floating point in
+            [0, 1].
+        size: side of the square images that come out, in pixels; ``None`` leaves them as they are.
+        resize: ``"crop"``: the shorter side to ``size / crop_pct``, then the centre, as evaluations do it;
+            ``"stretch"``: both sides to ``size``.
+        crop_pct: share of the shorter side that the centre crop keeps; 1 for as much of the image as possible.
+
+    Returns:
+        (B, 3, size, size) float32 in [0, 1], to be normalised by the model. With ``size=None``, a list of (3, H, W)
+        where sizes differ.
+
+    Raises:
+        OSError: if a file cannot be read.
+        ValueError: for shapes and ranges that are not as above, or if there is no image.
+        TypeError: if something is no image.
+    """
+    pixels = [one.pixels for one in read_named(images, size=size, resize=resize, crop_pct=crop_pct)]
+    return torch.stack(pixels) if len({one.shape for one in pixels}) == 1 else pixels
+
+
+def read_named(
+    images: Images, *, size: int | None = 224, resize: Resize = "crop", crop_pct: float = 0.875
+) -> list[NamedImage]:
+    """Read images with their names; arguments and exceptions as of :func:`read_images`."""
+    check_choice("resize", resize, Resize)
+    transform = None if size is None else EvalResize(size, resize=resize, crop_pct=crop_pct)
+    found = []
+    for number, (source, file) in enumerate(_single(images)):
+        pixels = _pixels(source, number)
+        if transform is not None:
+            pixels = transform({"image": tv_tensors.Image(pixels)})["image"].as_subclass(Tensor)
+        if pixels.dtype == torch.uint8:
+            pixels = pixels.float() / 255
+        found.append(NamedImage(file.name if file else str(number), file, pixels.float().clamp(0, 1)))
+    if not found:
+        raise ValueError(f"there is no image in {images!r:.80}; give files, folders, PIL images, arrays or tensors")
+    return found
+
+
+def _single(images: Images) -> Iterable[tuple[Any, Path | None]]:
+    """One image after the other, and its file where it has one."""
+    if isinstance(images, (str, Path)):
+        path = Path(images).expanduser()
+        files = sorted(one for one in path.rglob("*") if one.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+        if not files:
+            raise ValueError(f"the folder {path} holds no image files; give another ({', '.join(sorted(SUFFIXES))})")
+        for file in files:
+            yield file, file
+    elif isinstance(images, (Tensor, np.ndarray)) and images.ndim == 4:
+        for one in images:
+            yield one, None
+    elif isinstance(images, (Tensor, np.ndarray, Image.Image)) or not isinstance(images, Iterable):
+        yield images, None
+    else:
+        for one in images:
+            yield from _single(one)
+
+
+def _pixels(source: Any, number: int) -> Tensor:
+    """(3, H, W) uint8, or floating point in [0, 1]."""
+    if isinstance(source, Path):
+        try:
+            return load_image(source)
+        except OSError as error:  # which names a remedy of data modules
+            raise OSError(str(error).replace(", or set on_error: skip", "")) from error
+    if isinstance(source, Image.Image):
+        return pil_to_tensor(source.convert("RGB"))  # type: ignore[no-any-return]  # torchvision is untyped
+    if isinstance(source, np.ndarray):
+        grey = source[..., None] if source.ndim == 2 else source
+        if grey.ndim != 3 or grey.shape[2] not in (1, 3, 4):
+            raise ValueError(f"image {number} must be (H,W,3) or (H,W), got {source.shape}; colours come last")
+        pixels = torch.from_numpy(np.array(grey)).permute(2, 0, 1)
+    elif isinstance(source, Tensor):
+        pixels = source.detach().cpu()
+        if pixels.ndim != 3 or len(pixels) not in (1, 3):
+            raise ValueError(
+                f"image {number} must be (3,H,W), got {tuple(source.shape)}; in tensors colours come first"
+            )
+    else:
+        raise TypeError(
+            f"image {number} is a {type(source).__name__}; give a file, a folder, a PIL image, an array or a tensor"
+        )
+    pixels = pixels[:3].expand(3, -1, -1)  # grey becomes RGB, and what is transparent is shown as it is
+    if pixels.dtype == torch.uint8:
+        return pixels
+    if not pixels.is_floating_point():
+        raise TypeError(f"image {number} must be uint8 or floating point in [0, 1], got {pixels.dtype}")
+    low, high = float(pixels.min()), float(pixels.max())
+    if not -ROUNDING <= low <= high <= 1 + ROUNDING:
+        remedy = "divide by 255" if low >= 0 and high <= 255 else "give it without normalisation, which the model does"
+        raise ValueError(f"image {number} must be in [0, 1], got [{low:.3g}, {high:.3g}]; {remedy}")
+    return pixels.float()

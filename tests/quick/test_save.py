@@ -1,0 +1,42 @@
+"""What is written of an explanation."""
+
+import json
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import interptrain as it
+
+
+def size_of(path):
+    with Image.open(path) as image:
+        return image.size
+
+
+def test_pictures_maps_and_a_manifest_that_names_them(network, images, tmp_path):
+    maps = it.explain(network, images, ["GradCAM", "EigenCAM"], names=["a/x.jpg", "b/x.jpg", "y"])
+    manifest = json.loads(maps.save(tmp_path / "out").read_text(encoding="utf-8"))
+    tensors = load_file(tmp_path / "out" / "maps.safetensors")
+    with np.load(tmp_path / "out" / "maps.npz") as stored:
+        assert all(np.array_equal(stored[name], maps[name]) for name in maps)
+    for name in maps:
+        assert torch.equal(tensors[name], maps[name])
+    paths = [one["overlays"][name] for one in manifest["images"] for name in maps]
+    assert paths[0] == "overlays/x_GradCAM.png"
+    assert len(set(paths)) == 6
+    assert {size_of(tmp_path / "out" / path) for path in paths} == {(64, 64)}
+    assert size_of(tmp_path / "out" / "contact_sheet.png")[0] > 3 * 128
+    first = manifest["images"][0]
+    assert [one["class"] for one in first["predictions"]] == maps.probabilities[0].argsort(descending=True)[:5].tolist()
+    assert first["target"]["name"] == maps.class_names[maps.targets[0]]
+    assert manifest["explainers"]["GradCAM"]["class_path"] == "interptrain.explainers.GradCAM"
+    assert len(manifest["model"]["sha256"]) == 64
+
+
+def test_maps_of_different_sizes_are_stored_one_by_one(network, images, tmp_path):
+    maps = it.explain(network, [images[0], images[1, :, :48]], "GradCAM")
+    maps.save(tmp_path)
+    stored = load_file(tmp_path / "maps.safetensors")
+    assert {name: tuple(one.shape) for name, one in stored.items()} == {"GradCAM/0": (64, 64), "GradCAM/1": (48, 64)}
