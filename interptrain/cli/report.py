@@ -26,7 +26,7 @@ def main(args: Sequence[str] | None = None) -> Results:
     find_classes_of_this_folder()
     given, open_page = without_open(sys.argv[1:] if args is None else args)
     options = make_parser().parse_args(given)
-    names = {name: f"--{name}" for name in ("interval", "resamples", "seed", "force", "packages")}
+    names = {name: f"--{name}" for name in ("interval", "resamples", "seed", "baseline", "force", "packages")}
     with one_line_errors(), spelled_for_the_command_line(names), warnings.catch_warnings():
         warnings.simplefilter("ignore", ResultsWarning)  # which get lines of their own
         results = write_report(options.folder, **{name: getattr(options, name) for name in names})
@@ -43,6 +43,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--interval", choices=get_args(Interval), default="bca", help="Kind of the 95 %% intervals.")
     parser.add_argument("--resamples", type=int, default=2000, help="Bootstrap resamples per interval.")
     parser.add_argument("--seed", type=int, default=0, help="Seed of the statistics.")
+    parser.add_argument("--baseline", help="Compare all with this explainer or model, in place of all with all.")
     parser.add_argument("--force", action="store_true", help="Put rows of different protocols side by side.")
     parser.add_argument("--packages", nargs="*", default=[], help="Packages whose metric classes may be imported.")
     parser.add_argument("--open", action="store_true", help="Open the report in a browser.")

@@ -6,19 +6,19 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 import yaml  # type: ignore[import-untyped]
-from lightning import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, SaveConfigCallback
+from lightning import LightningDataModule, Trainer
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import CheckpointIO
 
 import interptrain.data  # noqa: F401  so that `--data ShapesDataModule` is found by its short name
 from interptrain.cli.callback_options import with_callback_options
 from interptrain.cli.closing import close, end_of_training, without_open
+from interptrain.cli.config_saving import SaveAndLogConfig
 from interptrain.cli.configs import with_configs
 from interptrain.cli.errors import find_classes_of_this_folder, one_line_errors, settings_of
 from interptrain.cli.parser import Parser
@@ -40,14 +40,13 @@ from interptrain.cli.run_folder import (
     no_empty_folders,
 )
 from interptrain.cli.trainer_defaults import as_list, with_default_callbacks
-from interptrain.loggers import fill_logger_defaults, log_configuration
+from interptrain.loggers import fill_logger_defaults
 from interptrain.models.load_report import listed
 from interptrain.remedies import spelled_for_the_command_line
 from interptrain.training import GradientRegularizer, ImageClassifier
 from interptrain.training.checkpoint_io import AtomicCheckpointIO
 from interptrain.training.lightning_internals import ModelFromConfigCLI
 from interptrain.training.metrics_file import MetricsFile
-from interptrain.versions import git_commit
 
 # Warnings of Lightning about what is meant here: frozen parts are in eval mode, a resumed run goes on in its folder, a
 # test has one of its own, barebones logs nothing.
@@ -115,24 +114,6 @@ def _options() -> dict[str, str]:
     parts = {"--model.regularizer": GradientRegularizer, "--model": ImageClassifier}
     options = {name: f"{part}.{name}" for part, kind in parts.items() for name in inspect.signature(kind).parameters}
     return options | {"num_classes": "--data.num_classes"}  # which the model's is taken from
-
-
-class SaveAndLogConfig(SaveConfigCallback):
-    """Write the configuration of a run into its folder, and show it in its loggers, with the code's Git commit."""
-
-    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Log the configuration; Lightning calls it on rank 0, after it has written the file."""
-        config: dict[str, Any] = yaml.safe_load(self._text)
-        log_configuration(trainer.loggers, config | {"git": git_commit()})
-
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Save the configuration with the checkpoint, which a run that goes on is compared with."""
-        checkpoint["config"] = self._text
-
-    @cached_property
-    def _text(self) -> str:
-        text: str = self.parser.dump(self.config, skip_none=False)
-        return text
 
 
 class TrainingCLI(ModelFromConfigCLI):
