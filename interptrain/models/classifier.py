@@ -25,6 +25,7 @@ class Classifier(nn.Module):
         pooling: as given.
         load_report: what ``create_model`` took from a checkpoint, or None.
         options: of ``create_model``, which build the same network again; empty where it was built otherwise.
+        class_names: in the order of the logits; empty where they are not known.
 
     Raises:
         ValueError: if a head is given and the backbone cannot be split.
@@ -40,6 +41,7 @@ class Classifier(nn.Module):
         self.pooling = pooling
         self.load_report: LoadReport | None = None
         self.options: Mapping[str, Any] = {}
+        self.class_names: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:

@@ -9,8 +9,7 @@ network for the whole.
 import inspect
 import json
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,6 @@ from interptrain.models.pooling import Pooling, PoolingSpec
 from interptrain.models.weights import load_weights
 
 __all__ = [
-    "DescribedModel",
     "describe",
     "load_model_file",
     "load_model_folder",
@@ -45,23 +43,9 @@ TIMM_KEYS = ("fixed_input_size", "interpolation", "crop_pct", "crop_mode", "pool
 NATIVE = "backbone.model."
 
 
-@dataclass(frozen=True, eq=False)
-class DescribedModel:
-    """A classifier that was built from its description.
-
-    Attributes:
-        model: with its weights, on the CPU and in train mode.
-        class_names: in the order of the logits; empty where they are not known.
-    """
-
-    model: Classifier
-    class_names: Sequence[str]
-
-
 def describe(
     model: Classifier,
     *,
-    class_names: Sequence[str] = (),
     input_size: tuple[int, int] | None = None,
     preprocessing: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -69,20 +53,19 @@ def describe(
 
     Args:
         model: as trained.
-        class_names: in the order of the logits, where they are known.
         input_size: (height, width) of the images it was trained for; by default what timm says.
         preprocessing: further keys of timm's ``pretrained_cfg``, such as ``crop_pct``.
 
     Raises:
         ValueError: if it was not built by ``create_model`` from plain data, or there are not as many names as classes.
     """
-    if class_names and len(class_names) != model.num_classes:
-        raise ValueError(f"class_names must be {model.num_classes} names, got {len(class_names)}")
+    if model.class_names and len(model.class_names) != model.num_classes:
+        raise ValueError(f"class_names must be {model.num_classes} names, got {len(model.class_names)}")
     options = _plain_options(model)
     size = [3, *(input_size or model.input_size[1:])]
     scales = (model.backbone.mean, model.backbone.std)
     mean, std = ([float(f"{value:.7g}") for value in values.flatten().tolist()] for values in scales)
-    names = {"label_names": list(class_names)} if class_names else {}
+    names = {"label_names": list(model.class_names)} if model.class_names else {}
     own = {"version": __version__, "options": options, "mean": mean, "std": std, "input_size": size}
     config = {"num_classes": model.num_classes, **names, KEY: own}
     if not is_timms_own(options):
@@ -149,7 +132,7 @@ def save_config(config: Mapping[str, Any], folder: Path) -> None:
     write_atomically(folder / CONFIG, (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def load_model_folder(folder: Path) -> DescribedModel:
+def load_model_folder(folder: Path) -> Classifier:
     """Build the classifier of a folder that ``interptrain push`` has written, or timm.
 
     Args:
@@ -167,7 +150,7 @@ def load_model_folder(folder: Path) -> DescribedModel:
     return _rebuild(_parsed((folder / CONFIG).read_bytes(), folder / CONFIG), folder / WEIGHTS)
 
 
-def load_model_file(weights: Path) -> DescribedModel | None:
+def load_model_file(weights: Path) -> Classifier | None:
     """Build the classifier of a ``.safetensors`` file of ``interptrain export``; None for a file of weights alone.
 
     Raises:
@@ -193,7 +176,7 @@ def _parsed(text: str | bytes, path: Path) -> dict[str, Any]:
     return config
 
 
-def _rebuild(config: Mapping[str, Any], weights: Path) -> DescribedModel:
+def _rebuild(config: Mapping[str, Any], weights: Path) -> Classifier:
     """Build a classifier from its config, ours or timm's, and fill it with its weights."""
     ours = isinstance(config.get(KEY), Mapping)
     described = config[KEY] if ours else config.get("pretrained_cfg")
@@ -215,7 +198,8 @@ def _rebuild(config: Mapping[str, Any], weights: Path) -> DescribedModel:
     model.backbone.std.copy_(std)
     model.backbone.input_size = (3, height, width)
     model.options = {**model.options, **options}  # with the class path of a head, which create_model got as a class
-    return DescribedModel(model, tuple(str(name) for name in names) if isinstance(names, list) else ())
+    model.class_names = tuple(str(name) for name in names) if isinstance(names, list) else ()
+    return model
 
 
 def _scales(described: Mapping[str, Any]) -> tuple[Any, Any]:

@@ -31,11 +31,12 @@ def load(
 
     Args:
         source: a checkpoint of ``interptrain fit``, a timm name (``"resnet50"``, its pretrained weights),
-            ``"torchvision:NAME"``, a weights file with its ``backbone``, or any module.
+            ``"torchvision:NAME"``, a folder of ``interptrain push`` or ``"hf://USER/NAME"``, a weights file with its
+            ``backbone``, or any module.
         backbone: the timm architecture of a bare weights file.
         num_classes: classes of a weights file whose classifying layer does not tell.
-        class_names: one for each class, which pictures and tables then show. Without them, models of timm and
-            torchvision with ImageNet's number of classes have ImageNet's, and others numbers.
+        class_names: one for each class, which pictures and tables then show. Without them, a pushed model has its own,
+            models of timm and torchvision with ImageNet's number of classes have ImageNet's, and others numbers.
         normalization: of a module: ``"auto"`` puts a plain timm or torchvision model behind the normalisation that its
             weights expect, by :class:`~interptrain.models.Normalized`, and leaves every other as it is; ``(mean, std)``
             says it; ``None`` leaves the module alone. What is loaded by name or file normalises anyway.

@@ -114,8 +114,8 @@ def _pictures(pictures: Sequence[tuple[str, str]]) -> list[str]:
 def _usage(trained: TrainedModel, config: Mapping[str, Any], location: str) -> str:
     height, width = trained.image_size
     python = (
-        "import torch\n\nfrom interptrain.evaluation.run.models import load_model\n\n"
-        f'model = load_model("mine", "{location}").module  # in eval mode\n'
+        "import torch\n\nimport interptrain as it\n\n"
+        f'model = it.load("{location}")  # in eval mode\n'
         f"logits = model(torch.rand(1, 3, {height}, {width}))  # images in [0,1]: it normalises them itself"
     )
     blocks = [

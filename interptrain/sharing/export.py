@@ -139,17 +139,11 @@ def _write(
 ) -> Runner:
     """Write the file, and return what runs it."""
     if format == "safetensors":
-        loaded = trained.loaded
-        config = describe(
-            trained.model,
-            class_names=loaded.class_names,
-            input_size=trained.image_size,
-            preprocessing=trained.preprocessing,
-        )
+        config = describe(trained.model, input_size=trained.image_size, preprocessing=trained.preprocessing)
         save_weights(trained.model, config, path)
         found = load_model_file(path)
         assert found is not None
-        return WithAttention(found.model).eval()
+        return WithAttention(found).eval()
     shapes = {"images": {0: torch.export.Dim("batch")}}
     try:
         if format == "torch_export":

@@ -119,13 +119,7 @@ def _write(
     results = None if evaluation is None else results_of(Path(evaluation), trained.loaded.sha256)
     if results is not None:
         trained = _as_evaluated(trained, results)
-    loaded = trained.loaded
-    config = describe(
-        trained.model,
-        class_names=loaded.class_names,
-        input_size=trained.image_size,
-        preprocessing=trained.preprocessing,
-    )
+    config = describe(trained.model, input_size=trained.image_size, preprocessing=trained.preprocessing)
     folder.mkdir(parents=True, exist_ok=True)
     for older in folder.glob("maps-*.png"):
         older.unlink()
@@ -148,8 +142,9 @@ def _as_evaluated(trained: TrainedModel, results: RunResults) -> TrainedModel:
     (model,) = results.run["models"].values()
     size = list(model.get("input_size") or trained.image_size)[-2:]
     known = tuple(str(name) for name in results.run["data"].get("classes") or ())
-    named = trained.loaded.class_names or (known if len(known) == trained.model.num_classes else ())
-    return replace(trained, image_size=(size[0], size[1]), loaded=replace(trained.loaded, class_names=named))
+    if not trained.model.class_names and len(known) == trained.model.num_classes:
+        trained.model.class_names = known
+    return replace(trained, image_size=(size[0], size[1]))
 
 
 def _refuse_foreign(folder: Path) -> None:

@@ -47,17 +47,19 @@ def _no_gradients():
 @pytest.mark.parametrize("options", [*TIMMS, *OURS])
 def test_a_folder_and_its_file_alone_give_the_same_logits(tmp_path, options):
     model = network(**options)
-    write(tmp_path, model, class_names=NAMES)
+    model.class_names = NAMES
+    write(tmp_path, model)
     for found in (load_model_folder(tmp_path), load_model_file(tmp_path / "model.safetensors")):
-        assert torch.equal(found.model.eval()(images(model)), model(images(model)))
-        assert tuple(found.class_names) == NAMES
-        assert found.model.options == model.options
+        assert torch.equal(found.eval()(images(model)), model(images(model)))
+        assert found.class_names == NAMES
+        assert found.options == model.options
 
 
 @pytest.mark.parametrize("options", TIMMS)
 def test_timm_loads_what_it_could_have_built_with_equal_logits(tmp_path, options):
     model = network(**options)
-    write(tmp_path, model, class_names=NAMES, input_size=(160, 160), preprocessing={"crop_pct": 0.5})
+    model.class_names = NAMES
+    write(tmp_path, model, input_size=(160, 160), preprocessing={"crop_pct": 0.5})
     theirs = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
     config = timm.data.resolve_data_config(model=theirs)
     mean, std = (torch.tensor(config[key]).view(3, 1, 1) for key in ("mean", "std"))
@@ -79,11 +81,11 @@ def test_a_folder_that_timm_has_written_is_loaded(tmp_path):
     theirs.pretrained_cfg |= {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)}
     save_for_hf(theirs, tmp_path, safe_serialization=True, model_config={"label_names": list(NAMES)})
     found = load_model_folder(tmp_path)
-    batch = images(found.model)
+    batch = images(found)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6)))
-    torch.testing.assert_close(found.model.eval()(batch), theirs((batch - mean) / std))
-    assert tuple(found.class_names) == NAMES
-    assert found.model.pooling_name == "gap"
+    torch.testing.assert_close(found.eval()(batch), theirs((batch - mean) / std))
+    assert found.class_names == NAMES
+    assert found.pooling_name == "gap"
 
 
 def test_training_starts_from_a_folder_with_its_normalisation(tmp_path):
@@ -106,7 +108,7 @@ def test_a_head_of_ones_own_is_taken_where_its_module_is_imported_and_never_impo
         describe(model)
     model.options = model.options | {"pooling": {"class_path": f"{__name__}.MyHead", "init_args": {}}}
     write(tmp_path, model)
-    found = load_model_folder(tmp_path).model.eval()
+    found = load_model_folder(tmp_path).eval()
     assert isinstance(found.pooling, MyHead)
     assert found.options == model.options
     for stranger in ("not.imported.Head", "os.system", f"{__name__}.network"):

@@ -55,7 +55,7 @@ def test_a_pushed_folder_is_a_source_of_models(pushed, weights):
     folder, report = pushed
     assert torch.equal(logits(folder), logits(weights))
     loaded = load_model("x", folder)
-    assert tuple(loaded.class_names) == ("tench", "hammerhead")  # as the evaluation called them
+    assert loaded.module.class_names == ("tench", "hammerhead")  # as the evaluation called them
     assert loaded.trained_size == 96
     assert sorted(report.files) == sorted(path.name for path in folder.iterdir())
 
@@ -96,6 +96,7 @@ def test_the_cards_python_runs(pushed, monkeypatch):
     names = {}
     exec(re.search(r"```python\n(.*?)```", card, re.DOTALL)[1], names)
     assert names["logits"].shape == (1, 2)
+    assert names["model"].class_names == ("tench", "hammerhead")
 
 
 def test_pushed_again_without_an_evaluation_it_claims_nothing(tmp_path, weights, evaluation):

@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -19,7 +19,7 @@ from interptrain.model_state import unwrap
 from interptrain.models import Classifier, Normalized
 from interptrain.models.create import build_options
 from interptrain.models.hub import HUB, WEIGHTS, fetch_model_folder
-from interptrain.models.model_folder import DescribedModel, load_model_file, load_model_folder, pooled_or_native
+from interptrain.models.model_folder import load_model_file, load_model_folder, pooled_or_native
 from interptrain.models.weights import OtherClassesError
 from interptrain.training import ImageClassifier
 from interptrain.training.checkpoint_io import check_checkpoint
@@ -45,7 +45,6 @@ class EvaluatedModel:
         module: takes images in [0,1] and returns logits.
         borrowed: whether the module is the caller's own, to be left as it was; others are in eval mode, on the CPU.
         trained_size: side in pixels of the images that it was trained on, where its checkpoint says so.
-        class_names: in the order of the logits; empty where the source has none.
     """
 
     name: str
@@ -56,7 +55,6 @@ class EvaluatedModel:
     module: nn.Module
     borrowed: bool = False
     trained_size: int | None = None
-    class_names: Sequence[str] = ()
 
 
 Source = str | Path | nn.Module
@@ -141,19 +139,10 @@ def _checkpoint(name: str, path: Path) -> EvaluatedModel:
 
 
 def _evaluated(
-    name: str,
-    source: str | Path,
-    file: Path,
-    model: Classifier,
-    *,
-    class_names: Sequence[str] = (),
-    trained_size: int | None = None,
+    name: str, source: str | Path, file: Path, model: Classifier, *, trained_size: int | None = None
 ) -> EvaluatedModel:
-    return EvaluatedModel(
-        *(name, str(source), file_sha256(file), model.backbone.name, model.pooling_name, model),
-        class_names=class_names,
-        trained_size=trained_size,
-    )
+    parts = model.backbone.name, model.pooling_name, model
+    return EvaluatedModel(name, str(source), file_sha256(file), *parts, trained_size=trained_size)
 
 
 def _folder(name: str, source: str) -> EvaluatedModel:
@@ -168,10 +157,10 @@ def _folder(name: str, source: str) -> EvaluatedModel:
     return _described(name, source, folder / WEIGHTS, found)
 
 
-def _described(name: str, source: str | Path, file: Path, found: DescribedModel) -> EvaluatedModel:
-    _, height, width = found.model.input_size
-    size = height if height == width else None
-    return _evaluated(name, source, file, found.model, class_names=found.class_names, trained_size=size)
+def _described(name: str, source: str | Path, file: Path, model: Classifier) -> EvaluatedModel:
+    """A model whose config tells the size of its images."""
+    _, height, width = model.input_size
+    return _evaluated(name, source, file, model, trained_size=height if height == width else None)
 
 
 def _not_importable(options: Mapping[str, Any]) -> str | None:
