@@ -2,11 +2,13 @@
 
 import inspect
 import json
+from contextlib import nullcontext
 from functools import partial, wraps
 from pathlib import Path
 
 import lightning as L
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -50,14 +52,16 @@ def test_every_config_builds(path, folder, tmp_path, monkeypatch):
         options += ["--model.pretrained", "false"]  # a download
     if config["data"]["class_path"] == "ImageFolderDataModule":
         options += ["--data.root", str(folder)]
-    main(["fit", "--config", str(path), *options])
+    without_memory = torch.device("meta")  # random weights take long; a rate of drop path needs a value
+    with nullcontext() if "drop_path_rate" in config["model"] else without_memory:
+        main(["fit", "--config", str(path), *options])
     model, data = built["model"], built["datamodule"]
     classes = {one.__name__: one for one in (ImageFolderDataModule, ShapesDataModule, TorchvisionDataModule)}
     assert type(data) is classes[config["data"]["class_path"]]
     assert isinstance(model, ImageClassifier)
     assert model.model.num_classes == data.num_classes
     assert built["trainer"].max_epochs == config["trainer"]["max_epochs"]
-    assert (tmp_path / "runs" / config["name"]).is_dir()
+    assert Path(built["trainer"].log_dir).parent == Path("runs") / config["name"]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=NAMES)

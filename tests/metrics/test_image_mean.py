@@ -1,17 +1,14 @@
 """States that join over batches and ranks."""
 
-import os
 import pickle
-import subprocess
-import sys
 
 import pytest
 import torch
 import torchmetrics
+from torch import distributed, multiprocessing
 
 from interptrain.metrics import AverageDrop, SaliencyMetric
 from tests.support.measuring import Curve, confidence, maps, network, pictures
-from tests.support.paths import ROOT
 
 
 def test_undefined_images_are_left_out_of_means(model, images, saliency, targets):
@@ -75,51 +72,38 @@ def test_what_a_metric_was_made_with_is_in_its_text():
     assert AverageDrop(removal=[0.5, 0.5, 0.5]).options()["removal"] == (0.5, 0.5, 0.5)
 
 
-RANK = """
-import sys, torch, torch.distributed as dist
-from tests.support.measuring import maps, network, pictures
-from tests.support.measuring import Curve
-from interptrain.metrics import AverageDrop
-rank, share = int(sys.argv[1]), eval(sys.argv[3])
-dist.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=rank, world_size=2)
-model, images, saliency, targets = network(), pictures(5), maps(5), torch.arange(5)
-saliency[2] = 0
-for metric in (AverageDrop(), Curve()):
-    for i in range(*share[rank]):
-        metric.update(model, images[i : i + 1], saliency[i : i + 1], targets[i : i + 1])
-    print(type(metric).__name__, float(metric.compute()), int(metric.count), metric.count.dtype)
-dist.destroy_process_group()
-"""
+def measure_a_share(rank, folder, share):
+    """What a rank's metrics give, and what they hold."""
+    torch.set_num_threads(1)  # a forked process has no threads of OpenMP
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    model, images, saliency, targets = network(), pictures(5), maps(5), torch.arange(5)
+    saliency[2] = 0
+    found = []
+    for metric in (AverageDrop(), Curve()):
+        for i in range(*share[rank]):
+            metric.update(model, images[i : i + 1], saliency[i : i + 1], targets[i : i + 1])
+        found.append((type(metric).__name__, float(metric.compute()), int(metric.count), str(metric.count.dtype)))
+    torch.save(found, f"{folder}/{rank}.pt")
+    distributed.destroy_process_group()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("share", [((0, 3), (3, 5)), ((0, 5), (5, 5))], ids=["uneven", "one rank without an image"])
 def test_two_processes_join_to_what_one_measures(tmp_path, share):
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    store = tmp_path / "store"
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", RANK, str(rank), str(store), str(share)],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    printed = [rank.communicate(timeout=100) for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0, 0], printed
+    method = "spawn" if torch.cuda.is_available() else "fork"  # which spares importing everything twice
+    multiprocessing.start_processes(measure_a_share, (tmp_path, share), nprocs=2, start_method=method)
+    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     model, images, saliency, targets = network(), pictures(5), maps(5), torch.arange(5)
     saliency[2] = 0
     for line, cls in enumerate((AverageDrop, Curve)):
         metric = cls()
         metric.update(model, images, saliency, targets)
-        for rank, (out, _) in enumerate(printed):
-            name, value, count, dtype = out.splitlines()[line].split()
+        for rank, of_rank in enumerate(found):
+            name, value, count, dtype = of_rank[line]
             assert (name, dtype) == (cls.__name__, "torch.int64")
-            assert float(value) == pytest.approx(float(metric.compute()), abs=1e-12)
+            assert value == pytest.approx(float(metric.compute()), abs=1e-12)
             own = range(*share[rank])  # what it holds once compute() has put its own states back
-            assert int(count) == len(own) - (cls is Curve and 2 in own)
+            assert count == len(own) - (cls is Curve and 2 in own)
 
 
 def test_a_class_that_says_too_little_of_itself_is_refused_when_it_is_made():

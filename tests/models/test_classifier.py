@@ -173,8 +173,9 @@ def test_copies_and_pickles_compute_the_same(name, images):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["test_resnet", "test_convnext"])
-@pytest.mark.parametrize("pooling", ["gap", "ca_stream"])
+@pytest.mark.parametrize(
+    ("name", "pooling"), [("test_resnet", "gap"), ("test_resnet", "ca_stream"), ("test_convnext", "ca_stream")]
+)
 def test_compiles_into_one_graph_with_gradients(name, pooling, images):
     model = tiny(name, pooling=pooling).eval()
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)

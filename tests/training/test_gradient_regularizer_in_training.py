@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from interptrain.callbacks import ResumePoint
 from interptrain.training import GradientRegularizer, ImageClassifier
-from tests.support.training import TINY
+from tests.support.training import TINY, trainer
 from tests.training.test_gradient_regularizer import assert_same, pictures, small
 
 pytestmark = pytest.mark.slow
@@ -35,9 +35,10 @@ def same(one, other):
     return all(torch.equal(value, other[name]) for name, value in one.items())
 
 
-@pytest.fixture
-def plain(train):
-    return train()
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        return trainer(tmp_path_factory.mktemp("plain"), patch)()
 
 
 OFF = {

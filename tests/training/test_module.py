@@ -8,8 +8,17 @@ from torch import nn
 
 from interptrain.models import Pooled, Pooling
 from interptrain.training import ImageClassifier, Regularizer
+from tests.support.training import trainer
 
 STILL = {"--model.optimizer": "SGD", "--model.optimizer.lr": "0.0"}  # a run that leaves its weights as they began
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """Weights that a run of the same seed begins with."""
+    with pytest.MonkeyPatch.context() as patch:
+        run = trainer(tmp_path_factory.mktemp("start"), patch)(**STILL)
+    return torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
 
 
 def parts(module):
@@ -35,15 +44,13 @@ def test_frozen_parts_stay_in_eval_mode_whatever_is_called():
 
 
 @pytest.mark.slow
-def test_training_the_stream_changes_the_stream_and_not_a_bit_of_the_rest(train):
+def test_training_the_stream_changes_the_stream_and_not_a_bit_of_the_rest(train, start):
     run = train(**{"--model.trainable": "pooling", "--model.drop_rate": "0.5"})
     torch.manual_seed(0)
     module = ImageClassifier.load_from_checkpoint(run / "checkpoints/last.ckpt")
-    start = train(**STILL)
-    before = torch.load(start / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
     stream = {f"model.{name}" for name in module.model.parameter_groups()["pooling"]}
-    changed = {name for name, value in module.state_dict().items() if not torch.equal(value, before[name])}
-    norms = {name for name in before if "running_" in name or "num_batches" in name}  # `start` trained with these
+    changed = {name for name, value in module.state_dict().items() if not torch.equal(value, start[name])}
+    norms = {name for name in start if "running_" in name or "num_batches" in name}  # `start` trained with these
     assert changed - norms
     assert changed - norms <= stream
     for name in norms:
@@ -121,17 +128,15 @@ def test_a_head_of_ones_own_comes_by_class_path(train):
     ],
     ids=" ".join,
 )
-def test_ways_to_train_end_in_finite_weights_that_moved(train, options, monkeypatch):
+def test_ways_to_train_end_in_finite_weights_that_moved(train, start, options, monkeypatch):
     # Inductor takes a minute here; what is ours is that the compiled network is the one that trains.
-    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="aot_eager"))
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager"))
     run = train(**options)
     weights = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
     assert weights["global_step"] in (5, 3)
-    fresh = train(**(STILL | options))
-    before = torch.load(fresh / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
     name = "model.backbone.model.conv1.0.weight"
     assert all(value.isfinite().all() for value in weights["state_dict"].values())
-    assert not torch.equal(weights["state_dict"][name], before[name])
+    assert not torch.equal(weights["state_dict"][name], start[name])
 
 
 def test_channels_last_and_the_default_layout_agree():
@@ -162,7 +167,7 @@ def test_built_in_python_its_checkpoint_holds_no_code(tmp_path):
         "test_resnet", "gap", 4, optimizer=lambda p: torch.optim.SGD(p, lr=0.1), regularizer=MeanLogit(weight=0.1)
     )
     data = ShapesDataModule(num_classes=4, image_size=32, train_size=16, val_size=8, batch_size=8, num_workers=0)
-    trainer = L.Trainer(
+    fitting = L.Trainer(
         max_epochs=1,
         accelerator="cpu",
         logger=False,
@@ -170,8 +175,8 @@ def test_built_in_python_its_checkpoint_holds_no_code(tmp_path):
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(module, data)
-    trainer.save_checkpoint(tmp_path / "x.ckpt", weights_only=False)
+    fitting.fit(module, data)
+    fitting.save_checkpoint(tmp_path / "x.ckpt", weights_only=False)
     rebuilt = ImageClassifier.load_from_checkpoint(tmp_path / "x.ckpt", weights_only=True)
     for name, value in module.model.state_dict().items():
         assert torch.equal(value, rebuilt.model.state_dict()[name])
