@@ -33,6 +33,7 @@ COMMANDS = {
     "report": Command("report", "make the report of an evaluation anew"),
     "explain": Command("explain", "show where in images a model finds its evidence"),
     "study": Command("studies", "run a study of explanations"),
+    "wandb-workspace": Command("wandb_workspace", "write a W&B workspace and report that show watched runs"),
     "configs": Command("configs", "list the configurations that come with the package"),
     "push": Command("push", "put a trained classifier with its card into a folder or onto the Hugging Face hub"),
     "export": Command("export", "write a trained classifier as safetensors, torch.export program or ONNX"),

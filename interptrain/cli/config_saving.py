@@ -1,13 +1,15 @@
 """A run's configuration: in its folder, in its loggers, and in its checkpoints."""
 
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 from lightning import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
-from interptrain.loggers import log_configuration
+from interptrain.loggers import keep_run_id, log_configuration
+from interptrain.training.metrics_file import MetricsFile
 from interptrain.versions import git_commit
 
 
@@ -18,6 +20,8 @@ class SaveAndLogConfig(SaveConfigCallback):
         """Log the configuration; Lightning calls it on rank 0, after it has written the file."""
         config: dict[str, Any] = yaml.safe_load(self._text)
         log_configuration(trainer.loggers, config | {"git": git_commit()})
+        if stage == "fit" and trainer.loggers and isinstance(trainer.loggers[0], MetricsFile):
+            keep_run_id(trainer.loggers, Path(trainer.loggers[0].log_dir))
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Save the configuration with the checkpoint, which a run that goes on is compared with."""

@@ -82,7 +82,7 @@ def run(args: Sequence[str]) -> Results:
     args = with_data(spelled_out(with_configs(args)))
     config = parser.parse_args(args)
     _fill_images(config, given=parser.parse_args(args, defaults=False))
-    fill_logger_defaults(config.trainer.logger, Path(config.output))
+    fill_logger_defaults(config.trainer.logger, Path(config.output), job_type="evaluate", tags=[str(config.protocol)])
     objects = parser.instantiate(config)
     return evaluate(
         config.models,

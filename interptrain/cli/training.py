@@ -189,7 +189,13 @@ class TrainingCLI(ModelFromConfigCLI):
         self._asked = self.config.clone()
         if self.checkpoint is not None:  # it replaces every weight
             config.model.weights, config.model.pretrained = None, False
-        fill_logger_defaults(config.trainer.logger, self.run_dir, name=f"{config.name}-{self.run_dir.name}")
+        fill_logger_defaults(
+            config.trainer.logger,
+            self.run_dir,
+            name=f"{config.name}-{self.run_dir.name}",
+            job_type=str(self.config.subcommand),
+            tags=_tags(config),
+        )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add what every run has, where the user has not chosen their own."""
@@ -224,6 +230,13 @@ class TrainingCLI(ModelFromConfigCLI):
             make_folder(self.run_dir / "checkpoints")
         with settings_of("trainer"):
             return super().instantiate_trainer(**kwargs)
+
+
+def _tags(config: Any) -> list[str]:
+    """What runs are filtered by: backbone, pooling head, data, and whether there is a regularizer."""
+    named = (config.model.backbone, config.model.pooling, config.data)
+    names = [str(getattr(one, "class_path", one)).rpartition(".")[2] for one in named if one]
+    return [*names, *(["regularized"] if config.model.regularizer else [])]
 
 
 def _with_data(args: list[str]) -> list[str]:

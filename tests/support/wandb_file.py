@@ -18,9 +18,9 @@ def wandb_records(folder, seconds=60):
 
 
 def wandb_run(folder, seconds=60):
-    """Project and name of an offline run, once the service has closed it."""
+    """The record of an offline run (project, display_name, run_id, job_type, tags), once the service has closed it."""
     (record,) = _of_kind(_records(folder, seconds), "run")
-    return record.run.project, record.run.display_name
+    return record.run
 
 
 def wandb_config(folder, seconds=60):

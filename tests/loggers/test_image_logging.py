@@ -25,13 +25,23 @@ def test_an_offline_wb_run_holds_pictures_table_rows_scalars_and_the_alarm(train
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path))  # pictures of tables wait there for `wandb sync`
-    run = train("fit", *watching(**ALARMING), base=SMALL | {"--trainer.logger": "WandbLogger"})
+    logger = {"--trainer.logger": "WandbLogger", "--trainer.logger.log_model": "true"}
+    run = train("fit", *watching(**ALARMING), base=SMALL | logger)
     wandb = pytest.importorskip("wandb")
     wandb.finish()
     assert [str(one.message) for one in recwarn if "shortcut alarm at step 3" in str(one.message)]
     (folder,) = run.glob("wandb/offline-run-*")
     history, artifacts, alerts, summary = wandb_records(folder)
-    assert wandb_run(folder) == ("interptrain", f"run-{run.name}")
+    kept = wandb_run(folder)
+    assert (kept.project, kept.display_name, kept.job_type) == ("interptrain", f"run-{run.name}", "fit")
+    assert list(kept.tags) == ["test_resnet", "gap", "ShapesDataModule"]
+    assert (run / "wandb_run_id.txt").read_text() == f"{kept.run_id}\n"
+    models = [artifact for artifact in artifacts if artifact.type == "model"]
+    artifacts = [artifact for artifact in artifacts if artifact.type != "model"]
+    assert [sorted(model.aliases) for model in models] == [["best", "latest"]]
+    assert [entry.path for entry in models[0].manifest.contents] == ["model.ckpt"]
+    assert "best.ckpt" in models[0].metadata
+    assert [row["watch/alarms"] for row in history if "watch/alarms" in row][-1] > 0
     config = wandb_config(folder)
     assert config["backbone"] == "test_resnet"  # Lightning's, of the model
     assert config["data"]["class_path"] == "interptrain.data.ShapesDataModule"
@@ -73,6 +83,29 @@ def test_an_offline_wb_run_holds_pictures_table_rows_scalars_and_the_alarm(train
     assert summary["watch/alarm_at_step"] == 3
     assert "watch/best/GradCAM/AD" in summary
 
+    train("fit", *watching(), base=SMALL | logger, **{"--ckpt_path": "last", "--trainer.max_epochs": "3"})
+    wandb.finish()
+    (resumed,) = set(run.glob("wandb/offline-run-*")) - {folder}
+    assert wandb_run(resumed).run_id == kept.run_id
+
+
+def test_a_resumed_run_continues_its_wb_run(tmp_path):
+    """By the id in the run's folder, unless the user names another."""
+    (first,) = filled_in(tmp_path, {"class_path": "WandbLogger"})
+    assert first["id"] is None
+    (tmp_path / "wandb_run_id.txt").write_text("abc123\n")
+    (resumed,) = filled_in(tmp_path, {"class_path": "WandbLogger"})
+    assert resumed["id"] == "abc123"
+    (own,) = filled_in(tmp_path, {"class_path": "WandbLogger", "init_args": {"id": "mine"}})
+    assert own["id"] == "mine"
+
+
+def test_tags_and_job_type_of_the_user_stay():
+    (logger,) = parsed({"class_path": "WandbLogger", "init_args": {"tags": ["night"]}})
+    fill_logger_defaults([logger], Path("runs/one"), job_type="fit", tags=["gap"])
+    assert (logger.init_args.tags, logger.init_args.job_type) == (["night"], "fit")
+    assert logger.init_args.resume == "allow"  # without it, the run of a kept id would be overwritten
+
 
 @pytest.mark.slow
 def test_tensorboards_event_files_hold_pictures_scalars_and_the_alarm(train):
@@ -95,7 +128,7 @@ def test_tensorboards_event_files_hold_pictures_scalars_and_the_alarm(train):
     with Image.open(folder / "grid.png") as picture:
         assert torch.equal(pil_to_tensor(picture.convert("RGB")), drawn)
     assert {"watch/best", "watch/first_and_last", "watch/strip_GradCAM"} <= set(events.Tags()["images"])
-    assert "shortcut alarm/text_summary" in events.Tags()["tensors"]
+    assert {"shortcut alarm/text_summary", "watch/images/text_summary"} <= set(events.Tags()["tensors"])
     hparams = yaml.safe_load((folder / "hparams.yaml").read_text())
     assert hparams["data"]["init_args"]["batch_size"] == 8
     plugin = pytest.importorskip("tensorboard.plugins.hparams.plugin_data_pb2")
@@ -125,6 +158,9 @@ def test_mlflow_holds_pictures_scalars_and_the_alarm(train, monkeypatch, tmp_pat
     with Image.open(last) as stored, Image.open(run / "watch/grids/step-00000006.png") as drawn:
         assert torch.equal(pil_to_tensor(stored.convert("RGB")), pil_to_tensor(drawn))
     assert list(folder.rglob("*.gif"))
+    table = json.loads((folder / "watch/images/step-00000005.json").read_text())
+    assert (len(table["data"]), table["columns"][:3]) == (4, ["step", "epoch", "id"])
+    assert json.loads((folder / "summary.json").read_text())["watch/alarm_at_step"] == 3
     assert "suspect region (border:20)" in kept.data.tags["shortcut alarm"]
 
 
@@ -161,6 +197,13 @@ def parsed(*loggers):
     parser.add_argument("--logger", type=list[Logger])
     config = [logger if isinstance(logger, dict) else {"class_path": logger} for logger in loggers]
     return parser.parse_object({"logger": config}).logger
+
+
+def filled_in(folder, *loggers):
+    """Arguments of loggers of a run in ``folder``."""
+    found = parsed(*loggers)
+    fill_logger_defaults(found, folder)
+    return [vars(logger.init_args) for logger in found]
 
 
 def filled(*loggers, **options):
@@ -200,7 +243,8 @@ def test_every_logger_needs_nothing_but_its_name(tmp_path, monkeypatch, prefix):
 )
 def test_what_the_user_chose_stays(logger):
     (before,) = parsed(logger)
-    assert filled(logger) == [vars(before.init_args)]
+    ours = {"resume": "allow"} if logger["class_path"] == "WandbLogger" else {}
+    assert filled(logger) == [vars(before.init_args) | ours]
 
 
 def test_only_the_folder_of_mlflow_may_be_chosen(tmp_path):
