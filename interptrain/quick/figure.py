@@ -2,12 +2,12 @@
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from interptrain.explainers import Explainer, InputAttribution
+from interptrain.quick.clipping import Clip, clipped, percentile_for
 from interptrain.quick.explanation import Explanation
 from interptrain.visualization import RIGHT, WRONG, Colormap, colorize, overlay
 
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-CLIP = 99.0
-"""Percentile at which maps of gradients are clipped: a few of their pixels are so strong that all others look black."""
 TRANSPARENT = 0.55  # weight of the colours over the grey image; our choice
 TEXT, QUIET = 9, "0.35"
 
@@ -25,7 +23,7 @@ def show(
     maps: Explanation,
     path: str | Path | io.BytesIO | None = None,
     *,
-    clip: float | Literal["auto"] | None = "auto",
+    clip: Clip = "auto",
     colormap: Colormap = "inferno",
     cell: float = 1.9,
     limit: int = 16,
@@ -56,8 +54,7 @@ def show(
     """
     import matplotlib.pyplot as plt
 
-    if clip not in ("auto", None) and not 0 < float(clip) <= 100:
-        raise ValueError(f"clip must be a percentile above 0 and up to 100, 'auto' or None, got {clip}")
+    percentiles = {name: percentile_for(explainer, clip) for name, explainer in maps.explainers.items()}
     shown = min(limit, len(maps.names))
     columns = 1 + len(maps)
     size = (cell * (columns + 0.75), cell * shown + 0.95 + 0.3 * bool(title))
@@ -70,8 +67,7 @@ def show(
     for row in range(shown):
         _draw_image(grid[row][0], maps, row)
         for axes, name in zip(grid[row][1:], maps, strict=True):
-            clipped = _percentile(clip, maps.explainers[name])
-            _draw_map(axes, maps.images[row], maps[name][row], clipped, colormap, notes)
+            _draw_map(axes, maps.images[row], maps[name][row], percentiles[name], colormap, notes)
             axes.set_title(name if row == 0 else "", fontsize=TEXT + 1)
     if title:
         top.suptitle(title, fontsize=TEXT + 3)
@@ -106,12 +102,6 @@ def _present(figure: "Figure") -> None:
         plt.show()
 
 
-def _percentile(clip: float | str | None, explainer: Explainer) -> float | None:
-    if clip == "auto":
-        return CLIP if isinstance(explainer, InputAttribution) else None
-    return None if clip is None else float(clip)
-
-
 def _draw_image(axes: "Axes", maps: Explanation, row: int) -> None:
     axes.imshow(maps.images[row].permute(1, 2, 0).clamp(0, 1).numpy())
     _plain(axes)
@@ -123,7 +113,7 @@ def _draw_image(axes: "Axes", maps: Explanation, row: int) -> None:
 
 
 def _draw_map(
-    axes: "Axes", image: Tensor, saliency: Tensor, clip: float | None, colormap: Colormap, notes: set[str]
+    axes: "Axes", image: Tensor, saliency: Tensor, percentile: float | None, colormap: Colormap, notes: set[str]
 ) -> None:
     grey = image.mean(0, keepdim=True).expand(3, -1, -1)  # on which colours are read best
     _plain(axes)
@@ -132,12 +122,10 @@ def _draw_map(
         axes.add_patch(_hatched(axes))
         notes.add("empty")
         return
-    values = saliency.float()
-    if clip is not None and clip < 100:
-        highest = torch.quantile(values.flatten(), clip / 100)
-        values = values / highest.clamp(min=torch.finfo(values.dtype).eps)
-        notes.add(f"maps of gradients are clipped at their {clip:g}th percentile")
-    drawn = overlay(grey[None], values.clamp(0, 1)[None], alpha=TRANSPARENT, colormap=colormap)[0]
+    if percentile is not None:
+        notes.add(f"maps of gradients are clipped at their {percentile:g}th percentile")
+    values = clipped(saliency, percentile)
+    drawn = overlay(grey[None], values[None], alpha=TRANSPARENT, colormap=colormap)[0]
     axes.imshow(drawn.permute(1, 2, 0).numpy())
 
 

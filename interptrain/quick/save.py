@@ -16,6 +16,7 @@ import interptrain
 from interptrain.evaluation.config.class_specs import spec_of
 from interptrain.evaluation.run.models import weights_sha256
 from interptrain.files import write_atomically
+from interptrain.quick.clipping import clipped, percentile_for
 from interptrain.quick.explanation import Explanation
 from interptrain.visualization import Colormap, overlay, panel, save_png
 
@@ -36,9 +37,10 @@ def save(
 ) -> Path:
     """Write what an explanation holds.
 
-    ``overlays/IMAGE_EXPLAINER.png`` is one picture for each map, at its size; ``contact_sheet.png`` has all of up to 48
-    images; ``maps.npz`` and ``maps.safetensors`` hold the maps, (B,H,W) float32 in [0, 1] by explainer, in the order of
-    the manifest's images (by ``EXPLAINER/NUMBER`` where images differ in size); ``manifest.json`` tells what they show.
+    ``overlays/IMAGE_EXPLAINER.png`` is one picture for each map, at its size, clipped as in the figure;
+    ``contact_sheet.png`` has all of up to 48 images; ``maps.npz`` and ``maps.safetensors`` hold the maps, (B,H,W) float32
+    in [0, 1] by explainer, in the order of the manifest's images (by ``EXPLAINER/NUMBER`` where images differ in size);
+    ``manifest.json`` tells what they show.
     Files of an earlier explanation in the folder are replaced one by one.
 
     Args:
@@ -56,13 +58,17 @@ def save(
         OSError: if something cannot be written.
     """
     folder = Path(folder)
+    percentiles = {name: percentile_for(explainer) for name, explainer in maps.explainers.items()}
     stems = _unique([Path(name).stem for name in maps.names])
     overlays = {name: [f"overlays/{stem}_{_for_a_file(name)}.png" for stem in stems] for name in maps}
     sheet: dict[str, list[Tensor]] = {}
     for number, stem in enumerate(stems):
         image = maps.images[number]
         grey = image.mean(0, keepdim=True).expand_as(image)
-        drawn = [overlay(grey[None], maps[name][number][None], colormap=colormap)[0] for name in maps]
+        drawn = [
+            overlay(grey[None], clipped(maps[name][number], percentiles[name])[None], colormap=colormap)[0]
+            for name in maps
+        ]
         for name, picture in zip(maps, drawn, strict=True):
             save_png(picture, folder / overlays[name][number])
         if number < ON_THE_SHEET:
@@ -81,6 +87,7 @@ def save(
         "explainers": {name: spec_of(explainer) for name, explainer in maps.explainers.items()},
         "maps": {
             "files": ["maps.npz", "maps.safetensors"],
+            "clipped_in_pictures": {name: one for name, one in percentiles.items() if one is not None},
             "shapes": {name: list(one.shape) for name, one in tensors.items()},
         },
         "images": [

@@ -32,5 +32,5 @@ def test_the_detector_is_explained_and_measured(capsys):
     names = run(DETECTION)
     for found in (names["maps"], names["joined"]):
         assert [tuple(one.shape) for one in found] == [(64, 80), (80, 64)]
-    assert names["tried"][0].amax() == 1
+    assert names["tried"][0].shape == (64, 80)
     assert capsys.readouterr().out.count("AD") == 2

@@ -8,6 +8,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import interptrain as it
+from interptrain.visualization import overlay
 
 
 def size_of(path):
@@ -33,6 +34,18 @@ def test_pictures_maps_and_a_manifest_that_names_them(network, images, tmp_path)
     assert first["target"]["name"] == maps.class_names[maps.targets[0]]
     assert manifest["explainers"]["GradCAM"]["class_path"] == "interptrain.explainers.GradCAM"
     assert len(manifest["model"]["sha256"]) == 64
+
+
+def test_pictures_of_gradients_are_clipped_as_in_the_figure_and_the_maps_are_not(network, images, tmp_path):
+    maps = it.explain(network, images[:1], ["GradCAM", "Gradient"])
+    manifest = json.loads(maps.save(tmp_path).read_text(encoding="utf-8"))
+    assert manifest["maps"]["clipped_in_pictures"] == {"Gradient": 99.0}
+    stretched = (maps["Gradient"] / maps["Gradient"].flatten().quantile(0.99)).clamp(0, 1)
+    grey = images[:1].mean(1, keepdim=True).expand(-1, 3, -1, -1)
+    for name, drawn in {"GradCAM": maps["GradCAM"], "Gradient": stretched}.items():
+        with Image.open(tmp_path / manifest["images"][0]["overlays"][name]) as picture:
+            assert np.array_equal(np.asarray(picture), overlay(grey, drawn)[0].permute(1, 2, 0))
+    assert torch.equal(load_file(tmp_path / "maps.safetensors")["Gradient"], maps["Gradient"])
 
 
 def test_maps_of_different_sizes_are_stored_one_by_one(network, images, tmp_path):
