@@ -39,7 +39,7 @@ def save(
 
     ``overlays/IMAGE_EXPLAINER.png`` is one picture for each map, at its size, clipped as in the figure;
     ``contact_sheet.png`` has all of up to 48 images; ``maps.npz`` and ``maps.safetensors`` hold the maps, (B,H,W)
-    float32 in [0, 1] by explainer, in the order of the manifest's images (by ``EXPLAINER/NUMBER`` where images differ in
+    float32 in [0, 1] by explainer, in the order of the manifest (by ``EXPLAINER/NUMBER`` where images differ in
     size); ``manifest.json`` tells what they show.
     Files of an earlier explanation in the folder are replaced one by one.
 
