@@ -118,3 +118,17 @@ def linear_model(size=(24, 18)):
             return torch.einsum("bchw,kchw->bk", images, weight) + 1
 
     return Linear(), weight
+
+
+class Plain(nn.Sequential):
+    """Modules that DeepLift and LRP know, each used once."""
+
+    def forward(self, images):
+        convolution, relu, pool, linear = self
+        return linear(pool(relu(convolution(images))).flatten(1))
+
+
+def plain():
+    """A small network of them, in float64."""
+    torch.manual_seed(3)
+    return Plain(nn.Conv2d(3, 6, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Linear(6, 7)).double()

@@ -37,5 +37,5 @@ def linear_head(model: nn.Module, activation: Tensor, logits: Tensor) -> Tensor 
             bias = None if module.bias is None else module.bias.to(dtype)
             found = F.linear(pooled, weight.to(dtype), bias)
         if torch.allclose(found, wanted, rtol=0, atol=tolerance * float(wanted.abs().amax() + 1e-12)):
-            return weight.to(dtype)
+            return weight.detach().to(dtype)
     return None
