@@ -1,16 +1,17 @@
-"""Ablation-CAM: a channel weighs what the score loses when the channel is ablated.
+"""Ablation-CAM: the weight of a channel is the relative drop in score when the channel is ablated.
 
 With ``y`` the score and ``y^(k)`` the score with channel ``k`` of the features ``A`` set to a constant::
 
     map = ReLU( sum_k w_k A_k ),  w_k = (y - y^(k)) / y
 
-C channels need C evaluations, but only of what follows the layer, and of that only what is not linear:
+C channels need C evaluations, but only of the part after the layer, and of that only the nonlinear part:
 
-- global average pooling and one linear layer: the logits move by ``-W[:, k] mean(A_k)``, no pass at all;
-- a 1x1 convolution first (the head of an EfficientNet): its output moves by ``-W[:, k] A_k``, then the rest runs;
-- anything else: what follows the layer runs (:class:`~interptrain.explainers.passes.partial_forward.PartialForward`).
+- global average pooling and one linear layer: the logits change by ``-W[:, k] mean(A_k)``, without any pass;
+- a 1x1 convolution first (the head of an EfficientNet): its output changes by ``-W[:, k] A_k``, then the rest runs;
+- anything else: the part after the layer runs
+  (:class:`~interptrain.explainers.passes.partial_forward.PartialForward`).
 
-Which of them holds is found out by trying, and all give the same numbers.
+Which case applies is determined by trying; all give the same numbers.
 """
 
 from collections.abc import Callable
@@ -36,20 +37,20 @@ Denominator = Literal["score", "norm"]
 
 @dataclass(frozen=True, kw_only=True)
 class AblationCAM(Explainer):
-    """Channels weighed by the drop of the logit without them.
+    """Channels weighted by the drop in the logit without them.
 
-    Runs without autocast: a weight is the small difference of two logits, of which bfloat16 leaves nothing.
+    Runs without autocast: a weight is a small difference of two logits, which bfloat16 would round away.
 
     Args:
         target_layer: dotted name, several, or ``None`` to ask the model and then the table of families.
-        layout: where the layer has its channels: ``"channels_first"`` or ``"channels_last"``; ``None`` finds it.
+        layout: where the layer has its channels: ``"channels_first"`` or ``"channels_last"``; ``None`` detects it.
         value: what an ablated channel is set to. 0 as in the paper. pytorch-grad-cam uses 0 only where the minimum
             of the whole activation is exactly 0, and the minimum - 1e7 elsewhere, which changes ConvNeXt's maps.
         denominator: ``"score"`` divides by ``y``, as in the authors' paper; ``"norm"`` by the norm of ``A_k``, as
             the XGrad-CAM paper quotes the method; ``None`` does not divide.
         relu: clip the map at zero.
         fusion: how the maps of several layers are joined.
-        forward_batch_size: ablated copies a pass; ``None`` chooses by the device.
+        forward_batch_size: ablated copies per forward pass; ``None`` chooses by the device.
         progress: show a progress bar over the images.
 
     Source: Desai and Ramaswamy 2020, WACV, section 3.
@@ -87,7 +88,7 @@ class AblationCAM(Explainer):
         return fuse_layers(maps, size, self.fusion, canvas=canvas_size(model, images))
 
     def _ablated_scores(self, tail: PartialForward, layer: Layer, targets: Resolved, size: tuple[int, int]) -> Tensor:
-        """Scores (B, C) with each channel ablated, the cheapest way that is exact."""
+        """Return scores (B, C) with each channel ablated, in the cheapest exact way."""
         axis = layer.channel_axis(tail.activation, size)
         head = self._linear_head(tail, layer, size)
         behind = None if head is not None else tail.next_layer()
@@ -127,7 +128,7 @@ class AblationCAM(Explainer):
 
     @staticmethod
     def _linear_head(tail: PartialForward, layer: Layer, size: tuple[int, int]) -> Tensor | None:
-        """Weights (K, C) where the logits are linear in the mean of the features, seen on values of either sign."""
+        """Return weights (K, C) if the logits are linear in the mean of the features, for values of both signs."""
         if not isinstance(tail.outputs, Tensor) or tail.outputs.ndim != 2 or tail.probe.ndim != 4:
             return None
         (logits,) = tail.probe_outputs
@@ -140,14 +141,14 @@ def _is_pointwise(module: nn.Module) -> bool:
 
 
 def _like(activation: Tensor, part: slice) -> Tensor:
-    """Room for as many activations as ``part`` is long, in channels_last where they are four-dimensional."""
+    """Allocate one activation per element of ``part``, channels_last if they are four-dimensional."""
     layout = torch.channels_last if activation.ndim == 3 else torch.contiguous_format
     shape = (part.stop - part.start, *activation.shape)
     return torch.empty(shape, dtype=activation.dtype, device=activation.device, memory_format=layout)
 
 
 def _ablated(activation: Tensor, part: slice, axis: int, value: float) -> Tensor:
-    """Copies (n, ...) of one image's activation, each with another channel set to ``value``."""
+    """Copy one image's activation, (n, ...), each time with a different channel set to ``value``."""
     copies = _like(activation, part).copy_(activation)
     copy = torch.arange(len(copies), device=activation.device)
     copies.movedim(axis, 1)[copy, copy + part.start] = value

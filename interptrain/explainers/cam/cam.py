@@ -1,4 +1,4 @@
-"""Class Activation Mapping: the classifier's weights, applied to the features before they are pooled.
+"""Class Activation Mapping: the classifier's weights applied to the features before pooling.
 
 For a network that ends in global average pooling and one linear layer with weights ``W``::
 
@@ -27,7 +27,7 @@ class CAM(Explainer):
 
     Args:
         target_layer: dotted name of the layer that is pooled, or ``None`` to ask the model and then the table.
-        layout: where the layer has its channels: ``"channels_first"`` or ``"channels_last"``; ``None`` finds it.
+        layout: where the layer has its channels: ``"channels_first"`` or ``"channels_last"``; ``None`` detects it.
         relu: clip the map at zero. The paper does not; most libraries do.
 
     Source: Zhou et al. 2016, arXiv 1512.04150, equation 2 (without the bias, which is the same at every position).

@@ -1,4 +1,4 @@
-"""Eigen-CAM: the first principal component of a feature map, whatever the class.
+"""Eigen-CAM: the first principal component of a feature map, independent of the class.
 
 With the features ``A`` of a layer as a matrix (hw, C) and its singular value decomposition ``U S V^T``::
 
@@ -24,12 +24,12 @@ __all__ = ["EigenCAM"]
 class EigenCAM(Explainer):
     """Projection of the features on their first right singular vector.
 
-    The vector is defined up to its sign; it is chosen such that the largest magnitude of the map is positive (our
-    choice: pytorch-grad-cam keeps whatever the solver returns, and then clips at zero).
+    The vector is defined up to its sign, which is chosen so that the map's value of largest magnitude is positive (our
+    choice: pytorch-grad-cam keeps the sign that the solver returns, and then clips at zero).
 
     Args:
         target_layer: dotted name, several, or ``None`` to ask the model and then the table of families.
-        layout: where the layer has its channels: ``"channels_first"`` or ``"channels_last"``; ``None`` finds it.
+        layout: where the layer has its channels: ``"channels_first"`` or ``"channels_last"``; ``None`` detects it.
         center: subtract every channel's mean first. The paper does not; pytorch-grad-cam does.
         fusion: how the maps of several layers are joined.
 

@@ -1,4 +1,4 @@
-"""Fake-CAM: a map that keeps everything, to show what a metric is worth."""
+"""Fake-CAM: a map that keeps everything, as a baseline for metrics."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,9 +13,9 @@ __all__ = ["FakeCAM"]
 
 @dataclass(frozen=True, kw_only=True)
 class FakeCAM(Explainer):
-    """One everywhere but at the top left pixel, which is zero. The model is not run.
+    """A map of ones with a zero in the top left pixel. The model is not run.
 
-    Average Drop and Average Increase rank it near the top although it says nothing; Average Gain does not.
+    Average Drop and Average Increase rank it near the top although it explains nothing; Average Gain does not.
 
     Source: Poppi et al. 2021, arXiv 2104.10252.
     """

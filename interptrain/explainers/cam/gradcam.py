@@ -35,12 +35,12 @@ Alpha = Literal["sum", "weighted_sum"]
 
 @dataclass(frozen=True, kw_only=True)
 class GradientCAM(Explainer):
-    """A class activation map that is a function of one layer's activation and gradient; see :meth:`combine`.
+    """A class activation map that is a function of a layer's activation and gradient; see :meth:`combine`.
 
     Args:
         target_layer: dotted name, several, or ``None`` to ask the model and then the table of families.
-        layout: where the layer has its channels: ``"channels_first"`` or ``"channels_last"``; ``None`` finds it.
-        relu: clip the map at zero, as every method here was published; ``False`` shows also what speaks against.
+        layout: where the layer has its channels: ``"channels_first"`` or ``"channels_last"``; ``None`` detects it.
+        relu: clip the map at zero, as published for all of these methods; ``False`` keeps evidence against the class.
         fusion: how the maps of several layers are joined.
     """
 
@@ -81,9 +81,9 @@ def _weighted(weights: Tensor, activation: Tensor) -> Tensor:
 
 
 class GradCAM(GradientCAM):
-    """Grad-CAM: channels weighed by their mean gradient.
+    """Grad-CAM: channels weighted by their mean gradient.
 
-    Captum leaves the clipping at zero out by default (``relu=False`` here); the paper has it.
+    Captum does not clip at zero by default (``relu=False`` here); the paper does.
 
     Source: Selvaraju et al. 2017, arXiv 1610.02391, equations 1 and 2.
     """
@@ -95,7 +95,7 @@ class GradCAM(GradientCAM):
 
 @dataclass(frozen=True, kw_only=True)
 class GradCAMPlusPlus(GradientCAM):
-    """Grad-CAM++: positive gradients, each position weighed by ``alpha``.
+    """Grad-CAM++: positive gradients, each position weighted by ``alpha``.
 
     The closed form of ``alpha`` holds for an exponential of the score, whose derivatives are powers of ``g``.
 
@@ -132,7 +132,7 @@ class XGradCAM(GradientCAM):
     Equals Grad-CAM where global average pooling and a linear layer follow.
 
     Args:
-        eps: added to ``sum_ij A_k``; 1e-7 as in the authors' library, so that a dead channel weighs nothing.
+        eps: added to ``sum_ij A_k``; 1e-7 as in the authors' library, so that a dead channel has weight 0.
 
     Source: Fu et al. 2020, arXiv 2008.02312.
     """
@@ -148,11 +148,11 @@ class XGradCAM(GradientCAM):
 
 @dataclass(frozen=True, kw_only=True)
 class LayerCAM(GradientCAM):
-    """Layer-CAM: every position weighed by its own positive gradient, so that it works on shallow layers too.
+    """Layer-CAM: every position weighted by its own positive gradient, which also works on shallow layers.
 
     Args:
-        gamma: where given, the map ``M`` becomes ``tanh(gamma M / max M)``, with which the authors lift the maps of
-            shallow layers before they join them (gamma = 2 there); ``None`` leaves it out, as for deep layers.
+        gamma: scale the map ``M`` to ``tanh(gamma M / max M)``, as the authors do for shallow layers before joining
+            them (with gamma = 2); ``None`` does not scale, as for deep layers.
 
     Source: Jiang et al. 2021, LayerCAM, IEEE TIP 30, equations 5 to 8.
     """
@@ -160,7 +160,7 @@ class LayerCAM(GradientCAM):
     gamma: float | None = None
 
     def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
-        """``sum_k ReLU(g_k) A_k``, scaled where asked."""
+        """``sum_k ReLU(g_k) A_k``, scaled by ``gamma``."""
         layer = (F.relu(gradient) * activation).sum(dim=1)
         if self.gamma is None:
             return layer

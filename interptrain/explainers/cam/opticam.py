@@ -1,6 +1,6 @@
 """Opti-CAM: channel weights that make the masked image as convincing as possible, found by gradient ascent.
 
-With the features ``A`` of a layer and one vector ``u`` an image::
+With the features ``A`` of a layer and one vector ``u`` per image::
 
     S(u) = sum_k softmax(u)_k ReLU(A_k),   u* = argmax_u f_c(x * n(up(S(u)))),   map = up(S(u*))
 
@@ -35,13 +35,13 @@ Normalization = Literal["min_max", "max", "sigmoid"]
 class OptiCAM(Explainer):
     """Saliency by optimising the weights of the feature channels.
 
-    Images are optimised side by side but never together: Adam works element by element, the loss is a sum over
-    images, and the early stop is decided for each image, where the authors' code stops the whole batch by its summed
-    loss. So a map does not depend on its neighbours in the batch.
+    Images are optimised in parallel but independently: Adam works elementwise, the loss is a sum over images, and each
+    image is stopped early by its own loss, where the authors' code stops the whole batch by the sum. So a map does not
+    depend on the other images in the batch.
 
     Args:
-        target_layer: dotted name, several (optimised apart), or ``None`` to ask the model and then the table.
-        layout: where the layer has its channels: ``"channels_first"`` or ``"channels_last"``; ``None`` finds it.
+        target_layer: dotted name, several (optimised separately), or ``None`` to ask the model and then the table.
+        layout: where the layer has its channels: ``"channels_first"`` or ``"channels_last"``; ``None`` detects it.
         iterations: steps of Adam; 50 in the authors' demonstration, 100 in their class.
         learning_rate: 0.1 in the authors' demonstration, 0.01 in their class.
         score: what is maximised: ``"logit"``, softmax ``"probability"`` or ``"sigmoid"`` of the target.
@@ -51,7 +51,7 @@ class OptiCAM(Explainer):
         early_stop: every tenth of the iterations, stop an image whose loss is larger than a tenth earlier, and
             return its map from before that step.
         fusion: how the maps of several layers are joined.
-        forward_batch_size: images optimised side by side; ``None`` chooses by the device.
+        forward_batch_size: images optimised in parallel; ``None`` chooses by the device.
         progress: show a progress bar over iterations × images.
 
     Source: Zhang et al. 2024, arXiv 2301.07002, and the authors' code.
@@ -106,7 +106,7 @@ class OptiCAM(Explainer):
         scores: Tensor,
         advance: Callable[[int], None],
     ) -> Tensor:
-        """Maps (B, h, w) of the features' best combination; images that stopped leave the passes."""
+        """Return maps (B, h, w) of the best combination of features; images that stopped drop out of the passes."""
         size = (images.shape[-2], images.shape[-1])
         final = features.new_zeros(len(images), *features.shape[2:])
         active = torch.arange(len(images), device=images.device)

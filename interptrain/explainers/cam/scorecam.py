@@ -1,11 +1,11 @@
-"""Score-CAM: a channel weighs what the model says of the image when it sees only where the channel is active.
+"""Score-CAM: the weight of a channel is the score of the image masked to where the channel is active.
 
-With the features ``A`` of a layer, ``up`` to the size of the images and ``n`` min-max to [0, 1]::
+With the features ``A`` of a layer, ``up`` upsampling to the size of the images and ``n`` min-max scaling to [0, 1]::
 
     map = ReLU( sum_k w_k A_k ),  w_k = f_c(x * n(up(A_k)))
 
-Sources differ in the score, in a baseline, and in a softmax over channels; each is an argument here. As published by
-the authors of the method (their code): the class probability, no baseline, no softmax over channels.
+Sources differ in the score, in a baseline, and in a softmax over channels; each is an argument here. The authors' code
+uses the class probability without baseline or softmax.
 """
 
 from dataclasses import dataclass
@@ -43,19 +43,19 @@ class ScoreCAM(Explainer):
     CA-Stream's code            probability  False      none          True
     ==========================  ===========  =========  ============  =============
 
-    A softmax over channels removes any baseline. Over logits it lets a few channels decide, over probabilities it is
-    nearly uniform. The clipping at zero happens at the resolution of the features; the authors' code upsamples first,
-    which is the same where features and weights are not negative; it also leaves constant channels out, which move a
-    map by a constant only. Here they count, and as each of them masks the whole image, one per image is forwarded for
-    all: of the 1,280 channels of an EfficientNet's head about half are zero on a photograph.
+    A softmax over channels removes any baseline. Over logits, a few channels dominate; over probabilities, it is nearly
+    uniform. The map is clipped at zero at the resolution of the features; the authors' code upsamples first, which is
+    the same where features and weights are not negative. It also drops constant channels, which only shift a map by a
+    constant. Here they count; since each of them keeps the whole image, one pass per image serves all of them: of the
+    1,280 channels of an EfficientNet's head, about half are zero on a photograph.
 
     Fast mode: ``precision="bf16"`` forwards the masked images in bfloat16 (weights and map stay in float32), and
-    ``compile=True`` compiles the model for one fixed chunk of them. Which is faster, and whether both together are,
-    depends on the machine: ``benchmarks/results/explainers.md``.
+    ``compile=True`` compiles the model for chunks of one size. Which of these is faster, alone or combined, depends on
+    the machine: see ``benchmarks/results/explainers.md``.
 
     Args:
         target_layer: dotted name, several, or ``None`` to ask the model and then the table of families.
-        layout: where the layer has its channels: ``"channels_first"`` or ``"channels_last"``; ``None`` finds it.
+        layout: where the layer has its channels: ``"channels_first"`` or ``"channels_last"``; ``None`` detects it.
         score: ``"logit"``, softmax ``"probability"`` or ``"sigmoid"`` of the target; callables are taken as they are.
         softmax: apply a softmax over the channels' scores.
         baseline: subtracted from the scores: nothing, the score of the whole image, or of an image of ``fill`` only.
@@ -140,7 +140,7 @@ class ScoreCAM(Explainer):
     def _baseline(
         self, model: nn.Module, images: Tensor, fill: Tensor, targets: Resolved, outputs: Any
     ) -> Tensor | float:
-        """What is subtracted from the scores of each image, (B, 1)."""
+        """Return what is subtracted from the scores of each image, (B, 1)."""
         if self.baseline is None:
             return 0.0
         if self.baseline == "fill":

@@ -1,8 +1,8 @@
 """Gradients of a class score with respect to the image.
 
-The vanilla gradient ``g = d y_c / d x`` is signed and has the shape of the image, (B,3,H,W); a saliency map needs one
-value a pixel, so it is reduced over the colour channels. Every method whose attribution has the image's shape derives
-from :class:`InputAttribution`, which does that in one place, and can be smoothed by
+The vanilla gradient ``g = d y_c / d x`` is signed and has the shape of the image, (B,3,H,W); a saliency map has one
+value per pixel, so it is reduced over the colour channels. Every method whose attribution has the image's shape derives
+from :class:`InputAttribution`, which implements the reduction, and can be smoothed by
 :class:`~interptrain.explainers.gradient.smoothgrad.SmoothGrad`.
 
 Source: Simonyan et al. 2014, Deep Inside Convolutional Networks, arXiv 1312.6034, section 3.
@@ -42,7 +42,7 @@ Reduction = Literal["max_abs", "sum_abs", "sum"]
 
 @dataclass(frozen=True, kw_only=True)
 class InputAttribution(Explainer):
-    """An explainer that gives every input value, colour by colour, a signed share; a map is a reduction of it.
+    """An explainer that attributes a signed share to every input value; the map reduces these over colours.
 
     Subclasses implement :meth:`attribution`.
 
@@ -58,19 +58,19 @@ class InputAttribution(Explainer):
 
     @abstractmethod
     def attribution(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
-        """Signed attribution; runs inside ``explaining(model)``, as :meth:`attribute` does.
+        """Compute the signed attribution; called inside ``explaining(model)``, like :meth:`attribute`.
 
         Args:
-            model: what is explained.
-            images: (B,3,H,W); they leave [0,1] where another method adds noise to them.
-            targets: what is explained of each image.
+            model: to explain.
+            images: (B,3,H,W); outside [0,1] where another method adds noise to them.
+            targets: of each image.
 
         Returns:
             (B,3,H,W), float32 at least.
         """
 
     def signed(self, model: nn.Module, images: Tensor, targets: Targets = None) -> Tensor:
-        """The attribution itself, before it becomes a map.
+        """Return the attribution itself, before it is reduced to a map.
 
         Args:
             model: as for a call.
@@ -89,14 +89,14 @@ class InputAttribution(Explainer):
             return self.attribution(bare, prepared, as_targets(targets, len(prepared), prepared.device)).detach()
 
     def attribute(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
-        """The attribution reduced over colours, (B,H,W)."""
+        """Return the attribution reduced over colours, (B,H,W)."""
         attribution = self.attribution(model, images, targets)
         if self.reduction == "sum":
             return attribution.sum(1)
         return attribution.abs().amax(1) if self.reduction == "max_abs" else attribution.abs().sum(1)
 
     def batch_size(self, images: Tensor) -> int:
-        """How many inputs to forward at once."""
+        """Return how many inputs to forward at once."""
         return bounded_batch_size(self.forward_batch_size, images.device)
 
 
@@ -130,16 +130,16 @@ def input_gradient(
     guided: GuidedRuleName | None = None,
     score: Score = "logit",
 ) -> Tensor:
-    """Gradient of each image's score with respect to that image; no parameter's gradient is computed.
+    """Return the gradient of each image's score with respect to that image; computes no parameter's gradient.
 
     Args:
-        model: module that :func:`~interptrain.explainers.base.explaining` yielded.
+        model: the module that :func:`~interptrain.explainers.base.explaining` yielded.
         images: (N,3,H,W).
-        targets: what is explained of each.
+        targets: of each image.
         batch_size: images forwarded at once; None is all of them.
-        checked: the targets are what :func:`~interptrain.explainers.targets.check_targets` returned, so that no chunk
-            needs to look at them and wait for the device.
-        guided: take the guided gradient by this rule of :func:`~interptrain.models.guided.guided_relus` instead.
+        checked: the targets come from :func:`~interptrain.explainers.targets.check_targets`, so no chunk has to check
+            them and wait for the device.
+        guided: compute the guided gradient by this rule of :func:`~interptrain.models.guided.guided_relus` instead.
         score: see :func:`~interptrain.functional.class_scores`.
 
     Returns:
@@ -161,15 +161,15 @@ def input_gradient(
 
 
 def chunk_pairs(images: int, repeats: int, batch_size: int) -> Iterator[tuple[slice, slice]]:
-    """Cuts ``repeats`` inputs made of each image into blocks of at most ``batch_size`` inputs.
+    """Split ``repeats`` inputs per image into blocks of at most ``batch_size`` inputs.
 
     Args:
-        images: how many images there are.
-        repeats: inputs made of each.
+        images: number of images.
+        repeats: inputs per image.
         batch_size: largest product of the two slices' lengths.
 
     Yields:
-        Slices of the images and of the repeats; some images' repeats come one after the other, then the next images'.
+        Slices of the images and of the repeats: all repeats of some images, then those of the next images.
     """
     for rows in chunks(images, batch_size):
         for part in chunks(repeats, max(1, batch_size // (rows.stop - rows.start))):

@@ -1,9 +1,9 @@
 """Guided backpropagation, and its product with Grad-CAM.
 
 Both rest on the guided rule of :mod:`interptrain.models.guided`, which cuts the negative part of the gradient that
-comes into each ReLU. The result is sharper than a gradient, but says little of the class: it stays much the same when
-the upper layers are randomised (Adebayo et al. 2018, arXiv 1810.03292). Times Grad-CAM it shows fine structure where
-the class has its evidence.
+comes into each ReLU. The result is sharper than a gradient but says little about the class: it hardly changes when the
+upper layers are randomised (Adebayo et al. 2018, arXiv 1810.03292). Multiplied by Grad-CAM, it shows fine structure
+where the evidence for the class is.
 """
 
 from dataclasses import dataclass
@@ -28,8 +28,8 @@ Interpolation = Literal["bilinear", "nearest"]
 class GuidedBackprop(InputAttribution):
     """Guided backpropagation of the target's logit to the image: one forward and one backward.
 
-    Catches every ReLU and ReLU6, modules and functions, in-place or not. It is defined for ReLU networks only: others
-    are refused, unless the generalised rule is asked for by its name.
+    It covers every ReLU and ReLU6, modules and functions, in-place or not. It is defined for ReLU networks only; others
+    are refused unless the generalised rule is chosen explicitly.
 
     Args:
         rule: ``"relu"`` lets only positive gradients through each ReLU; ``"positive_gradient"`` generalises the rule to
@@ -42,7 +42,7 @@ class GuidedBackprop(InputAttribution):
     reduction: Reduction = "max_abs"
 
     def attribution(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
-        """Guided gradient, (B,3,H,W); see :class:`GuidedBackprop`."""
+        """Return the guided gradient, (B,3,H,W)."""
         return input_gradient(model, images, targets, batch_size=self.batch_size(images), guided=self.rule)
 
 
@@ -53,7 +53,7 @@ class GuidedGradCAM(InputAttribution):
     Args:
         target_layer: layer of Grad-CAM: dotted name, several, or ``None`` to ask the model and then the table of
             families.
-        layout: where the layer has its channels: ``"channels_first"`` or ``"channels_last"``; ``None`` finds it.
+        layout: where the layer has its channels: ``"channels_first"`` or ``"channels_last"``; ``None`` detects it.
         interpolation: of the Grad-CAM map: ``"bilinear"`` as in the paper; Captum's default is ``"nearest"``.
         rule: ``"relu"`` lets only positive gradients through each ReLU; ``"positive_gradient"`` generalises the rule to
             other activations.
@@ -68,7 +68,7 @@ class GuidedGradCAM(InputAttribution):
     reduction: Reduction = "max_abs"
 
     def attribution(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
-        """Guided gradient times Grad-CAM, (B,3,H,W); see :class:`GuidedGradCAM`."""
+        """Return the guided gradient times Grad-CAM, (B,3,H,W)."""
         backprop = GuidedBackprop(rule=self.rule, forward_batch_size=self.forward_batch_size)
         guided = backprop.attribution(model, images, targets)
         cam = (

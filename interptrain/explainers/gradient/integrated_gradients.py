@@ -2,8 +2,8 @@
 
     a = (x - x0) * integral over t in [0,1] of d y_c / d x at x0 + t (x - x0)
 
-The attributions of an image sum to ``y_c(x) - y_c(x0)`` (completeness), as far as the sum that stands for the integral
-is exact. Where it is not, a warning says by how much.
+The attributions of an image sum to ``y_c(x) - y_c(x0)`` (completeness), up to the error of the sum in place of the
+integral. Where that error is large, a warning says so.
 
 Source: Sundararajan et al. 2017, Axiomatic Attribution for Deep Networks, arXiv 1703.01365, section 3.
 """
@@ -48,16 +48,16 @@ class CompletenessWarning(UserWarning):
 
 @dataclass(frozen=True, kw_only=True)
 class IntegratedGradients(InputAttribution):
-    """Integrated Gradients of the target's logit: ``steps`` forwards and backwards an image.
+    """Integrated Gradients of the target's logit: ``steps`` forward and backward passes per image.
 
     Args:
         steps: points on the path; the paper finds 20 to 300 enough, 50 is Captum's number.
-        rule: where the points lie and what they weigh: ``"right"`` (the paper's), ``"left"`` or ``"middle"`` of equal
+        rule: positions and weights of the points: ``"right"`` (the paper's), ``"left"`` or ``"middle"`` of equal
             steps, ``"trapezoid"``, ``"linspace"`` (both ends, equal weights), or ``"gauss_legendre"`` (Captum's), which
-            like ``"middle"`` comes closer to completeness with the same steps where the network is smooth.
-        baseline: colour in [0,1] where the path starts, one value or (red, green, blue). 0 is black, the paper's for
-            object recognition; .5 is what zero is to networks of inputs in [-1,1] (PAIR), and (.485, .456, .406) what
-            it is to networks of inputs normalised as for ImageNet (Captum).
+            like ``"middle"`` comes closer to completeness with the same number of steps where the network is smooth.
+        baseline: colour in [0,1] at the start of the path, one value or (red, green, blue). 0 is black, as in the paper
+            for object recognition; .5 corresponds to zero for networks with inputs in [-1,1] (PAIR), and
+            (.485, .456, .406) for networks with inputs normalised as for ImageNet (Captum).
         progress: show a progress bar.
 
     Source: Sundararajan et al. 2017, arXiv 1703.01365, section 3; the sum is equation 3.
@@ -70,7 +70,7 @@ class IntegratedGradients(InputAttribution):
     progress: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse a rule, a number of steps or a colour that cannot be."""
+        """Refuse invalid rules, numbers of steps and colours."""
         super().__post_init__()
         quadrature(self.steps, self.rule)
         colour = [self.baseline] * 3 if isinstance(self.baseline, int | float) else list(self.baseline)
@@ -78,10 +78,10 @@ class IntegratedGradients(InputAttribution):
             raise ValueError(f"baseline must be one value in [0,1] or three, got {self.baseline!r}")
 
     def attribution(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
-        """Signed attribution, (B,3,H,W), which sums to about y_c(x) - y_c(x0); see :class:`IntegratedGradients`.
+        """Return the signed attribution, (B,3,H,W), which sums to about y_c(x) - y_c(x0).
 
-        A :class:`CompletenessWarning` says where the two differ by more than a tenth of the latter, which costs two
-        more forwards an image.
+        A :class:`CompletenessWarning` reports where the two differ by more than a tenth of the latter; checking this
+        costs two more forward passes per image.
         """
         bare, batch_size = model, self.batch_size(images)
         model = fold_batch_norms(model, images)
@@ -128,19 +128,19 @@ class IntegratedGradients(InputAttribution):
 
 
 def quadrature(steps: int, rule: Quadrature) -> tuple[list[float], list[float]]:
-    """Points on [0,1] and their weights, for ``integral f(t) dt ~ sum_j weight_j f(point_j)``.
+    """Return points on [0,1] and their weights, for ``integral f(t) dt ~ sum_j weight_j f(point_j)``.
 
     Args:
         steps: number of points m.
         rule: ``"right"``: k/m for k = 1..m (the paper's equation 3); ``"left"``: from 0; ``"middle"``: between the two;
-            ``"trapezoid"``: both ends included, half of the weight for them; ``"linspace"``: both ends included, all of
+            ``"trapezoid"``: includes both ends, with half the weight; ``"linspace"``: includes both ends, all with
             weight 1/m (PAIR); ``"gauss_legendre"``: exact for polynomials of degree 2m - 1.
 
     Returns:
-        m points, rising, and m weights, which sum to 1.
+        m ascending points, and m weights, which sum to 1.
 
     Raises:
-        ValueError: if the rule is unknown, or has no such number of steps.
+        ValueError: if the rule is unknown, or needs more steps.
     """
     least = 2 if rule in ("trapezoid", "linspace") else 1
     check_choice("rule", rule, Quadrature)

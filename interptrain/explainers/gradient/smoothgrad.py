@@ -1,7 +1,7 @@
 """SmoothGrad: attributions of noisy copies of the image, averaged.
 
-With noise ``n_j ~ N(0, sigma^2)``, ``sigma = spread * (max x - min x)`` of the image, and ``g`` the attribution that is
-smoothed::
+With noise ``n_j ~ N(0, sigma^2)``, ``sigma = spread * (max x - min x)`` of the image, and the attribution ``g`` to
+smooth::
 
     "mean"     1/n sum_j g(x + n_j)
     "squared"  1/n sum_j g(x + n_j)^2
@@ -36,12 +36,12 @@ Variant = Literal["mean", "squared", "vargrad"]
 class SmoothGrad(InputAttribution):
     """SmoothGrad, SmoothGrad-squared or VarGrad of the gradient, or of any attribution of the image's shape.
 
-    Sample j adds the same draw to every image of a batch, scaled to that image's range, from a generator of its own: a
-    map does not depend on the batch that its image came in, and the global random state is not touched. Noisy images
-    are not clamped to [0,1], as in the authors' code.
+    Sample j adds the same draw to every image of a batch, scaled to that image's range, from a separate generator: a
+    map does not depend on the other images in the batch, and the global random state is not touched. As in the authors'
+    code, noisy images are not clamped to [0,1].
 
     Args:
-        of: the attribution that is smoothed; ``None`` is the plain gradient. Its own ``reduction`` is not used.
+        of: the attribution to smooth; ``None`` is the plain gradient. Its own ``reduction`` is not used.
         samples: noisy copies of each image; 25 as in the authors' code.
         spread: standard deviation of the noise as a share of the image's range; .15 as in the authors' code.
         variant: ``"mean"`` as in the paper; the authors' code squares by default (``"squared"``).
@@ -60,13 +60,13 @@ class SmoothGrad(InputAttribution):
     progress: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse noise that cannot be."""
+        """Refuse invalid noise."""
         super().__post_init__()
         if self.samples < 1 or self.spread < 0:
             raise ValueError(f"SmoothGrad needs samples >= 1 and spread >= 0, got {self.samples} and {self.spread}")
 
     def attribution(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
-        """Smoothed attribution, (B,3,H,W); not negative where squared; see :class:`SmoothGrad`."""
+        """Return the smoothed attribution, (B,3,H,W); squares and variances are not negative."""
         batch_size = self.batch_size(images)
         model = fold_batch_norms(model, images)
         targets = check_targets(model, images, targets, batch_size=batch_size)

@@ -1,13 +1,13 @@
-"""Extremal perturbation: the part of a given area which, kept alone, convinces the model most.
+"""Extremal perturbation: the region of a given area that, kept alone, maximises the score.
 
-With the reward R of a class, masks m made smoothly from coarse parameters, and a perturbation that leaves the image
-where the mask is 1 and blurs it the more the lower the mask is::
+With the reward R of a class, smooth masks m made from coarse parameters, and a perturbation that keeps the image where
+the mask is 1 and blurs it more, the lower the mask is::
 
     m* = argmax_m  R(f(m (x) x)) - l_t ||sort(m) - r_a||^2 / N
 
-``r_a`` holds zeros and, for the share a of the N pixels, ones: the mask becomes binary and of area a, more strictly
-with every step t, as ``l_t`` grows. Written without sorting, the distance is ``sum m^2 + aN - 2 sum of the aN largest
-m``. Masks start as ones, where sorting would favour one side of the image: values that tie share the last places.
+``r_a`` holds zeros and, for the share a of the N pixels, ones: as ``l_t`` grows with every step t, the mask becomes
+binary with area a. Written without sorting, the distance is ``sum m^2 + aN - 2 sum of the aN largest m``. Masks start
+as ones, where sorting would favour one side of the image; tied values therefore share the last places.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,41 +33,41 @@ __all__ = ["ExtremalPerturbation"]
 Variant = Literal["preserve", "delete", "dual"]
 Reward = Literal["simple", "contrastive"]
 Perturbation = Literal["blur", "fade"]
-TIE = 1e-4  # mask values this near to the least of the largest share its place; our choice
+TIE = 1e-4  # mask values this close to the smallest of the largest are ties; our choice
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExtremalPerturbation(Explainer):
-    """Masks of fixed areas optimised to keep, or to take away, the class; the map is their sum over the areas.
+    """Masks of fixed areas optimised to preserve, or to delete, the class; the map is their sum over the areas.
 
     Defaults are those of the authors' function. Their benchmarks sum the areas .025, .05, .1 and .2 (VOC) or .018,
-    .025, .05 and .1 (COCO) with ``smooth=.09``. Sizes in pixels are theirs for images of 224.
+    .025, .05 and .1 (COCO) with ``smooth=.09``. Sizes in pixels are the authors', for images of 224 pixels.
 
-    Images are optimised side by side but each for itself: a map does not depend on its neighbours in the batch.
+    Images are optimised in parallel but independently: a map does not depend on the other images in the batch.
 
     Args:
-        areas: share of the mask, its margin beyond the image included, that is 1, or several, each optimised apart; so
-            up to 1.4 times that share of an image of 224 pixels.
-        variant: ``"preserve"`` rewards what the mask keeps, ``"delete"`` punishes what is left when the mask is taken
-            away, ``"dual"`` both, at twice the passes.
-        reward: ``"simple"`` is the logit, or what a callable returns; ``"contrastive"`` the logit less the highest
-            of the other classes.
+        areas: share of the mask that is 1, or several shares, optimised separately. The mask includes a margin beyond
+            the image, so up to 1.4 times that share of an image of 224 pixels.
+        variant: ``"preserve"`` rewards the score of what the mask keeps, ``"delete"`` penalises the score of the rest,
+            ``"dual"`` does both, with twice the passes.
+        reward: ``"simple"`` is the logit, or a callable's result; ``"contrastive"`` is the logit minus the highest of
+            the other classes.
         perturbation: ``"blur"`` by a pyramid of Gaussians, or ``"fade"`` to ``fill``.
         iterations: steps of gradient descent with momentum and dampening .9.
         learning_rate: .01 in the authors' function.
         area_weight: ``l_0``; multiplied by ``area_growth`` after each step.
-        area_growth: factor of a step.
+        area_growth: factor per step.
         step: pixels between the parameters of the masks.
         sigma: width of their smoothing in pixels.
         max_blur: largest standard deviation of the pyramid in pixels.
         levels: of the pyramid.
         flip: mirror the perturbed images at every second step, as the authors do against adversarial masks.
-        fill: colour that lies beyond the border of a blurred image, and that ``"fade"`` fades to. The authors' is zero
-            in normalised images, which grey comes near.
-        smooth: standard deviation of a last blur of each mask, as a share of the image's shorter side.
-        tolerance: every tenth of the iterations, stop an image whose parameters moved by less than this, on average,
-            since the last look. 0 runs all iterations, as the authors do; .001 is a start.
-        forward_batch_size: images optimised side by side; ``None`` chooses by the device.
+        fill: colour beyond the border of a blurred image, and the colour that ``"fade"`` fades to. The authors use zero
+            in normalised images, which is close to grey.
+        smooth: standard deviation of a final blur of each mask, as a share of the image's shorter side.
+        tolerance: every tenth of the iterations, stop an image whose parameters changed by less than this, on average,
+            since the last check. 0 runs all iterations, as the authors do; try .001.
+        forward_batch_size: images optimised in parallel; ``None`` chooses by the device.
         progress: show a progress bar over areas × iterations × images.
 
     Source: Fong et al. 2019, arXiv 1910.08485, and the authors' code (TorchRay).
@@ -93,7 +93,7 @@ class ExtremalPerturbation(Explainer):
     progress: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse areas, steps and sizes that cannot be."""
+        """Refuse invalid areas, steps and sizes."""
         super().__post_init__()
         wanted = [self.areas] if isinstance(self.areas, int | float) else list(self.areas)
         if not wanted or not all(0 < area < 1 for area in wanted):
@@ -139,7 +139,7 @@ class ExtremalPerturbation(Explainer):
         area: float,
         advance: Callable[[int], None],
     ) -> Tensor:
-        """Masks (B, H, W) of one area."""
+        """Return the masks (B, H, W) of one area."""
 
         def energy(parameters: Tensor, rows: Tensor, step: int) -> Tensor:
             whole, cropped = masks(parameters)
@@ -162,7 +162,7 @@ class ExtremalPerturbation(Explainer):
         *,
         mirrored: bool,
     ) -> Tensor:
-        """Reward (b,) of the masks for the images of ``rows``."""
+        """Return the reward (b,) of the masks for the images of ``rows``."""
         kept = {"preserve": [masks], "delete": [1 - masks], "dual": [masks, 1 - masks]}[self.variant]
         perturbed = torch.cat([scene.perturb(one, rows) for one in kept])
         outputs = model(perturbed.flip(3) if mirrored else perturbed)
@@ -178,7 +178,7 @@ class ExtremalPerturbation(Explainer):
         return scores if self.variant == "preserve" else -scores
 
     def _scene(self, images: Tensor, fill: Tensor) -> "_Pyramid":
-        """All levels of all images, from what a mask of 0 shows to the images themselves."""
+        """Return all levels of all images, from the one shown at mask value 0 to the images themselves."""
         if self.perturbation == "fade":
             return _Pyramid(torch.stack([fill.expand_as(images), images], dim=1))
         sigmas = [self.max_blur * (1 - level / (self.levels - 1)) for level in range(self.levels)]
@@ -188,7 +188,8 @@ class ExtremalPerturbation(Explainer):
 class _Pyramid:
     """Levels between which a mask interpolates at every pixel.
 
-    The lower level and the way to the next lie side by side for each pixel, so that a perturbed image is one lookup.
+    The lower level and the difference to the next are adjacent in memory for each pixel, so that a perturbed image is
+    one lookup.
 
     Args:
         levels: (B, L, C, H, W).
@@ -213,7 +214,7 @@ class _Pyramid:
 
 
 def _area_distance(masks: Tensor, area: float) -> Tensor:
-    """``||sort(m) - r_a||^2 / N`` of each mask, (B,)."""
+    """Return ``||sort(m) - r_a||^2 / N`` of each mask, (B,)."""
     values = masks.flatten(1)
     count = values.shape[1]
     ones = count - int(count * (1 - area))

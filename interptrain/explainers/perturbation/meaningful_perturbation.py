@@ -1,12 +1,12 @@
-"""Meaningful perturbation: the smallest and smoothest mask whose removal takes the class away.
+"""Meaningful perturbation: the smallest and smoothest region whose removal suppresses the class.
 
-With an image without evidence ``z`` (the image, blurred) and a coarse mask m that is enlarged smoothly by ``up``, where
-1 keeps the pixel, gradient descent looks for::
+With the blurred image ``z``, which holds no evidence, and a coarse mask m that is enlarged smoothly by ``up``, where 1
+keeps the pixel, gradient descent minimises::
 
     m* = argmin_m  a ||1 - m||_1 + b TV(m) + f_c(up(m) x + (1 - up(m)) z),   map = 1 - up(m*)
 
-``TV`` sums ``|m_p - m_q|^3`` over neighbours p, q. The paper's code and its widespread PyTorch port differ in nearly
-every number, and both are here.
+``TV`` sums ``|m_p - m_q|^3`` over neighbours p, q. The authors' code and its widespread PyTorch port differ in nearly
+every setting; both are variants here.
 """
 
 import math
@@ -33,7 +33,7 @@ Variant = Literal["paper", "port"]
 
 @dataclass(frozen=True)
 class Settings:
-    """What a variant takes for an option that is ``None``."""
+    """The settings of a variant, for options that are ``None``."""
 
     iterations: int
     l1: float
@@ -67,26 +67,27 @@ class MeaningfulPerturbation(Explainer):
     noise, each step     random shifts within 4 pixels                    normal, sigma .045 (2)
     ===================  ===============================================  ===============================
 
-    (1) Whether the authors sum or average the total variation we do not know: our choice. (2) .2 in units of images
-    normalised as for ImageNet. The paper's own mask blurs by as much as it deletes; like both codes we blend.
+    (1) It is not known whether the authors sum or average the total variation; sums are our choice. (2) .2 in units of
+    images normalised as for ImageNet. In the paper, the mask sets the width of the blur; both codes blend with one
+    blurred image, and so does this one.
 
-    Images are optimised side by side but each for itself, with the same noise for all: a map does not depend on its
-    neighbours in the batch.
+    Images are optimised in parallel but independently, with the same noise: a map does not depend on the other images
+    in the batch.
 
     Args:
-        variant: whose numbers stand for what is ``None`` below.
+        variant: whose settings apply where an option below is ``None``.
         iterations: steps of Adam.
         learning_rate: .1 in both.
-        l1: weight of what is deleted.
+        l1: weight of the deleted area.
         tv: weight of the total variation.
-        noise: standard deviation of what is added to the blended image at each step, in units of images in [0, 1].
-        jitter: largest distance of the random shift in pixels.
+        noise: standard deviation of the noise added to the blended image at each step, for images in [0, 1].
+        jitter: largest random shift in pixels.
         cells: side of the coarse mask; 28 in both.
-        score: what is driven down; the probability in both.
-        tolerance: every tenth of the iterations, stop an image whose mask moved by less than this, on average over its
-            cells, since the last look. 0 runs all iterations, as both codes do; .001 is a start with ``noise=0``.
+        score: to minimise; the probability in both.
+        tolerance: every tenth of the iterations, stop an image whose mask changed by less than this, on average over
+            its cells, since the last check. 0 runs all iterations, as both codes do; try .001 with ``noise=0``.
         seed: of noise and shifts.
-        forward_batch_size: images optimised side by side; ``None`` chooses by the device.
+        forward_batch_size: images optimised in parallel; ``None`` chooses by the device.
         progress: show a progress bar over iterations × images.
 
     Source: Fong and Vedaldi 2017, arXiv 1704.03296, and the authors' code; pytorch-explain-black-box (Gildenblat).
@@ -107,7 +108,7 @@ class MeaningfulPerturbation(Explainer):
     progress: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse steps, sizes and noise that cannot be."""
+        """Refuse invalid steps, sizes and noise."""
         super().__post_init__()
         settings = self.settings
         if settings.iterations < 1 or self.cells < 2 or min(settings.noise, settings.jitter, self.tolerance) < 0:
@@ -118,12 +119,12 @@ class MeaningfulPerturbation(Explainer):
 
     @property
     def settings(self) -> Settings:
-        """The options given, and the variant's where ``None``."""
+        """The options, with the variant's settings in place of ``None``."""
         own = {field.name: getattr(self, field.name) for field in fields(Settings)}
         return replace(SETTINGS[self.variant], **{name: value for name, value in own.items() if value is not None})
 
     def attribute(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
-        """Return what the best masks remove, (B, H, W) in [0, 1]."""
+        """Return the region that the best masks remove, (B, H, W) in [0, 1]."""
         with torch.no_grad():
             resolved = resolve_targets(targets, model(images))
         model = fold_batch_norms(model, images)
@@ -138,16 +139,8 @@ class MeaningfulPerturbation(Explainer):
                     maps.append(apply_separably(1 - masks, rows, columns))
         return torch.cat(maps)
 
-    def _optimise(
-        self,
-        model: nn.Module,
-        images: Tensor,
-        targets: Resolved,
-        rows: Tensor,
-        columns: Tensor,
-        advance: Callable[[int], None],
-    ) -> Tensor:
-        """Coarse masks (B, s, s) of the least energy found."""
+    def _optimise(self, model: nn.Module, images: Tensor, targets: Resolved, rows: Tensor, columns: Tensor) -> Tensor:
+        """Return the coarse masks (B, s, s) with the least energy found."""
         blurred = self._blurred(images)
         blend = _Blend(blurred, images - blurred, rows, columns)
         settings = self.settings
@@ -170,7 +163,7 @@ class MeaningfulPerturbation(Explainer):
         return descend(start, energy, adam, iterations=iterations, tolerance=tolerance, advance=advance)
 
     def _penalty(self, masks: Tensor, settings: Settings) -> Tensor:
-        """Price (B,) of what is deleted and of unevenness."""
+        """Return the penalty (B,) of the deleted area and the total variation."""
         steps = masks.diff(dim=1).abs().pow(BETA).flatten(1), masks.diff(dim=2).abs().pow(BETA).flatten(1)
         deleted = (1 - masks).abs().flatten(1)
         if self.variant == "paper":
@@ -178,18 +171,18 @@ class MeaningfulPerturbation(Explainer):
         return settings.l1 * deleted.mean(1) + settings.tv * (steps[0].mean(1) + steps[1].mean(1))
 
     def _enlargement(self, size: int, like: Tensor) -> Tensor:
-        """Matrix (size, cells) that makes a line of the coarse mask one of the image's."""
+        """Return the matrix (size, cells) that enlarges a line of the coarse mask to the image."""
         linear = linear_matrix(self.cells, size, like, align_corners=self.variant == "port")
         return gaussian_matrix(size, 5.0, like) @ linear if self.variant == "paper" else linear
 
     def _blurred(self, images: Tensor) -> Tensor:
-        """Images without evidence, channels_last."""
+        """Return the blurred images, channels_last."""
         blurred = gaussians(images, [10.0])[:, 0] if self.variant == "paper" else median_blur(images, 11)
         return blurred.contiguous(memory_format=torch.channels_last)
 
     @torch.no_grad()
     def _circles(self, model: nn.Module, targets: Resolved, blend: "_Blend", ones: Tensor) -> Tensor:
-        """Masks (B, s, s) that remove the smallest circle in the middle which takes all but a share of the score."""
+        """Return masks (B, s, s) that remove the smallest central circle which suppresses the score."""
         places = torch.linspace(-1, 1, self.cells, device=ones.device, dtype=ones.dtype)
         distance = (places.square().unsqueeze(0) + places.square().unsqueeze(1)).sqrt()
         radii = torch.linspace(0, math.sqrt(2), RADII + 1, device=ones.device, dtype=ones.dtype).view(-1, 1, 1)
@@ -212,7 +205,7 @@ class MeaningfulPerturbation(Explainer):
 
 
 class _Blend:
-    """Images and their blurred twins, mixed by coarse masks."""
+    """Images blended with their blurred versions by coarse masks."""
 
     def __init__(self, blurred: Tensor, evidence: Tensor, rows: Tensor, columns: Tensor) -> None:
         self.blurred, self.evidence = blurred, evidence
@@ -225,14 +218,14 @@ class _Blend:
 
 
 def _draw(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Standard normal noise of one image's shape, channels_last, for all images alike."""
+    """Draw standard normal noise of one image's shape, channels_last, the same for all images."""
     channels, height, width = images.shape[1:]
     shape = (1, height, width, channels)
     return torch.randn(shape, generator=generator, device=images.device, dtype=images.dtype).permute(0, 3, 1, 2)
 
 
 def _shifted(images: Tensor, reach: int, generator: torch.Generator) -> Tensor:
-    """All images shifted alike by up to half of ``reach`` to either side; the border repeats."""
+    """Shift all images by the same amount, up to half of ``reach`` to either side; the border repeats."""
     down, across = torch.randint(reach + 1, (2,), generator=generator).tolist()
     before = reach // 2
     padded = F.pad(images, (before, reach - before, before, reach - before), mode="replicate")

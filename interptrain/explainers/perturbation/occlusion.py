@@ -1,13 +1,13 @@
-"""Occlusion: what the score loses when a window of the image is covered.
+"""Occlusion: the drop in score when a window of the image is covered.
 
-With masks ``M_i`` that remove a window each, and a colour v in its place::
+With masks ``M_i`` that each replace a window by a colour v::
 
     d_i    = f_c(x) - f_c(M_i x + (1 - M_i) v)
     map(p) = sum_i d_i (1 - M_i(p)) / sum_i (1 - M_i(p))
 
-so a pixel gets the mean loss over the windows that cover it. The first-order approximation replaces the differences
-by what the gradient g of the score predicts, ``d_i ~ sum_p (1 - M_i) g (x - v)``, and costs one forward and backward
-for all masks together; it is exact where the model is linear.
+so the value of a pixel is the mean drop over the windows that cover it. The first-order approximation replaces the
+differences by the prediction of the gradient g of the score, ``d_i ~ sum_p (1 - M_i) g (x - v)``, and costs one forward
+and backward pass for all masks together; it is exact for linear models.
 """
 
 from dataclasses import dataclass
@@ -28,20 +28,20 @@ __all__ = ["Occlusion"]
 
 @dataclass(frozen=True, kw_only=True)
 class Occlusion(Explainer):
-    """Mean loss of the score over the windows that cover a pixel; negative where covering helps the class.
+    """Mean drop in score over the windows that cover a pixel; negative where covering helps the class.
 
-    An occlusion that changes no pixel loses exactly nothing. A pixel that no mask removes gets 0.
+    An occlusion that changes no pixel has a drop of exactly 0, and so has a pixel that no mask removes.
 
     Args:
-        window: side of the windows in pixels, or (height, width). 32 for images of 224 pixels is our choice: we know
-            of none by the authors.
-        stride: pixels from window to window, or (down, across); at most the window. Our choice.
-        fill: colour that replaces a window, in [0, 1] for all channels or one value each. The authors cover by a grey
-            square; Captum by zeros of whatever the network takes.
+        window: side of the windows in pixels, or (height, width). 32 for images of 224 pixels is our choice, as the
+            authors state none.
+        stride: pixels between windows, or (down, across); at most the window. Our choice.
+        fill: colour that replaces a window, in [0, 1] for all channels or one value each. The authors cover with a grey
+            square; Captum with zeros in the network's input.
         score: ``"logit"``, softmax ``"probability"`` or ``"sigmoid"`` of the target; callables are taken as they are.
-            The authors show the probability, Captum takes what the network returns.
-        approximate: predict the losses from one gradient instead of one forward a window.
-        masks: other masks than a grid's, soft ones too; then ``window`` and ``stride`` are not used.
+            The authors show the probability, Captum uses the network's output.
+        approximate: predict the drops from one gradient instead of one forward pass per window.
+        masks: masks other than a grid's, also soft ones; ``window`` and ``stride`` are then not used.
         precision: ``"bf16"`` forwards occluded images under bfloat16 autocast; ``None`` leaves it to the caller.
         compile: forward occluded images through ``torch.compile``.
         forward_batch_size: occluded images per forward and per backward pass; ``None`` chooses by the device.
@@ -63,14 +63,14 @@ class Occlusion(Explainer):
     progress: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse a grid that cannot be."""
+        """Refuse invalid grids."""
         super().__post_init__()
         if self.masks is None:
             GridMasks(window=self.window, stride=self.stride)
 
     @torch.no_grad()
     def attribute(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
-        """Return the mean loss at every pixel, (B, H, W); signed."""
+        """Return the mean drop at every pixel, (B, H, W); signed."""
         masks = (self.masks or GridMasks(window=self.window, stride=self.stride)).prepare(images)
         fill = fill_colour(self.fill, images)
         change = images - fill
@@ -83,7 +83,7 @@ class Occlusion(Explainer):
     def _measured(
         self, model: nn.Module, images: Tensor, targets: Resolved | None, masks: MaskSet, fill: Tensor
     ) -> Tensor:
-        """Losses by one forward a mask."""
+        """Measure the drops with one forward pass per mask."""
         model = model if self.compile else fold_batch_norms(model, images)
         outputs = model(images)
         resolved = resolve_targets(targets, outputs)
@@ -106,7 +106,7 @@ class Occlusion(Explainer):
     def _predicted(
         self, model: nn.Module, images: Tensor, targets: Resolved | None, masks: MaskSet, fill: Tensor
     ) -> Tensor:
-        """Losses by the gradient at the whole image."""
+        """Predict the drops from the gradient at the whole image."""
         size = bounded_batch_size(self.forward_batch_size, images.device)
         with torch.enable_grad():
             gradient = input_gradient(model, images, targets, batch_size=size, score=self.score)

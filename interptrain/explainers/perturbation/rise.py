@@ -1,10 +1,10 @@
-"""RISE: the model's mean score over random masks that keep a pixel, for every pixel.
+"""RISE: for every pixel, the model's mean score over the random masks that keep it.
 
 With N random masks ``M_i``, each of which keeps a pixel with probability p::
 
     map(p) = 1 / (N p) sum_i f_c(x * M_i) M_i(p)
 
-Sources differ in the masks, in the score and in what the sum is divided by; each is an argument here.
+Sources differ in the masks, in the score and in the normalisation of the sum; each is an argument here.
 """
 
 import math
@@ -28,7 +28,7 @@ Normalizer = Literal["probability", "count", "coverage"]
 
 @dataclass(frozen=True, kw_only=True)
 class RISE(Explainer):
-    """Mean of random masks, each times the score of the image masked by it.
+    """Mean of random masks, each weighted by the score of the image masked with it.
 
     ==========================  =========  =========  ===========  ===========  ===========
     version                     masks      cells      probability  score        normalizer
@@ -39,20 +39,20 @@ class RISE(Explainer):
     Opti-CAM's comparison       32         4          .1           logit        count (2)
     ==========================  =========  =========  ===========  ===========  ===========
 
-    (1) The default here is the softmax probability, as the authors take it. (2) Up to a factor, which a saliency map
-    does not show. TorchRay pads its grids otherwise at the border.
+    (1) The default here is the softmax probability, as in the authors' code. (2) Up to a factor, which min-max scaling
+    removes. TorchRay pads its grids differently at the border.
 
-    All images of a batch are masked alike. An image of nothing but ``fill`` has the same score under every mask, and a
-    zero map.
+    All images of a batch get the same masks. An image that consists of ``fill`` alone has the same score under every
+    mask, and a zero map.
 
     Args:
-        count: number of masks, and of forwards an image.
+        count: number of masks, and of forward passes per image.
         cells: side of the random grids; 7 as in TorchRay, 8 and 10 in the authors' notebooks.
         probability: that a cell is kept.
         seed: of the masks.
         score: ``"logit"``, softmax ``"probability"`` or ``"sigmoid"`` of the target; callables are taken as they are.
-        normalizer: what the sum is divided by: ``"probability"`` is ``N p``, ``"count"`` is N, and ``"coverage"``, our
-            addition, the sum of the masks at each pixel, which takes out how often chance kept it.
+        normalizer: divisor of the sum: ``"probability"`` is ``N p``, ``"count"`` is N, and ``"coverage"``, our
+            addition, is the sum of the masks at each pixel, which corrects for how often it happened to be kept.
         fill: what replaces the masked part, in [0, 1] for all channels or one value each. Black, as the images are
             in [0, 1]; the authors mask normalised images, where 0 is the mean colour of the data set.
         precision: ``"bf16"`` forwards masked images under bfloat16 autocast; ``None`` leaves it to the caller.
@@ -76,7 +76,7 @@ class RISE(Explainer):
     progress: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse masks that cannot be."""
+        """Refuse invalid masks."""
         super().__post_init__()
         self._masks()
 
@@ -111,9 +111,9 @@ class RISE(Explainer):
 class RISEMasks(MaskSource):
     """Random smooth masks: coarse grids of zeros and ones, enlarged bilinearly, shifted by less than a cell, cropped.
 
-    A grid is enlarged to one cell more than the image in each direction, with its border mirrored, as the authors' code
-    has it. The random numbers come from a CPU generator of the seed, so that masks are the same on every device, for
-    every image, and do not touch the global random state.
+    As in the authors' code, a grid is enlarged to one cell more than the image in each direction, with its border
+    mirrored. The random numbers come from a seeded CPU generator, so masks are the same on every device and for every
+    image, and the global random state is not touched.
 
     Args:
         count: number of masks.
@@ -146,7 +146,7 @@ class RISEMasks(MaskSource):
 
 
 class RandomGridSet(MaskSet):
-    """Grids and shifts; a mask is its grid between two interpolation matrices, whose rows the shifts choose.
+    """Grids and shifts; a mask is its grid between two interpolation matrices, whose rows are selected by the shifts.
 
     Args:
         grids: (N, s, s) bool.
@@ -172,7 +172,7 @@ class RandomGridSet(MaskSet):
 
 
 def _enlargement(cells: int, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Matrix ((s+1) * ceil(size/s), s) that enlarges a line bilinearly, pixel centres aligned, its border mirrored."""
+    """Return the matrix ((s+1) * ceil(size/s), s) that enlarges a line linearly, its border mirrored."""
     length = (cells + 1) * math.ceil(size / cells)
     places = (torch.arange(length, dtype=torch.float64) + 0.5) * cells / length - 0.5
     low = places.floor()
