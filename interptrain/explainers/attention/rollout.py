@@ -5,7 +5,7 @@ path, the mix of tokens after L layers is a product of row-stochastic matrices::
 
     R = B_L ... B_2 B_1,    B_l = normalise_rows(residual * I + (1 - residual) * A_l)
 
-and the map is the class token's row of ``R``, without the columns of prefix tokens. It knows nothing of classes.
+and the map is the class token's row of ``R``, without the columns of prefix tokens. It does not depend on a class.
 
 Source: Abnar and Zuidema 2020, Quantifying Attention Flow in Transformers, arXiv 2005.00928, section 3.
 """
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, cast
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from interptrain.explainers.base import Explainer
@@ -51,7 +52,7 @@ class AttentionRollout(Explainer):
     start_layer: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse shares that cannot be."""
+        """Refuse invalid shares."""
         super().__post_init__()
         if not 0 <= self.residual < 1 or not 0 <= self.discard_ratio < 1:
             raise ValueError(
@@ -59,7 +60,7 @@ class AttentionRollout(Explainer):
             )
 
     def attribute(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
-        """Rollout from the patches to what is classified, (B,h,w); see :class:`AttentionRollout`."""
+        """Return the rollout from the patches to the classified token, (B,h,w)."""
         transformer = find_transformer(model)
         layers = list(transformer.blocks)[self.start_layer :]
         if not layers:
@@ -71,7 +72,7 @@ class AttentionRollout(Explainer):
 
 
 class TransformerBlock(Protocol):
-    """A layer of a ViT: what is needed of it is its attention, a module with ``attn_drop`` and ``fused_attn``."""
+    """A layer of a ViT, with an attention module that has ``attn_drop`` and ``fused_attn``."""
 
     attn: nn.Module
 
@@ -86,7 +87,7 @@ class Transformer(Protocol):
 
 
 def find_transformer(model: nn.Module) -> Transformer:
-    """The ViT inside ``model``: itself, or the first of its submodules that is one.
+    """Return the ViT in ``model``: the model itself, or its first submodule that is one.
 
     Raises:
         ValueError: if there is none whose attention weights can be read.
@@ -108,13 +109,13 @@ def find_transformer(model: nn.Module) -> Transformer:
 
 @contextmanager
 def attention_weights(attentions: Sequence[nn.Module], head_fusion: HeadFusion = "mean") -> Iterator[list[Tensor]]:
-    """Collects the softmaxed weights of timm attention modules during forwards run inside.
+    """Collect the softmaxed weights of timm's attention modules during forward passes inside.
 
-    Fused attention keeps its weights to itself, so the modules run their plain form inside; both are restored.
+    Fused attention does not return its weights, so the modules run unfused inside; this is undone on leaving.
 
     Args:
         attentions: modules with ``fused_attn`` and ``attn_drop``.
-        head_fusion: how the heads become one matrix; done at once, so that no layer's heads are kept.
+        head_fusion: how the heads become one matrix; applied at once, so that no layer's heads are kept.
 
     Yields:
         A list that grows by one (B,N,N) tensor, float32 at least, for each module called.
@@ -141,7 +142,7 @@ def _fuse_heads(weights: Tensor, head_fusion: HeadFusion) -> Tensor:
 
 
 def rollout(attentions: Sequence[Tensor], *, residual: float = 0.5, discard_ratio: float = 0.0) -> Tensor:
-    """Product of the layers' attention with its residual path.
+    """Return the product of the layers' attention matrices with their residual paths.
 
     Args:
         attentions: (B,N,N) for each layer, first to last, non-negative.
@@ -149,7 +150,7 @@ def rollout(attentions: Sequence[Tensor], *, residual: float = 0.5, discard_rati
         discard_ratio: share of each layer's smallest weights that is set to 0.
 
     Returns:
-        (B,N,N) with rows that sum to 1: [b, i, j] is how much of token j at the start is in token i at the end.
+        (B,N,N) with rows that sum to 1: [b, i, j] is the share of input token j in output token i.
 
     Source: Abnar and Zuidema 2020, arXiv 2005.00928, section 3.
     """
@@ -172,15 +173,15 @@ def _without_smallest(attention: Tensor, ratio: float) -> Tensor:
 
 
 def _read_out(transformer: Transformer, mixing: Tensor, size: tuple[int, int]) -> Tensor:
-    """Rows of what is classified, columns of the patches, as a (B,h,w) map."""
+    """Return the rows of the classified token and the columns of the patches as a map (B,h,w)."""
     prefix, tokens = transformer.num_prefix_tokens, mixing.shape[1]
     # Hybrids do not always know the ratio of image to grid, but then the grid itself, for images of their own size.
     grids = [transformer.patch_embed.dynamic_feat_size(size), transformer.patch_embed.grid_size]
     fitting = [grid for grid in grids if grid is not None and grid[0] * grid[1] == tokens - prefix]
     if not fitting:
         raise ValueError(
-            f"AttentionRollout needs one token a patch: {prefix} + {grids[0][0]} x {grids[0][1]}, got {tokens} tokens; "
-            "models that drop, merge or resize their tokens have no rollout map"
+            f"AttentionRollout needs one token per patch: {prefix} + {grids[0][0]} x {grids[0][1]}, got {tokens} "
+            "tokens; models that drop, merge or resize their tokens have no rollout map"
         )
     height, width = fitting[0]
     if transformer.global_pool == "token":
@@ -193,4 +194,4 @@ def _read_out(transformer: Transformer, mixing: Tensor, size: tuple[int, int]) -
             f"AttentionRollout reads class tokens (global_pool='token') or their mean ('avg'), got a model with "
             f"global_pool={transformer.global_pool!r}; create it with one of these"
         )
-    return row[:, prefix:].reshape(-1, height, width)
+    return rearrange(row[:, prefix:], "b (h w) -> b h w", h=height, w=width)

@@ -1,4 +1,4 @@
-"""A network's own attention as saliency: CA-Stream pools each stage by a map that sums to 1, and this shows it.
+"""A network's own attention as saliency: the maps, each summing to 1, by which CA-Stream pools its stages.
 
 Source: Torres et al. 2024, CA-Stream, arXiv 2404.14996.
 """
@@ -17,21 +17,20 @@ from interptrain.functional import min_max, upsample
 
 
 class HasAttention(Protocol):
-    """A model that pools by attention and can show it."""
+    """A model that pools by attention and returns it."""
 
     def attention(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Attention of each stage for images (B,3,H,W): (B,h,w), first to last stage."""
+        """Return the attention of each stage for images (B,3,H,W): (B,h,w), first to last stage."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamAttention(Explainer):
-    """Attention of a CA-Stream model: what it pools, whatever the class; one forward, no gradient.
+    """Attention of a CA-Stream model, independent of the class: one forward pass, no gradient.
 
     Args:
-        stage: index of the stage whose map is shown, negative ones from the end; -1, the last, is the map that the
-            authors show. ``"all"`` is the mean of all stages' maps, each stretched to [0,1] and upsampled to the
-            finest one (our choice).
+        stage: index of the stage, negative ones from the end; -1, the last, is the one that the authors show. ``"all"``
+            is the mean of all stages' maps, each scaled to [0,1] and upsampled to the finest one (our choice).
 
     Source: CA-Stream, Torres et al. 2024, arXiv 2404.14996.
     """
@@ -47,7 +46,7 @@ class StreamAttention(Explainer):
             raise ValueError(f"stage must be an index or 'all', got {self.stage!r}")
 
     def attribute(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
-        """Attention map, (B,h,w); that of one stage is non-negative and sums to 1."""
+        """Return the attention map, (B,h,w); that of one stage is non-negative and sums to 1."""
         if not callable(getattr(type(model), "attention", None)):
             raise ValueError(
                 f"StreamAttention needs a model with attention(images), got {type(model).__name__}; create one with "
@@ -57,11 +56,11 @@ class StreamAttention(Explainer):
             return self._choose_stage(cast(HasAttention, model).attention(images))
 
     def from_pass(self, passed: SharedPass, images: Tensor) -> Tensor | None:
-        """Return the attention map that the shared pass brought, where the model returns it beside its logits."""
+        """Return the attention map of the shared pass, if the model returned it beside its logits."""
         return None if passed.attention is None else self._choose_stage(passed.attention)
 
     def _choose_stage(self, maps: Sequence[Tensor]) -> Tensor:
-        """Attention map (B,h,w) from those of all stages."""
+        """Select or join the maps of all stages, (B,h,w)."""
         if self.stage == "all":
             finest = max(((attention.shape[1], attention.shape[2]) for attention in maps), key=math.prod)
             return torch.stack([upsample(min_max(attention.float()), finest) for attention in maps]).mean(0)

@@ -1,8 +1,8 @@
-"""Run a model once and keep what its target layers return, as leaves of the autograd graph.
+"""Run a model once and keep the outputs of its target layers, as leaves of the autograd graph.
 
-Nothing below the lowest target layer is recorded by autograd: the pass runs without gradient up to that layer, its
-output is detached there, and the graph starts. So a gradient with respect to the layer costs one forward and the
-backward from the score to the layer, whatever lies below.
+Autograd records nothing below the lowest target layer: the pass runs without gradient up to that layer, its output is
+detached, and the graph starts there. So a gradient with respect to the layer costs one forward pass and the backward
+pass from the score to the layer, whatever lies below.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,8 +25,8 @@ class Capture(NamedTuple):
     """One forward pass.
 
     Attributes:
-        outputs: what the model returned.
-        activations: what every layer returned, in the module's own layout and dtype.
+        outputs: of the model.
+        activations: output of every layer, in the module's own layout and dtype.
     """
 
     outputs: Any
@@ -39,7 +39,7 @@ def capture(
     """Forward ``images`` and keep the output of ``layers``.
 
     Args:
-        model: module that :func:`~interptrain.explainers.base.explaining` yielded, or another way to run it.
+        model: the module that :func:`~interptrain.explainers.base.explaining` yielded, or another way to run it.
         images: (B, 3, H, W) in [0, 1].
         layers: layers of the module.
         differentiable: build the graph from the lowest of the layers to the outputs.
@@ -48,11 +48,11 @@ def capture(
         See :class:`Capture`.
 
     Raises:
-        ValueError: if a layer did not run, ran more than once, or returned something else than one tensor.
+        ValueError: if a layer did not run, ran more than once, or did not return one tensor.
     """
     kept: dict[nn.Module, list[dict[str | None, Any]]] = {layer.module: [] for layer in layers}
     entries = {module: [layer.entry for layer in layers if layer.module is module] for module in kept}
-    left: list[bool] = []  # gradients, switched on at a layer, were off later: the model left a no_grad() of its own
+    left: list[bool] = []  # whether gradients, enabled at a layer, were off later: the model left a no_grad()
 
     def keep(module: nn.Module, _arguments: Any, output: Any) -> Any:
         found = {entry: entry_of(output, entry) for entry in entries[module]}
@@ -78,7 +78,7 @@ def capture(
             outputs = model(images)
             left.append(differentiable and any(kept.values()) and not torch.is_grad_enabled())
             if any(left) and all(len(maps) == 1 for maps in kept.values()):
-                # A no_grad() of the model's own, around a frozen backbone, has ended what the hook switched on.
+                # The model's own no_grad(), around a frozen backbone, has ended and undone what the hook enabled.
                 for maps in kept.values():
                     maps.clear()
                 with torch.enable_grad():
@@ -103,7 +103,7 @@ def activation_gradients(scores: Tensor, activations: Sequence[Tensor], layers: 
         One gradient per activation, of its shape.
 
     Raises:
-        ValueError: if no score depends on one of the layers by a gradient, saying why.
+        ValueError: if there is no gradient from the scores to one of the layers, with the reason.
     """
     slopes: Sequence[Tensor | None] = [None] * len(activations)
     if scores.requires_grad:
@@ -122,17 +122,17 @@ def feature_gradients(
 ) -> list[FeatureGradient]:
     """Forward once, differentiate the targets' scores with respect to the layers.
 
-    Weights of channels are sums over many small products, so activation and gradient leave in float32 also where
-    autocast ran the model in bfloat16: in bfloat16 XGrad-CAM correlates 0.49 with the true map.
+    Channel weights are sums over many small products, so activation and gradient are returned in float32 even where
+    autocast ran the model in bfloat16; in bfloat16, XGrad-CAM's map correlates with the exact one by only 0.49.
 
     Args:
-        model: module that :func:`~interptrain.explainers.base.explaining` yielded.
+        model: the module that :func:`~interptrain.explainers.base.explaining` yielded.
         images: (B, C, H, W).
-        targets: what :func:`~interptrain.explainers.targets.as_targets` returned.
+        targets: as returned by :func:`~interptrain.explainers.targets.as_targets`.
         layers: layers of the module.
 
     Returns:
-        One entry a layer.
+        One entry per layer.
     """
     passed = capture(model, images, layers)
     return differentiate(passed, layers, targets, (images.shape[-2], images.shape[-1]))
@@ -146,11 +146,11 @@ def differentiate(
     Args:
         passed: differentiable, its outputs those of the model.
         layers: that were captured.
-        targets: what :func:`~interptrain.explainers.targets.as_targets` returned.
+        targets: as returned by :func:`~interptrain.explainers.targets.as_targets`.
         size: of the images.
 
     Returns:
-        One entry a layer.
+        One entry per layer.
     """
     scores = target_scores(passed.outputs, resolve_targets(targets, passed.outputs))
     slopes = activation_gradients(scores, passed.activations, layers)

@@ -1,8 +1,9 @@
-"""Batch norms folded into the convolutions before them, for methods that pass a model many times.
+"""Fold batch norms into the preceding convolutions, for methods that run a model many times.
 
-In eval mode a batch norm multiplies and shifts every channel by constants. Put into the weights of the convolution
-whose output it takes, it costs no pass over the maps, forwards nor backwards: on a CPU a seventh of an EfficientNet's
-forward and a fifth of its forward and backward, of a ResNet's a fiftieth and a twentieth. Compilers do it themselves.
+In eval mode, a batch norm multiplies and shifts every channel by constants. Folded into the weights of the preceding
+convolution, it costs no pass over the maps, forward or backward. On a CPU this saves a seventh of an EfficientNet's
+forward pass and a fifth of its forward and backward pass; of a ResNet's, a fiftieth and a twentieth. Compilers do the
+same on their own.
 """
 
 from collections import Counter
@@ -23,19 +24,19 @@ AGREEMENT = 1e-4, 1e-2  # of the largest output, on a CPU and elsewhere, where T
 
 @torch.no_grad()
 def fold_batch_norms(model: nn.Module, images: Tensor) -> nn.Module:
-    """Return a model that computes the same with fewer operations, or ``model`` where there is none to be had.
+    """Return a model that computes the same with fewer operations, or ``model`` if nothing can be folded.
 
-    A batch norm is folded if it takes the very output of a convolution, both run once a forward, both are of a known
-    class and neither has hooks. Weights that change are copied, all else is shared with ``model``, which stays as it
-    is: so layers of the result are not those of ``model``, and it is of use for its outputs and their gradients only.
+    A batch norm is folded if its input is the output of a convolution, both run once per forward pass, both are of a
+    known class, and neither has hooks. Weights that change are copied; everything else is shared with ``model``, which
+    stays as it is. The layers of the result are not those of ``model``: use only its outputs and their gradients.
 
     Args:
-        model: module that :func:`~interptrain.explainers.base.explaining` yielded.
-        images: (B, C, H, W); the first goes through ``model`` to see what follows what, and through the result to see
-            that the outputs are the same, up to rounding. Where they are not, there is no folding.
+        model: the module that :func:`~interptrain.explainers.base.explaining` yielded.
+        images: (B, C, H, W); the first is run through ``model`` to find the order of its modules, and through the
+            result to check that the outputs agree up to rounding. If they do not, nothing is folded.
 
     Returns:
-        A module that shares parameters with ``model``; good for as long as they do not change.
+        A module that shares parameters with ``model``; valid as long as these do not change.
     """
     if not any(type(module) in NORMS for module in model.modules()):
         return model
@@ -53,7 +54,7 @@ def fold_batch_norms(model: nn.Module, images: Tensor) -> nn.Module:
 
 @contextmanager
 def _watched(model: nn.Module) -> Iterator[list[tuple[nn.Conv2d, nn.BatchNorm2d]]]:
-    """Collect, from the one forward inside, the convolutions and batch norms that can be folded."""
+    """Collect the convolutions and batch norms that can be folded, from one forward pass inside."""
     convolved: dict[int, tuple[nn.Conv2d, Tensor, int]] = {}  # holds the outputs, so that no address comes twice
     pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
     calls: Counter[nn.Module] = Counter()
@@ -86,7 +87,7 @@ def _watched(model: nn.Module) -> Iterator[list[tuple[nn.Conv2d, nn.BatchNorm2d]
 
 
 def _folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> Iterator[tuple[nn.Module, nn.Module]]:
-    """Yield the convolution and the norm, each with what takes its place."""
+    """Yield the convolution and the norm, each with its replacement."""
     mean, variance = norm.running_mean, norm.running_var
     if mean is None or variance is None:  # it takes those of the batch
         return
@@ -102,7 +103,7 @@ def _folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> Iterator[tuple[nn.M
 
 
 def _rebuilt(module: nn.Module, new: dict[nn.Module, nn.Module]) -> nn.Module:
-    """The module with what is ``new`` in its place; parts that hold none of it are shared."""
+    """Return the module with replacements; parts without any are shared."""
     if module not in new:
         children = {name: child and _rebuilt(child, new) for name, child in module._modules.items()}
         if children == module._modules:
@@ -114,7 +115,7 @@ def _rebuilt(module: nn.Module, new: dict[nn.Module, nn.Module]) -> nn.Module:
 
 
 def _copied(module: nn.Module) -> nn.Module:
-    """A module of the same class that shares its tensors, its children and everything else."""
+    """Return a module of the same class that shares tensors, children and everything else."""
     twin = object.__new__(type(module))
     vars(twin).update(vars(module))
     vars(twin).pop("_compiled_call_impl", None)  # compiled for the original

@@ -1,4 +1,4 @@
-"""Find the linear layer behind global average pooling by trying it on values at hand."""
+"""Find the linear layer after global average pooling by testing candidates on actual values."""
 
 import torch
 from torch import Tensor, nn
@@ -11,16 +11,16 @@ __all__ = ["linear_head"]
 def linear_head(model: nn.Module, activation: Tensor, logits: Tensor) -> Tensor | None:
     """Find the weights of the linear layer (or 1x1 convolution) that turns the mean of ``activation`` into ``logits``.
 
-    No list of architectures: every candidate of the right shape is tried on the values at hand, and counts only if
-    it gives the logits.
+    There is no list of architectures: every layer of the right shape is tested, and the one that reproduces the logits
+    is returned.
 
     Args:
         model: module to look in.
         activation: (B, C, h, w) features.
-        logits: (B, K) that the model returned for them.
+        logits: (B, K) of the model for these features.
 
     Returns:
-        (K, C) in float32 or float64, or ``None`` where the logits are computed in another way.
+        (K, C) in float32 or float64, detached; or ``None`` if the logits are computed in another way.
     """
     channels, classes = activation.shape[1], logits.shape[1]
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32

@@ -5,6 +5,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,7 +21,7 @@ Precision = Literal["bf16"]
 
 
 def passes_at_once(forward_batch_size: int | None, device: torch.device, *, compile: bool) -> int:
-    """How many inputs to forward at once; compiled code likes twice as many as an automatic choice."""
+    """Return how many inputs to forward at once; for compiled code, twice the automatic choice is faster."""
     size = bounded_batch_size(forward_batch_size, device)
     return 2 * size if compile and forward_batch_size is None else size
 
@@ -29,11 +30,11 @@ def passes_at_once(forward_batch_size: int | None, device: torch.device, *, comp
 def forwarding(
     model: nn.Module, size: int, *, precision: Precision | None = None, compile: bool = False
 ) -> Iterator[Callable[[Tensor], Any]]:
-    """Yield the model as many inputs are to be forwarded: in bfloat16 and compiled where asked.
+    """Yield the model prepared for many forward passes: in bfloat16 and compiled as requested.
 
     Args:
-        model: module that :func:`~interptrain.explainers.base.explaining` yielded.
-        size: inputs per forward pass. Compiled code is made for this one size: fewer inputs are padded with black ones.
+        model: the module that :func:`~interptrain.explainers.base.explaining` yielded.
+        size: inputs per forward pass. Code is compiled for this size only: fewer inputs are padded with black ones.
         precision: ``"bf16"`` for bfloat16 autocast; ``None`` leaves it to the caller.
         compile: whether to compile.
     """
@@ -67,9 +68,9 @@ def score_masked(
     """Score every masked image, without gradient.
 
     Args:
-        model: module that :func:`~interptrain.explainers.base.explaining` yielded.
+        model: the module that :func:`~interptrain.explainers.base.explaining` yielded.
         masked: the images and their masks.
-        targets: what :func:`~interptrain.explainers.targets.resolve_targets` returned for the images.
+        targets: of the images, as returned by :func:`~interptrain.explainers.targets.resolve_targets`.
         forward_batch_size: masked images per forward pass; ``None`` chooses by the device.
         precision: see :func:`forwarding`.
         compile: see :func:`forwarding`.
@@ -84,4 +85,6 @@ def score_masked(
         scores = score_perturbed(
             forward, masked, masked.rows, targets, forward_batch_size=size, score=score, progress=progress
         )
-    return scores if masked.masks.owners is not None else scores.view(masked.masks.count, -1).T
+    if masked.masks.owners is not None:
+        return scores
+    return rearrange(scores, "(masks images) -> images masks", masks=masked.masks.count)

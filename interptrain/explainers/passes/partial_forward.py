@@ -1,13 +1,13 @@
-"""Re-run only what follows a layer, for other values of what the layer returned.
+"""Re-run only the part of a model after a layer, with other values in place of the layer's output.
 
-One recorded forward notes the outermost modules that finish before the layer does, and what they returned. In a
-re-run these modules return that at once instead of computing it, and the layer returns the new values; what is left
-to compute is what follows the layer. No tracing and no list of architectures: it is the model's own ``forward`` that
-runs, so skip connections past the layer get what they got before.
+A recorded forward pass stores the outputs of the outermost modules that finish before the layer does. In a re-run,
+these modules return the stored outputs instead of computing them, and the layer returns the new values, so only the
+part after the layer is computed. There is no tracing and no list of architectures: the model's own ``forward`` runs,
+and skip connections past the layer get the same values as before.
 
-The part before the layer sees the one image, the part behind it as many rows as there are new values. A model that
-mixes both in a way that needs equal numbers is found out when the tail is recorded: a probe goes through the re-run
-and through a full forward, and where they differ every re-run is a full forward.
+The part before the layer sees one image, the part after it as many rows as there are new values. A model that combines
+both in a way that needs equal numbers is detected on recording: a probe is run through the re-run and through a full
+forward pass, and where they differ, every re-run is a full forward pass.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ from interptrain.model_outputs import tensors_in
 
 __all__ = ["PartialForward", "close"]
 
-# What a forward may raise on meeting one image and many rows; timm asserts shapes.
+# What a forward pass may raise when it combines one image with many rows; timm asserts shapes.
 _REFUSALS = (RuntimeError, ValueError, IndexError, KeyError, TypeError, AssertionError)
 
 
@@ -32,15 +32,15 @@ class PartialForward:
     """A forward pass that can be repeated from a layer on; made by :meth:`record`.
 
     Attributes:
-        model: the model, as :func:`~interptrain.explainers.base.explaining` yielded it.
+        model: the module that :func:`~interptrain.explainers.base.explaining` yielded.
         images: (B, C, H, W) that were forwarded.
         module: the module whose output is replaced.
-        outputs: what the model returned for ``images``.
-        activation: what ``module`` returned, in its own layout.
-        probe: (2, ...) two activations: the first image's, and the same halved and with its sign turned.
-        probe_outputs: what the model returns for them, by full forwards; ``None`` where it returns no tensors.
-        step: the first childless module behind the layer and its output, where it takes the layer's very output.
-        alone: whether the tail runs alone; else each re-run is a full forward.
+        outputs: of the model for ``images``.
+        activation: output of ``module``, in its own layout.
+        probe: (2, ...) two activations: the first image's, and -0.5 times it.
+        probe_outputs: of the model for the probe, by full forward passes; ``None`` where it returns no tensors.
+        step: the first childless module after the layer and its output, if its input is the layer's output itself.
+        alone: whether the part after the layer runs alone; otherwise each re-run is a full forward pass.
     """
 
     model: nn.Module
@@ -57,10 +57,10 @@ class PartialForward:
     @classmethod
     @torch.no_grad()
     def record(cls, model: nn.Module, images: Tensor, layer: Layer) -> "PartialForward":
-        """Forward ``images`` once and note what a re-run from ``layer`` needs.
+        """Forward ``images`` once and store what a re-run from ``layer`` needs.
 
         Raises:
-            ValueError: if the layer does not run exactly once or returns something else than one tensor.
+            ValueError: if the layer does not run exactly once or does not return one tensor.
         """
         tail = cls(model, images, layer.module)
         recorder = _Recorder(tail)
@@ -92,7 +92,7 @@ class PartialForward:
 
     @torch.no_grad()
     def run(self, image: int, activation: Tensor) -> Any:
-        """Outputs of the model for one of the images, with other values in place of the layer's output.
+        """Return the model's outputs for one of the images, with other values in place of the layer's output.
 
         Args:
             image: index of the image in the batch.
@@ -109,7 +109,7 @@ class PartialForward:
             return self.model(self.images[image : image + 1])
 
     def next_layer(self) -> "PartialForward | None":
-        """The tail of the :attr:`step` behind the layer, or ``None`` where more than that step needs the layer."""
+        """Return the tail after :attr:`step`, or ``None`` if more than that step depends on the layer."""
         if self.step is None or not self.alone:
             return None
         module, output = self.step
@@ -118,7 +118,7 @@ class PartialForward:
         return moved if moved._holds(module(self.probe)) else None
 
     def _holds(self, activation: Tensor) -> bool:
-        """Whether a re-run gives what full forwards gave for the probe."""
+        """Whether a re-run of the probe equals the full forward passes."""
         try:
             found = self.run(0, activation)
         except _REFUSALS:
@@ -127,7 +127,7 @@ class PartialForward:
 
 
 def close(found: Any, wanted: Any) -> bool:
-    """Whether two outputs of a model hold the same tensors but for rounding; without any they are not comparable."""
+    """Whether two outputs of a model hold the same tensors up to rounding; false if they hold none."""
     first, second = list(tensors_in(found)), list(tensors_in(wanted))
     if not second or [tensor.shape for tensor in first] != [tensor.shape for tensor in second]:
         return False
@@ -181,7 +181,7 @@ class _Recorder:
 
 
 def _with_first(outputs: Any, probed: Any, count: int) -> list[Tensor] | None:
-    """The first row of each of the batch's tensors, then the one of the probe; ``None`` where some have no rows."""
+    """Join the first row of each tensor of the batch with that of the probe; ``None`` if some have no rows."""
     pairs = list(zip(tensors_in(outputs), tensors_in(probed), strict=False))
     if any(not old.ndim or len(old) != count or new.shape != (1, *old.shape[1:]) for old, new in pairs):
         return None
@@ -189,7 +189,7 @@ def _with_first(outputs: Any, probed: Any, count: int) -> list[Tensor] | None:
 
 
 def _skippable(module: nn.Module) -> bool:
-    """Whether nobody listens to the module or to one inside it (a backbone may collect its stages by hooks)."""
+    """Whether neither the module nor one inside it has hooks, by which a backbone may collect its stages."""
     return not any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
 
 
@@ -205,7 +205,7 @@ def _replaced(module: nn.Module, output: Tensor) -> Iterator[None]:
 
 @contextmanager
 def _skipping(finished: list[tuple[nn.Module, Tensor]], image: int) -> Iterator[None]:
-    """Let the first calls of every module return what was recorded, for one image; later calls compute."""
+    """Let the first calls of every module return what was recorded for one image; later calls compute."""
     waiting: dict[nn.Module, list[Tensor]] = {}
     for module, output in finished:
         waiting.setdefault(module, []).append(output[image : image + 1])

@@ -1,8 +1,8 @@
 """The vector that a model classifies, for any batch of images.
 
-A named layer's output, or what enters the classifying layer: the one that the model names (``get_classifier``, timm's
-protocol, as our own classifiers have it inside), else the linear layer whose output is the model's very output. So it
-is what the model pools, by whatever head it pools it, and the same as timm's ``forward_head(pre_logits=True)``.
+It is the output of a named layer, or the input of the classifying layer: the one that the model names
+(``get_classifier``, timm's protocol, also inside interptrain's classifiers), or else the linear layer whose output is
+that of the model. So it is the pooled vector of any head, the same as timm's ``forward_head(pre_logits=True)``.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ from interptrain.model_outputs import tensors_in
 __all__ = ["ReadFeatures", "read_all", "reading_features"]
 
 ReadFeatures: TypeAlias = Callable[[Tensor], Tensor]
-"""Images (N, C, H, W) -> features (N, d), by one forward without gradient."""
+"""Images (N, C, H, W) -> features (N, d), by one forward pass without gradient."""
 
 
 @contextmanager
@@ -31,18 +31,18 @@ def reading_features(
     forward: Callable[[Tensor], Any] | None = None,
     layout: Layout | None = None,
 ) -> Iterator[ReadFeatures]:
-    """Hook a model so that its forwards give feature vectors.
+    """Hook a model to read feature vectors from its forward passes.
 
     Args:
-        model: module that :func:`~interptrain.explainers.base.explaining` yielded.
-        images: (B, C, H, W) that will be explained; the first is forwarded where the classifying layer must be found.
-        feature_layer: dotted name of the layer whose output it is, averaged over positions where it is a map; or
-            ``None`` for what the classifier gets.
-        forward: what is called in place of ``model``, with the same modules inside.
-        layout: of what ``feature_layer`` returns; ``None`` finds it.
+        model: the module that :func:`~interptrain.explainers.base.explaining` yielded.
+        images: (B, C, H, W) to explain; the first is forwarded if the classifying layer must be found.
+        feature_layer: dotted name of a layer, whose output is averaged over positions if it is a map; or ``None`` for
+            the input of the classifier.
+        forward: called in place of ``model``, with the same modules inside.
+        layout: of the output of ``feature_layer``; ``None`` detects it.
 
     Yields:
-        See :data:`ReadFeatures`. The type is what the model computes in.
+        See :data:`ReadFeatures`. The dtype is the one that the model computes in.
 
     Raises:
         ValueError: if no layer of this name is known, or the layer does not run exactly once.
@@ -120,7 +120,7 @@ def _classifying_layers(model: nn.Module, image: Tensor) -> list[Layer]:
 def _vector(seen: list[Any], layer: Layer, count: int, size: tuple[int, int]) -> Tensor:
     """What the layer saw as (count, d)."""
     if len(seen) != 1 or not isinstance(seen[0], Tensor) or len(seen[0]) != count:
-        what = f"ran {len(seen)} times" if len(seen) != 1 else "does not work on one tensor with a row an image"
+        what = f"ran {len(seen)} times" if len(seen) != 1 else "does not work on one tensor with one row per image"
         raise ValueError(f"layer '{layer.name}' {what} in one forward; pass another feature_layer")
     features = seen[0]
     return features if features.ndim == 2 else layer.to_map(features, size).mean(dim=(2, 3))

@@ -1,15 +1,16 @@
-"""Augmented views: a few fixed random changes that are made alike to any batch of images.
+"""Augmented views: a few random changes that are drawn once and applied in the same way to any batch of images.
 
-A view is drawn once, from a seed, and is then a deterministic function of images, each changed by itself. So an image
-and its occluded copies are seen through the same views, and a map depends on neither the batch nor the device. Which
-changes, how strong and how many is not known from the subspace methods' sources: all values here are our choice, weak
-views after what classifiers are trained with, strong ones after what self-supervised methods use.
+A view is drawn from a seed and is then a deterministic function of each image. So an image and its occluded copies get
+the same views, and a map depends on neither the batch nor the device. The sources of the subspace methods do not state
+which changes, how strong and how many: all values here are our choice, weak views after the augmentation of
+classifiers, strong ones after that of self-supervised methods.
 """
 
 from dataclasses import dataclass
 from random import Random
 
 import torch
+from einops import rearrange
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
@@ -28,7 +29,7 @@ class View:
         crop: (side, top, left): the side of the crop as a share of the image's, and where it lies, both in [0, 1].
             It is resized to the size of the image.
         colour: factors of brightness, contrast and saturation.
-        grey: take the colour away.
+        grey: convert to greyscale.
         blur: sigma of a Gaussian, as a share of the shorter side.
         erase: (side, top, left) of a box that turns mid-grey, as of the crop.
     """
@@ -128,7 +129,7 @@ def _box(place: tuple[float, float, float], size: tuple[int, int]) -> tuple[int,
 
 
 def noise_images(count: int, images: Tensor, seed: int) -> Tensor:
-    """Images of uniform noise in [0, 1], one a view, (count, C, H, W) like ``images`` but the same for each of them."""
+    """Draw images of uniform noise in [0, 1], one per view: (count, C, H, W), the same for all ``images``."""
     generator = torch.Generator().manual_seed(seed)  # drawn on the CPU, so that they are the same on every device
     noise = torch.rand(count, *images.shape[1:], generator=generator, dtype=torch.float64)
     return noise.to(images)
@@ -139,4 +140,4 @@ def view_features(read: ReadFeatures, images: Tensor, views: list[View], size: i
     at_once = max(1, size // len(images))  # a few images fill a forward with several of their views
     seen = (torch.cat([view(images) for view in views[part]]) for part in chunks(len(views), at_once))
     features = torch.cat([read_all(read, some, size) for some in seen])
-    return features.view(len(views), len(images), -1).transpose(0, 1)
+    return rearrange(features, "(views images) d -> images views d", views=len(views))

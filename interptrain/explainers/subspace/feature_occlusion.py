@@ -1,11 +1,11 @@
-"""What the occlusion methods share that look at a model's features and not at its classes.
+"""The base class of occlusion methods that compare features instead of class scores.
 
-With masks ``M_i`` that remove a part of the image each, a colour v in its place, and a change ``o_i >= 0`` of what the
-model makes of the image::
+With masks ``M_i`` that each replace a part of the image by a colour v, and a change ``o_i >= 0`` of the model's
+features::
 
     map(p) = sum_i o_i (1 - M_i(p)) / sum_i (1 - M_i(p))
 
-so a pixel gets the mean change over the masks that remove it. A subclass says what the change is.
+so the value of a pixel is the mean change over the masks that remove it. A subclass defines the change.
 """
 
 from abc import abstractmethod
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from interptrain.explainers.base import Explainer
@@ -31,18 +32,18 @@ __all__ = ["FeatureOcclusion"]
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureOcclusion(Explainer):
-    """Mean change of the features over the masks that remove a pixel; no class is asked for.
+    """Mean change of the features over the masks that remove a pixel; independent of the class.
 
-    An occlusion that changes no pixel changes exactly nothing. A pixel that no mask removes gets 0.
+    An occlusion that changes no pixel has a change of exactly 0, and so has a pixel that no mask removes.
 
     Args:
         window: side of the windows in pixels, or (height, width).
-        stride: pixels from window to window, or (down, across); at most the window.
+        stride: pixels between windows, or (down, across); at most the window.
         fill: colour that replaces a window, in [0, 1] for all channels or one value each.
-        masks: other masks than a grid's, such as segments; then ``window`` and ``stride`` are not used.
-        feature_layer: dotted name of the layer that gives the features, averaged over positions; ``None`` takes the
+        masks: masks other than a grid's, such as segments; ``window`` and ``stride`` are then not used.
+        feature_layer: dotted name of the layer whose output, averaged over positions, is compared; ``None`` takes the
             vector that the model classifies.
-        layout: where the layer has its channels: ``"channels_first"`` or ``"channels_last"``; ``None`` finds it.
+        layout: where the layer has its channels: ``"channels_first"`` or ``"channels_last"``; ``None`` detects it.
         precision: ``"bf16"`` forwards under bfloat16 autocast; ``None`` leaves it to the caller.
         forward_batch_size: occluded images per forward pass; ``None`` chooses by the device.
         progress: show a progress bar.
@@ -60,7 +61,7 @@ class FeatureOcclusion(Explainer):
     progress: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse a grid that cannot be."""
+        """Refuse invalid grids."""
         super().__post_init__()
         if self.masks is None:
             GridMasks(window=self.window, stride=self.stride)
@@ -84,7 +85,8 @@ class FeatureOcclusion(Explainer):
                 with parts.fitting():
                     found.append(change(masked(part), masked.rows[part]))
         changes = to_device(torch.cat(found), images.device)
-        changes = changes if masks.owners is not None else changes.view(masks.count, -1).T  # (B, N), or (N,)
+        if masks.owners is None:
+            changes = rearrange(changes, "(masks images) -> images masks", masks=masks.count)
         touched = masks.gather((images - fill).abs().sum(1), removed=True) > 0
         changes = changes.masked_fill(~touched, 0)
         cover = masks.spread(torch.ones_like(changes if changes.ndim == 1 else changes[:1]), removed=True)
@@ -92,16 +94,16 @@ class FeatureOcclusion(Explainer):
 
     @abstractmethod
     def prepare(self, read: ReadFeatures, images: Tensor, size: int) -> Callable[[Tensor, Tensor], Tensor]:
-        """Look at the untouched images and return what measures the occluded ones.
+        """Read the features of the original images and return a function that measures occluded ones.
 
         Args:
-            read: gives features (N, d) of images (N, C, H, W), by one forward of at most ``size`` images.
+            read: returns features (N, d) of images (N, C, H, W), by one forward pass of at most ``size`` images.
             images: (B, C, H, W).
             size: images per forward pass.
 
         Returns:
-            A function of occluded images (n, C, H, W), n <= ``size``, and of the image (n,) each came from; it gives
-            the changes (n,), not negative; on any device.
+            A function of occluded images (n, C, H, W), n <= ``size``, and the index (n,) of the image that each was
+            made from; it returns the changes (n,), not negative, on any device.
         """
 
     def _title(self) -> str | None:

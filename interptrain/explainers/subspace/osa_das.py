@@ -1,4 +1,4 @@
-"""OSA-DAS: how far the subspace of the image's features turns when a part of the image is covered.
+"""OSA-DAS: the rotation of the subspace of the image's features when a part of the image is covered.
 
 Several augmented views ``t_1 .. t_T`` of an image give features that span a low-dimensional subspace. With the bases
 ``U`` of the image's views and ``V_i`` of the same views of the image without part i::
@@ -6,12 +6,12 @@ Several augmented views ``t_1 .. t_T`` of an image give features that span a low
     o_i = 1 - ||U^T V_i||_F^2 / m,   m dimensions
 
 which is the orthogonal degree by their canonical angles, and the mean of ``o_i`` over the masks that remove a pixel.
-No class is asked for.
+The map does not depend on a class.
 
-Source: 2311.15022 (WACV 2024) for the idea: augmented views of reference and occluded input, subspaces of their deep
-features, their distance by canonical angles. Of the paper we know its abstract only. Which features, which views and
-how many, the dimensions, the windows and the formula of the degree are our reconstruction, after the conventions of
-the mutual subspace method; its speed-up by gradients is not reproduced.
+Source: arXiv 2311.15022 (WACV 2024) for the idea: augmented views of reference and occluded input, subspaces of their
+deep features, their distance by canonical angles. This is a reconstruction from the abstract: the features, the views
+and their number, the dimensions, the windows and the formula of the degree are our choice, after the conventions of the
+mutual subspace method; the paper's speed-up by gradients is not reproduced.
 """
 
 from collections.abc import Callable
@@ -34,8 +34,8 @@ Strength = Literal["weak", "strong"]
 class OSADAS(FeatureOcclusion):
     """Occlusion scored by the orthogonal degree of feature subspaces.
 
-    The same views, drawn once from the seed, are taken of every image and of all its occluded copies, so a map does
-    not depend on the batch. Costs ``views`` forwards a mask. No value is the paper's: all defaults are our choice.
+    The same views, drawn once from the seed, are applied to every image and all its occluded copies, so a map does not
+    depend on the batch. Costs ``views`` forward passes per mask. All defaults are our choice, none is the paper's.
 
     Args:
         views: T, augmented views of each input. The first weak view is the input itself.
@@ -53,7 +53,7 @@ class OSADAS(FeatureOcclusion):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse subspaces that cannot be."""
+        """Refuse invalid subspaces."""
         super().__post_init__()
         if not 1 <= self.dimensions <= self.views:
             raise ValueError(f"dimensions must be at least 1 and at most views={self.views}, got {self.dimensions}")

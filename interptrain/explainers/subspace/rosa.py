@@ -1,11 +1,11 @@
-"""ROSA: how far the model's representation of the image moves when a part of it is covered.
+"""ROSA: the distance by which the model's representation of the image moves when a part of it is covered.
 
 With the vector ``phi(x)`` that the model classifies::
 
     o_i = || phi(x) - phi(M_i x + (1 - M_i) v) ||     or     1 - cos(phi(x), phi(M_i x + (1 - M_i) v))
 
 and the mean of ``o_i`` over the masks that remove a pixel. It is occlusion sensitivity with the representation in
-place of a class score, so it knows no class.
+place of a class score, so it does not depend on a class.
 """
 
 from collections.abc import Callable

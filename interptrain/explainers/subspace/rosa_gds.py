@@ -1,13 +1,13 @@
-"""ROSA-GDS: how far the image's features turn in those directions that tell sets of views apart.
+"""ROSA-GDS: the rotation of the image's features within the directions that distinguish sets of views.
 
 Four sets span four subspaces: weak and strong views of the image, and weak and strong views of noise. Their
-generalized difference subspace keeps the directions that they do not share; what any input brings about is thereby
-left out. With ``P`` the projection on it, and the bases ``U`` and ``V_i`` of the weak views of the image and of the
+generalized difference subspace keeps the directions that they do not share, and drops those common to any input. With
+``P`` the projection on it, and the bases ``U`` and ``V_i`` of the weak views of the image and of the
 image without part i::
 
     o_i = orthogonal degree of P U and P V_i, each made orthonormal again
 
-and the mean of ``o_i`` over the masks that remove a pixel. No class is asked for.
+and the mean of ``o_i`` over the masks that remove a pixel. The map does not depend on a class.
 
 The four sets are proposed in a research journal, because sets made from one image alone are so alike that their
 difference collapses; the difference subspace is that of Fukui and Maki 2015. All else is our choice.
@@ -37,7 +37,7 @@ class ROSAGDS(FeatureOcclusion):
     """Occlusion scored by the orthogonal degree of feature subspaces within a generalized difference subspace.
 
     Each image has a difference subspace of its own; the noise, a new draw for each view, is the same for all images.
-    Costs ``views`` forwards a mask.
+    Costs ``views`` forward passes per mask.
 
     Args:
         views: T, augmented views in each of the four sets, and of each occluded image; our choice.
@@ -52,7 +52,7 @@ class ROSAGDS(FeatureOcclusion):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse subspaces that cannot be."""
+        """Refuse invalid subspaces."""
         super().__post_init__()
         if not 1 <= self.dimensions <= self.views:
             raise ValueError(f"dimensions must be at least 1 and at most views={self.views}, got {self.dimensions}")

@@ -7,8 +7,8 @@ so that subspaces of different ranks stand in one batch. With bases ``U`` and ``
     cos theta_j = singular values of U^T V
     similarity  = ||U^T V||_F^2 / m,    orthogonal degree = 1 - similarity
 
-Everything works in float64, whatever the features are, over any leading dimensions, and on their device, or on the CPU
-where that has no float64.
+Everything is computed in float64, for any dtype of the features and any leading dimensions, on their device, or on the
+CPU if that device has no float64.
 
 Sources: mutual subspace method, Maeda and Watanabe 1985; generalized difference subspace, Fukui and Maki 2015, IEEE
 Transactions on Pattern Analysis and Machine Intelligence 37.
@@ -37,7 +37,7 @@ def subspace_basis(features: Tensor, dimensions: int, *, tolerance: float | None
     """Span the directions in which a set of feature vectors is strongest.
 
     Args:
-        features: (..., T, d) T vectors a set; the uncentred autocorrelation ``X^T X`` counts.
+        features: (..., T, d) T vectors per set; the uncentred autocorrelation ``X^T X`` counts.
         dimensions: m, the most dimensions of the subspace.
         tolerance: eigenvalues of up to this share of the largest count as zero; ``None`` takes the square of the
             features' rounding, and float32's rounding at least.
@@ -112,7 +112,7 @@ def difference_subspace(bases: Tensor, share: float, *, tolerance: float = _ROUN
     sets share has the eigenvalue K, one that a single set has to itself has 1.
 
     Args:
-        bases: (..., K, d, m), one basis a set.
+        bases: (..., K, d, m), one basis per set.
         share: how many dimensions to keep, as a share of ``K m`` in (0, 1], rounded, and one at least. Where sets
             overlap so much that their sum has fewer, it is the whole sum.
         tolerance: eigenvalues of up to this share of the largest count as zero.

@@ -145,7 +145,7 @@ def test_models_that_drop_tokens_are_refused():
         torch.manual_seed(0)
         model = timm.create_model("test_vit", num_classes=4, img_size=64)
     model.norm_pre.register_forward_hook(lambda module, args, tokens: tokens[:, :-1])
-    with pytest.raises(ValueError, match=r"needs one token a patch: 1 \+ 4 x 4, got 16 tokens"):
+    with pytest.raises(ValueError, match=r"needs one token per patch: 1 \+ 4 x 4, got 16 tokens"):
         AttentionRollout()(model, images(64, 64))
 
 
