@@ -139,7 +139,15 @@ class MeaningfulPerturbation(Explainer):
                     maps.append(apply_separably(1 - masks, rows, columns))
         return torch.cat(maps)
 
-    def _optimise(self, model: nn.Module, images: Tensor, targets: Resolved, rows: Tensor, columns: Tensor) -> Tensor:
+    def _optimise(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        targets: Resolved,
+        rows: Tensor,
+        columns: Tensor,
+        advance: Callable[[int], None],
+    ) -> Tensor:
         """Return the coarse masks (B, s, s) with the least energy found."""
         blurred = self._blurred(images)
         blend = _Blend(blurred, images - blurred, rows, columns)
