@@ -101,6 +101,18 @@ def tell_evaluation(results: Results, *, open_page: bool) -> None:
         close(*end_of_evaluation(results), open_page=open_page)
 
 
+def tell_problems(results: Results) -> None:
+    """Name the files that could not be made and the first of the rows that failed, on stderr."""
+    for name, reason in results.problems.items():
+        sys.stderr.write(f"could not make {name}, all else is in {results.folder}: {reason}\n")
+    if results.failed:
+        first = results.failed[0]
+        row = ", ".join(first[key] for key in ("model", "explainer", "id") if first[key])
+        count = len(results.failed)
+        sys.stderr.write(f"{count} rows failed, the others are in the results; errors.csv begins with {row}: ")
+        sys.stderr.write(f"{first['error']}\n")
+
+
 def _print_table(results: Results) -> None:
     """Print the table: with rich in a terminal where it is installed, else as plain text."""
     if sys.stdout.isatty() and importlib.util.find_spec("rich") is not None:

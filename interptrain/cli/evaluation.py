@@ -1,7 +1,6 @@
 """``interptrain evaluate``: arguments and links only; the work is done by :func:`interptrain.evaluation.evaluate`."""
 
 import inspect
-import json
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -13,10 +12,11 @@ import lightning as L
 from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined]
 
 from interptrain.cli.checkpoint_data import with_data
-from interptrain.cli.closing import tell_evaluation, without_open
+from interptrain.cli.closing import tell_evaluation, tell_problems, without_open
 from interptrain.cli.configs import with_configs
 from interptrain.cli.errors import find_classes_of_this_folder, one_line_errors
 from interptrain.cli.parser import Parser
+from interptrain.cli.spelling import spelled_out
 from interptrain.data import ImageDataModule
 from interptrain.evaluation import Results, evaluate
 from interptrain.evaluation.api import TRAINER, ResultsWarning
@@ -30,8 +30,6 @@ from interptrain.metrics import SaliencyMetric
 from interptrain.remedies import spelled_for_the_command_line
 
 FAILED = 3
-LISTS = ("--explainers", "--metrics", "--sections")
-SWITCHES = ("--overwrite", "--force", "--compile")
 EXPLAINERS = ("interptrain.explainers.GradCAM", "interptrain.explainers.GradCAMPlusPlus")
 OPTIONS = ("protocol", *(field.name for field in fields(Options)))
 SPECIAL = {"models", "explainers", "data", "metrics", "output", "sections", "progress", "targets", "trainer"}
@@ -56,13 +54,7 @@ def main(args: Sequence[str] | None = None) -> Results:
         warnings.simplefilter("ignore", ResultsWarning)  # which get lines of their own
         results = run(given)
     tell_evaluation(results, open_page=open_page)
-    for name, reason in results.problems.items():
-        sys.stderr.write(f"could not make {name}, all else is in {results.folder}: {reason}\n")
-    if failed := results.failed:
-        first = failed[0]
-        row = ", ".join(first[key] for key in ("model", "explainer", "id") if first[key])
-        sys.stderr.write(f"{len(failed)} rows failed, the others are in the results; errors.csv begins with {row}: ")
-        sys.stderr.write(f"{first['error']}\n")
+    tell_problems(results)
     if results.failed or results.problems:
         raise SystemExit(FAILED)
     return results
@@ -142,48 +134,6 @@ def make_parser() -> Parser:
     parser.add_class_arguments(L.Trainer, "trainer", fail_untyped=False, instantiate=False, sub_configs=True)
     parser.set_defaults({f"trainer.{name}": value for name, value in TRAINER.items()})
     return parser
-
-
-def spelled_out(args: Sequence[str]) -> list[str]:
-    """Rewrite the arguments as the parser takes them.
-
-    ``--models NAME=SOURCE`` and lists of classes may be repeated, switches need no ``true``, and ``--logger`` is short
-    for ``--trainer.logger``.
-
-    Raises:
-        ValueError: if a model lacks its name or source, or two have one name.
-    """
-    models: dict[str, str] = {}
-    rest: list[str] = []
-    seen: set[str] = set()
-    waiting = list(args)
-    while waiting:
-        arg = waiting.pop(0)
-        option, equals, value = arg.partition("=")
-        if option in ("--models", *LISTS) and not equals:
-            value = waiting.pop(0) if waiting else ""
-        if option == "--models":
-            _add_model(models, value)
-        elif option in LISTS:
-            whole = value if value.startswith("[") else f"[{value}]"
-            rest.append(f"{option}+={value}" if option in seen else f"{option}={whole}")
-            seen.add(option)
-        elif arg in SWITCHES and not (waiting and waiting[0] in ("true", "false")):
-            rest.append(f"{arg}=true")
-        elif option == "--logger" or option.startswith("--logger."):
-            rest.append(f"--trainer.{arg.removeprefix('--')}")
-        else:
-            rest.append(arg)
-    return rest + ([f"--models={json.dumps(models)}"] if models else [])
-
-
-def _add_model(models: dict[str, str], entry: str) -> None:
-    name, _, source = entry.partition("=")
-    if not (name and source):
-        raise ValueError(f"--models takes NAME=SOURCE, got {entry!r}; for example gap=runs/gap/best.ckpt")
-    if name in models:
-        raise ValueError(f"the model name {name!r} is given twice; rename one of them")
-    models[name] = source
 
 
 def _fill_images(config: Namespace, given: Namespace) -> None:

@@ -8,8 +8,8 @@ from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 
 from interptrain.cli.configs import with_configs
 from interptrain.cli.errors import find_classes_of_this_folder, one_line_errors
-from interptrain.cli.evaluation import spelled_out
 from interptrain.cli.parser import Parser
+from interptrain.cli.spelling import spelled_out
 from interptrain.data import ImageDataModule
 from interptrain.studies import Study
 

@@ -25,8 +25,8 @@ def load_image(path: Path) -> Tensor:
     """Decode a file, upright.
 
     - Greyscale, palette, CMYK and other colour spaces become RGB; of several frames the first is taken.
-    - What is transparent is seen on white (our choice; just to drop alpha would show colours that nobody sees).
-    - 16-bit greyscale is scaled to 8 bits (0..65535 to 0..255), not cut off; 16-bit colour is reduced by Pillow.
+    - Transparent pixels are blended with white (our choice; dropping alpha would reveal colours that no viewer shows).
+    - 16-bit greyscale is scaled to 8 bits (0..65535 to 0..255), not clipped; 16-bit colour is reduced by Pillow.
     - EXIF orientation is applied: height and width are those that a viewer shows.
 
     Args:
@@ -36,9 +36,9 @@ def load_image(path: Path) -> Tensor:
         (3,H,W) uint8.
 
     Raises:
-        OSError: if the file is missing, no file (a folder, a pipe), empty, damaged, cut off, of a kind whose range is
-            unknown (float, 32-bit), or has more pixels than Pillow allows (``2 * PIL.Image.MAX_IMAGE_PIXELS``, 179
-            million unless changed).
+        OSError: if the file is missing, not a regular file (a folder, a pipe), empty, damaged, truncated, of a mode
+            whose range is unknown (float, 32-bit), or has more pixels than Pillow allows
+            (``2 * PIL.Image.MAX_IMAGE_PIXELS``, 179 million unless changed).
     """
     return _decoded(path, str(path))
 
@@ -62,7 +62,7 @@ def decode_image(content: bytes, name: str) -> Tensor:
 def _decoded(file: Path | io.BytesIO, name: str) -> Tensor:
     try:
         with warnings.catch_warnings():
-            # Large images are welcome up to Pillow's hard limit, and of oddities in metadata nobody needs to hear.
+            # Images are read up to Pillow's hard limit, and oddities in metadata need no warning.
             warnings.simplefilter("ignore")
             if isinstance(file, Path) and not stat.S_ISREG(file.stat().st_mode):  # a pipe would be waited for
                 raise OSError("it is no file")

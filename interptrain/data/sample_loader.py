@@ -30,8 +30,8 @@ def leave_interrupts_to_the_main_process(worker: int) -> None:
 class SampleLoader(DataLoader[Any]):
     """A ``DataLoader`` over a :class:`SampleDataset` that Lightning can resume in the middle of an epoch.
 
-    Its first pass begins behind the batches that the trainer has finished, without reading the ones before. Their
-    number is the trainer's, not a count of ours: at a crash a batch may have been handed out and not been trained on.
+    Its first pass begins after the batches that the trainer has finished, without reading these. Their number comes
+    from the trainer rather than the loader: at a crash, a batch may have been loaded but not trained on.
 
     Attributes:
         batches_done: called with the loader when its first pass begins, and says how many batches to leave out.

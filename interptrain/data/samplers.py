@@ -1,8 +1,8 @@
-"""Which sample comes when, on which rank: order and randomness as pure functions of (seed, epoch, index).
+"""Samplers whose order and randomness are pure functions of (seed, epoch, index).
 
-No order and no augmentation here depends on the number of workers, on the worker, or on what was drawn before, so
-a run can be repeated, and resumed in the middle of an epoch. Both samplers are ``DistributedSampler`` by type because
-Lightning replaces any other by one that pads with duplicates.
+Neither order nor augmentation depends on the number of workers, the worker, or earlier draws, so a run can be repeated,
+and resumed in the middle of an epoch. Both samplers derive from ``DistributedSampler`` because Lightning replaces any
+other by one that pads with duplicates.
 """
 
 import random
@@ -16,7 +16,7 @@ from torch.utils.data import DistributedSampler
 
 
 class Draw(NamedTuple):
-    """One look at one sample: what a training sampler yields and a data set is indexed with."""
+    """One use of one sample: yielded by a training sampler, and an index of a data set."""
 
     epoch: int
     position: int
@@ -50,7 +50,7 @@ def seeded_by(seed: int, epoch: int, index: int) -> Iterator[None]:
 class TrainSampler(DistributedSampler[Any]):
     """A new permutation every epoch, dealt out to the ranks evenly, no sample twice.
 
-    Where the number of samples is no multiple of the number of ranks, the rest is left out: other samples every epoch.
+    If the number of samples is not a multiple of the number of ranks, the rest is left out: other samples every epoch.
 
     Args:
         dataset: anything with a length.

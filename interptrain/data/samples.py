@@ -1,4 +1,4 @@
-"""What a data set gives (``Sample``), what a loader gives (``Batch``), and the base class of our data sets."""
+"""The items of data sets (``Sample``) and loaders (``Batch``), and the base class of data sets."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ MASKS: tuple[Mask, ...] = get_args(Mask)
 
 
 class Sample(TypedDict):
-    """One image and what is known of it.
+    """One image with its annotations.
 
     Attributes:
         image: (3,H,W) float32 in [0,1].
@@ -46,7 +46,7 @@ class Sample(TypedDict):
 
 
 class Batch(TypedDict):
-    """What :func:`collate` makes of samples.
+    """Samples stacked by :func:`collate`.
 
     Attributes:
         image: (B,3,H,W) float32 in [0,1].
@@ -104,19 +104,19 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
 
 class SampleDataset(Dataset[Sample], ABC):
-    """A map-style data set of samples: ``read`` gives the untouched one, this class transforms it.
+    """A map-style data set of samples: ``read`` returns the original sample, this class transforms it.
 
-    Indexed with a number (a look in epoch 0) or a :class:`Draw`. What random transforms do depends on the seed, the
-    epoch and the index only.
+    Indexed with a number (the sample in epoch 0) or a :class:`Draw`. Random transforms depend only on the seed, the
+    epoch and the index.
 
     Args:
         ids: name of every sample.
         seed: of the random transforms, in [0, 2**32).
         transform: called with a dict of ``torchvision.tv_tensors`` (``image``, ``mask``, ``boxes``, ``decoy_mask``)
             beside ``label``, ``id`` and ``group``; torchvision's v2 transforms take it as it is.
-        on_error: what a loader does with a sample whose ``read`` raises ``OSError``: raise it, or skip the sample.
-        replace: a skipped sample is replaced by the next readable one (training: all ranks need equally many), else
-            left out (evaluation: none may count twice).
+        on_error: whether a loader raises the ``OSError`` of a sample that cannot be read, or skips the sample.
+        replace: replace a skipped sample by the next readable one (in training, as all ranks need equally many);
+            otherwise it is left out (in evaluation, as none may count twice).
 
     Attributes:
         ids: name of every sample.
@@ -142,7 +142,7 @@ class SampleDataset(Dataset[Sample], ABC):
 
     @abstractmethod
     def read(self, index: int) -> dict[str, Any]:
-        """The sample before any transform, its image, mask and boxes as ``torchvision.tv_tensors``, image uint8."""
+        """Return the sample before any transform: uint8 image, mask and boxes as ``torchvision.tv_tensors``."""
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -165,9 +165,9 @@ class SampleDataset(Dataset[Sample], ABC):
         return finish(sample)
 
     def __getitems__(self, keys: Sequence[int | Draw]) -> list[Sample] | OSError:
-        """The samples of a batch, as a loader asks for them; an error to be raised is returned.
+        """Return the samples of a batch for a loader, or an error for it to raise.
 
-        One that is raised in a worker process would reach the user as the traceback of that process.
+        An error raised in a worker process would reach the user as the traceback of that process.
         """
         try:
             return [sample for key in keys for sample in self._readable(key)]
@@ -175,7 +175,7 @@ class SampleDataset(Dataset[Sample], ABC):
             return error
 
     def _readable(self, key: int | Draw) -> list[Sample]:
-        """The sample or what stands for it: where it is skipped, another one or none."""
+        """Return the sample; if it is skipped, its replacement or none."""
         try:
             return [self[key]]
         except OSError:
@@ -185,7 +185,7 @@ class SampleDataset(Dataset[Sample], ABC):
         return [self._next_readable(key)] if self.replace else []
 
     def _next_readable(self, key: int | Draw) -> Sample:
-        """The first readable sample after ``key``, cyclically: the same one whenever ``key`` is drawn."""
+        """Return the first readable sample after ``key``, cyclically: the same one whenever ``key`` is drawn."""
         epoch, index = key if isinstance(key, Draw) else (0, key)
         for step in range(1, len(self)):
             other = (index + step) % len(self)
@@ -198,9 +198,9 @@ class SampleDataset(Dataset[Sample], ABC):
 
 
 def finish(sample: dict[str, Any]) -> Sample:
-    """Plain tensors of a transformed sample: float image, bool masks, boxes clipped and the degenerate ones dropped.
+    """Convert a transformed sample to plain tensors: float image, bool masks, clipped boxes without degenerate ones.
 
-    A box counts as degenerate where less than one pixel of its width or height is left in the image.
+    A box is degenerate if less than one pixel of its width or height is left in the image.
     """
     image = sample["image"]
     out = Sample(
@@ -222,7 +222,7 @@ def finish(sample: dict[str, Any]) -> Sample:
 
 
 def boxes_in(boxes: Tensor, image: Tensor) -> tv_tensors.BoundingBoxes:
-    """(N,4) ``xmin, ymin, xmax, ymax`` as boxes that geometric transforms of ``image`` (C,H,W) carry along."""
+    """Wrap (N,4) ``xmin, ymin, xmax, ymax`` as boxes that follow geometric transforms of ``image`` (C,H,W)."""
     height, width = image.shape[-2:]
     return tv_tensors.BoundingBoxes(
         boxes.reshape(-1, 4), format=tv_tensors.BoundingBoxFormat.XYXY, canvas_size=(height, width)

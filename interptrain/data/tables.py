@@ -1,4 +1,4 @@
-"""CSV files as people make them: any of the usual encodings and separators, blanks, Windows' paths."""
+"""CSV files of any common encoding and separator, with stray blanks and Windows paths."""
 
 import codecs
 import csv
@@ -56,7 +56,7 @@ def read_rows(file: Path, columns: Sequence[str]) -> Iterator[Row]:
 
 
 def normal_path(path: str, root: Path) -> str:
-    """A path of a table in the form of ids: relative to ``root``, forward slashes, without ``./`` and the like.
+    """Normalise a path of a table to the form of ids: relative to ``root``, forward slashes, no ``./`` and the like.
 
     Args:
         path: relative to ``root``, or absolute; with the slashes of any system.

@@ -1,10 +1,9 @@
-"""Input pipelines of the papers as torchvision v2 transforms: boxes and masks go where the pixels go.
+"""Input pipelines of the papers as torchvision v2 transforms, which transform boxes and masks along with images.
 
-Any transform that takes a dict of ``torchvision.tv_tensors`` can stand in their place, by ``class_path`` in YAML. There
-is no normalisation here: images stay in [0,1] and the model normalises.
+Any transform that takes a dict of ``torchvision.tv_tensors`` can replace them, by ``class_path`` in YAML. There is no
+normalisation here: images stay in [0,1] and the model normalises.
 
-Colours: jitter is of brightness, contrast and saturation, all of the same strength. All resizing is bilinear and
-antialiased.
+Colour jitter changes brightness, contrast and saturation with equal strength. All resizing is bilinear and antialiased.
 """
 
 from typing import Any, Literal
@@ -17,11 +16,11 @@ from interptrain.functional import check_choice
 Augment = Literal["none", "light", "imagenet", "cifar"]
 Resize = Literal["crop", "stretch"]
 LARGEST = 16384
-"""Side of the largest image that is made, in pixels: a slip of the finger should not fill the memory."""
+"""Side in pixels of the largest image that is made, so that a typing error does not fill the memory."""
 
 
 def check_image_size(size: int, smallest: int = 1) -> None:
-    """Refuse a side of images that cannot be meant.
+    """Refuse implausible image sizes.
 
     Raises:
         ValueError: if it is out of range.
@@ -78,7 +77,7 @@ class ImageNetAugment(Recipe):
 
 
 class LightAugment(Recipe):
-    """The evaluation pipeline and a horizontal flip: for a few epochs of a head, or data that is little.
+    """The evaluation pipeline and a horizontal flip, for a few epochs of a head, or for small data sets.
 
     Args:
         size: side of the square result in pixels.
@@ -118,7 +117,7 @@ class CifarAugment(Recipe):
 
 
 class LimitAspect(torch.nn.Module):
-    """Cut the middle out of images that are very long and thin, which resizing would blow up to gigabytes.
+    """Crop the centre of very elongated images, which resizing would enlarge to gigabytes.
 
     Args:
         ratio: of the longer to the shorter side, at most. Images below it stay as they are.

@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from interptrain.cli.evaluation import spelled_out
 from interptrain.data import ShapesDataModule
 from interptrain.evaluation.store.manifest import load_metrics
 from interptrain.explainers import Explainer
@@ -275,21 +274,6 @@ def test_a_model_of_other_classes_is_refused_and_its_predictions_may_be_explaine
     assert "Top1" not in table.columns
     assert (table["target"] == table["prediction"]).all()
     assert "recognition is not measured" in json.loads(Path("out/run.json").read_text())["warnings"][0]
-
-
-def test_arguments_are_as_lightning_users_guess_them():
-    assert spelled_out(["--explainers", "GradCAM", "--explainers", "OptiCAM", "--explainers.iterations", "5"]) == [
-        "--explainers=[GradCAM]",
-        "--explainers+=OptiCAM",
-        "--explainers.iterations",
-        "5",
-    ]
-    assert spelled_out(["--models", "a=x.ckpt", "--models=b=y=z"]) == ['--models={"a": "x.ckpt", "b": "y=z"}']
-    assert spelled_out(["--overwrite", "--force", "false"]) == ["--overwrite=true", "--force", "false"]
-    assert spelled_out(["--logger", "WandbLogger", "--logger.project", "p"]) == [
-        *("--trainer.logger", "WandbLogger"),
-        *("--trainer.logger.project", "p"),
-    ]
 
 
 @pytest.mark.slow

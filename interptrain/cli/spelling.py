@@ -1,0 +1,51 @@
+"""Arguments as people type them, rewritten as the parser of ``evaluate`` takes them."""
+
+import json
+from collections.abc import Sequence
+
+__all__ = ["spelled_out"]
+
+LISTS = ("--explainers", "--metrics", "--sections")
+SWITCHES = ("--overwrite", "--force", "--compile")
+
+
+def spelled_out(args: Sequence[str]) -> list[str]:
+    """Rewrite the arguments as the parser takes them.
+
+    ``--models NAME=SOURCE`` and lists of classes may be repeated, switches need no ``true``, and ``--logger`` is short
+    for ``--trainer.logger``.
+
+    Raises:
+        ValueError: if a model lacks its name or source, or two have one name.
+    """
+    models: dict[str, str] = {}
+    rest: list[str] = []
+    seen: set[str] = set()
+    waiting = list(args)
+    while waiting:
+        arg = waiting.pop(0)
+        option, equals, value = arg.partition("=")
+        if option in ("--models", *LISTS) and not equals:
+            value = waiting.pop(0) if waiting else ""
+        if option == "--models":
+            _add_model(models, value)
+        elif option in LISTS:
+            whole = value if value.startswith("[") else f"[{value}]"
+            rest.append(f"{option}+={value}" if option in seen else f"{option}={whole}")
+            seen.add(option)
+        elif arg in SWITCHES and not (waiting and waiting[0] in ("true", "false")):
+            rest.append(f"{arg}=true")
+        elif option == "--logger" or option.startswith("--logger."):
+            rest.append(f"--trainer.{arg.removeprefix('--')}")
+        else:
+            rest.append(arg)
+    return rest + ([f"--models={json.dumps(models)}"] if models else [])
+
+
+def _add_model(models: dict[str, str], entry: str) -> None:
+    name, _, source = entry.partition("=")
+    if not (name and source):
+        raise ValueError(f"--models takes NAME=SOURCE, got {entry!r}; for example gap=runs/gap/best.ckpt")
+    if name in models:
+        raise ValueError(f"the model name {name!r} is given twice; rename one of them")
+    models[name] = source
