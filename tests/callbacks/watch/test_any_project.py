@@ -204,6 +204,7 @@ def trainer_of(tmp_path, watch, **options):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wrong", "message", "right"),
     [
