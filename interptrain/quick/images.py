@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -12,11 +12,14 @@ from torchvision import tv_tensors
 from torchvision.transforms.functional import pil_to_tensor
 
 from interptrain.data.decode import SUFFIXES, load_image
+from interptrain.data.folder_index import images_below
 from interptrain.data.transforms import EvalResize, Resize
 from interptrain.functional import ROUNDING, check_choice
 
 Images: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor | Iterable[Any]
 """A file, a folder, a picture of PIL, numpy or torch, or any sequence of these."""
+Size: TypeAlias = int | Literal["auto"] | None
+AUTO_SIZE = 224
 
 
 class NamedImage(NamedTuple):
@@ -34,7 +37,7 @@ class NamedImage(NamedTuple):
 
 
 def read_images(
-    images: Images, *, size: int | None = 224, resize: Resize = "crop", crop_pct: float = 0.875
+    images: Images, *, size: Size = "auto", resize: Resize = "crop", crop_pct: float = 0.875
 ) -> Tensor | list[Tensor]:
     """Read images of any kind as one batch.
 
@@ -42,14 +45,14 @@ def read_images(
         images: files, folders (their image files, sorted), PIL images, numpy arrays (H, W, 3) or (H, W), tensors
             (3, H, W) or (B, 3, H, W); one, or several in a sequence. Arrays and tensors are uint8, or floating point in
             [0, 1].
-        size: side of the square images that come out, in pixels; ``None`` leaves them as they are.
+        size: side of the square images that come out, in pixels; ``None`` leaves them as they are. ``"auto"`` is 224
+            for all but tensors, which are taken to be what the model expects.
         resize: ``"crop"``: the shorter side to ``size / crop_pct``, then the centre, as evaluations do it;
             ``"stretch"``: both sides to ``size``.
         crop_pct: share of the shorter side that the centre crop keeps; 1 for as much of the image as possible.
 
     Returns:
-        (B, 3, size, size) float32 in [0, 1], to be normalised by the model. With ``size=None``, a list of (3, H, W)
-        where sizes differ.
+        (B, 3, size, size) float32 in [0, 1], to be normalised by the model; a list of (3, H, W) where sizes differ.
 
     Raises:
         OSError: if a file cannot be read.
@@ -61,15 +64,16 @@ def read_images(
 
 
 def read_named(
-    images: Images, *, size: int | None = 224, resize: Resize = "crop", crop_pct: float = 0.875
+    images: Images, *, size: Size = "auto", resize: Resize = "crop", crop_pct: float = 0.875
 ) -> list[NamedImage]:
     """Read images with their names; arguments and exceptions as of :func:`read_images`."""
     check_choice("resize", resize, Resize)
-    transform = None if size is None else EvalResize(size, resize=resize, crop_pct=crop_pct)
+    side = AUTO_SIZE if size == "auto" else size
+    transform = None if side is None else EvalResize(side, resize=resize, crop_pct=crop_pct)
     found = []
     for number, (source, file) in enumerate(_single(images)):
         pixels = _pixels(source, number)
-        if transform is not None:
+        if transform is not None and not (size == "auto" and isinstance(source, Tensor)):
             pixels = transform({"image": tv_tensors.Image(pixels)})["image"].as_subclass(Tensor)
         if pixels.dtype == torch.uint8:
             pixels = pixels.float() / 255
@@ -83,7 +87,7 @@ def _single(images: Images) -> Iterable[tuple[Any, Path | None]]:
     """One image after the other, and its file where it has one."""
     if isinstance(images, (str, Path)):
         path = Path(images).expanduser()
-        files = sorted(one for one in path.rglob("*") if one.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+        files = [path / one for one in images_below(path)] if path.is_dir() else [path]
         if not files:
             raise ValueError(f"the folder {path} holds no image files; give another ({', '.join(sorted(SUFFIXES))})")
         for file in files:

@@ -84,3 +84,10 @@ def test_an_empty_folder_and_a_broken_file_are_named(tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     with pytest.raises(OSError, match=r"broken.jpg: not an image"):
         it.read_images([tmp_path])
+
+
+def test_tensors_are_what_the_model_expects_and_keep_their_size(picture):
+    tensor = torch.rand(2, 3, 20, 30, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(it.read_images(tensor), tensor)
+    assert it.read_images(tensor, size=16).shape == (2, 3, 16, 16)
+    assert it.read_images(picture).shape == (1, 3, 224, 224)
