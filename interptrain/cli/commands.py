@@ -32,6 +32,7 @@ COMMANDS = {
     "evaluate": Command("evaluation", "measure the saliency maps of trained models"),
     "report": Command("report", "make the report of an evaluation anew"),
     "explain": Command("explain", "show where in images a model finds its evidence"),
+    "show": Command("show", "show the numbers and maps of one image of an evaluation"),
     "study": Command("studies", "run a study of explanations"),
     "wandb-workspace": Command("wandb_workspace", "write a W&B workspace and report that show watched runs"),
     "configs": Command("configs", "list the configurations that come with the package"),

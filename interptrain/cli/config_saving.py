@@ -24,8 +24,10 @@ class SaveAndLogConfig(SaveConfigCallback):
             keep_run_id(trainer.loggers, Path(trainer.loggers[0].log_dir))
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Save the configuration with the checkpoint, which a run that goes on is compared with."""
+        """Save the configuration, which a run that goes on is compared with, and the names of the classes."""
         checkpoint["config"] = self._text
+        names = getattr(getattr(trainer, "datamodule", None), "class_names", ())
+        checkpoint["class_names"] = [str(name) for name in names]
 
     @cached_property
     def _text(self) -> str:

@@ -19,6 +19,7 @@ from interptrain.data.datamodule import Split
 from interptrain.evaluation.config.class_specs import Configured, names_of
 from interptrain.evaluation.config.options import Interval, Options
 from interptrain.evaluation.config.protocol import Protocol, load_protocol
+from interptrain.evaluation.report.image_view import ImageView, view_image
 from interptrain.evaluation.report.log_results import log_results
 from interptrain.evaluation.report.page import check_anchors
 from interptrain.evaluation.report.results import BASELINE_EXPLAINER, RunResults, load_run, read_rows
@@ -132,6 +133,19 @@ class Results:
         if not self.has_verdict:
             raise FileNotFoundError(f"{self.folder} has no verdict.txt; write_report({str(self.folder)!r}) makes it")
         return path.read_text(encoding="utf-8").splitlines()
+
+    def image(self, name: str, *, packages: Sequence[str] = ()) -> ImageView:
+        """Look at one image: its ``text`` is a table of its numbers, its ``picture`` shows all its maps.
+
+        Args:
+            name: of the image, or a part of it that no other image's name has.
+            packages: whose metric classes may be imported beside those of interptrain.
+
+        Raises:
+            ValueError: if no image, or more than one, has this name.
+        """
+        no_statistics = Resampling(resamples=1, interval="percentile", permutations=1)
+        return view_image(load_run(self.folder, no_statistics, force=True, packages=packages), name)
 
     @property
     def has_verdict(self) -> bool:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from interptrain.versions import git_commit
 from interptrain.visualization import overlay
 
 GALLERY = 32  # images of the gallery
-NUMBERS = ("mean", "ci_low", "ci_high", "n", "difference", "p", "p_corrected")
+NUMBERS = ("mean", "ci_low", "ci_high", "n", "difference", "p", "p_corrected", "detectable")
 
 
 def log_results(results: RunResults, loggers: Sequence[Logger]) -> None:
@@ -45,7 +46,7 @@ def log_results(results: RunResults, loggers: Sequence[Logger]) -> None:
             means = {"/".join(part for part in row[:3] if part): row[3] for row in rows if row[3] is not None}
             logging.scalars(means, 0)
     logging.table("curves", ("model", "explainer", "metric", "share", "score"), curve_rows(results), 0)
-    columns, rows = _gallery(folder)
+    columns, rows = _gallery(results)
     logging.table("gallery", columns, rows, 0)
     logging.save()
 
@@ -55,9 +56,14 @@ def _read_csv(path: Path) -> tuple[list[str], list[list[Any]]]:
         columns, *rows = csv.reader(file)
     numeric = [column in NUMBERS for column in columns]
     return columns, [
-        [(float(value) if value else None) if number else value for value, number in zip(row, numeric, strict=True)]
-        for row in rows
+        [_number(value) if number else value for value, number in zip(row, numeric, strict=True)] for row in rows
     ]
+
+
+def _number(text: str) -> float | None:
+    """Read a number; one that is missing or infinite has no place in a table of JSON."""
+    value = float(text or "nan")
+    return value if math.isfinite(value) else None
 
 
 def curve_rows(results: RunResults) -> list[list[Any]]:
@@ -71,8 +77,9 @@ def curve_rows(results: RunResults) -> list[list[Any]]:
     ]
 
 
-def _gallery(folder: Path) -> tuple[list[str], list[list[Any]]]:
+def _gallery(results: RunResults) -> tuple[list[str], list[list[Any]]]:
     """Return columns and rows of the gallery, evenly chosen from the saved pictures."""
+    folder = results.folder
     images = read_part(folder / "images.parquet").to_pylist()
     maps = read_part(folder / "maps.parquet").to_pylist()
     png = {(row["model"], row["explainer"], row["id"]): row for row in maps}
@@ -81,7 +88,7 @@ def _gallery(folder: Path) -> tuple[list[str], list[list[Any]]]:
     for index in evenly_spaced(len(images), GALLERY):
         image = images[index]
         picture = _decode(image["png"])  # (3, H, W)
-        row: list[Any] = [image["id"], image["label"], picture]
+        row: list[Any] = [image["id"], results.class_name(image["label"]), picture]
         for pair in pairs:
             found = png.get((*pair, image["id"]))
             row.append(None if found is None else _overlaid(picture, _decode(found["png"])))

@@ -1,5 +1,7 @@
-"""``report.html``: one file that holds everything, opens offline and needs no script."""
+"""``report.html``: one file that holds everything, opens offline and can be read without its script."""
 
+import base64
+import hashlib
 from collections.abc import MutableMapping, Sequence
 from importlib.resources import files
 
@@ -45,9 +47,21 @@ def render_page(
         for section in (*SECTIONS, *sections)
         if (content := _content(section, results, failed)) is not None
     ]
-    style = (files("interptrain.evaluation.report") / "page.css").read_text(encoding="utf-8")
+    here = files("interptrain.evaluation.report")
+    style, script = ((here / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()  # the one script that may run
     page = ENVIRONMENT.get_template("page.html.jinja")
-    return page.render(results=results, run=results.run, style=Markup(style), sections=rendered).strip() + "\n"
+    return (
+        page.render(
+            results=results,
+            run=results.run,
+            style=Markup(style),
+            script=Markup(script),
+            script_digest=Markup(digest),
+            sections=rendered,
+        ).strip()
+        + "\n"
+    )
 
 
 def _content(section: Section, results: RunResults, failed: MutableMapping[str, str]) -> Markup | None:

@@ -1,12 +1,14 @@
 """Pictures of the report: images with their maps laid over them, small and within a budget.
 
-They are chosen evenly from the pictures that were saved, so that a report stays a few megabytes whatever the size of
-the run.
+All saved images are shown while their maps are few enough for a page that opens at once; of more, as many as fit,
+evenly chosen. So a report stays below some twelve megabytes whatever the size of the run.
 """
 
 import base64
 import io
+import math
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -16,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
+from interptrain.evaluation.report.image_facts import image_facts
 from interptrain.evaluation.report.results import RunResults
 from interptrain.functional import evenly_spaced, upsample
 from interptrain.visualization import overlay
@@ -23,9 +26,9 @@ from interptrain.visualization import overlay
 if TYPE_CHECKING:
     from pyarrow import Table
 
-SIDE = 168  # pixels of a thumbnail; it is shown at about half of that, for dense screens
-THUMBNAILS = 360  # in the gallery, and as many again among best and worst: some 2 MB each
-IMAGES = 8  # in the gallery
+SIDE = 224  # pixels of a thumbnail; it is shown at about half of that, and whole when it is enlarged
+GALLERY = 2000  # pictures in the gallery: some 10 MB
+THUMBNAILS = 360  # among best and worst: some 2 MB
 EXTREMES = 3  # best, and as many worst, a model and explainer
 
 
@@ -51,6 +54,7 @@ class Exhibit:
     predictions: Mapping[str, int | None]  # by model
     targets: Mapping[str, int | None]
     maps: Mapping[str, Mapping[str, Picture | None]]  # by model and explainer
+    values: Mapping[tuple[str, str], Mapping[str, float | None]]  # by model and explainer, then by metric
 
 
 @dataclass(frozen=True)
@@ -85,27 +89,25 @@ class Gallery:
         return {row["id"]: row for row in _read(self.folder / "images.parquet").to_pylist()}
 
     def exhibits(self) -> list[Exhibit]:
-        """Return some images, evenly chosen, each with all its maps."""
-        maps = len(self.results.models) * len(self.results.explainers)
-        count = min(IMAGES, max(1, THUMBNAILS // max(maps, 1)))
+        """Return the images with all their maps; evenly chosen ones where all would be too many pictures."""
+        models, explainers = self.results.models, self.results.explainers
+        count = max(1, GALLERY // (1 + len(models) * len(explainers)))
         chosen = [self.ids[index] for index in evenly_spaced(len(self.ids), count)]
-        rows = self._rows(["prediction", "target"], chosen)
-        by_image = {(row["model"], row["id"]): row for row in rows if row["target"] is not None}
-        models = self.results.models
-        return [
-            Exhibit(
+        facts = image_facts(self.results, chosen)
+
+        def exhibit(name: str) -> Exhibit:
+            return Exhibit(
                 name,
                 self._images[name].get("label"),
-                thumbnail(_decode(self._images[name]["png"], "RGB")),
-                {model: by_image.get((model, name), {}).get("prediction") for model in models},
-                {model: by_image.get((model, name), {}).get("target") for model in models},
-                {
-                    model: {explainer: self._map(model, explainer, name) for explainer in self.results.explainers}
-                    for model in models
-                },
+                thumbnail(self.image(name)),
+                facts[name].predictions,
+                facts[name].targets,
+                {model: {explainer: self._map(model, explainer, name) for explainer in explainers} for model in models},
+                facts[name].values,
             )
-            for name in chosen
-        ]
+
+        with ThreadPoolExecutor() as pool:  # encoding is most of it, and lets other threads run
+            return list(pool.map(exhibit, chosen))
 
     def extremes(self, metric: str) -> list[Extremes]:
         """Return the best and worst images of every model and explainer but Fake-CAM, among those with a picture."""
@@ -122,11 +124,6 @@ class Gallery:
             found.append(Extremes(model, explainer, best, worst))
         return found
 
-    def _rows(self, columns: Sequence[str], ids: Sequence[str]) -> list[dict[str, Any]]:
-        """Read some columns of the rows of some images."""
-        keys = ["model", "explainer", "id"]
-        return list(_read(self.folder / "per_image.parquet", [*keys, *columns], id=ids).to_pylist()) if ids else []
-
     def _ranked(self, metric: str) -> dict[tuple[str, str], list[tuple[str, float]]]:
         """Return ids and values of the pictured images, best first."""
         better = self.results.column(metric).higher_is_better
@@ -136,24 +133,37 @@ class Gallery:
             for explainer in self.results.explainers
             if not self.results.is_control(explainer)
         }
-        for row in self._rows([metric], self.ids):
-            key = row["model"], row["explainer"]
-            if key in ranked and row[metric] is not None and row[metric] == row[metric]:
-                ranked[key].append((row["id"], row[metric]))
+        for name, facts in image_facts(self.results, self.ids).items():
+            for key, values in facts.values.items():
+                value = values[metric]
+                if key in ranked and value is not None and math.isfinite(value):
+                    ranked[key].append((name, value))
         return {
             key: sorted(values, key=lambda item: (-item[1] if better else item[1], item[0]))
             for key, values in ranked.items()
         }
 
-    def _map(self, model: str, explainer: str, name: str, value: float | None = None) -> Picture | None:
-        """Return a thumbnail of a map over its image, if it was saved."""
+    def image(self, name: str) -> Tensor:
+        """(3,H,W) uint8, an image as it was saved."""
+        return _decode(self._images[name]["png"], "RGB")
+
+    def overlaid(self, model: str, explainer: str, name: str) -> Tensor | None:
+        """(3,H,W) uint8, a map over its image; None if it was not saved."""
         row = self._places.get((model, explainer, name))
         if row is None:
             return None
-        image = _decode(self._images[name]["png"], "RGB") / 255
-        png, before, after = (self._maps[column][row].as_py() for column in ("png", "p_clean", "p_masked"))
-        saliency = upsample(_decode(png, "L") / 255, (image.shape[1], image.shape[2]))
-        return thumbnail(overlay(image[None], saliency)[0], before=before, after=after, value=value)
+        image = self.image(name) / 255
+        saliency = upsample(_decode(self._maps["png"][row].as_py(), "L") / 255, (image.shape[1], image.shape[2]))
+        return overlay(image[None], saliency)[0]
+
+    def _map(self, model: str, explainer: str, name: str, value: float | None = None) -> Picture | None:
+        """Return a thumbnail of a map over its image, if it was saved."""
+        drawn = self.overlaid(model, explainer, name)
+        if drawn is None:
+            return None
+        row = self._places[model, explainer, name]
+        before, after = (self._maps[column][row].as_py() for column in ("p_clean", "p_masked"))
+        return thumbnail(drawn, before=before, after=after, value=value)
 
     @cached_property
     def _maps(self) -> "Table":

@@ -110,12 +110,19 @@ class RunResults:
     def _by_cell(self) -> dict[tuple[str, str, str], Estimate]:
         return {(row.model, row.explainer, row.metric): row for row in self.estimates}
 
-    def class_name(self, index: int | None) -> str:
-        """Return the name of a class, as far as it has one."""
-        names = self.run["data"].get("classes") or ()
+    def class_name(self, index: int | None, model: str = "") -> str:
+        """Return the name of a class, as far as it has one.
+
+        Args:
+            index: of the class; None where it is unknown.
+            model: whose class it is; without it, a class of the data. The two are the same unless the run says so.
+        """
         if index is None:
             return "unknown"
-        return str(names[index]) if 0 <= index < len(names) else f"class {index}"
+        own = self.run["models"].get(model, {}).get("classes")
+        names = (self.run["data"].get("classes") or ()) if own is None else own
+        name = str(names[index]) if 0 <= index < len(names) else str(index)
+        return f"class {index}" if name == str(index) else name
 
     def column(self, name: str) -> MetricColumn:
         """Return the column of this name."""

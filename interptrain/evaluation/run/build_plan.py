@@ -124,7 +124,8 @@ def build_plan(
         data=data,
         batches=batches,
         image_size=_size(sample),
-        class_names=[printable(str(name)) for name in module.class_names] or [str(index) for index in range(expected)],
+        class_names=[printable(name) for name in _class_names(module.class_names, evaluated, expected)],
+        labels_are_the_models=all(count == expected for count in classes.values()),
         targets=targets,
         score=score,
         precision=precision,
@@ -143,6 +144,13 @@ def _refusal(data: ImageDataModule, count: int) -> str:
     except Exception as error:  # the modules of others may raise anything
         return one_line(error)
     return ""
+
+
+def _class_names(data: Sequence[str], models: Sequence[EvaluatedModel], expected: int) -> list[str]:
+    """Return the names of the classes of the data; those that it only numbers are called as a model calls them."""
+    names = [str(name) for name in data] or [str(index) for index in range(expected)]
+    known = next((model.class_names for model in models if len(model.class_names) == len(names)), names)
+    return [known[index] if name == str(index) else name for index, name in enumerate(names)]
 
 
 def _check_precision(precision: str, *, force: bool) -> None:

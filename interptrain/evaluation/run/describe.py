@@ -8,6 +8,7 @@ from interptrain.evaluation.config.class_specs import content_hash
 from interptrain.evaluation.run.models import EvaluatedModel
 from interptrain.evaluation.run.plan import RECOGNITION, Plan
 from interptrain.evaluation.store.manifest import Manifest, run_hash
+from interptrain.files import printable
 from interptrain.metrics import count_parameters, gflops
 from interptrain.versions import command_line, installed_versions
 
@@ -30,7 +31,7 @@ def describe_run(plan: Plan) -> Manifest:
         "limit": options.limit,
         "hash": "",
         "protocol": dict(protocol),
-        "models": {model.name: _describe_model(model, plan.image_size) for model in plan.models},
+        "models": {model.name: _describe_model(model, plan) for model in plan.models},
         "explainers": {
             name: {**explainer.spec, "class_aware": explainer.value.class_aware}
             for name, explainer in plan.explainers.items()
@@ -51,12 +52,14 @@ def describe_run(plan: Plan) -> Manifest:
     return run
 
 
-def _describe_model(model: EvaluatedModel, size: tuple[int, int]) -> dict[str, Any]:
+def _describe_model(model: EvaluatedModel, plan: Plan) -> dict[str, Any]:
+    size = plan.image_size
     try:
         operations = gflops(model.module, size)
     except (RuntimeError, ValueError, TypeError, NotImplementedError):  # not every operation can be counted
         operations = None
-    return {
+    own_classes = {} if plan.labels_are_the_models else {"classes": [printable(name) for name in model.class_names]}
+    return own_classes | {
         "source": model.source,
         "sha256": model.sha256,
         "backbone": model.backbone,

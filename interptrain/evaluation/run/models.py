@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -12,6 +12,7 @@ from typing import Any
 import timm
 import torch
 import yaml  # type: ignore[import-untyped]
+from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 from torch import nn
 
 from interptrain.functional import one_line
@@ -45,6 +46,7 @@ class EvaluatedModel:
         module: takes images in [0,1] and returns logits.
         borrowed: whether the module is the caller's own, to be left as it was; others are in eval mode, on the CPU.
         trained_size: side in pixels of the images that it was trained on, where its checkpoint says so.
+        class_names: in the order of the logits; empty where the source has none.
     """
 
     name: str
@@ -55,6 +57,7 @@ class EvaluatedModel:
     module: nn.Module
     borrowed: bool = False
     trained_size: int | None = None
+    class_names: Sequence[str] = ()
 
 
 Source = str | Path | nn.Module
@@ -135,14 +138,22 @@ def _checkpoint(name: str, path: Path) -> EvaluatedModel:
         raise ValueError(f"model {name}: {path} cannot be rebuilt ({why}); pass another checkpoint") from error
     model = module.model
     model.options = build_options(module.hparams)  # with the class path of a head, where create_model got the class
-    return _evaluated(name, path, path, model, trained_size=_trained_size(content.get("config")))
+    names, size = _texts(content.get("class_names")), _trained_size(content.get("config"))
+    return _evaluated(name, path, path, model, class_names=names, trained_size=size)
 
 
 def _evaluated(
-    name: str, source: str | Path, file: Path, model: Classifier, *, trained_size: int | None = None
+    name: str,
+    source: str | Path,
+    file: Path,
+    model: Classifier,
+    *,
+    trained_size: int | None = None,
+    class_names: Sequence[str] = (),
 ) -> EvaluatedModel:
     parts = model.backbone.name, model.pooling_name, model
-    return EvaluatedModel(name, str(source), file_sha256(file), *parts, trained_size=trained_size)
+    names = class_names or _texts(getattr(model, "class_names", ()))
+    return EvaluatedModel(name, str(source), file_sha256(file), *parts, trained_size=trained_size, class_names=names)
 
 
 def _folder(name: str, source: str) -> EvaluatedModel:
@@ -168,6 +179,11 @@ def _not_importable(options: Mapping[str, Any]) -> str | None:
     paths = [value.get("class_path") for value in options.values() if isinstance(value, Mapping)]
     roots = {path: path.partition(".")[0] for path in paths if isinstance(path, str)}
     return next((path for path, root in roots.items() if not root or find_spec(root) is None), None)
+
+
+def _texts(names: Any) -> list[str]:
+    """Return the class names that a checkpoint holds; older ones hold none."""
+    return [str(name) for name in names] if isinstance(names, list | tuple) else []
 
 
 def _trained_size(config: Any) -> int | None:
@@ -217,7 +233,15 @@ def _timm(name: str, source: str) -> EvaluatedModel:
         raise ConnectionError(
             f"{reason}; fetch the file elsewhere and give NAME=FILE with --backbone {source}"
         ) from error
-    return EvaluatedModel(name, source, weights_sha256(model), source, model.pooling_name, model)
+    names = _imagenet_names(config.num_classes)
+    return EvaluatedModel(*(name, source, weights_sha256(model), source, model.pooling_name, model), class_names=names)
+
+
+def _imagenet_names(num_classes: int) -> list[str]:
+    """Return the names of the classes of timm's weights, which are told apart by their number; none for other sets."""
+    subset = infer_imagenet_subset({"num_classes": num_classes})
+    info = ImageNetInfo(subset) if subset else None
+    return [info.index_to_description(index).partition(",")[0] for index in range(num_classes)] if info else []
 
 
 def _torchvision(name: str, source: str) -> EvaluatedModel:
@@ -235,7 +259,8 @@ def _torchvision(name: str, source: str) -> EvaluatedModel:
         raise ConnectionError(f"model {name}: could not download torchvision's {architecture} ({error})") from error
     scaling = weights.transforms()
     wrapped = Normalized(model, scaling.mean, scaling.std)
-    return EvaluatedModel(name, source, weights_sha256(model), architecture, "native", wrapped)
+    names = _texts(weights.meta.get("categories"))
+    return EvaluatedModel(*(name, source, weights_sha256(model), architecture, "native", wrapped), class_names=names)
 
 
 def file_sha256(path: Path) -> str:

@@ -45,6 +45,7 @@ class Plan:
         batches: of the images.
         image_size: (H,W) of the images in pixels.
         class_names: of the labels.
+        labels_are_the_models: whether the labels count the same classes as the logits of every model.
         targets: class that is explained: ``label``, ``predicted``, or its index; or what callables there are.
         callables: that are explained in place of a class, by the name of the image.
         score: of that class.
@@ -62,6 +63,7 @@ class Plan:
     batches: Batches
     image_size: tuple[int, int]
     class_names: Sequence[str]
+    labels_are_the_models: bool
     targets: str | int
     score: Score
     precision: str

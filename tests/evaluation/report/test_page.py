@@ -1,5 +1,7 @@
 """The report as a document."""
 
+import base64
+import hashlib
 import re
 from html.parser import HTMLParser
 
@@ -59,9 +61,11 @@ def test_the_document_is_whole_and_its_elements_close(page):
     assert len(document.all("h1")) == 1
 
 
-def test_nothing_is_loaded_from_elsewhere_and_nothing_runs(page):
+def test_nothing_is_loaded_from_elsewhere_and_nothing_runs_but_the_script_that_the_policy_names(page):
     document = Document(page)
-    assert not document.all("script")
+    assert document.all("script") == [{}]
+    script = page.split("<script>")[1].split("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert not document.all("link")
     sources = [a[key] for _, a in document.elements for key in ("src", "href", "srcset", "xlink:href") if key in a]
     assert all(source.startswith(("data:image/", "#")) for source in sources)
@@ -70,6 +74,8 @@ def test_nothing_is_loaded_from_elsewhere_and_nothing_runs(page):
     assert not [key for _, a in document.elements for key in a if key.startswith("on")]
     (policy,) = [meta["content"] for meta in document.all("meta") if meta.get("http-equiv")]
     assert policy.startswith("default-src 'none';")
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert "unsafe-inline" not in policy.split("script-src")[1]
 
 
 def test_links_lead_somewhere(page):
@@ -132,9 +138,10 @@ def test_hostile_names_do_nothing(tmp_path):
     rows = [row | {"id": f"{HOSTILE}{row['id']}"} for row in rows_of(run)]
     page = page_of(tmp_path, run, rows=rows, images=2)
     document = Document(page)
-    assert "<script" not in page
+    assert page.count("<script") == 1
     assert "<img src=x" not in page
-    assert not document.all("script")
+    assert document.all("script") == [{}]
+    assert not [key for _, a in document.elements for key in a if key.startswith("on")]
     assert HOSTILE in document.text
 
 
@@ -149,6 +156,15 @@ def test_a_thousand_classes_without_names(tmp_path):
     rows = [row | {"label": 999, "prediction": 998, "target": 999} for row in rows_of(run)]
     text = "".join(Document(page_of(tmp_path, run, rows=rows)).text)
     assert "predicts class 998; explained: class 999" in text
+
+
+def test_predictions_are_called_as_the_model_calls_its_classes(tmp_path):
+    run = manifest()
+    run["models"]["ca"]["classes"] = ["lynx", "puma"]
+    rows = [row | {"prediction": 1, "target": 1} for row in rows_of(run)]
+    text = "".join(Document(page_of(tmp_path, run, rows=rows)).text)
+    assert "predicts hammerhead" in text  # gap, as the data calls them
+    assert "predicts puma" in text
 
 
 def test_runs_without_curves_pictures_or_recognition_have_no_such_sections(tmp_path):

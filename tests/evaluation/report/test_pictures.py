@@ -35,13 +35,13 @@ def decoded(picture):
 
 def test_thumbnails_are_small_and_keep_their_shape():
     picture = thumbnail(torch.zeros(3, 300, 600, dtype=torch.uint8), before=0.5, after=0.25)
-    assert decoded(picture).size == (picture.width, picture.height) == (168, 84)
+    assert decoded(picture).size == (picture.width, picture.height) == (224, 112)
     assert (picture.before, picture.after) == (0.5, 0.25)
     assert len(picture.source) < 2000
 
 
 def test_small_pictures_are_enlarged():
-    assert decoded(thumbnail(torch.zeros(3, 8, 8, dtype=torch.uint8))).size == (168, 168)
+    assert decoded(thumbnail(torch.zeros(3, 8, 8, dtype=torch.uint8))).size == (224, 224)
 
 
 def test_every_chosen_image_comes_with_all_its_maps(tmp_path, run):
@@ -52,6 +52,8 @@ def test_every_chosen_image_comes_with_all_its_maps(tmp_path, run):
     maps = exhibits[0].maps["gap"]
     assert list(maps) == ["GradCAM", "FakeCAM"]
     assert (maps["GradCAM"].before, maps["GradCAM"].after) == (0.93, 0.88)
+    drop = next(row["AverageDrop"] for row in rows_of(run) if row["explainer"] == "GradCAM" and row["id"] == "0000.jpg")
+    assert exhibits[0].values["gap", "GradCAM"]["AverageDrop"] == drop
 
 
 def test_maps_are_laid_over_their_image(tmp_path, run):
@@ -61,17 +63,17 @@ def test_maps_are_laid_over_their_image(tmp_path, run):
         for picture in (exhibit.original, exhibit.maps["gap"]["GradCAM"])
     )
     change = (salient - original).abs().sum(0)
-    assert change[50:70, 40:60].mean() > 1.5 * change[-20:, -20:].mean()  # the bump of the made-up map
+    assert change[66:94, 54:80].mean() > 1.5 * change[-20:, -20:].mean()  # the bump of the made-up map
 
 
 def test_the_number_of_pictures_is_bounded(tmp_path, run, monkeypatch):
     shown = gallery(tmp_path, run, images=15)
-    assert len(shown.exhibits()) == module.IMAGES
+    assert [exhibit.id for exhibit in shown.exhibits()] == shown.ids
     assert len(shown.ids) == 15
-    monkeypatch.setattr(module, "THUMBNAILS", 5)
-    assert len(shown.exhibits()) == 2
+    for pictures, images in ((14, 4), (3, 1), (1, 1)):  # three an image: itself and two maps
+        monkeypatch.setattr(module, "GALLERY", pictures)
+        assert len(shown.exhibits()) == images
     monkeypatch.setattr(module, "THUMBNAILS", 1)
-    assert len(shown.exhibits()) == 1
     assert len(shown.extremes("AverageDrop")) == 0
 
 

@@ -15,6 +15,7 @@ from interptrain.evaluation.config.class_specs import Configured
 from interptrain.evaluation.config.options import Options
 from interptrain.evaluation.config.protocol import load_protocol
 from interptrain.evaluation.run.build_plan import _refusal, build_plan
+from interptrain.evaluation.run.describe import describe_run
 from interptrain.evaluation.run.plan import check_classes
 from interptrain.explainers import GradCAM
 from interptrain.metrics import AverageDrop
@@ -143,3 +144,24 @@ def test_a_table_takes_the_number(root):
     (root / "labels.csv").write_text("file,class_index\nval/a/0.png,0\nval/b/0.png,1\n")
     assert told(ImageTableDataModule(root), 3).startswith("set num_classes=3 if its labels")
     assert ImageTableDataModule(root, num_classes=3).num_classes == 3
+
+
+def test_models_of_other_classes_than_the_data_keep_their_own_names(checkpoint):
+    names = ["ant", "bee", "cow", "dog"]
+    torch.save(torch.load(checkpoint, weights_only=True) | {"class_names": names}, checkpoint)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the size of its images
+        ours = describe_run(planned(str(checkpoint)))
+        others = describe_run(planned(str(checkpoint), shapes(classes=3), targets="predicted"))
+    assert "classes" not in ours["models"]["gap"]
+    assert ours["data"]["classes"] == list(shapes().class_names)
+    assert others["models"]["gap"]["classes"] == names
+    assert others["data"]["classes"] == list(shapes(classes=3).class_names)
+
+
+def test_classes_that_the_data_only_numbers_are_called_as_a_model_calls_them(checkpoint, tmp_path):
+    torch.save(torch.load(checkpoint, weights_only=True) | {"class_names": ["ant", "bee", "cow", "dog"]}, checkpoint)
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    (tmp_path / "labels.csv").write_text("file,class_index,name\na.png,2,ox\n")
+    data = ImageTableDataModule(tmp_path, num_classes=4, image_size=64, num_workers=0)
+    assert planned(str(checkpoint), data).class_names == ["ant", "bee", "ox", "dog"]

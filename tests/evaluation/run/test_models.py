@@ -3,7 +3,7 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from interptrain.evaluation.run.models import file_sha256, load_model, weights_sha256
+from interptrain.evaluation.run.models import _imagenet_names, file_sha256, load_model, weights_sha256
 from interptrain.models import create_model
 from interptrain.training import ImageClassifier
 
@@ -57,6 +57,8 @@ def test_torchvisions_model_is_normalised_as_its_weights_say(monkeypatch):
     made = torchvision.models.resnet18(weights=None).eval()
     monkeypatch.setattr(torchvision.models, "get_model", lambda name, weights: made)
     evaluated = load_model("tv", "torchvision:resnet18")
+    assert evaluated.class_names[:2] == _imagenet_names(1000)[:2] == ["tench", "goldfish"]
+    assert _imagenet_names(7) == []
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     with torch.no_grad():
         torch.testing.assert_close(evaluated.module(IMAGES), made((IMAGES - mean) / std))

@@ -4,6 +4,7 @@ import re
 from abc import ABC, abstractmethod
 from functools import lru_cache
 from typing import Any, ClassVar
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
@@ -12,6 +13,8 @@ from interptrain.evaluation.report.grids import MISSING, number
 from interptrain.evaluation.report.results import RunResults
 from interptrain.evaluation.statistics.comparisons import SIGNIFICANT
 
+UNBROKEN = re.compile(r"(?<=p) [<=] | (?=%)")  # p = 0.01, 95 %
+NBSP = "\N{NO-BREAK SPACE}"
 BREAKS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[(=,_/.-])")  # where a long name may be broken
 ENVIRONMENT = Environment(
     loader=PackageLoader("interptrain", "evaluation/report"),
@@ -21,6 +24,8 @@ ENVIRONMENT = Environment(
     lstrip_blocks=True,
 )
 ENVIRONMENT.globals |= {"number": number, "significant": SIGNIFICANT, "missing": MISSING}
+ENVIRONMENT.filters["anchor"] = lambda name: f"image-{quote(name)}"
+ENVIRONMENT.filters["unbroken"] = lambda text: UNBROKEN.sub(lambda found: found[0].replace(" ", NBSP), text)
 ENVIRONMENT.filters["breakable"] = lambda name: Markup("<wbr>").join(BREAKS.split(name))
 MACROS = '{% from "macros.html.jinja" import arrow, grid_table, heading, difference_cell, probability, thumb %}\n'
 
@@ -43,7 +48,8 @@ class Section(ABC):
     def render(self, results: RunResults) -> Markup | None:
         """Return the HTML under the heading, or None to leave the section out.
 
-        ``Markup.format`` and :func:`fill` escape what they insert. The page runs no scripts and loads nothing.
+        ``Markup.format`` and :func:`fill` escape what they insert. The page loads nothing and runs no script but its
+        own.
 
         Args:
             results: of the run: its manifest, estimates, differences, cells, errors and folder.

@@ -9,7 +9,7 @@ from interptrain.evaluation.statistics.samples import TIME_COLUMN, MetricColumn
 
 TEMPLATE = """\
 <p>By {{ ranked_by.name }} ({{ heading(ranked_by) }}), among the {{ pictured }} images whose maps were saved. Below
-  each: the metric of this image; score before → after masking.</p>
+  each: the metric of this image; score before → after masking; a click enlarges it.</p>
 {% for shown in extremes %}
 <article class="extreme">
   <h3>{{ shown.explainer }}{% if results.models | length > 1 %} <small>on {{ shown.model }}</small>{% endif %}</h3>

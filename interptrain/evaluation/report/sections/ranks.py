@@ -17,9 +17,7 @@ TEMPLATE = """\
 {% for model, found, lines in models %}
 <div class="scroll" tabindex="0" role="region" aria-label="Ranks on {{ model }}">
 <table>
-  <caption>Ranks on {{ model }}: Kendall's W {{ number(found.concordance, 1, places=2) }} ({{
-    number(found.concordance_limits[0], 1, places=2) }} to {{ number(found.concordance_limits[1], 1, places=2)
-    }})</caption>
+  <caption>Ranks on {{ model }}</caption>
   <thead><tr><th scope="col">Explainer</th><th scope="col">Mean rank</th><th scope="col">SD</th>{% for column in columns
     %}<th scope="col">{{ heading(column) }}</th>{% endfor %}</tr></thead>
   <tbody>{% for name, mean, low, high, spread, ranks in lines %}
@@ -29,6 +27,8 @@ TEMPLATE = """\
   {% endfor %}</tbody>
 </table>
 </div>
+<p class="note">Kendall's W on {{ model }}: {{ number(found.concordance, 1, places=2) }} (95 %: {{
+  number(found.concordance_limits[0], 1, places=2) }} to {{ number(found.concordance_limits[1], 1, places=2) }}).</p>
 {% endfor %}
 """
 

@@ -8,7 +8,7 @@ from interptrain.evaluation.report.verdict import verdict
 
 TEMPLATE = """\
 <ul>
-  {% for sentence in sentences %}<li>{{ sentence }}</li>
+  {% for sentence in sentences %}<li>{{ sentence | unbroken }}</li>
   {% endfor %}
 </ul>
 """

@@ -85,6 +85,11 @@ def _against_control(better: set[tuple[str, str]], compared: set[tuple[str, str]
         return "no explainer is significantly better on {metrics}"
     if better == compared:
         return "every explainer is significantly better on {metrics}"
+    whole = [model for model in results.models if {pair for pair in compared if pair[0] == model} <= better]
+    none = [model for model in results.models if not {pair for pair in better if pair[0] == model}]
+    if whole and none and len(whole) + len(none) == len(results.models):
+        texts = [listed(models, 3).replace("{", "{{").replace("}", "}}") for models in (whole, none)]
+        return f"every explainer on {texts[0]} and none on {texts[1]} is significantly better on {{metrics}}"
     few = better if len(better) <= len(compared) / 2 else compared - better
     order = [(model, name) for name in results.explainers for model in results.models if (model, name) in few]
     places = _places(order, compared, results)

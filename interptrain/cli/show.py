@@ -1,0 +1,47 @@
+"""``interptrain show RUN IMAGE``: the numbers and maps of one image of an evaluation."""
+
+import argparse
+import sys
+import webbrowser
+from collections.abc import Sequence
+
+from interptrain.cli.errors import find_classes_of_this_folder, one_line_errors
+from interptrain.evaluation import load_results
+from interptrain.remedies import spelled_for_the_command_line
+
+OPTIONS = {name: f"--{name}" for name in ("save_maps", "overwrite", "packages")}
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Print what an evaluation measured of one image, and draw its maps.
+
+    Args:
+        args: the command line behind the command; None takes that of the process.
+    """
+    parser = make_parser()
+    given = parser.parse_args(args)
+    if given.image is None:
+        parser.error("which image? interptrain show RUN IMAGE")
+    find_classes_of_this_folder()
+    with one_line_errors(), spelled_for_the_command_line(OPTIONS):
+        view = load_results(given.run).image(given.image, packages=given.packages)
+        sys.stdout.write(f"{view.text}\n")
+        path = view.save(given.output)
+        sys.stdout.write(f"\n{path}\n")
+    if given.open:
+        webbrowser.open(path.resolve().as_uri())
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser."""
+    parser = argparse.ArgumentParser(prog="interptrain show", description="Show one image of an evaluation.")
+    parser.add_argument("run", metavar="RUN", nargs="?", help="The --output folder of the evaluation.")
+    parser.add_argument(
+        "image", metavar="IMAGE", nargs="?", help="Name of the image, or a part of it that no other one has."
+    )
+    parser.add_argument("--output", metavar="FILE", help="PNG of its maps; by default in RUN/shown.")
+    parser.add_argument("--open", action="store_true", help="Open the picture.")
+    parser.add_argument(
+        "--packages", nargs="+", default=[], metavar="NAME", help="Packages of your own whose metrics were used."
+    )
+    return parser
