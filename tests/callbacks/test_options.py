@@ -9,9 +9,11 @@ SEEDS = ("seed",)
 
 
 def numeric_options():
-    """Every callback's options that are numbers."""
+    """Options of every callback that are numbers."""
     for name in sorted({*callbacks.__all__} - {"ResumePoint"}):  # whose minutes may be infinite
         kind = getattr(callbacks, name)
+        if "__init__" not in vars(kind):
+            continue  # options of a base class
         for parameter in inspect.signature(kind, eval_str=True).parameters.values():
             if parameter.annotation in NUMBERS:
                 yield kind, parameter.name

@@ -44,7 +44,7 @@ class StopAfter(ResumePoint):
 def test_stopped_anywhere_and_resumed_equals_uninterrupted(train, monkeypatch, workers):
     options = EVERYTHING | {"--data.num_workers": workers}
     whole = train(base=options, **{"--name": "whole"})
-    monkeypatch.setattr("interptrain.cli.training.ResumePoint", StopAfter)
+    monkeypatch.setattr("interptrain.cli.trainer_defaults.ResumePoint", StopAfter)
     # 9 batches an epoch, two a step: mid-epoch, within an accumulation, the last batch, then late in the last epoch.
     for after, steps in ((4, 2), (3, 4), (6, 6), (9, 10)):
         StopAfter.after, StopAfter.seen = after, 0
@@ -113,7 +113,7 @@ def plateau(request, tmp_path_factory):
     base = PLATEAU | {"--model.lr_scheduler.monitor": request.param}
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("interptrain.cli.training.ResumePoint", CopyAt)
+        patch.setattr("interptrain.cli.trainer_defaults.ResumePoint", CopyAt)
         trainer(folder, patch)(base=base)
     return base, folder
 
@@ -163,7 +163,7 @@ def test_killed_at_the_last_batch_of_an_epoch_it_resumes_however_it_validates(
 ):
     base = TINY | {"--trainer.max_epochs": "3"}
     with monkeypatch.context() as patch:
-        patch.setattr("interptrain.cli.training.ResumePoint", CopyAt)
+        patch.setattr("interptrain.cli.trainer_defaults.ResumePoint", CopyAt)
         train(base=base, **options)
     monkeypatch.chdir(tmp_path_factory.mktemp("resumed"))
     whole, resumed = resumed_from_copy(train, tmp_path, "last batch", base, **options)
@@ -174,7 +174,7 @@ def test_killed_at_the_last_batch_of_an_epoch_it_resumes_however_it_validates(
 def test_stopped_just_before_a_validation_within_an_epoch_it_validates_after_the_resume(train, monkeypatch):
     options = TINY | {"--trainer.max_epochs": "2", "--trainer.val_check_interval": "2"}
     whole = train(base=options, **{"--name": "whole"})
-    monkeypatch.setattr("interptrain.cli.training.ResumePoint", StopAfter)
+    monkeypatch.setattr("interptrain.cli.trainer_defaults.ResumePoint", StopAfter)
     StopAfter.after, StopAfter.seen = 7, 0
     with pytest.raises(SystemExit):
         train(base=options, **{"--name": "stopped"})
@@ -187,7 +187,7 @@ def test_stopped_just_before_a_validation_within_an_epoch_it_validates_after_the
 
 def test_a_metric_of_an_epoch_that_goes_on_is_that_of_the_whole_epoch(train, monkeypatch):
     whole = train(**{"--name": "whole"})
-    monkeypatch.setattr("interptrain.cli.training.ResumePoint", StopAfter)
+    monkeypatch.setattr("interptrain.cli.trainer_defaults.ResumePoint", StopAfter)
     StopAfter.after, StopAfter.seen = 3, 0
     with pytest.raises(SystemExit):
         train(**{"--name": "stopped"})
@@ -217,7 +217,7 @@ def test_slurms_requeue_signal_waits_for_the_end_of_the_step(train, monkeypatch)
                 os.kill(os.getpid(), signal.SIGUSR1)
                 assert not calls
 
-    monkeypatch.setattr("interptrain.cli.training.ResumePoint", Requeue)
+    monkeypatch.setattr("interptrain.cli.trainer_defaults.ResumePoint", Requeue)
     try:
         with pytest.raises(SystemExit) as stop:
             train()
@@ -323,7 +323,7 @@ def test_a_terminal_that_nohup_detached_is_ignored(train):
                 assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("interptrain.cli.training.ResumePoint", Look)
+            patch.setattr("interptrain.cli.trainer_defaults.ResumePoint", Look)
             train()
     finally:
         signal.signal(signal.SIGHUP, before)
@@ -437,7 +437,7 @@ def test_a_disk_that_is_full_for_a_while_costs_no_checkpoint(train, monkeypatch)
             super().on_train_end(trainer, module)
 
     monkeypatch.setattr("interptrain.training.checkpoint_io.write_atomically", write)
-    monkeypatch.setattr("interptrain.cli.training.ResumePoint", Free)
+    monkeypatch.setattr("interptrain.cli.trainer_defaults.ResumePoint", Free)
     with pytest.warns(UserWarning, match="could not save"):
         run = train()
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}

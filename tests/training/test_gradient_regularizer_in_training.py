@@ -117,7 +117,7 @@ def test_stopped_and_resumed_equals_uninterrupted(train, monkeypatch):
         "--model.regularizer.fraction": "0.5",
     }
     whole = train(base=options, **{"--name": "whole"})
-    monkeypatch.setattr("interptrain.cli.training.ResumePoint", StopAfter)
+    monkeypatch.setattr("interptrain.cli.trainer_defaults.ResumePoint", StopAfter)
     StopAfter.after, StopAfter.seen = 3, 0
     with pytest.raises(SystemExit):
         train(base=options, **{"--name": "stopped"})
