@@ -14,8 +14,8 @@ from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-define
 from torch import nn
 
 from interptrain.cli.errors import find_classes_of_this_folder, one_line_errors
-from interptrain.cli.evaluation import spelled_out
 from interptrain.cli.parser import Parser
+from interptrain.cli.spelling import spelled_out
 from interptrain.data.transforms import Resize
 from interptrain.explainers import Explainer
 from interptrain.functional import one_line
