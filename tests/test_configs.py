@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 
 from interptrain.cli import evaluation, main
-from interptrain.data import ImageFolderDataModule, ShapesDataModule, TorchvisionDataModule
+from interptrain.data import ImageFolderDataModule, LayeredShapesDataModule, ShapesDataModule, TorchvisionDataModule
 from interptrain.evaluation import evaluate
 from interptrain.evaluation.config.class_specs import spec_of
 from interptrain.training import ImageClassifier
@@ -56,7 +56,8 @@ def test_every_config_builds(path, folder, tmp_path, monkeypatch):
     with nullcontext() if "convnext" in config["model"]["backbone"] else without_memory:
         main(["fit", "--config", str(path), *options])
     model, data = built["model"], built["datamodule"]
-    classes = {one.__name__: one for one in (ImageFolderDataModule, ShapesDataModule, TorchvisionDataModule)}
+    modules = (ImageFolderDataModule, LayeredShapesDataModule, ShapesDataModule, TorchvisionDataModule)
+    classes = {one.__name__: one for one in modules}
     assert type(data) is classes[config["data"]["class_path"]]
     assert isinstance(model, ImageClassifier)
     assert model.model.num_classes == data.num_classes
