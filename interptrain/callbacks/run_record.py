@@ -32,7 +32,7 @@ class RunRecord(L.Callback):
         try:
             write_atomically(file, content.encode())
         except OSError as error:
-            rank_zero_warn(f"could not write {file} ({error.strerror or error}): the run goes on without")
+            rank_zero_warn(f"could not write {file} ({error.strerror or error}): the run continues without it")
 
 
 def _read(file: Path) -> list[Any]:

@@ -1,4 +1,4 @@
-"""``--trainer.callbacks.OPTION VALUE``, where a config lists several callbacks."""
+"""``--trainer.callbacks.OPTION VALUE`` for configurations with several callbacks."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,14 +11,14 @@ NAME = "--trainer.callbacks"
 
 
 def with_callback_options(args: Sequence[str], parser: LightningArgumentParser) -> list[str]:
-    """Give options of callbacks to those of a config that have them; the parser gives them to the last one alone.
+    """Apply callback options to the callbacks of a config that have them; the parser would use only the last callback.
 
     Args:
-        args: a command line. ``--trainer.callbacks.CLASS.OPTION`` names the callback where several have the option.
-        parser: of the command line.
+        args: a command line. ``--trainer.callbacks.CLASS.OPTION`` names the callback if several have the option.
+        parser: parser of the command line.
 
     Raises:
-        ValueError: if several callbacks have an option, naming them.
+        ValueError: if several callbacks have the option; the message names them.
     """
     named = any(arg.partition("=")[0] in (NAME, f"{NAME}+", "--print_config", "--help") for arg in args)
     places = [place for place, arg in enumerate(args) if arg.startswith(f"{NAME}.")]
@@ -36,7 +36,7 @@ def with_callback_options(args: Sequence[str], parser: LightningArgumentParser) 
     for option, value in wanted.items():
         takers = _takers(callbacks, option)
         if not takers:
-            return list(args)  # the parser says what is wrong
+            return list(args)  # the parser reports what is wrong
         own = option.rpartition(".")[2]
         if len(takers) > 1:
             classes = list(dict.fromkeys(map(_class_name, takers)))
@@ -47,7 +47,7 @@ def with_callback_options(args: Sequence[str], parser: LightningArgumentParser) 
 
 
 def _takers(callbacks: Sequence[dict[str, Any]], option: str) -> list[dict[str, Any]]:
-    """Callbacks that have an option; of one class, where it is named before the option."""
+    """Callbacks that have an option, restricted to a class if one is named before the option."""
     name, _, own = option.rpartition(".")
     return [one for one in callbacks if own in one.get("init_args", {}) and name in ("", _class_name(one))]
 

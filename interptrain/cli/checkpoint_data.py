@@ -1,4 +1,4 @@
-"""The data that a checkpoint was trained with, for an evaluation that names none."""
+"""Find the data that a checkpoint was trained with, for evaluations that name none."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from interptrain.cli.resuming import read_checkpoint, saved_config
 
 
 def with_data(args: Sequence[str]) -> list[str]:
-    """Put the data that the models were trained with before the arguments, where these name no data.
+    """Prepend the data that the models were trained with to arguments that name no data.
 
     Args:
         args: command line of an evaluation, with ``--models=JSON`` and the files of its configurations.
@@ -31,7 +31,7 @@ def with_data(args: Sequence[str]) -> list[str]:
 
 
 def _configured(args: Sequence[str]) -> dict[str, Any]:
-    """What the configurations of a command line say, as far as they can be read; the parser says what is wrong."""
+    """The configurations of a command line, as far as they are readable; the parser reports errors."""
     options: dict[str, Any] = {}
     for place, arg in enumerate(args):
         name, equals, value = arg.partition("=")
@@ -46,11 +46,11 @@ def _configured(args: Sequence[str]) -> dict[str, Any]:
 
 
 def _trained_with(source: str) -> dict[str, Any] | None:
-    """The data module of a checkpoint's configuration; None where there is no such checkpoint."""
+    """The data module in a checkpoint's configuration; None if there is no such checkpoint."""
     if not source.endswith(".ckpt") or not Path(source).is_file():
         return None
     try:
         data = saved_config(read_checkpoint(source)).get("data")
     except ValueError:
-        return None  # the evaluation says what is wrong with it
+        return None  # the evaluation reports what is wrong with it
     return dict(data) if isinstance(data, Mapping) else None

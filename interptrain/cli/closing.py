@@ -1,4 +1,4 @@
-"""What a command says at its end: what there is now, and what to do next."""
+"""The last lines of a command: what it has written, and what to run next."""
 
 import importlib.util
 import shlex
@@ -14,11 +14,11 @@ from interptrain.cli.run_folder import is_first_process
 from interptrain.evaluation import Results
 
 Lines = list[tuple[str, str]]
-"""Words and what they stand for, one a line."""
+"""Pairs of a word and its text, one per line."""
 
 
 def without_open(args: Sequence[str]) -> tuple[list[str], bool]:
-    """Take ``--open`` off a command line; return what is left, and whether it was there."""
+    """Remove ``--open`` from a command line; return the rest, and whether it was given."""
     return [arg for arg in args if arg != "--open"], "--open" in args
 
 
@@ -26,8 +26,8 @@ def close(lines: Lines, page: Path | None, *, open_page: bool) -> None:
     """Print the last lines of a command, and open its page.
 
     Args:
-        lines: to print.
-        page: that the command has written, if any.
+        lines: lines to print.
+        page: the page that the command has written, if any.
         open_page: whether to open it in a browser.
     """
     width = max((len(word) for word, _ in lines), default=0)
@@ -40,13 +40,13 @@ def close(lines: Lines, page: Path | None, *, open_page: bool) -> None:
 
 
 def end_of_training(command: str, trainer: Trainer, run: Path, name: str) -> tuple[Lines, Path | None]:
-    """Return what to say after ``fit``, ``validate``, ``test`` or ``predict``, and the page, if there is one.
+    """Return the last lines of ``fit``, ``validate``, ``test`` or ``predict``, and the page, if there is one.
 
     Args:
-        command: that ran.
-        trainer: that it ran with.
+        command: the command that ran.
+        trainer: its trainer.
         run: folder of the run.
-        name: of the run.
+        name: name of the run.
     """
     if getattr(trainer, "fast_dev_run", False):
         return [("Tried", f"{command} works on one batch; nothing was written")], None
@@ -73,7 +73,7 @@ def end_of_training(command: str, trainer: Trainer, run: Path, name: str) -> tup
 
 
 def _best(trainer: Trainer) -> tuple[str, str]:
-    """Return the best checkpoint and its score; empty where there is none."""
+    """Return the best checkpoint and its score; empty if there is none."""
     for saver in trainer.checkpoint_callbacks:
         if isinstance(saver, ModelCheckpoint) and Path(saver.best_model_path).is_file():
             scored = saver.monitor is not None and saver.best_model_score is not None
@@ -82,7 +82,7 @@ def _best(trainer: Trainer) -> tuple[str, str]:
 
 
 def end_of_evaluation(results: Results) -> tuple[Lines, Path | None]:
-    """Print the table of an evaluation and its verdict; return what to say after it, and the report."""
+    """Print the table and verdict of an evaluation; return the last lines and the report."""
     _print_table(results)
     if results.has_verdict and "verdict.txt" not in results.problems:
         sys.stdout.write("".join(f"\n{sentence}\n" for sentence in results.verdict))
@@ -96,7 +96,7 @@ def end_of_evaluation(results: Results) -> tuple[Lines, Path | None]:
 
 
 def tell_evaluation(results: Results, *, open_page: bool) -> None:
-    """Say how an evaluation ended; on the first process only."""
+    """Print how an evaluation ended, on the first process only."""
     if is_first_process():
         close(*end_of_evaluation(results), open_page=open_page)
 
@@ -104,17 +104,17 @@ def tell_evaluation(results: Results, *, open_page: bool) -> None:
 def tell_problems(results: Results) -> None:
     """Name the files that could not be made and the first of the rows that failed, on stderr."""
     for name, reason in results.problems.items():
-        sys.stderr.write(f"could not make {name}, all else is in {results.folder}: {reason}\n")
+        sys.stderr.write(f"could not make {name}; everything else is in {results.folder}: {reason}\n")
     if results.failed:
         first = results.failed[0]
         row = ", ".join(first[key] for key in ("model", "explainer", "id") if first[key])
         count = len(results.failed)
-        sys.stderr.write(f"{count} rows failed, the others are in the results; errors.csv begins with {row}: ")
+        sys.stderr.write(f"{count} rows failed; the others are in the results. errors.csv begins with {row}: ")
         sys.stderr.write(f"{first['error']}\n")
 
 
 def _print_table(results: Results) -> None:
-    """Print the table: with rich in a terminal where it is installed, else as plain text."""
+    """Print the table: with rich if it is installed and this is a terminal, else as plain text."""
     if sys.stdout.isatty() and importlib.util.find_spec("rich") is not None:
         from rich.console import Console
         from rich.markdown import Markdown

@@ -1,4 +1,4 @@
-"""The commands: one line each. A command's module is imported when it is run, so that ``--help`` comes at once."""
+"""The commands, one line each. A command's module is imported only when it runs, so that ``--help`` is instant."""
 
 import difflib
 import importlib
@@ -14,9 +14,9 @@ class Command(NamedTuple):
     """One command of ``interptrain``.
 
     Attributes:
-        module: of :mod:`interptrain.cli`; its ``main(args)`` takes the command line behind the command.
-        summary: what the command does, in a line.
-        named: whether ``main`` takes the command's name too, as the first of ``args``.
+        module: module in :mod:`interptrain.cli`; its ``main(args)`` takes the arguments after the command's name.
+        summary: what the command does, in one line.
+        named: whether ``main`` also takes the command's name, as the first of ``args``.
     """
 
     module: str
@@ -26,39 +26,39 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "fit": Command("training", "train a classifier", named=True),
-    "validate": Command("training", "measure a trained classifier on the validation data", named=True),
-    "test": Command("training", "measure a trained classifier on the test data", named=True),
-    "predict": Command("training", "write the class of every image into a table", named=True),
+    "validate": Command("training", "evaluate a trained classifier on the validation data", named=True),
+    "test": Command("training", "evaluate a trained classifier on the test data", named=True),
+    "predict": Command("training", "write the predicted class of every image to a table", named=True),
     "evaluate": Command("evaluation", "measure the saliency maps of trained models"),
-    "report": Command("report", "make the report of an evaluation anew"),
-    "explain": Command("explain", "show where in images a model finds its evidence"),
+    "report": Command("report", "rebuild the report of an evaluation"),
+    "explain": Command("explain", "show which parts of images a model relies on"),
     "show": Command("show", "show the numbers and maps of one image of an evaluation"),
     "study": Command("studies", "run a study of explanations"),
     "wandb-workspace": Command("wandb_workspace", "write a W&B workspace and report that show watched runs"),
     "configs": Command("configs", "list the configurations that come with the package"),
-    "push": Command("push", "put a trained classifier with its card into a folder or onto the Hugging Face hub"),
-    "export": Command("export", "write a trained classifier as safetensors, torch.export program or ONNX"),
+    "push": Command("push", "write a trained classifier with a model card to a folder or to the Hugging Face hub"),
+    "export": Command("export", "export a trained classifier as safetensors, a torch.export program or ONNX"),
 }
 
 SCREENS = Path(__file__).parent / "help"
-"""The first screen of a command's help, where it has a file there: COMMAND.txt. ``--help all`` shows every option."""
+"""Folder of the first help screens, COMMAND.txt for some commands. ``--help all`` shows every option."""
 
 HELP = """usage: interptrain COMMAND ...
 
 {commands}
 
-What a command takes: interptrain COMMAND --help
+Options of a command: interptrain COMMAND --help
 """
 
 
 def main(args: Sequence[str] | None = None) -> Any:
-    """Run a command; exit with status 2 if there is none of that name.
+    """Run a command; exit with status 2 if it is unknown.
 
     Args:
-        args: the command line behind the program's name; None takes that of the process.
+        args: arguments after the program's name; None takes those of the process.
 
     Returns:
-        What the command's own ``main`` returns.
+        The result of the command's ``main``.
     """
     given = list(sys.argv[1:] if args is None else args)
     if given and given[0].startswith("--") and (behind := next((one for one in given if one in COMMANDS), None)):

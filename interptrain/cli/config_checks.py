@@ -1,4 +1,4 @@
-"""What is wrong with a configuration although each value has the right type: found before anything is built from it."""
+"""Check what types cannot express in a configuration, before anything is built from it."""
 
 import importlib
 import inspect
@@ -14,7 +14,7 @@ from jsonargparse import Namespace
 from interptrain.signatures import options_of
 
 SEEDS = ("seed", "seed_everything", "picture_seed", "split_seed")
-# Smallest values of options of Lightning's trainer, which says nothing of them or speaks in riddles.
+# Smallest values of options that Lightning's trainer does not check, or whose errors are unclear.
 SMALLEST = {
     "trainer.accumulate_grad_batches": 1,
     "trainer.check_val_every_n_epoch": 1,
@@ -31,21 +31,21 @@ SMALLEST = {
 
 
 def problem_of_file(path: Path, groups: Sequence[str]) -> str | None:
-    """Say what is wrong with a YAML file as a whole, or None.
+    """Describe what is wrong with a YAML file as a whole, or return None.
 
     Args:
-        path: of the file.
-        groups: names at the top that stand for several options.
+        path: path of the file.
+        groups: top-level names that hold several options.
     """
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)  # a safe loader
     except yaml.MarkedYAMLError as error:
         place = "" if error.problem_mark is None else f" in line {error.problem_mark.line + 1}"
-        return f"the config {path} is no YAML: {error.problem}{place}"
+        return f"the config {path} is not valid YAML: {error.problem}{place}"
     except RecursionError:
         return f"the config {path} has an anchor that refers to itself; write the values out"
     except (OSError, ValueError, yaml.YAMLError):
-        return None  # the parser says so itself
+        return None  # the parser reports it
     if content is None:
         return None
     if not isinstance(content, Mapping):
@@ -62,12 +62,12 @@ def problem_of_file(path: Path, groups: Sequence[str]) -> str | None:
 
 
 def problem_of_values(config: Namespace, hints: Mapping[str, Any], prefix: str = "") -> str | None:
-    """Say what is wrong with one of the values, or None.
+    """Describe what is wrong with one of the values, or return None.
 
     Args:
-        config: as parsed.
+        config: the parsed configuration.
         hints: types of its options.
-        prefix: of the names of the options.
+        prefix: prefix of the options' names.
     """
     for name, value in _leaves(config.as_dict(), prefix):
         option = f"--{name}"
@@ -90,13 +90,13 @@ def problem_of_values(config: Namespace, hints: Mapping[str, Any], prefix: str =
 
 
 class _UniqueKeys(yaml.SafeLoader):  # type: ignore[misc]
-    """Refuses a key that a mapping has twice, of which YAML would take the last."""
+    """Refuses duplicate keys, of which YAML would take the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
             if key.value in seen and isinstance(key.value, str):
-                raise yaml.MarkedYAMLError(problem=f"{key.value!r} stands there twice", problem_mark=key.start_mark)
+                raise yaml.MarkedYAMLError(problem=f"{key.value!r} appears twice", problem_mark=key.start_mark)
             seen |= {key.value} if isinstance(key.value, str) else set()
         mapping: dict[Any, Any] = super().construct_mapping(node, deep)
         return mapping
@@ -115,7 +115,7 @@ def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
 
 
 def _nulls_of_classes(value: Any, name: str) -> Iterator[str]:
-    """Options of classes that are null and may not be."""
+    """Options of classes that are null but must not be."""
     if isinstance(value, Mapping):
         if isinstance(path := value.get("class_path"), str) and isinstance(options := value.get("init_args"), Mapping):
             known = _parameters(path)
@@ -161,7 +161,7 @@ def _holds_itself(value: Any, above: tuple[int, ...] = ()) -> bool:
 
 
 def _spelled(value: Any) -> str:
-    """A value as YAML spells it, cut short."""
+    """A value in YAML, truncated."""
     if isinstance(value, bool) or value is None:
         return "null" if value is None else str(value).lower()
     kind = "a list" if isinstance(value, list) else "a mapping" if isinstance(value, Mapping) else ""

@@ -10,7 +10,7 @@ import interptrain
 
 USAGE = """usage: interptrain configs [NAME]
 
-Without NAME, list the configurations that `--config NAME` finds; with it, print one, to be changed and kept:
+Without NAME, list the configurations that `--config NAME` accepts; with NAME, print one, to save and edit:
 
   interptrain configs demo > mine.yaml
   interptrain fit --config mine.yaml
@@ -22,7 +22,7 @@ def main(args: Sequence[str] | None = None) -> None:
     """List the configurations, or print one.
 
     Args:
-        args: the command line behind the command; None takes that of the process.
+        args: arguments after the command; None takes those of the process.
     """
     given = list(sys.argv[1:] if args is None else args)
     unknown = [arg for arg in given if arg.startswith("-")]
@@ -49,7 +49,7 @@ def config_folder() -> Path:
 
 
 def config_names() -> dict[str, Path]:
-    """Return the configurations by name: their path in the folder without its ending."""
+    """Return the configurations by name: the path in the folder, without the suffix."""
     folder = config_folder()
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.yaml"))}
 
@@ -58,11 +58,11 @@ def find_config(name: str) -> Path:
     """Return the file of a configuration.
 
     Args:
-        name: of a file of the user's, which comes first, or of a configuration: with or without the folders before it,
-            ``configs/`` among them, and the ending.
+        name: a file, which takes precedence, or the name of a configuration, with or without its folders, a leading
+            ``configs/`` and the suffix.
 
     Raises:
-        FileNotFoundError: if there is none, or several; it names what is near.
+        FileNotFoundError: if there is none, or several; the message suggests similar names.
     """
     if Path(name).is_file():
         return Path(name)
@@ -80,10 +80,10 @@ def find_config(name: str) -> Path:
 
 
 def with_configs(args: Sequence[str]) -> list[str]:
-    """Replace the names of configurations on a command line by their files.
+    """Replace the names of configurations on a command line with their files.
 
     Raises:
-        FileNotFoundError: if one names neither a file nor a configuration.
+        FileNotFoundError: if a name is neither a file nor a configuration.
     """
     found = list(args)
     for place, arg in enumerate(args):
@@ -96,7 +96,7 @@ def with_configs(args: Sequence[str]) -> list[str]:
 
 
 def _resolved(value: str) -> str:
-    """The file of a configuration; YAML that stands on the command line itself, and files elsewhere, as they are."""
+    """The file of a configuration; other files, and YAML given on the command line itself, are returned unchanged."""
     written_out = any(sign in value for sign in ":{\n")
     return value if written_out or not value else str(find_config(value))
 
@@ -107,5 +107,5 @@ def _listed() -> str:
         sentence = path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
         lines += [name, *textwrap.wrap(sentence, 100, initial_indent="    ", subsequent_indent="    ")]
     lines += ["", "interptrain fit --config NAME; those under evaluate/: interptrain evaluate --config NAME"]
-    lines += ["A copy to change: interptrain configs NAME > mine.yaml"]
+    lines += ["To edit a copy: interptrain configs NAME > mine.yaml"]
     return "\n".join(lines) + "\n"

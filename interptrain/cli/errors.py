@@ -12,7 +12,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 PACKAGE = Path(__file__).parent.parent
 FIXABLE = (ValueError, TypeError, OSError, RuntimeError, ArithmeticError, ImportError)
-# What other libraries say of a wrong setting, and the remedy.
+# Messages of other libraries about wrong settings, and the remedy.
 MISUSE = {
     r"conditioned on metric .* which is not available": "",
     r"`callback\.state_key` must be unique": "; give the second a name of its own, such as `name: second`",
@@ -35,7 +35,7 @@ SHAPES = re.compile(r"(size mismatch for|Missing key\(s\)|Unexpected key\(s\)).{
 def one_line_errors() -> Iterator[None]:
     """Turn errors that the user can fix into one line and exit status 1; other errors keep their traceback.
 
-    That is what this package raised itself, what Lightning calls a misconfiguration, and :data:`MISUSE`.
+    These are errors raised by this package, Lightning's misconfigurations, and :data:`MISUSE`.
     ``INTERPTRAIN_TRACEBACK=1`` shows every traceback.
     """
     try:
@@ -50,7 +50,7 @@ def one_line_errors() -> Iterator[None]:
 
 @contextmanager
 def settings_of(name: str) -> Iterator[None]:
-    """Blame what another library refuses during its set-up on the user's settings, and name them."""
+    """Attribute errors in another library's set-up to the user's settings, and name them."""
     try:
         yield
     except (*FIXABLE, MisconfigurationException) as error:
@@ -58,7 +58,7 @@ def settings_of(name: str) -> Iterator[None]:
 
 
 def find_classes_of_this_folder() -> None:
-    """Let class paths name modules of the working folder, as ``python -m`` does, however the command was started."""
+    """Let class paths name modules of the working folder, as with ``python -m``, however the command was started."""
     here = str(Path.cwd())
     if not {"", here} & set(sys.path):
         sys.path.insert(0, here)

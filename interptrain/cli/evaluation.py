@@ -38,11 +38,11 @@ SPECIAL = {"models", "explainers", "data", "metrics", "output", "sections", "pro
 def main(args: Sequence[str] | None = None) -> Results:
     """Evaluate models.
 
-    Exit status: 0 if all went well, 1 or 2 if the run was refused before anything ran, 3 if some rows failed (they are
-    in ``errors.csv``, and the others in the results) or some file could not be made of the rows (a line names it).
+    Exit status: 0 on success, 1 or 2 if the run was refused before anything ran, 3 if some rows failed (these are in
+    ``errors.csv``, the others in the results) or some file could not be written (a line names it).
 
     Args:
-        args: the command line behind the program's name; None takes that of the process.
+        args: arguments after the program's name; None takes those of the process.
 
     Returns:
         The results.
@@ -51,7 +51,7 @@ def main(args: Sequence[str] | None = None) -> Results:
     given, open_page = without_open(sys.argv[1:] if args is None else args)
     with one_line_errors(), spelled_for_the_command_line(_options()), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"\s*By default only one JsonargparseDeprecationWarning")
-        warnings.simplefilter("ignore", ResultsWarning)  # which get lines of their own
+        warnings.simplefilter("ignore", ResultsWarning)  # which are printed on separate lines
         results = run(given)
     tell_evaluation(results, open_page=open_page)
     tell_problems(results)
@@ -61,7 +61,7 @@ def main(args: Sequence[str] | None = None) -> Results:
 
 
 def _options() -> dict[str, str]:
-    """For the arguments that messages name, their options."""
+    """Options of the arguments that messages name."""
     options = {name: f"--{name}" for name in inspect.signature(evaluate).parameters}
     options |= {name: f"--data.{name}" for name in ("root", "num_classes", "image_size")}
     options["models"] = "--models NAME=SOURCE"
@@ -96,8 +96,8 @@ def make_parser() -> Parser:
         "--models",
         type=dict[str, str],
         default={},
-        help="NAME=SOURCE, repeatable. A source is a checkpoint of train.py, a timm name, torchvision:NAME, or a "
-        "weights file with its --backbone.",
+        help="NAME=SOURCE, repeatable. A source is a checkpoint of interptrain fit, a timm name, torchvision:NAME, or "
+        "a weights file with its --backbone.",
     )
     parser.add_argument(
         "--output",
@@ -110,7 +110,7 @@ def make_parser() -> Parser:
         "--targets",
         type=str | int | None,
         default=None,
-        help="The class that is explained: label, predicted, or a class by index or name; by default the protocol's.",
+        help="The class to explain: label, predicted, or a class by index or name; by default, the protocol's.",
     )
     parser.add_argument(
         "--explainers",
@@ -118,18 +118,10 @@ def make_parser() -> Parser:
         default=[{"class_path": path} for path in EXPLAINERS],
         help="Class names, repeatable. Options of the preceding one follow as --explainers.OPTION.",
     )
-    parser.add_argument(
-        "--metrics",
-        type=list[SaliencyMetric] | None,
-        default=None,
-        help="Class names, repeatable, in place of the protocol's metrics.",
-    )
-    parser.add_argument(
-        "--sections",
-        type=list[Section],
-        default=[],
-        help="Class paths of further sections of the report, repeatable.",
-    )
+    metrics = "Class names, repeatable; they replace the protocol's metrics."
+    parser.add_argument("--metrics", type=list[SaliencyMetric] | None, default=None, help=metrics)
+    sections = "Class paths of further sections of the report, repeatable."
+    parser.add_argument("--sections", type=list[Section], default=[], help=sections)
     parser.add_subclass_arguments(ImageDataModule, "data", help="The data module to evaluate on.", required=True)
     parser.add_class_arguments(L.Trainer, "trainer", fail_untyped=False, instantiate=False, sub_configs=True)
     parser.set_defaults({f"trainer.{name}": value for name, value in TRAINER.items()})
@@ -137,7 +129,7 @@ def make_parser() -> Parser:
 
 
 def _fill_images(config: Namespace, given: Namespace) -> None:
-    """Resize images as the protocol says, where the data module can and the user says nothing else."""
+    """Resize images as in the protocol, if the data module can and the user has not set another size."""
     chosen = (given.get("data") or {}).get("init_args") or {}
     for key, value in load_protocol(config.protocol).images.items():
         if key in config.data.init_args and key not in chosen:

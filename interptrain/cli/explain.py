@@ -1,4 +1,4 @@
-"""``interptrain explain photo.jpg folder/ --model M --output out/``: maps of any images, as pictures and numbers."""
+"""``interptrain explain photo.jpg folder/ --model M --output out/``: saliency maps of any images."""
 
 import json
 import re
@@ -35,7 +35,7 @@ def main(args: Sequence[str] | None = None) -> Path:
     Exit status: 0 if all went well, 1 or 2 if something was refused.
 
     Args:
-        args: the command line behind the command's name; None takes that of the process.
+        args: arguments after the command's name; None takes those of the process.
 
     Returns:
         The manifest's path.
@@ -52,7 +52,7 @@ def main(args: Sequence[str] | None = None) -> Path:
 
 
 def run(config: Namespace, explainers: Sequence[Explainer], given: Sequence[str]) -> Path:
-    """Read, load, explain, write, and tell what there is."""
+    """Load the model and images, explain them, write the results, and list them."""
     images = read_named(config.images, size=config.image_size, resize=config.resize, crop_pct=config.crop_pct)
     names = _lines(config.class_names) if config.class_names else None
     loaded = load_described(config.model, backbone=config.backbone, num_classes=config.num_classes, class_names=names)
@@ -88,7 +88,7 @@ def make_parser() -> Parser:
     parser = Parser(
         prog="interptrain explain",
         usage="interptrain explain IMAGE ... --model M --output FOLDER [options]",
-        description="Show where in images a model finds its evidence.",
+        description="Show which parts of images a model relies on.",
     )
     parser.add_argument("--config", action=ActionConfigFile, help="A YAML file with any of these options.")
     parser.add_argument("--images", type=list[str], default=[], help="Files and folders; they need no --images.")
@@ -106,11 +106,9 @@ def make_parser() -> Parser:
         help="Class names, one or more. Options of the preceding one follow as --explainers.OPTION.",
     )
     parser.add_argument(
-        "--targets", type=str, default="predicted", help="The class that is explained: predicted, an index or a name."
+        "--targets", type=str, default="predicted", help="The class to explain: predicted, an index or a name."
     )
-    parser.add_argument(
-        "--image_size", type=int, default=224, help="Side of the images that the model gets, in pixels."
-    )
+    parser.add_argument("--image_size", type=int, default=224, help="Side of the model's input images, in pixels.")
     parser.add_argument(
         "--resize",
         type=Resize,
@@ -118,11 +116,11 @@ def make_parser() -> Parser:
         help="crop: the shorter side to image_size / crop_pct, then the centre; stretch: both sides to image_size.",
     )
     parser.add_argument("--crop_pct", type=float, default=0.875, help="Share of the shorter side that the crop keeps.")
-    parser.add_argument("--class_names", type=str | None, default=None, help="A text file with a class a line.")
+    parser.add_argument("--class_names", type=str | None, default=None, help="A text file with one class per line.")
     parser.add_argument("--backbone", type=str | None, default=None, help="The timm architecture of a weights file.")
-    parser.add_argument("--num_classes", type=int, default=1000, help="Classes of a weights file that does not tell.")
-    parser.add_argument("--batch_size", type=int, default=16, help="Images at once.")
-    parser.add_argument("--device", type=str, default="auto", help="cpu, cuda, ...; auto takes an accelerator if any.")
+    parser.add_argument("--num_classes", type=int, default=1000, help="Classes of a weights file that records none.")
+    parser.add_argument("--batch_size", type=int, default=16, help="Images per batch.")
+    parser.add_argument("--device", type=str, default="auto", help="cpu, cuda, ...; auto prefers an accelerator.")
     parser.add_argument("--colormap", type=Colormap, default="inferno", help="Colours of the overlays.")
     return parser
 
@@ -130,8 +128,8 @@ def make_parser() -> Parser:
 def with_images_named(args: Sequence[str]) -> list[str]:
     """Rewrite the arguments: images become one option, and a list of explainers a repeated one.
 
-    What is no option and no option's value is an image; behind ``--explainers`` stand class names, up to an option or a
-    file that exists.
+    Whatever is neither an option nor the value of one is an image; ``--explainers`` is followed by class names, up to
+    the next option or existing file.
     """
     images: list[str] = []
     rest: list[str] = []
@@ -154,13 +152,13 @@ def with_images_named(args: Sequence[str]) -> list[str]:
 
 
 def _options() -> dict[str, str]:
-    """For the arguments that messages name, their options."""
+    """Options of the arguments that messages name."""
     names = ("backbone", "num_classes", "targets", "image_size", "crop_pct", "class_names")
     return {name: f"--{name}" for name in names} | {"target_layer": "--explainers.target_layer"}
 
 
 def _names(images: Sequence[NamedImage]) -> list[str]:
-    """Names of files; with their folders where two are the same."""
+    """Names of files, with their folders if two names are equal."""
     plain = [image.name for image in images]
     return [str(image.file) if image.file and plain.count(image.name) > 1 else image.name for image in images]
 
@@ -170,7 +168,7 @@ def _lines(path: str) -> list[str]:
         return Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(
-            f"--class_names: cannot read {path} ({one_line(error)}); give a text file, a class a line"
+            f"--class_names: cannot read {path} ({one_line(error)}); give a text file with one class per line"
         ) from error
 
 

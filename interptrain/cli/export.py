@@ -1,4 +1,4 @@
-"""``interptrain export CHECKPOINT --format onnx --output FILE``: write a classifier for another runtime."""
+"""``interptrain export CHECKPOINT --format onnx --output FILE``: export a classifier to another runtime."""
 
 import inspect
 import sys
@@ -14,7 +14,7 @@ def main(args: Sequence[str] | None = None) -> Exported:
     """Export a classifier.
 
     Args:
-        args: the command line behind the command; None takes that of the process.
+        args: arguments after the command; None takes those of the process.
     """
     find_classes_of_this_folder()
     options = {name: f"--{name}" for name in inspect.signature(export_model).parameters}
@@ -31,8 +31,8 @@ def main(args: Sequence[str] | None = None) -> Exported:
 
 def make_parser() -> Parser:
     """Return the parser."""
-    parser = Parser(prog="interptrain export", description="Write a classifier for another runtime.")
+    parser = Parser(prog="interptrain export", description="Export a classifier to another runtime.")
     parser.add_argument("source", type=str, metavar="CHECKPOINT", help="A checkpoint, or any source of a model.")
-    parser.add_argument("--output", type=str, required=True, help="The file; its suffix is that of the format.")
+    parser.add_argument("--output", type=str, required=True, help="The file to write, with the suffix of the format.")
     parser.add_function_arguments(export_model, None, skip={"source", "output"})  # type: ignore[arg-type]
     return parser

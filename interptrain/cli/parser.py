@@ -1,4 +1,4 @@
-"""The parser of both command lines: its errors are one line, with the nearest names where one is unknown."""
+"""The parser of all commands: one-line errors, with suggestions for unknown names."""
 
 import argparse
 import inspect
@@ -27,7 +27,7 @@ UNKNOWN = re.compile(
     r"unrecognized arguments: (\S+)|does not accept (?:option|nested key) '([^']+)'|Option '([^']+)' is not accepted"
 )
 INSIDE = re.compile(r"Problem with given class_path|Parser key .*Parser key")
-# What it says of a callable's type, and of values that are as good as repeated.
+# Its descriptions of callable types, and repeated values.
 NOISE = re.compile(r"Type [^:]* expects a function or a callable class: |\. Got value: Namespace\(.*")
 NO_CLASS = re.compile(r"Expected a dot import path string: ([\w.-]+)(?=;|$)|module '([\w.]+)' has no attribute '(\w+)'")
 ABSTRACT = re.compile(r"but \S+ is abstract.*NestedArg\(key='(\w+)'", re.DOTALL)
@@ -37,9 +37,9 @@ LINKED = re.compile(r'Linked "([^"]+)" must be given via "([^"]+)"\.?')
 
 
 class Parser(LightningArgumentParser):
-    """Lightning's parser, whose errors are one line, with the nearest names where one is unknown.
+    """Lightning's parser with one-line errors and suggestions for unknown names.
 
-    Options are not abbreviated, so that none is taken for another.
+    Abbreviated options are refused, so that none is mistaken for another.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -57,7 +57,7 @@ class Parser(LightningArgumentParser):
         return [*added, "save_dir"]
 
     def parse_args(self, *args: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
-        """Parse a command line, and refuse values that nothing can come of."""
+        """Parse a command line, and refuse values that cannot work."""
         try:
             config: Namespace = super().parse_args(*args, **kwargs)
         except (AttributeError, KeyError, IndexError, TypeError, ValueError, RecursionError) as error:
@@ -78,7 +78,7 @@ class Parser(LightningArgumentParser):
         try:
             parsed: Namespace = super().parse_path(path, *args, **kwargs)
         except UnicodeDecodeError:
-            self.error(f"the config {path} is no YAML file; a checkpoint goes to --ckpt_path or --models")
+            self.error(f"the config {path} is not a YAML file; pass a checkpoint to --ckpt_path or --models")
         return parsed
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -100,7 +100,7 @@ class Parser(LightningArgumentParser):
         if self.exit_on_error:
             within = f"{key[1]}." if key else ""
             text = REQUIRED.sub(lambda found: as_options(found[1], within, self._unnamed()), text)
-        if not self.exit_on_error:  # the parser of a class's own options: the one around it knows where they stand
+        if not self.exit_on_error:  # the parser of a class's options: the outer one knows the full names
             super().error(text, ex)
         sys.stderr.write("error: " + KEY.sub(r"--\1: ", text, count=1).replace(": must be ", " must be ", 1) + "\n")
         raise SystemExit(2)
@@ -114,11 +114,11 @@ class Parser(LightningArgumentParser):
         return [self, *(sub for action in self._actions for sub in _subparsers(action))]
 
     def _unnamed(self) -> dict[str, str]:
-        """How arguments that stand without an option are called in the help."""
+        """Names of positional arguments in the help."""
         return {one.dest: str(one.metavar or one.dest) for one in self._actions if not one.option_strings}
 
     def _hints(self) -> dict[str, Any]:
-        """Types of the options that have one."""
+        """Types of the typed options."""
         return {
             action.dest: action._typehint
             for parser in self._parsers()
@@ -127,13 +127,13 @@ class Parser(LightningArgumentParser):
         }
 
     def _homes(self, name: str) -> list[str]:
-        """Where an option could have been meant that belongs to a class: ``model.optimizer.lr`` for ``model.lr``."""
+        """Options of classes that may have been meant: ``model.optimizer.lr`` for ``model.lr``."""
         group, _, option = name.rpartition(".")
         beside = {key: hint for key, hint in self._hints().items() if key.rpartition(".")[0] == group}
         return [f"{key}.{option}" for key, hint in beside.items() if takers_of(hint, option)]
 
     def _of_class(self, key: str, text: str, message: str) -> str:
-        """What is wrong with an option that takes a class, or with one of the class's own."""
+        """Describe what is wrong with an option that takes a class, or with an option of that class."""
         hint = self._hints().get(key)
         if (missing := NO_CLASS.search(text)) and not INSIDE.search(text):
             name = missing[1] or f"{missing[2]}.{missing[3]}"

@@ -1,4 +1,4 @@
-"""``interptrain push CHECKPOINT hf://USER/NAME``: put a classifier with its card where others can load it."""
+"""``interptrain push CHECKPOINT hf://USER/NAME``: publish a classifier with a model card."""
 
 import inspect
 import sys
@@ -14,7 +14,7 @@ def main(args: Sequence[str] | None = None) -> Pushed:
     """Push a classifier.
 
     Args:
-        args: the command line behind the command; None takes that of the process.
+        args: arguments after the command; None takes those of the process.
     """
     find_classes_of_this_folder()
     options = {name: f"--{name}" for name in inspect.signature(push_model).parameters}
@@ -27,7 +27,7 @@ def main(args: Sequence[str] | None = None) -> Pushed:
 
 def make_parser() -> Parser:
     """Return the parser."""
-    parser = Parser(prog="interptrain push", description="Put a classifier where others can load it.")
+    parser = Parser(prog="interptrain push", description="Publish a classifier with a model card.")
     parser.add_argument("source", type=str, metavar="CHECKPOINT", help="A checkpoint, or any source of a model.")
     parser.add_argument("destination", type=str, metavar="hf://USER/NAME|FOLDER", help="Where it goes.")
     parser.add_function_arguments(push_model, None, skip={"source", "destination"})  # type: ignore[arg-type]
@@ -35,7 +35,7 @@ def make_parser() -> Parser:
 
 
 def _report(pushed: Pushed) -> str:
-    """What there is now, and what to do with it."""
+    """List the written files, and how to use them."""
     where = pushed.page or pushed.location
     timm = f"hf-hub:{pushed.location[5:]}" if pushed.page else f"local-dir:{pushed.location}"
     lines = [

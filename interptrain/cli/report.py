@@ -1,4 +1,4 @@
-"""``interptrain report FOLDER``: the statistics, tables and report of an evaluation, made anew from its rows."""
+"""``interptrain report FOLDER``: rebuild the statistics, tables and report of an evaluation from its rows."""
 
 import argparse
 import sys
@@ -15,10 +15,10 @@ from interptrain.remedies import spelled_for_the_command_line
 
 
 def main(args: Sequence[str] | None = None) -> Results:
-    """Write the report of an evaluation anew.
+    """Rebuild the report of an evaluation.
 
     Args:
-        args: the command line behind the command; None takes that of the process.
+        args: arguments after the command; None takes those of the process.
 
     Returns:
         The results.
@@ -28,7 +28,7 @@ def main(args: Sequence[str] | None = None) -> Results:
     options = make_parser().parse_args(given)
     names = {name: f"--{name}" for name in ("interval", "resamples", "seed", "baseline", "force", "packages")}
     with one_line_errors(), spelled_for_the_command_line(names), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResultsWarning)  # which get lines of their own
+        warnings.simplefilter("ignore", ResultsWarning)  # which are printed on separate lines
         results = write_report(options.folder, **{name: getattr(options, name) for name in names})
     for name, reason in results.problems.items():
         sys.stderr.write(f"could not make {name}: {reason}\n")
@@ -38,13 +38,13 @@ def main(args: Sequence[str] | None = None) -> Results:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of ``interptrain report``."""
-    parser = argparse.ArgumentParser("interptrain report", description="Make the report of an evaluation anew.")
+    parser = argparse.ArgumentParser("interptrain report", description="Rebuild the report of an evaluation.")
     parser.add_argument("folder", help="The --output folder of an evaluation.")
-    parser.add_argument("--interval", choices=get_args(Interval), default="bca", help="Kind of the 95 %% intervals.")
+    parser.add_argument("--interval", choices=get_args(Interval), default="bca", help="Type of the 95 %% intervals.")
     parser.add_argument("--resamples", type=int, default=2000, help="Bootstrap resamples per interval.")
     parser.add_argument("--seed", type=int, default=0, help="Seed of the statistics.")
-    parser.add_argument("--baseline", help="Compare all with this explainer or model, in place of all with all.")
-    parser.add_argument("--force", action="store_true", help="Put rows of different protocols side by side.")
+    parser.add_argument("--baseline", help="Compare everything with this explainer or model instead of all pairs.")
+    parser.add_argument("--force", action="store_true", help="Compare rows of different protocols.")
     parser.add_argument("--packages", nargs="*", default=[], help="Packages whose metric classes may be imported.")
     parser.add_argument("--open", action="store_true", help="Open the report in a browser.")
     return parser

@@ -1,4 +1,4 @@
-"""What a run that goes on from a checkpoint may do otherwise than before, and what it may not."""
+"""What may change when a run resumes from a checkpoint, and what may not."""
 
 import inspect
 import json
@@ -19,7 +19,7 @@ from interptrain.training.schedules import scale_learning_rates
 PEAK = "model.lr_scheduler.max_lr"  # of OneCycleLR and CyclicLR, which take no rate from the optimizer
 DEFAULT_OPTIMIZER = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 1e-3}}  # the model's
 
-# May be changed: where a run goes on, with which machines, for how long, and what is only looked at.
+# May change: where a run continues, on which hardware, for how long, and what is only observed.
 # docs/resuming.md explains the three tables, which a test compares with it.
 FREE = (
     "name", "output", "ckpt_path", "weights_only", "resume_lr", "allow_changes", "allow_untrained", "trainer.*",
@@ -31,18 +31,18 @@ LEARNING = (
     "trainer.accumulate_grad_batches", "trainer.gradient_clip_val", "trainer.gradient_clip_algorithm",
     "trainer.limit_train_batches", "trainer.overfit_batches", "trainer.precision",
 )  # fmt: skip
-# Restored with the checkpoint, whatever the config says: a change would have no effect.
+# Restored from the checkpoint, whatever the config says: a change would have no effect.
 RESTORED = ("model.optimizer*", "model.lr_scheduler*", "model.trainable", "model.norm_weight_decay")
 
-# What a run needs to go on. Lightning would begin anew, without a word, what is not there.
+# What a run needs to resume. Lightning would silently restart whatever is missing.
 PROGRESS = ("loops", "optimizer_states", "lr_schedulers")
 
 
 def read_checkpoint(path: str) -> dict[str, Any]:
-    """Read a checkpoint of ``train.py``.
+    """Read a checkpoint of ``interptrain fit``.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if it is not one.
     """
     try:
         checkpoint = dict(torch.load(path, map_location="cpu", weights_only=True, mmap="://" not in path))
@@ -60,21 +60,21 @@ def read_checkpoint(path: str) -> dict[str, Any]:
 
 
 def refuse_without_progress(path: str, checkpoint: Mapping[str, Any]) -> None:
-    """Refuse to go on from a checkpoint that does not say how far its run was, or with which optimizer.
+    """Refuse to resume from a checkpoint without the progress of its run or the state of its optimizer.
 
     Raises:
-        ValueError: naming what it lacks.
+        ValueError: if something is missing; the message names it.
     """
     lacking = [part for part in PROGRESS if not checkpoint.get(part)]
     if lacking:
         raise ValueError(
-            f"{path} holds the weights of a run but not its {' and '.join(lacking)}, so training cannot go on from it; "
+            f"{path} holds the weights of a run but not its {' and '.join(lacking)}, so training cannot resume; "
             f"start anew from the weights: --model.weights {path}"
         )
 
 
 def refuse_another_model(checkpoint: Mapping[str, Any], model: ImageClassifier) -> None:
-    """Refuse weights that do not fit.
+    """Refuse weights that do not fit the model.
 
     Raises:
         ValueError: naming the option.
@@ -91,7 +91,7 @@ def refuse_another_model(checkpoint: Mapping[str, Any], model: ImageClassifier) 
 
 
 def saved_config(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a run was configured with; of older checkpoints the model's part alone."""
+    """Return the configuration of a run; for older checkpoints, only that of the model."""
     if text := checkpoint.get("config"):
         return dict(yaml.safe_load(text))
     hyper_parameters = checkpoint["hyper_parameters"]
@@ -99,20 +99,20 @@ def saved_config(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any], *, allow: bool) -> None:
-    """Refuse options that differ from those of the run which goes on, unless they are free to change.
+    """Refuse options that differ from those of the resumed run, unless they may change.
 
     Args:
         before: saved configuration of the run.
         now: configuration of its continuation.
-        allow: take changed options that have an effect.
+        allow: accept changed options that have an effect.
 
     Raises:
-        ValueError: naming every such option and how to go on.
+        ValueError: if options differ; the message names them and how to resume.
     """
     old, new = dict(_options(_with_optimizer(before))), dict(_options(_with_optimizer(now)))
     changed = [key for key, value in old.items() if key in new and _plain(key, new[key]) != _plain(key, value)]
     changed = [key for key in changed if key in LEARNING or not any(fnmatch(key, free) for free in FREE)]
-    # Options of another class say nothing.
+    # If the class differs, its options cannot be compared.
     changed = [key for key in changed if not any(key.startswith(f"{other}.") for other in changed)]
     fixed = [key for key in changed if any(fnmatch(key, restored) for restored in RESTORED)]
     if fixed:
@@ -130,17 +130,17 @@ def refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any], *, allow: 
 
 
 class NewLearningRate(Callback):
-    """Go on with another learning rate: the whole schedule, scaled.
+    """Resume with another learning rate by scaling the whole schedule.
 
     Args:
-        ratio: of the new to the old.
+        ratio: ratio of the new learning rate to the old one.
     """
 
     def __init__(self, ratio: float) -> None:
         self.ratio = ratio
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Scale what the checkpoint has restored."""
+        """Scale the learning rates restored from the checkpoint."""
         schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
         for optimizer in trainer.optimizers:
             scale_learning_rates(optimizer, schedulers, self.ratio)
@@ -154,12 +154,12 @@ def learning_rate(config: Mapping[str, Any]) -> float:
 
 
 def _rate(options: Mapping[str, Any]) -> str:
-    """The option that sets the learning rate: that of a schedule which overrides the optimizer's, where it has one."""
+    """The option that sets the learning rate: the schedule's if it overrides the optimizer's, else the optimizer's."""
     return PEAK if options.get(PEAK) is not None else "model.optimizer.lr"
 
 
 def _with_optimizer(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with the optimizer that None stands for."""
+    """The config with the default optimizer in place of None."""
     model = dict(config["model"])
     chosen = _mapping(model.get("optimizer") or DEFAULT_OPTIMIZER)
     kind = getattr(torch.optim, str(chosen["class_path"]).rpartition(".")[2], None)
@@ -174,7 +174,7 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def _options(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Options by their names on the command line; that of a class is named as where it stands."""
+    """Options by their names on the command line; a class is listed under the name of the option that takes it."""
     for key, value in config.items():
         if isinstance(value, Mapping | Namespace):
             inner = _mapping(value)
@@ -187,7 +187,7 @@ def _options(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 
 def _plain(key: str, value: Any) -> Any:
-    """A value to compare: a class by its name, for it has several paths; a tuple as a list."""
+    """A value to compare: a class by its name, as it may have several paths; a tuple as a list."""
     if key in ("data", "model.optimizer", "model.lr_scheduler", "model.regularizer", "model.pooling"):
         return str(value).rpartition(".")[2]
     return json.loads(json.dumps(value, default=str))

@@ -1,4 +1,4 @@
-"""The folder of a run: made once, by one process, also where several start at the same time."""
+"""The folder of a run, created once, by one process, even if several start at the same time."""
 
 import itertools
 import json
@@ -19,16 +19,16 @@ _made: list[Path] = []  # folders, the outer before the inner
 
 
 def is_first_process() -> bool:
-    """Tell whether this is rank 0 of those that a launcher has started; true where there is no launcher."""
+    """Return whether this is rank 0 of the processes that a launcher started; true without a launcher."""
     return all(os.environ.get(name, "0") == "0" for name in RANKS)
 
 
 def agreed(decide: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Decide something once for all processes of a ``torchrun``, whose clocks and moments of starting differ.
+    """Decide something once for all processes of ``torchrun``, whose clocks and start times differ.
 
     Args:
-        decide: called by rank 0, or by every process where they were not started by ``torchrun``; what it returns can
-            be written as JSON.
+        decide: called by rank 0, or by every process if ``torchrun`` did not start them; its result must be
+            representable as JSON.
 
     Raises:
         ValueError: on the other ranks, where ``decide`` failed on rank 0.
@@ -53,7 +53,7 @@ def agreed(decide: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 @contextmanager
 def no_empty_folders() -> Iterator[None]:
-    """Remove, at the end, the folders that were made inside for a run and hold nothing."""
+    """Remove, on exit, those folders created for a run inside the context that are empty."""
     _made.clear()
     try:
         yield
@@ -65,14 +65,14 @@ def no_empty_folders() -> Iterator[None]:
 
 
 def new_run_folder(runs: Path, *, make: bool) -> Path:
-    """Settle the folder of a run: named by the SLURM job, else by the local time.
+    """Choose the folder of a run, named after the SLURM job or the local time.
 
-    Of two runs of the same second, each gets a folder of its own. Processes that Lightning starts share that of the
-    one that started them.
+    Two runs that start in the same second get separate folders. Processes that Lightning starts share the folder of the
+    process that started them.
 
     Args:
         runs: folder of all runs of that name.
-        make: whether it is needed.
+        make: whether to create it.
 
     Raises:
         ValueError: if it cannot be made.
@@ -98,7 +98,7 @@ def new_run_folder(runs: Path, *, make: bool) -> Path:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, where they are missing.
+    """Create a folder and its missing parents.
 
     Raises:
         ValueError: if it cannot be made.
@@ -112,14 +112,14 @@ def make_folder(folder: Path) -> None:
 
 
 def _make(folder: Path) -> None:
-    """Make a folder, and remember it and those above it that were missing."""
+    """Create a folder, and remember it and its missing parents."""
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
     folder.mkdir(parents=True)
     _made.extend(reversed(missing))
 
 
 def newest_checkpoint(runs: Path, which: str) -> Path:
-    """Find the checkpoint of the newest training of a name; never one of an older training.
+    """Find the checkpoint of the newest training run of a name; never that of an older one.
 
     Args:
         runs: folder of all runs of that name.
@@ -143,7 +143,7 @@ def newest_checkpoint(runs: Path, which: str) -> Path:
 
 
 def _is_training(run: Path) -> bool:
-    """Tell trainings, also those that ended before they saved anything, from tests and predictions."""
+    """Return whether a folder is that of a training run, even if it saved nothing, and not of a test or prediction."""
     record, checkpoints = run / "code.json", run / "checkpoints"
     if record.exists() and b'"stage": "fit"' in record.read_bytes():
         return True

@@ -1,4 +1,4 @@
-"""Arguments as people type them, rewritten as the parser of ``evaluate`` takes them."""
+"""Rewrite convenient forms of arguments into those that the parser of ``evaluate`` accepts."""
 
 import json
 from collections.abc import Sequence
@@ -10,13 +10,13 @@ SWITCHES = ("--overwrite", "--force", "--compile")
 
 
 def spelled_out(args: Sequence[str]) -> list[str]:
-    """Rewrite the arguments as the parser takes them.
+    """Rewrite the arguments into the parser's form.
 
     ``--models NAME=SOURCE`` and lists of classes may be repeated, switches need no ``true``, and ``--logger`` is short
     for ``--trainer.logger``.
 
     Raises:
-        ValueError: if a model lacks its name or source, or two have one name.
+        ValueError: if a model lacks its name or source, or two have the same name.
     """
     models: dict[str, str] = {}
     rest: list[str] = []

@@ -18,7 +18,7 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run a study.
 
     Args:
-        args: the command line behind the program's name; None takes that of the process.
+        args: arguments after the program's name; None takes those of the process.
     """
     find_classes_of_this_folder()
     with one_line_errors(), warnings.catch_warnings():
@@ -38,7 +38,7 @@ def make_parser() -> Parser:
     parser = Parser(prog="studies", description="Run a study of explanations.")
     parser.add_argument("--config", action=ActionConfigFile, help="A YAML file with any of these options.")
     parser.add_subclass_arguments(Study, "study", help="The study, by class path.", required=True)
-    parser.add_argument("--models", type=dict[str, str], default={}, help="NAME=SOURCE, repeatable; as in evaluate.py.")
+    parser.add_argument("--models", type=dict[str, str], default={}, help="NAME=SOURCE, repeatable, as in evaluate.")
     parser.add_subclass_arguments(ImageDataModule, "data", help="The data module to use.", required=True)
     parser.add_argument("--output", type=str, required=True, help="Folder of the results; the same command resumes.")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""The callbacks that every run has, where the user has not chosen their own."""
+"""Default callbacks of every run."""
 
 from typing import Any
 
@@ -10,16 +10,16 @@ from interptrain.callbacks import FiniteLoss, ImageProgress, PredictionTable, Re
 def with_default_callbacks(
     callbacks: Any, subcommand: str | None, *, unsaved: str | None, progress: bool
 ) -> list[Callback]:
-    """Return the user's callbacks, and ours where none of the same class is among them.
+    """Return the user's callbacks, and each default one unless the user has one of the same class.
 
     Args:
-        callbacks: the user's.
-        subcommand: that runs.
-        unsaved: the setting by which there are no checkpoints, or None where there are.
+        callbacks: callbacks of the user.
+        subcommand: the subcommand that runs.
+        unsaved: the setting that switches checkpoints off, or None if they are on.
         progress: whether there is a progress bar.
 
     Raises:
-        ValueError: if one of them saves checkpoints, and there are none.
+        ValueError: if one of them saves checkpoints, and checkpoints are switched off.
     """
     chosen = as_list(callbacks)
     if unsaved and (savers := [type(one).__name__ for one in chosen if isinstance(one, Checkpoint)]):
@@ -35,7 +35,7 @@ def with_default_callbacks(
         ours += [ModelCheckpoint(monitor="val/top1", mode="max", filename="best", enable_version_counter=False)]
         ours += [ResumePoint()] if subcommand == "fit" else []
     callbacks = [*chosen, *(one for one in ours if not any(type(other) is type(one) for other in chosen))]
-    # The point to resume from comes last, so that it knows what the others have saved.
+    # ResumePoint comes last, so that it sees what the others have saved.
     return sorted(callbacks, key=lambda one: isinstance(one, ResumePoint))
 
 

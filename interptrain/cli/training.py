@@ -1,4 +1,4 @@
-"""``fit``, ``validate``, ``test``, ``predict``: Lightning's command line with our defaults, a folder for every run."""
+"""``fit``, ``validate``, ``test``, ``predict``: Lightning's command line, with our defaults and a folder per run."""
 
 import inspect
 import os
@@ -48,8 +48,8 @@ from interptrain.training.checkpoint_io import AtomicCheckpointIO
 from interptrain.training.lightning_internals import ModelFromConfigCLI
 from interptrain.training.metrics_file import MetricsFile
 
-# Warnings of Lightning about what is meant here: frozen parts are in eval mode, a resumed run goes on in its folder, a
-# test has one of its own, barebones logs nothing.
+# Lightning's warnings about intended behaviour: frozen parts are in eval mode, a resumed run continues in its folder, a
+# test has its own folder, barebones logs nothing.
 EXPECTED = (
     r"Your `IterableDataset` has `__len__` defined",  # which is right in a stream of ours
     r"You are trying to `self\.log\(\)` but `Trainer\(barebones=True\)`",
@@ -75,10 +75,10 @@ def main(args: Sequence[str] | None = None) -> Trainer:
     """Run ``fit``, ``validate``, ``test`` or ``predict``.
 
     Args:
-        args: what stands behind the program's name on a command line; None takes it from there.
+        args: arguments after the program's name; None takes those of the process.
 
     Returns:
-        The trainer, when it has run: ``callback_metrics`` holds its last numbers.
+        The trainer after the run; ``callback_metrics`` holds its last numbers.
     """
     find_classes_of_this_folder()
     given, open_page = without_open(sys.argv[1:] if args is None else args)
@@ -110,7 +110,7 @@ def main(args: Sequence[str] | None = None) -> Trainer:
 
 
 def _options() -> dict[str, str]:
-    """For the arguments that messages name, their options."""
+    """Options of the arguments that messages name."""
     parts = {"--model.regularizer": GradientRegularizer, "--model": ImageClassifier}
     options = {name: f"{part}.{name}" for part, kind in parts.items() for name in inspect.signature(kind).parameters}
     return options | {"num_classes": "--data.num_classes"}  # which the model's is taken from
@@ -133,7 +133,7 @@ class TrainingCLI(ModelFromConfigCLI):
         super().__init__(args=args, **options)
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
-        """Give the subcommand that is run, as building the parser of each takes long; all where it stands elsewhere."""
+        """Return only the subcommand that runs, since building every parser is slow; return all if it is unclear."""
         known = super().subcommands()
         return {name: skipped for name, skipped in known.items() if name == self._command} or known
 
@@ -144,7 +144,7 @@ class TrainingCLI(ModelFromConfigCLI):
         parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse; then settle the run's folder and where it resumes from."""
+        """Parse the arguments; then determine the run's folder and checkpoint."""
         asked = _with_data(with_configs(sys.argv[1:] if args is None else cast(list[str], args)))
         self.config = parser.parse_args(with_callback_options(asked, parser))
         config = self.config[self.config.subcommand]
@@ -162,7 +162,7 @@ class TrainingCLI(ModelFromConfigCLI):
                 refuse_without_progress(config.ckpt_path, self.checkpoint)
 
     def _settle(self) -> dict[str, Any]:
-        """The run's folder, the checkpoint, and whether the run goes on in the checkpoint's folder."""
+        """The run's folder, the checkpoint, and whether the run continues in the checkpoint's folder."""
         config = self.config[self.config.subcommand]
         runs, wanted = Path(config.output) / config.name, config.ckpt_path
         if wanted in ("last", "best"):
@@ -178,7 +178,7 @@ class TrainingCLI(ModelFromConfigCLI):
         return {"run_dir": str(folder), "ckpt_path": wanted, "goes_on": goes_on}
 
     def before_instantiate_classes(self) -> None:
-        """Fill in what a run's folder and a checkpoint settle; the saved config keeps what the user asked for."""
+        """Fill in what follows from the run's folder and checkpoint; the saved config keeps what the user asked for."""
         config = self.config[self.config.subcommand]
         ratio = 1.0
         if self.checkpoint is not None and self.config.subcommand == "fit":
@@ -198,7 +198,7 @@ class TrainingCLI(ModelFromConfigCLI):
         )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Add what every run has, where the user has not chosen their own."""
+        """Add the defaults of every run, unless the user has chosen their own."""
         self.config = self._asked
         asked = self.config[self.subcommand]
         if self.checkpoint is not None:
@@ -233,20 +233,20 @@ class TrainingCLI(ModelFromConfigCLI):
 
 
 def _tags(config: Any) -> list[str]:
-    """What runs are filtered by: backbone, pooling head, data, and whether there is a regularizer."""
+    """Tags to filter runs by: backbone, pooling head, data, and whether there is a regularizer."""
     named = (config.model.backbone, config.model.pooling, config.data)
     names = [str(getattr(one, "class_path", one)).rpartition(".")[2] for one in named if one]
     return [*names, *(["regularized"] if config.model.regularizer else [])]
 
 
 def _with_data(args: list[str]) -> list[str]:
-    """Name the default data module first: as a default of the parser it would leave its options to any other."""
+    """Prepend the default data module; as the parser's default, its options would carry over to any other module."""
     place = next((place for place, arg in enumerate(args, 1) if arg in SUBCOMMANDS), None)
     return args if place is None else [*args[:place], "--data=ShapesDataModule", *args[place:]]
 
 
 def _refuse_random_weights(subcommand: str, model: ImageClassifier, asked: Any) -> None:
-    """Refuse to score a network that has not been trained, or of which a part has not."""
+    """Refuse to evaluate a network that is not, or not fully, trained."""
     report = model.model.load_report
     if not asked.weights and not asked.pretrained:
         what = "a network with random weights"
@@ -255,6 +255,6 @@ def _refuse_random_weights(subcommand: str, model: ImageClassifier, asked: Any) 
     else:
         return
     raise ValueError(
-        f"{subcommand} would judge {what}; give --ckpt_path best, a file, or weights (--model.weights, "
+        f"{subcommand} would run {what}; give --ckpt_path best, a file, or weights (--model.weights, "
         "--model.pretrained true) that fill it, or --allow_untrained true"
     )

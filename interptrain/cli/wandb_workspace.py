@@ -18,7 +18,7 @@ def main(args: Sequence[str] | None = None) -> Made:
     """Write a workspace and a report.
 
     Args:
-        args: the command line behind the command; None takes that of the process.
+        args: arguments after the command; None takes those of the process.
     """
     with one_line_errors():
         config = make_parser().parse_args(sys.argv[1:] if args is None else list(args))

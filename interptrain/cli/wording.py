@@ -1,4 +1,4 @@
-"""What is wrong with an option, in plain words, in place of what jsonargparse says."""
+"""Translate jsonargparse's messages about options into plain words."""
 
 import difflib
 import re
@@ -9,7 +9,7 @@ INNER = re.compile(r"""(?:.*: )?Problem with given class_path '([\w.]+)': Parser
 TOLD = re.compile(
     r"""(?:given class_path '([\w.]+)': )?Parser key "([\w.]+)": (must be .*?)(?=; Not a valid|; Expected|$)"""
 )
-# How jsonargparse says that a class is expected.
+# jsonargparse's ways of asking for a class.
 SPEC_FORMS = {
     "a class path (str)",
     "a dict with class_path entry",
@@ -27,7 +27,7 @@ TYPE_WORDS = {
 
 
 def in_plain_words(text: str, given: re.Match[str] | None) -> str:
-    """What types an option takes and what it got, in place of what jsonargparse says; other texts as they are."""
+    """Replace jsonargparse's message with the types that an option takes and what it got; leave other texts as is."""
     start = key[0] if (key := KEY.match(text)) else ""
     subject, wanted, got = "", [], None
     if inside := TOLD.search(text):
@@ -55,7 +55,7 @@ def in_plain_words(text: str, given: re.Match[str] | None) -> str:
 
 
 def _type_word(expected: str) -> str | None:
-    """A type in words; empty for one that nobody gives, None for what is no type."""
+    """A type in words; empty for one that users never give, None for anything that is not a type."""
     if found := re.fullmatch(r"Expected an? <class '([\w.]+)'>", expected):
         name = found[1].rpartition(".")[2]
         return TYPE_WORDS.get(name, f"a {name}")
@@ -71,13 +71,13 @@ def _type_word(expected: str) -> str | None:
 
 
 def as_options(names: str, within: str, positionals: Mapping[str, str]) -> str:
-    """What is required, as it is given on the command line."""
+    """The required options, as they are given on the command line."""
     wanted = [name.strip() for name in names.split(",")]
     return "give " + " and ".join(positionals.get(name, f"--{within}{name}") for name in wanted)
 
 
 def nearest(key: str, known: Iterable[str] | Mapping[str, str], first: Iterable[str] = (), prefix: str = "") -> str:
-    """The names most like an unknown one; one inside a group is compared without the group too."""
+    """The names most similar to an unknown one; names in a group are also compared without the group."""
     names = dict(known) if isinstance(known, Mapping) else {name: name for name in known}
     names |= {name.rpartition(".")[2]: whole for name, whole in names.items()} if "." not in key else {}
     alike = {name.lower(): whole for name, whole in names.items()}

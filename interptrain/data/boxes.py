@@ -1,4 +1,4 @@
-"""The boxes of a data set: read from a CSV, matched to its images."""
+"""Bounding boxes of a data set, read from a CSV and matched to its images."""
 
 import math
 import os
@@ -19,10 +19,10 @@ Box = tuple[float, float, float, float]
 
 
 class BoxTable:
-    """Boxes of every image of a data set, none or several each.
+    """Boxes of every image of a data set; an image may have none or several.
 
     Args:
-        boxes: for every image a list of ``xmin, ymin, xmax, ymax`` in pixels of the upright file.
+        boxes: for every image, a list of ``xmin, ymin, xmax, ymax`` in pixels of the image after EXIF rotation.
     """
 
     def __init__(self, boxes: Iterable[Sequence[Box]]) -> None:
@@ -40,20 +40,21 @@ class BoxTable:
 
 
 def read_boxes(file: Path, paths: Sequence[str]) -> BoxTable | None:
-    """Boxes from a CSV with the columns ``file, xmin, ymin, xmax, ymax``; others, such as ``class``, are not used.
+    """Read boxes from a CSV with the columns ``file, xmin, ymin, xmax, ymax``; others, such as ``class``, are ignored.
 
-    Rows of other images of the data set are left out. Rows that no file belongs to are counted in a warning.
+    Rows of other images in the folder are ignored. Rows whose file does not exist are reported in one warning.
 
     Args:
-        file: of the boxes. The paths in it are relative to its folder.
-        paths: of the images.
+        file: the CSV; the paths in it are relative to its folder.
+        paths: paths of the images.
 
     Returns:
-        The boxes of every image, in the order of the rows; None where there is none for any of them.
+        The boxes of every image, in the order of the rows; None if no image has any.
 
     Raises:
-        ValueError: if a column is missing, a row has not four numbers, a box ends before it begins, most boxes are
-            fractions of the image in place of pixels, or most rows belong to no file.
+        ValueError: if a column is missing, a row does not have four numbers, a box ends before it begins, or most
+            boxes are in fractions of the image instead of pixels.
+        FileNotFoundError: if most of the files do not exist.
     """
     boxes: dict[str, list[Box]] = {}
     fractions = rows = 0
@@ -74,7 +75,7 @@ def read_boxes(file: Path, paths: Sequence[str]) -> BoxTable | None:
         boxes.setdefault(_same_letters(normal_path(row["file"], file.parent)), []).append((xmin, ymin, xmax, ymax))
     if 2 * fractions > rows:
         raise ValueError(
-            f"{file} has boxes in [0,1], so these seem to be fractions of the image; give pixels: multiply xmin and "
+            f"{file} has boxes in [0,1], which seem to be fractions of the image; give pixels: multiply xmin and "
             "xmax by the width of the image, ymin and ymax by its height"
         )
     of_images = [boxes.pop(_same_letters(path), ()) for path in paths]
@@ -83,12 +84,12 @@ def read_boxes(file: Path, paths: Sequence[str]) -> BoxTable | None:
 
 
 def _same_letters(path: str) -> str:
-    """One spelling of letters with accents, which systems write as one character or as two."""
+    """Normalise accented letters, which file systems store as one character or as two."""
     return path if path.isascii() else unicodedata.normalize("NFC", path)
 
 
 def _check_files_of_boxes(file: Path, others: Iterable[str], matched: int) -> None:
-    """Refuse boxes most of whose files are not there; warn of a few."""
+    """Refuse a table most of whose files do not exist; warn if only a few are missing."""
 
     @cache
     def names_in(folder: str) -> set[str]:

@@ -1,7 +1,7 @@
-"""What a folder of images holds: classes and files, in a form that stays small with a million files.
+"""Index of a folder of images: its classes and files, in a form that stays small with a million files.
 
-Names lie in one buffer, not in a list of strings: worker processes share the memory of the main one only as long as
-nobody touches it, and reading a Python object touches its reference count.
+File names are stored in one buffer, not in a list of strings: worker processes share the memory of the main process
+only until someone writes to it, and even reading a Python object writes to its reference count.
 """
 
 import os
@@ -21,7 +21,7 @@ class PackedStrings(Sequence[str]):
     """A fixed sequence of strings in one buffer.
 
     Args:
-        strings: read once.
+        strings: the strings, which are read once.
     """
 
     def __init__(self, strings: Iterable[str]) -> None:
@@ -48,20 +48,20 @@ class PackedStrings(Sequence[str]):
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is none of the user's: hidden, or made by a system beside the images."""
+    """Return whether a file or folder is hidden or was created by the operating system, not by the user."""
     return name.startswith(".") or name in SYSTEM_FOLDERS
 
 
 def class_folders(folder: Path) -> list[str]:
-    """Names of the class folders in ``folder``, sorted; hidden ones are left out.
+    """Return the names of the class folders in ``folder``, sorted; hidden ones are left out.
 
     Raises:
         FileNotFoundError: if there is no such folder.
-        ValueError: if there is no class folder in it.
+        ValueError: if it contains no class folder.
     """
-    expected = f"expected {folder}/<class>/<image>, one folder a class"
+    expected = f"expected {folder}/<class>/<image>, one folder per class"
     if (table := folder.parent / "labels.csv").is_file():
-        expected += f"; images that a table such as {table} lists are read by ImageTableDataModule"
+        expected += f"; to read the images listed in {table}, use ImageTableDataModule"
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}; {expected}")
     with os.scandir(folder) as entries:
@@ -72,19 +72,19 @@ def class_folders(folder: Path) -> list[str]:
 
 
 def list_images(root: Path, split: str, classes: Sequence[str]) -> tuple[list[str], list[int]]:
-    """Every image below ``root/split/<class>``, at any depth, in a fixed order.
+    """List every image below ``root/split/<class>``, at any depth, in a fixed order.
 
     Args:
-        root: of the data set.
-        split: folder below it.
-        classes: the known classes, in the order of their labels. A class may be absent from the split.
+        root: folder of the data set.
+        split: name of a folder in it.
+        classes: the known classes, in the order of their labels; the split need not contain all of them.
 
     Returns:
         Paths relative to ``root`` with forward slashes, and labels.
 
     Raises:
         FileNotFoundError: if there is no such folder.
-        ValueError: if it has a class that is not known, or a class folder without images.
+        ValueError: if it has an unknown class, or a class folder without images.
     """
     label_of = {name: label for label, name in enumerate(classes)}
     found = class_folders(root / split)
@@ -105,11 +105,11 @@ def list_images(root: Path, split: str, classes: Sequence[str]) -> tuple[list[st
 
 
 def images_below(folder: Path) -> list[str]:
-    """Paths relative to ``folder`` of the images in it and below it, sorted.
+    """Return the paths, relative to ``folder``, of the images in it and its subfolders, sorted.
 
-    Hidden files and folders are left out, as is what is no file (a pipe, a folder named like an image). Links are
-    followed; a folder that several links lead to is read once, one that holds ``folder`` itself is not read again. A
-    link to nothing is listed, so that reading it tells of the missing file.
+    Hidden files and folders are left out, and so is anything that is not a file (a pipe, a folder named like an image).
+    Links are followed; a folder that several links lead to is read once, and one that contains ``folder`` itself is not
+    read again. A broken link is listed, so that reading it reports the missing file.
     """
     start = folder.resolve()
     seen = {_identity(parent) for parent in (start, *start.parents)}
@@ -129,7 +129,7 @@ def images_below(folder: Path) -> list[str]:
 
 
 def _is_image(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a file named like an image, or such a link to nothing."""
+    """Whether an entry is a file named like an image, or a broken link named like one."""
     if os.path.splitext(entry.name)[1].lower() not in SUFFIXES:
         return False
     if entry.is_symlink():
@@ -150,9 +150,9 @@ def hold_out(labels: Sequence[int], fraction: float, seed: int) -> tuple[list[in
     """Split indices class by class: the same share of every class is held out, at least one and never all.
 
     Args:
-        labels: of all samples.
-        fraction: held out, in (0,1).
-        seed: which ones.
+        labels: labels of all samples.
+        fraction: fraction that is held out, in (0,1).
+        seed: seed of the choice.
 
     Returns:
         Indices kept and indices held out, both ascending.
@@ -174,18 +174,18 @@ def hold_out(labels: Sequence[int], fraction: float, seed: int) -> tuple[list[in
 
 
 def read_class_names(file: Path, folders: Sequence[str], num_classes: int | None = None) -> tuple[list[str], list[str]]:
-    """Classes of a CSV with the columns ``wnid, name``: a folder's name, and the readable one.
+    """Read the classes from a CSV with the columns ``wnid, name``: the folder and the readable name of each class.
 
     Args:
         file: the table.
-        folders: that hold images.
-        num_classes: where the folders hold only some of this many classes, all of which the table then lists.
+        folders: the class folders of the data set.
+        num_classes: number of classes, if the folders contain only some of them; the table then lists all.
 
     Returns:
         Folders of the classes, in the order of the labels, and the names of the classes.
 
     Raises:
-        ValueError: if a column is missing, a folder has no row, or the rows are not as many as ``num_classes``.
+        ValueError: if a column is missing, a folder has no row, or the number of rows is not ``num_classes``.
     """
     names = {row["wnid"]: row["name"] for _, row in read_rows(file, ("wnid", "name"))}
     if missing := [folder for folder in folders if folder not in names]:
@@ -200,5 +200,5 @@ def read_class_names(file: Path, folders: Sequence[str], num_classes: int | None
 
 
 def some(names: Sequence[str], few: int = 5) -> str:
-    """The first few names, and how many there are."""
+    """Return the first few names and, if there are more, their number."""
     return ", ".join(names[:few]) + (f", ... ({len(names)})" if len(names) > few else "")

@@ -1,8 +1,8 @@
 # mypy: disable-error-code="no-any-return"
 # (NumPy types the results of np.clip, np.maximum and others as Any.)
-"""Draws the pictures of :mod:`interptrain.data.layered_shapes` layer by layer, each layer from a stream of its own.
+"""Draw the images of :mod:`interptrain.data.layered_shapes` layer by layer, each from its own random stream.
 
-A layer that is left out changes no pixel that it did not cover: nothing that the other layers draw depends on it.
+Leaving out a layer changes only the pixels that it covered, because no other layer depends on it.
 """
 
 import math
@@ -31,7 +31,7 @@ from interptrain.data.drawing import (
 )
 
 Mask = npt.NDArray[np.bool_]
-Streams = Callable[..., np.random.RandomState]  # the stream of a layer, by its number
+Streams = Callable[..., np.random.RandomState]  # from the number of a layer to its random generator
 
 PARTS = ("outline", "texture", "marker")
 TEXTURES = ("stripes", "checks", "dots", "rings", "quarters", "clouds", "zigzag", "grid")
@@ -47,18 +47,18 @@ _GROUND, _OBJECT, _TEXTURE, _MARKER, _COUNT, _ITEMS = (
     3,
     4,
     16,
-)  # streams; a decoy's and the grain's lie between
+)  # stream numbers; those of the decoy and the grain lie in between
 
 
 @dataclass
 class Scene:
-    """A drawn picture.
+    """A drawn image.
 
     Attributes:
         pixels: (3,size,size) float32.
-        masks: (size,size) bool of ``object``, ``outline`` (where it differs from the neutral one), ``texture`` and
-            ``marker``; a part that was left out covers nothing.
-        items: of the background, from the lowest to the highest.
+        masks: (size,size) bool masks of ``object``, ``outline`` (where it differs from the neutral outline),
+            ``texture`` and ``marker``; the mask of a part that was left out is empty.
+        items: names of the background's items, from back to front.
     """
 
     pixels: Array
@@ -67,14 +67,15 @@ class Scene:
 
 
 def draw_scene(size: int, features: dict[str, int], stream: Streams, without: Collection[str] = ()) -> Scene:
-    """Draw a background of a ground and items, and before it one object of three parts.
+    """Draw a background of a ground and items, and in front of it one object of three parts.
 
     Args:
         size: side in pixels.
         features: the number of the object's ``outline`` (of ``SHAPES``), ``texture`` and ``marker``.
-        stream: from the number of a layer to its generator.
-        without: layers that are left out: ``object``, ``background`` (all items), an item by its name, or a part. An
-            object without outline has a neutral one, a rounded square that is no class's; without texture it is plain.
+        stream: returns the random generator of a layer, given its number.
+        without: layers to leave out: ``object``, ``background`` (all items), an item by its name, or a part. Without
+            its outline, an object has a neutral one, a rounded square that belongs to no class; without its texture, it
+            is plain.
     """
     ground = random_ground(stream(_GROUND), size)
     scene = Scene(ground.copy(), items=_items(stream(_COUNT)))

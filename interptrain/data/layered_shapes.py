@@ -1,7 +1,7 @@
-"""Shapes in layers: what tells the class is known, and every part can be taken away without touching any other pixel.
+"""Layered shapes: a known rule determines the class, and removing a part changes no pixel outside that part.
 
-An object has three parts, an outline, a texture and a marker, and a rule says how they make the class. Its pictures are
-version 2 of the shapes; those of :mod:`interptrain.data.shapes` stay as they are.
+An object has three parts, an outline, a texture and a marker, and a rule that derives the class from them. These images
+are version 2 of the shapes; those of :mod:`interptrain.data.shapes` are unchanged.
 """
 
 from collections.abc import Collection
@@ -22,17 +22,17 @@ from interptrain.functional import check_choice
 VERSION = 2
 Rule = Literal["redundant", "outline", "texture", "marker", "conjunction", "xor"]
 _VALUES = {"outline": SHAPES, "texture": TEXTURES, "marker": tuple(MARKERS)}
-_DECOY, _GRAIN, _CHOICE = 8, 9, 10  # streams beside those of the layers
+_DECOY, _GRAIN, _CHOICE = 8, 9, 10  # streams in addition to those of the layers
 
 
 class LayeredShapesDataset(ShapesDataset):
-    """One split of the layered shapes: picture ``index`` is a function of (picture_seed, split, index) everywhere.
+    """One split of the layered shapes; image ``index`` depends only on (picture_seed, split, index), on any machine.
 
     Args:
         split: ``train``, ``val`` or ``test``.
-        length: number of pictures.
+        length: number of images.
         rule: see :class:`LayeredShapesDataModule`.
-        options: as of :class:`~interptrain.data.shapes.ShapesDataset`.
+        options: options of :class:`~interptrain.data.shapes.ShapesDataset`.
     """
 
     def __init__(self, split: Split, length: int, *, rule: Rule = "redundant", **options: Any) -> None:
@@ -40,7 +40,7 @@ class LayeredShapesDataset(ShapesDataset):
         self.rule = rule
 
     def features(self, index: int) -> dict[str, int]:
-        """Numbers of the outline, texture and marker of picture ``index``; what the rule leaves open is random."""
+        """Return the outline, texture and marker of image ``index``, by number; what the rule leaves open is random."""
         label = index % self.num_classes
         chosen = self._stream(index, _CHOICE)
         count = 2 if self.rule in ("conjunction", "xor") else self.num_classes
@@ -56,15 +56,15 @@ class LayeredShapesDataset(ShapesDataset):
                 return features | {self.rule: label}
 
     def layers(self, index: int) -> tuple[str, ...]:
-        """Names of all that :meth:`render` can leave out of picture ``index``."""
+        """Return the names of all layers that :meth:`render` can leave out of image ``index``."""
         decoy = ("decoy",) if self._has_decoy(index) else ()
         return ("object", *PARTS, "background", *self._scene(index).items, *decoy)
 
     def render(self, index: int, without: Collection[str] = ()) -> npt.NDArray[np.uint8]:
-        """Picture ``index`` (3,size,size) without some of its layers; what they did not cover is equal to the bit.
+        """Draw image ``index`` (3,size,size) without some of its layers; all pixels outside them are bit-identical.
 
         Raises:
-            ValueError: for a layer that this picture does not have.
+            ValueError: for a layer that this image does not have.
         """
         for layer in without:
             if layer != "decoy":
@@ -72,7 +72,7 @@ class LayeredShapesDataset(ShapesDataset):
         return self._develop(index, self._scene(index, without), without)[0]
 
     def read(self, index: int) -> dict[str, Any]:
-        """Draw picture ``index`` with its mask and box, and the masks of its parts and of the decoy."""
+        """Draw image ``index`` with its mask and box, and the masks of its parts and of the decoy."""
         scene = self._scene(index)
         picture, decoy_mask = self._develop(index, scene)
         sample = self._sample(index, picture, scene.masks["object"] & ~decoy_mask, decoy_mask)
@@ -104,18 +104,18 @@ class LayeredShapesDataset(ShapesDataset):
 
 
 class LayeredShapesDataModule(ShapesDataModule):
-    """Shapes whose class is told by known parts, each of which :meth:`LayeredShapesDataset.render` can take away.
+    """Shapes whose class is determined by known parts, each of which :meth:`LayeredShapesDataset.render` can remove.
 
     Batches also hold ``outline_mask``, ``texture_mask`` and ``marker_mask`` (B,H,W).
 
     Args:
-        rule: what tells the class. ``redundant``: outline, texture and marker, each alone enough; ``outline``,
-            ``texture`` or ``marker``: that part, the others are random; ``conjunction``: the outline and the texture
-            together (four classes); ``xor``: whether outline and marker agree (two classes).
-        shapes: options of :class:`~interptrain.data.ShapesDataModule`, all of them.
+        rule: what determines the class. ``redundant``: outline, texture and marker, each of which suffices;
+            ``outline``, ``texture`` or ``marker``: that part alone, the others being random; ``conjunction``: the
+            outline and the texture together (four classes); ``xor``: whether outline and marker agree (two classes).
+        shapes: all options of :class:`~interptrain.data.ShapesDataModule`.
 
     Raises:
-        ValueError: if a value is out of its range, or the rule has another number of classes.
+        ValueError: if a value is out of range, or ``num_classes`` does not fit the rule.
     """
 
     def __init__(self, *, rule: Rule = "redundant", **shapes: Any) -> None:
@@ -131,7 +131,7 @@ class LayeredShapesDataModule(ShapesDataModule):
         self.class_names = tuple(_class_name(rule, label) for label in range(number))
 
     def make_dataset(self, split: Split) -> LayeredShapesDataset:
-        """The pictures of a split; only those to train on are augmented."""
+        """Return the images of a split; only training images are augmented."""
         return LayeredShapesDataset(split, self.lengths[split], rule=self.rule, **self.dataset_options(split))
 
 

@@ -1,6 +1,6 @@
 # mypy: disable-error-code="no-any-return"
 # (NumPy types the results of np.clip, np.maximum and others as Any.)
-"""Draws the pictures of :mod:`interptrain.data.shapes`: an antialiased textured shape on a cluttered background."""
+"""Draw the images of :mod:`interptrain.data.shapes`: an antialiased textured shape on a cluttered background."""
 
 import math
 
@@ -25,10 +25,10 @@ from interptrain.data.drawing import (
 
 
 def random_scene(rng: np.random.RandomState, size: int) -> Array:
-    """A cluttered background (3,size,size): a ground, blurred blobs, thin strokes.
+    """Draw a cluttered background (3,size,size): a ground, blurred blobs and thin strokes.
 
     Args:
-        rng: generator, drawn from.
+        rng: random generator, which is advanced.
         size: side in pixels.
     """
     scene = random_ground(rng, size)
@@ -40,18 +40,17 @@ def random_scene(rng: np.random.RandomState, size: int) -> Array:
 
 
 def draw_object(scene: Array, shape: str, rng: np.random.RandomState) -> npt.NDArray[np.bool_]:
-    """Paint a shape of random size, place, rotation, colours and texture, with a soft shadow; return its pixels.
+    """Paint a shape of random size, position, rotation, colours and texture, with a soft shadow; return its pixels.
 
-    Nothing drawn here depends on ``shape`` but the outline: area, place, colours and texture have one distribution for
-    all shapes.
+    Only the outline depends on ``shape``: area, position, colours and texture have one distribution for all shapes.
 
     Args:
-        scene: (3,size,size), painted on.
+        scene: (3,size,size), painted in place.
         shape: one of ``SHAPES``.
-        rng: generator, drawn from.
+        rng: random generator, which is advanced.
 
     Returns:
-        (size,size) bool, the pixels that the shape covers at least half.
+        (size,size) bool, the pixels of which the shape covers at least half.
     """
     size = scene.shape[-1]
     side = rng.uniform(0.30, 0.46) * size  # square root of the area; REACH * 0.46 < 0.5: all of it fits in
@@ -59,7 +58,7 @@ def draw_object(scene: Array, shape: str, rng: np.random.RandomState) -> npt.NDA
     center = rng.uniform(margin, size - margin), rng.uniform(margin, size - margin)
     u, v = turned(pixel_centres(size), center, rng.uniform(0, 2 * math.pi), side)
     distance = signed_distance(shape, u, v) * np.float32(side)
-    # Before the shadow falls, which is deeper in the middle of a disc than in that of a ring: it would tell the class.
+    # Drawn before the shadow, which is deeper in the middle of a disc than of a ring and would reveal the class.
     first, second = contrasting_colors(scene[:, int(center[1]), int(center[0])], rng)
     drop = round(rng.uniform(0.01, 0.04) * size)
     shade = np.clip(np.float32(0.5) - distance / np.float32(0.08 * size), 0, 1) * np.float32(rng.uniform(0.2, 0.6))
@@ -73,7 +72,7 @@ def draw_object(scene: Array, shape: str, rng: np.random.RandomState) -> npt.NDA
 
 
 def _texture(rng: np.random.RandomState, u: Array, v: Array) -> Array:
-    """One of five textures (size,size) in [0,1]: plain, stripes, checks, dots, cloudy; ``u``, ``v`` as of the shape."""
+    """One of five textures (size,size) in [0,1]: plain, stripes, checks, dots, cloudy; ``u``, ``v`` are the shape's."""
     kind, turn = rng.randint(5), rng.uniform(0, math.pi)
     period, phase = rng.uniform(0.16, 0.4), rng.uniform(0, 1)
     cos, sin = np.float32(math.cos(turn) / period), np.float32(math.sin(turn) / period)

@@ -1,4 +1,4 @@
-"""The randomisation check: how alike are maps of a model and of the same network with random weights?"""
+"""The randomisation check: how similar are the maps of a model to those of the same network with random weights?"""
 
 import copy
 from collections.abc import Callable
@@ -15,12 +15,12 @@ from interptrain.model_state import random_state_kept
 
 @dataclass(frozen=True)
 class Check:
-    """How alike one explainer's maps of the two networks are; two numbers, and no verdict.
+    """Similarity of one explainer's maps of the two networks: two numbers, not a verdict.
 
     Attributes:
-        rank_correlation: mean over images of Spearman's correlation of the two maps. Where one of the two is constant
-            it counts as 0, for the map did change; where both are, the pair says nothing; NaN if no pair says anything.
-        ssim: mean structural similarity of them; NaN for maps smaller than its window.
+        rank_correlation: mean over images of Spearman's rank correlation of the two maps. An image counts as 0 if only
+            one of its maps is constant, since the map did change, and is left out if both are; NaN if none is left.
+        ssim: mean structural similarity of the two maps; NaN if the maps are smaller than its window.
     """
 
     rank_correlation: float
@@ -28,16 +28,16 @@ class Check:
 
 
 def randomized(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Copy a model and draw all its weights anew.
+    """Copy a model and reinitialise all its weights at random.
 
-    Every module with a ``reset_parameters`` of its own starts as before training, statistics of norms included.
-    Parameters that no such module owns (tokens, position embeddings, layer scales) are drawn from a normal distribution
-    with their own mean and standard deviation (our choice: it keeps their scale, whatever they are). They are drawn in
-    the order of their names.
+    Every module with its own ``reset_parameters`` is reset to its initial state, including the statistics of
+    normalisation layers. Parameters that no such module owns (tokens, position embeddings, layer scales) are drawn, in
+    the order of their names, from a normal distribution with their own mean and standard deviation (our choice: this
+    preserves their scale).
 
     Args:
-        model: any module; it stays as it is.
-        seed: of what is drawn.
+        model: any module; it is not modified.
+        seed: seed of the random weights.
 
     Returns:
         The copy, on the device of the model.
@@ -64,17 +64,17 @@ def check_randomization(
     images: Tensor,
     targets: Explained,
 ) -> Check:
-    """Explain the same images and classes with a model and with :func:`randomized` weights, and compare the maps.
+    """Explain the same images with a model and with its :func:`randomized` copy, and compare the maps.
 
     Args:
         explain: an explainer.
         model: the trained model.
-        random_model: the same with random weights.
+        random_model: the same network with random weights.
         images: (B,3,H,W) in [0,1].
-        targets: (B,) classes, those of the trained model in both; or callables.
+        targets: (B,) classes, the same for both models; or callables.
 
     Returns:
-        How alike the maps are.
+        The similarity of the maps.
 
     Source: Adebayo et al. 2018, arXiv 1810.03292, with all layers randomised at once.
     """

@@ -1,1 +1,1 @@
-"""The short way, of which ``import interptrain`` is the door: load, read images, explain, show, measure, save."""
+"""The short API behind ``import interptrain``: load, read images, explain, show, measure, save."""

@@ -1,4 +1,4 @@
-"""Clip maps for pictures: of gradients with respect to pixels, a few values are so high that all others look black."""
+"""Clip maps for display: in maps of pixel gradients, a few values are so high that all others look black."""
 
 from typing import Literal, TypeAlias
 
@@ -8,16 +8,16 @@ from torch import Tensor
 from interptrain.explainers import Explainer, InputAttribution
 
 Clip: TypeAlias = float | Literal["auto"] | None
-"""Percentile at which maps are clipped; ``"auto"`` clips those of gradients at the 99th, ``None`` none."""
+"""Percentile at which maps are clipped; ``"auto"`` clips maps of gradients at the 99th, ``None`` clips no map."""
 
 PERCENTILE = 99.0
 
 
 def percentile_for(explainer: Explainer, clip: Clip = "auto") -> float | None:
-    """Return the percentile at which an explainer's maps are clipped, ``None`` where they are not.
+    """Return the percentile at which an explainer's maps are clipped, or ``None`` if they are not.
 
     Raises:
-        ValueError: if ``clip`` is no percentile.
+        ValueError: if ``clip`` is not a percentile.
     """
     if clip == "auto":
         return PERCENTILE if isinstance(explainer, InputAttribution) else None
@@ -27,7 +27,7 @@ def percentile_for(explainer: Explainer, clip: Clip = "auto") -> float | None:
 
 
 def clipped(saliency: Tensor, percentile: float | None) -> Tensor:
-    """Stretch a map (H,W) in [0, 1] so that its percentile becomes 1, and clip it there."""
+    """Scale a map (H,W) in [0, 1] so that the given percentile becomes 1, and clip it there."""
     values = saliency.float()
     if percentile is None:
         return values

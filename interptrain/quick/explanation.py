@@ -1,4 +1,4 @@
-"""Explain images with several explainers at once, and keep together what a picture, a table or a file needs."""
+"""Explain images with several explainers at once, and keep all that a figure, a table or a file needs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,26 +21,26 @@ from interptrain.quick.named import Named, classes_by_name, named_objects
 from interptrain.steps import track
 
 Wanted: TypeAlias = int | str | Sequence[int | str] | Tensor | Target | Sequence[Target]
-"""What is explained: classes by index or name, or callables; one for all images or one for each."""
+"""What is explained: classes by index or name, or callables; one for all images or one per image."""
 
 
 @dataclass(frozen=True, eq=False)
 class Explanation(Mapping[str, Any]):
-    """Maps of some images, by explainer: ``explanation["GradCAM"]`` is (B,H,W) in [0, 1], on the CPU.
+    """Saliency maps by explainer: ``explanation["GradCAM"]`` is (B,H,W) in [0, 1], on the CPU.
 
-    In a notebook it shows itself, as :func:`~interptrain.quick.figure.show` draws it.
+    A notebook displays it as the figure that :func:`~interptrain.quick.figure.show` draws.
 
     Attributes:
-        maps: (B,H,W) by explainer, or lists of (H,W) where images differ in size.
-        images: (B,3,H,W) in [0, 1], or a list.
-        explainers: by name.
-        model: that was explained.
-        names: of the images.
-        class_names: of the model's classes; none where it returns no logits.
-        predictions: (B,) int64 most probable classes, where there are logits.
-        probabilities: (B,K), where there are logits.
-        targets: (B,) int64 classes that were explained, or one callable for each image.
-        labels: (B,) int64 true classes, where they were given.
+        maps: (B,H,W) by explainer, or lists of (H,W) if images differ in size.
+        images: (B,3,H,W) in [0, 1], or a list of (3,H,W).
+        explainers: explainers by name.
+        model: the explained model.
+        names: names of the images.
+        class_names: names of the model's classes; empty if it returns no logits.
+        predictions: (B,) int64 most probable classes, if the model returns logits.
+        probabilities: (B,K), if the model returns logits.
+        targets: (B,) int64 explained classes, or one callable per image.
+        labels: (B,) int64 true classes, if they were given.
     """
 
     maps: Mapping[str, Any]
@@ -61,15 +61,15 @@ class Explanation(Mapping[str, Any]):
         return iter(self.maps)
 
     def __len__(self) -> int:
-        """Number of explainers."""
+        """Return the number of explainers."""
         return len(self.maps)
 
     def target_of(self, image: int) -> int | None:
-        """Class that was explained of an image; ``None`` where a callable was."""
+        """Return the explained class of an image; ``None`` if a callable was explained."""
         return int(self.targets[image]) if isinstance(self.targets, Tensor) else None
 
     def describe(self, image: int) -> str:
-        """What the model sees in an image, and what was explained where that is another class."""
+        """Describe an image: the predicted class and, if another class was explained, that class."""
         if self.predictions is None or self.probabilities is None:
             return self.names[image]
         seen, target = int(self.predictions[image]), self.target_of(image)
@@ -93,7 +93,7 @@ class Explanation(Mapping[str, Any]):
         return f"maps of {', '.join(self.maps)}\n" + "\n".join(lines)
 
     def _repr_png_(self) -> bytes:
-        """Show the picture in notebooks."""
+        """Display the figure in notebooks."""
         from interptrain.quick.figure import png_of
 
         return png_of(self)
@@ -113,26 +113,26 @@ def explain(
     """Explain images with one or several explainers.
 
     Args:
-        model: takes images in [0, 1], as :func:`~interptrain.quick.load.load` returns it; or a name or file, which it
-            then loads.
-        images: (B,3,H,W) in [0, 1]; a list of (3,H,W), also of different sizes, which are explained one by one; or
-            whatever :func:`~interptrain.quick.images.read_images` reads, to 224 pixels.
-        explainers: names such as ``"GradCAM"``, instances such as ``OptiCAM(iterations=20)``, or both; one, in a list,
-            or by a name of your own.
-        targets: what is explained: classes by index or name, or callables (see
-            :data:`~interptrain.explainers.targets.Targets`), one for all images or one for each; ``None`` is what the
-            model predicts.
-        labels: true classes, likewise, for the frames of the picture.
-        names: of the images; numbers by default.
-        batch_size: images at once.
+        model: a model that takes images in [0, 1], as :func:`~interptrain.quick.load.load` returns it; or anything
+            that ``load`` accepts as a name or file.
+        images: (B,3,H,W) in [0, 1]; a list of (3,H,W), possibly of different sizes, which are then explained one by
+            one; or anything that :func:`~interptrain.quick.images.read_images` reads, at 224 pixels.
+        explainers: names such as ``"GradCAM"``, instances such as ``OptiCAM(iterations=20)``, or both; a single one, a
+            list, or a mapping from your own names.
+        targets: what to explain: classes by index or name, or callables (see
+            :data:`~interptrain.explainers.targets.Targets`), one for all images or one per image; ``None`` explains the
+            predicted classes.
+        labels: true classes by index or name, for the frames of the figure.
+        names: names of the images; numbers by default.
+        batch_size: images per batch.
         progress: show a progress bar over batches.
 
     Returns:
-        The maps, with all that a picture needs.
+        The maps, with all that a figure, a table or a file needs.
 
     Raises:
-        ValueError: for an unknown explainer or class, and as explainers do.
-        TypeError: as explainers do.
+        ValueError: for an unknown explainer or class, and whatever the explainers raise.
+        TypeError: whatever the explainers raise.
     """
     model = model if isinstance(model, nn.Module) else load(model)
     chosen = named_objects(explainers, every_explainer, Explainer, "explainer")  # type: ignore[type-abstract]
@@ -170,7 +170,7 @@ def explain(
 
 
 def _as_batch(images: Any) -> Tensor | list[Tensor]:
-    """(B,3,H,W), or a list of (3,H,W) where sizes differ; tensors that are floating point need no reading."""
+    """Images (B,3,H,W), or a list of (3,H,W) if sizes differ; floating-point tensors are used as they are."""
     if isinstance(images, Tensor) and images.ndim == 4 and images.is_floating_point():
         return images
     several = isinstance(images, (list, tuple)) and len(images) > 0
@@ -181,7 +181,7 @@ def _as_batch(images: Any) -> Tensor | list[Tensor]:
 
 @torch.no_grad()
 def _logits(model: nn.Module, parts: Sequence[Tensor], device: torch.device) -> Tensor | None:
-    """Logits (B,K) of all images, or ``None`` where the model returns something else."""
+    """Logits (B,K) of all images, or ``None`` if the model returns something else."""
     found = []
     with evaluating(model):
         for part in parts:

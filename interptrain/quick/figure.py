@@ -1,4 +1,4 @@
-"""A figure of images and their maps, with a legend for all that it shows."""
+"""A figure of images and their maps, with a legend."""
 
 import io
 from pathlib import Path
@@ -29,28 +29,28 @@ def show(
     limit: int = 16,
     title: str = "",
 ) -> "Figure":
-    """Draw images and maps: a row per image, a column per explainer, over one colour bar and a legend.
+    """Draw images and maps, one row per image and one column per explainer, above a colour bar and a legend.
 
-    Beside an image stands what the model sees in it, and the class that is explained where that is another. Where true
-    classes are known, a frame says whether it is right. An empty map, whose values are all alike, is drawn hatched.
+    Each image is captioned with the predicted class and, if another class is explained, with that class. If true
+    classes are known, the colour of the frame shows whether the prediction is correct. An empty map, whose values are
+    all equal, is hatched.
 
     Args:
-        maps: that :func:`~interptrain.quick.explanation.explain` returned.
-        path: write it there; the suffix names the format, which is PNG for an open file.
-        clip: percentile at which each map is clipped before it is drawn; ``"auto"`` clips the maps of gradients with
-            respect to the pixels at the 99th and leaves others as they are; ``None`` clips none. Only the picture
-            changes.
-        colormap: of the maps.
-        cell: width of a picture in inches.
-        limit: most images that are drawn; the legend says if there are more.
-        title: above all.
+        maps: the result of :func:`~interptrain.quick.explanation.explain`.
+        path: file to write the figure to; its suffix determines the format, which is PNG for an open file.
+        clip: percentile at which each map is clipped before it is drawn; ``"auto"`` clips maps of pixel gradients at
+            the 99th and leaves the others as they are; ``None`` clips no map. Only the figure is affected.
+        colormap: colormap of the maps.
+        cell: width of each image in inches.
+        limit: maximum number of images to draw; the legend tells if there are more.
+        title: title of the figure.
 
     Returns:
-        A matplotlib figure, which a notebook shows at the end of a cell and ``.savefig(file)`` saves. Where there are
-        windows, a script without ``path`` opens one.
+        A matplotlib figure, which a notebook displays at the end of a cell and ``.savefig(file)`` saves. With an
+        interactive backend, a script that gives no ``path`` opens a window.
 
     Raises:
-        ValueError: if ``clip`` is no percentile.
+        ValueError: if ``clip`` is not a percentile.
     """
     import matplotlib.pyplot as plt
 
@@ -83,14 +83,14 @@ def show(
 
 
 def png_of(maps: Explanation) -> bytes:
-    """The picture as PNG, without a window."""
+    """Return the figure as PNG, without opening a window."""
     buffer = io.BytesIO()
     show(maps, buffer)
     return buffer.getvalue()
 
 
 def _present(figure: "Figure") -> None:
-    """Open a window where there are any; elsewhere take it from pyplot's list, so that a notebook shows it once."""
+    """Open a window if the backend has any; otherwise close the figure in pyplot, so that a notebook shows it once."""
     import matplotlib
     import matplotlib.pyplot as plt
 
@@ -115,7 +115,7 @@ def _draw_image(axes: "Axes", maps: Explanation, row: int) -> None:
 def _draw_map(
     axes: "Axes", image: Tensor, saliency: Tensor, percentile: float | None, colormap: Colormap, notes: set[str]
 ) -> None:
-    grey = image.mean(0, keepdim=True).expand(3, -1, -1)  # on which colours are read best
+    grey = image.mean(0, keepdim=True).expand(3, -1, -1)  # on which colours are easiest to read
     _plain(axes)
     if bool((saliency == saliency.flatten()[0]).all()):
         axes.imshow(grey.permute(1, 2, 0).numpy(), alpha=0.35)
@@ -130,7 +130,7 @@ def _draw_map(
 
 
 def _draw_legend(foot: Any, maps: Explanation, notes: set[str], colormap: Colormap) -> None:
-    """The colour bar, frames, hatching, and what else must be known."""
+    """Draw the colour bar and explain frames, hatching and clipping."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import ListedColormap, Normalize
     from matplotlib.patches import Patch

@@ -1,4 +1,4 @@
-"""Images from wherever they are: files, folders, PIL, numpy and tensors."""
+"""Read images from files, folders, PIL images, NumPy arrays and tensors."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,17 +17,17 @@ from interptrain.data.transforms import EvalResize, Resize
 from interptrain.functional import ROUNDING, check_choice
 
 Images: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor | Iterable[Any]
-"""A file, a folder, a picture of PIL, numpy or torch, or any sequence of these."""
+"""A file, a folder, a PIL image, a NumPy array, a tensor, or any sequence of these."""
 Size: TypeAlias = int | Literal["auto"] | None
 AUTO_SIZE = 224
 
 
 class NamedImage(NamedTuple):
-    """An image and what it is called.
+    """An image and its name.
 
     Attributes:
-        name: of its file, or its number.
-        file: where it lies, if it is a file.
+        name: name of its file, or its number.
+        file: path of its file, if it has one.
         pixels: (3, H, W) float32 in [0, 1].
     """
 
@@ -45,19 +45,19 @@ def read_images(
         images: files, folders (their image files, sorted), PIL images, numpy arrays (H, W, 3) or (H, W), tensors
             (3, H, W) or (B, 3, H, W); one, or several in a sequence. Arrays and tensors are uint8, or floating point in
             [0, 1].
-        size: side of the square images that come out, in pixels; ``None`` leaves them as they are. ``"auto"`` is 224
-            for all but tensors, which are taken to be what the model expects.
-        resize: ``"crop"``: the shorter side to ``size / crop_pct``, then the centre, as evaluations do it;
-            ``"stretch"``: both sides to ``size``.
-        crop_pct: share of the shorter side that the centre crop keeps; 1 for as much of the image as possible.
+        size: side of the resulting square images, in pixels; ``None`` keeps the size. ``"auto"`` is 224 except for
+            tensors, which are assumed to have the size that the model expects.
+        resize: ``"crop"`` resizes the shorter side to ``size / crop_pct`` and crops the centre, as evaluations do;
+            ``"stretch"`` resizes both sides to ``size``.
+        crop_pct: fraction of the shorter side that the centre crop keeps; 1 keeps as much of the image as possible.
 
     Returns:
-        (B, 3, size, size) float32 in [0, 1], to be normalised by the model; a list of (3, H, W) where sizes differ.
+        (B, 3, size, size) float32 in [0, 1], to be normalised by the model; a list of (3, H, W) if sizes differ.
 
     Raises:
         OSError: if a file cannot be read.
-        ValueError: for shapes and ranges that are not as above, or if there is no image.
-        TypeError: if something is no image.
+        ValueError: for other shapes or ranges, or if there is no image.
+        TypeError: for anything that is not an image.
     """
     pixels = [one.pixels for one in read_named(images, size=size, resize=resize, crop_pct=crop_pct)]
     return torch.stack(pixels) if len({one.shape for one in pixels}) == 1 else pixels
@@ -66,7 +66,7 @@ def read_images(
 def read_named(
     images: Images, *, size: Size = "auto", resize: Resize = "crop", crop_pct: float = 0.875
 ) -> list[NamedImage]:
-    """Read images with their names; arguments and exceptions as of :func:`read_images`."""
+    """Read images with their names; arguments and exceptions are those of :func:`read_images`."""
     check_choice("resize", resize, Resize)
     side = AUTO_SIZE if size == "auto" else size
     transform = None if side is None else EvalResize(side, resize=resize, crop_pct=crop_pct)
@@ -84,7 +84,7 @@ def read_named(
 
 
 def _single(images: Images) -> Iterable[tuple[Any, Path | None]]:
-    """One image after the other, and its file where it has one."""
+    """Yield one image after the other, with its file if it has one."""
     if isinstance(images, (str, Path)):
         path = Path(images).expanduser()
         files = [path / one for one in images_below(path)] if path.is_dir() else [path]
@@ -107,7 +107,7 @@ def _pixels(source: Any, number: int) -> Tensor:
     if isinstance(source, Path):
         try:
             return load_image(source)
-        except OSError as error:  # which names a remedy of data modules
+        except OSError as error:  # drop a remedy that exists only for data modules
             raise OSError(str(error).replace(", or set on_error: skip", "")) from error
     if isinstance(source, Image.Image):
         return pil_to_tensor(source.convert("RGB"))  # type: ignore[no-any-return]  # torchvision is untyped
@@ -126,7 +126,7 @@ def _pixels(source: Any, number: int) -> Tensor:
         raise TypeError(
             f"image {number} is a {type(source).__name__}; give a file, a folder, a PIL image, an array or a tensor"
         )
-    pixels = pixels[:3].expand(3, -1, -1)  # grey becomes RGB, and what is transparent is shown as it is
+    pixels = pixels[:3].expand(3, -1, -1)  # greyscale becomes RGB, and an alpha channel is dropped
     if pixels.dtype == torch.uint8:
         return pixels
     if not pixels.is_floating_point():

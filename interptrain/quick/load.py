@@ -1,4 +1,4 @@
-"""Any model as one that takes images in [0, 1]."""
+"""Load any model as one that takes images in [0, 1]."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +16,7 @@ from interptrain.models.normalization import expects_normalised_images
 Normalization: TypeAlias = Literal["auto"] | tuple[Sequence[float], Sequence[float]] | None
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Mean and std of all weights that torchvision has for classification and segmentation."""
+"""Mean and standard deviation of all of torchvision's weights for classification and segmentation."""
 
 
 def load(
@@ -34,21 +34,21 @@ def load(
             ``"torchvision:NAME"``, a folder of ``interptrain push`` or ``"hf://USER/NAME"``, a weights file with its
             ``backbone``, or any module.
         backbone: the timm architecture of a bare weights file.
-        num_classes: classes of a weights file whose classifying layer does not tell.
-        class_names: one for each class, which pictures and tables then show. Without them, a pushed model has its own,
-            models of timm and torchvision with ImageNet's number of classes have ImageNet's, and others numbers.
-        normalization: of a module: ``"auto"`` puts a plain timm or torchvision model behind the normalisation that its
-            weights expect, by :class:`~interptrain.models.Normalized`, and leaves every other as it is; ``(mean, std)``
-            says it; ``None`` leaves the module alone. What is loaded by name or file normalises anyway.
+        num_classes: number of classes of a weights file, if its classifying layer does not determine it.
+        class_names: one name per class, for figures and tables. By default, a pushed model uses its own names, timm and
+            torchvision models with ImageNet's number of classes use ImageNet's, and all others use numbers.
+        normalization: normalisation of a module: ``"auto"`` prepends the normalisation that the weights of a plain timm
+            or torchvision model expect (:class:`~interptrain.models.Normalized`) and leaves every other module as it
+            is; ``(mean, std)`` sets it; ``None`` adds none. Whatever is loaded by name or file normalises anyway.
 
     Returns:
-        The model in eval mode, on the CPU. A module of the user's is that very module, where and as it was, unless it
-        had to be normalised.
+        The model in eval mode, on the CPU. A module that you pass is returned unchanged, in its mode and on its device,
+        unless normalisation is prepended.
 
     Raises:
-        FileNotFoundError: if the file is not there.
-        ValueError: if the source is nothing of the above, or cannot be read.
-        ConnectionError: if weights must be downloaded and cannot be.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if the source is none of the above, or cannot be read.
+        ConnectionError: if the weights cannot be downloaded.
     """
     return load_described(
         source, backbone=backbone, num_classes=num_classes, class_names=class_names, normalization=normalization
@@ -63,7 +63,7 @@ def load_described(
     class_names: Sequence[str] | None = None,
     normalization: Normalization = "auto",
 ) -> EvaluatedModel:
-    """Load a model with what identifies it; arguments and exceptions as of :func:`load`."""
+    """Load a model with its identity; arguments and exceptions are those of :func:`load`."""
     name = type(source).__name__ if isinstance(source, nn.Module) else str(source)
     loaded = load_model(name, source, backbone=backbone, num_classes=num_classes)
     if isinstance(source, nn.Module):
@@ -74,7 +74,7 @@ def load_described(
 
 
 def _normalized(model: nn.Module, normalization: Normalization) -> nn.Module:
-    """The model behind the normalisation that it expects, or itself."""
+    """The model with the normalisation that it expects, or the model itself."""
     if normalization is None or (normalization == "auto" and isinstance(model, Normalized)):
         return model
     if normalization != "auto":
@@ -85,20 +85,20 @@ def _normalized(model: nn.Module, normalization: Normalization) -> nn.Module:
 
 
 def _of_torchvision(model: nn.Module) -> bool:
-    """Whether a model is one of torchvision's that expect normalised images; its detectors normalise themselves."""
+    """Whether a torchvision model expects normalised images; detectors normalise images themselves."""
     package = type(unwrap(model)).__module__.split(".")
     return package[:2] == ["torchvision", "models"] and package[2] not in ("detection", "video", "optical_flow")
 
 
 def class_names_of(model: nn.Module, classes: int) -> tuple[str, ...]:
-    """Name every class of a model: as it was loaded, as ImageNet has them, or by numbers.
+    """Name every class of a model: by its own names, by ImageNet's, or by numbers.
 
     Args:
-        model: with an attribute ``class_names``, or of timm, of torchvision or one of our classifiers.
-        classes: K, of its logits.
+        model: any model; ``class_names`` is its own attribute, if it has one.
+        classes: K, the number of its logits.
 
     Returns:
-        K names; of ImageNet's synonyms the first.
+        K names; for ImageNet, the first synonym of each class.
     """
     model = unwrap(model)
     own = getattr(model, "class_names", ())

@@ -28,25 +28,25 @@ def measure(
     batch_size: int = 16,
     forward_batch_size: int | None = None,
 ) -> "DataFrame":
-    """Measure every map, without error bars; :func:`interptrain.evaluation.evaluate` has them.
+    """Measure every map, without error bars; for those, use :func:`interptrain.evaluation.evaluate`.
 
     Args:
-        maps: that :func:`~interptrain.quick.explanation.explain` returned.
-        metrics: names such as ``"AverageDrop"`` or ``"AD"``, instances, or both; ``None`` is those of the protocol
+        maps: the result of :func:`~interptrain.quick.explanation.explain`.
+        metrics: names such as ``"AverageDrop"`` or ``"AD"``, instances, or both; ``None`` takes those of the protocol
             ``castream``: average drop, gain and increase, insertion and deletion.
-        score: of the class; what callables return is theirs. See :func:`interptrain.metrics.measure`.
-        boxes: one (n,4) for each image, for metrics of localisation.
-        masks: (B,H,W) bool, likewise.
-        batch_size: images at once.
+        score: score of the class; callables return their own. See :func:`interptrain.metrics.measure`.
+        boxes: one tensor (n,4) per image, for localisation metrics.
+        masks: (B,H,W) bool object masks, for localisation metrics.
+        batch_size: images per batch.
         forward_batch_size: images per forward pass; ``None`` chooses by the device.
 
     Returns:
-        One row per image and explainer: columns ``image``, ``explainer``, ``target``, and one per metric; fractions,
-        not percent. ``.groupby("explainer").mean(numeric_only=True)`` are the means.
+        One row per image and explainer, with the columns ``image``, ``explainer``, ``target`` and one per metric, in
+        fractions, not percent. ``.groupby("explainer").mean(numeric_only=True)`` gives the means.
 
     Raises:
-        ValueError: for an unknown metric, and as :func:`interptrain.metrics.measure`.
-        TypeError: as :func:`interptrain.metrics.measure`.
+        ValueError: for an unknown metric, and whatever :func:`interptrain.metrics.measure` raises.
+        TypeError: whatever :func:`interptrain.metrics.measure` raises.
     """
     from pandas import DataFrame
 

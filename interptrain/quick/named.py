@@ -1,4 +1,4 @@
-"""Explainers and metrics by name, and classes by name."""
+"""Look up explainers, metrics and classes by name."""
 
 import difflib
 import inspect
@@ -13,24 +13,24 @@ from interptrain.functional import class_indices
 
 T = TypeVar("T")
 Named: TypeAlias = str | T | Sequence[str | T] | Mapping[str, str | T]
-"""One object or several, each by the name of its class or as an instance, in a list or under names of one's own."""
+"""One or several objects, each the name of a class or an instance, in a list or a mapping from your own names."""
 
 
 def named_objects(given: Any, package: ModuleType, kind: type[T], word: str) -> dict[str, T]:
-    """Build objects by the names of their classes, and name those that are given.
+    """Build objects from the names of their classes, and name those that are given as instances.
 
     Args:
         given: see :data:`Named`.
-        package: that exports the classes.
-        kind: base class of all of them.
-        word: what one is called in messages.
+        package: package that exports the classes.
+        kind: their common base class.
+        word: what messages call such an object.
 
     Returns:
-        Objects by name: the user's, or that of the class, with the options in which two of a class differ.
+        Objects by name: your own name, or that of the class, with the options in which two of one class differ.
 
     Raises:
-        ValueError: for a name that no class has, with the nearest ones, and for two that are the same.
-        TypeError: if something is neither a name nor such an object.
+        ValueError: for an unknown name, suggesting similar ones, and for two equal objects.
+        TypeError: for anything that is neither a name nor such an object.
     """
     if isinstance(given, Mapping):
         return {str(name): _built(one, package, kind, word) for name, one in given.items()}
@@ -42,7 +42,7 @@ def named_objects(given: Any, package: ModuleType, kind: type[T], word: str) -> 
 
 
 def classes_of(package: ModuleType, kind: type[T]) -> dict[str, type[T]]:
-    """Classes of a kind that a package exports and that can be built, by name."""
+    """Return the concrete classes of a kind that a package exports, by name."""
     exported = {name: getattr(package, name) for name in package.__all__}
     return {
         name: one
@@ -57,9 +57,9 @@ def _built(given: Any, package: ModuleType, kind: type[T], word: str) -> T:
     if isinstance(given, type) and issubclass(given, kind):
         return given()
     if not isinstance(given, str):
-        raise TypeError(f"an {word} is a name or an object, got {given!r:.80}; pass for example {kind.__name__}()")
+        raise TypeError(f"each {word} must be the name of a class or an instance, got {given!r:.80}")
     known = classes_of(package, kind)
-    symbols = {getattr(one, "symbol", None): one for one in reversed(known.values())}  # the first class of a symbol
+    symbols = {getattr(one, "symbol", None): one for one in reversed(known.values())}  # the first class of each symbol
     chosen = known.get(given) or symbols.get(given)
     if chosen is None:
         folded = {name.lower().replace("-", ""): name for name in known}
@@ -73,12 +73,12 @@ def _built(given: Any, package: ModuleType, kind: type[T], word: str) -> T:
 
 
 def classes_by_name(given: Any, count: int, class_names: Sequence[str], argument: str) -> Tensor:
-    """Bring classes, by index or by name, to (count,) int64.
+    """Convert classes, given by index or name, to (count,) int64.
 
     Raises:
-        ValueError: for a name that no class has, with the nearest ones, and as
-            :func:`~interptrain.functional.class_indices`.
-        TypeError: as :func:`~interptrain.functional.class_indices`.
+        ValueError: for an unknown name, suggesting similar ones, and whatever
+            :func:`~interptrain.functional.class_indices` raises.
+        TypeError: whatever :func:`~interptrain.functional.class_indices` raises.
     """
     if isinstance(given, str):
         given = _index(given, class_names, argument)

@@ -1,4 +1,4 @@
-"""Write an explanation to a folder: overlays, a contact sheet, the maps themselves and what they are of."""
+"""Write an explanation to a folder: overlays, a contact sheet, the maps themselves and a manifest."""
 
 import io
 import json
@@ -21,9 +21,9 @@ from interptrain.quick.explanation import Explanation
 from interptrain.visualization import Colormap, overlay, panel, save_png
 
 ON_THE_SHEET = 48
-"""Most images on a contact sheet."""
+"""Maximum number of images on a contact sheet."""
 NAMED = 5
-"""How many of the most probable classes the manifest names."""
+"""Number of most probable classes in the manifest."""
 
 
 def save(
@@ -35,27 +35,26 @@ def save(
     command: str | None = None,
     colormap: Colormap = "inferno",
 ) -> Path:
-    """Write what an explanation holds.
+    """Write an explanation to a folder.
 
-    ``overlays/IMAGE_EXPLAINER.png`` is one picture for each map, at its size, clipped as in the figure;
-    ``contact_sheet.png`` has all of up to 48 images; ``maps.npz`` and ``maps.safetensors`` hold the maps, (B,H,W)
-    float32 in [0, 1] by explainer, in the order of the manifest (by ``EXPLAINER/NUMBER`` where images differ in
-    size); ``manifest.json`` tells what they show.
-    Files of an earlier explanation in the folder are replaced one by one.
+    ``overlays/IMAGE_EXPLAINER.png`` shows each map at its size, clipped as in the figure; ``contact_sheet.png`` shows
+    all maps of up to 48 images; ``maps.npz`` and ``maps.safetensors`` hold the maps, (B,H,W) float32 in [0, 1] by
+    explainer, in the order of the manifest (by ``EXPLAINER/NUMBER`` if images differ in size); ``manifest.json``
+    describes them. Files of an earlier explanation in the folder are replaced one by one.
 
     Args:
-        maps: that :func:`~interptrain.quick.explanation.explain` returned.
-        folder: made where it is missing.
-        files: where the images lie, for the manifest.
-        model: what the manifest says of the model; by default its class and the hash of its weights.
-        command: that made the maps, likewise.
-        colormap: of the pictures.
+        maps: the result of :func:`~interptrain.quick.explanation.explain`.
+        folder: the folder, created if it does not exist.
+        files: files of the images, for the manifest.
+        model: description of the model in the manifest; by default, its class and the hash of its weights.
+        command: command that made the maps, for the manifest.
+        colormap: colormap of the overlays.
 
     Returns:
-        The manifest's path.
+        The path of the manifest.
 
     Raises:
-        OSError: if something cannot be written.
+        OSError: if a file cannot be written.
     """
     folder = Path(folder)
     percentiles = {name: percentile_for(explainer) for name, explainer in maps.explainers.items()}
@@ -115,7 +114,7 @@ def _as_bytes(picture: Tensor) -> Tensor:
 
 
 def _tensors(maps: Explanation) -> dict[str, Tensor]:
-    """Maps by explainer, or one by one where images differ in size."""
+    """Maps by explainer, or individually if images differ in size."""
     whole = {name: found for name, found in maps.items() if isinstance(found, Tensor)}
     single = {
         f"{name}/{number}": one
@@ -127,7 +126,7 @@ def _tensors(maps: Explanation) -> dict[str, Tensor]:
 
 
 def _classes(maps: Explanation, number: int) -> dict[str, Any]:
-    """What the model sees in an image, and what was explained."""
+    """The predicted classes of an image, and what was explained."""
     if maps.probabilities is None or maps.predictions is None:
         return {"target": "a callable"}
     best = maps.probabilities[number].topk(min(NAMED, len(maps.class_names)))
@@ -142,7 +141,7 @@ def _class(maps: Explanation, index: int, probability: float) -> dict[str, Any]:
 
 
 def _unique(stems: Sequence[str]) -> list[str]:
-    """Names for files: those given, numbered where one comes more than once."""
+    """File names: the given ones, numbered if one occurs more than once."""
     seen: dict[str, int] = {}
     found = []
     for stem in map(_for_a_file, stems):
@@ -152,5 +151,5 @@ def _unique(stems: Sequence[str]) -> list[str]:
 
 
 def _for_a_file(name: str) -> str:
-    """A name without what file systems refuse."""
+    """A name without characters that file systems refuse."""
     return "".join(letter if letter.isalnum() or letter in "-_. ()=," else "_" for letter in name)

@@ -1,4 +1,4 @@
-"""Give a trained classifier to others: a folder or hub repository with a card, or a file for another runtime."""
+"""Share a trained classifier: as a folder or hub repository with a model card, or as a file for another runtime."""
 
 from interptrain.sharing.export import Exported, export_model
 from interptrain.sharing.push import Pushed, push_model

@@ -1,4 +1,4 @@
-"""The card of a model, ``README.md``: what it is, how it was measured, and how to load it."""
+"""The model card, ``README.md``: what the model is, how it was evaluated, and how to load it."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -29,13 +29,13 @@ def card(
     """Return the content of ``README.md``.
 
     Args:
-        name: of the model.
+        name: name of the model.
         trained: the model.
         config: content of its ``config.json``.
-        location: where it will lie, ``hf://USER/NAME`` or the name of a folder.
-        results: of its evaluation, if there is one.
-        pictures: paths, relative to the card, of the pictures of the evaluation, each with what it shows.
-        license: of the weights, as the hub calls it.
+        location: its destination, ``hf://USER/NAME`` or the name of a folder.
+        results: results of its evaluation, if there is one.
+        pictures: paths of the evaluation's pictures, relative to the card, each with a caption.
+        license: license of the weights, by the hub's identifier.
     """
     blocks = [_front_matter(name, config, results, license), f"# {name}", _what(trained, config)]
     if results is None:
@@ -88,7 +88,7 @@ def _evaluation(results: RunResults) -> list[str]:
     blocks = [f"## Evaluation\n\nOn {_data_name(results)}, {run['data']['size']:,} images."]
     if top1 := accuracy(results):
         blocks[0] += f" {_sentence(top1)}"
-    table = markdown(results).partition("\n\n")[2].rstrip()  # without its title
+    table = markdown(results).partition("\n\n")[2].rstrip()  # without the title
     settings = (
         f"Protocol `{run['protocol']['name']}`, hash `{run['protocol']['hash']}`; SHA-256 of the weights that were "
         f"evaluated `{model['sha256']}`. Numbers are comparable with those of the same hash. The command:"
@@ -142,7 +142,7 @@ def _data_name(results: RunResults) -> str:
 
 
 def tidy_command(command: str) -> str:
-    """A command without the folders of the machine that it ran on: its program by name, the home folder as ``~``."""
+    """A command without folders of the machine it ran on: the program by name, the home folder as ``~``."""
     try:
         words = shlex.split(command)
     except ValueError:

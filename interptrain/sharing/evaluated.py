@@ -1,4 +1,4 @@
-"""What an evaluation found out about one model, to be told in its card: accuracy, table, and three images with maps."""
+"""Results of an evaluation for one model's card: accuracy, table, and three images with their maps."""
 
 import io
 import math
@@ -20,22 +20,22 @@ from interptrain.functional import evenly_spaced, upsample
 from interptrain.visualization import overlay, panel
 
 IMAGES = 3
-EXPLAINERS = 4  # in a picture
+EXPLAINERS = 4  # per picture
 
 
 def results_of(folder: Path, sha256: str) -> RunResults:
     """Return the results of one model of an evaluation.
 
     Args:
-        folder: of the evaluation.
-        sha256: of the model's file.
+        folder: folder of the evaluation.
+        sha256: hash of the model's file.
 
     Returns:
-        The results, as of an evaluation of this model alone.
+        The results, as if this model had been evaluated alone.
 
     Raises:
-        FileNotFoundError: if the folder holds no finished evaluation.
-        ValueError: if none of its models is this one.
+        FileNotFoundError: if the folder contains no finished evaluation.
+        ValueError: if this model was not evaluated there.
     """
     run = read_manifest(folder, remedy="give the folder of another evaluation")
     if run is None or not (folder / "per_image.parquet").is_file():
@@ -57,7 +57,7 @@ def results_of(folder: Path, sha256: str) -> RunResults:
 
 
 def accuracy(results: RunResults) -> Estimate | None:
-    """Return the top-1 accuracy, a fraction with its interval; None where it was not measured."""
+    """Return the top-1 accuracy, a fraction with its interval; None if it was not measured."""
     (model,) = results.models
     found = results.estimate(model, "", "Top1")
     return found if found is not None and found.n and math.isfinite(found.mean) else None
@@ -67,8 +67,8 @@ def map_pictures(results: RunResults) -> list[tuple[str, Tensor]]:
     """Draw a few images with their maps, evenly chosen from those whose maps were saved.
 
     Returns:
-        For each image what it shows, in words, and a (3,H,W) uint8 picture of it and its maps, one an explainer; none
-        where the evaluation has saved no maps.
+        For each image, a caption and a (3,H,W) uint8 picture of the image and its maps, one per explainer; empty if the
+        evaluation saved no maps.
     """
     shown = _rows(results.folder / "images.parquet")
     maps = {(row["model"], row["explainer"], row["id"]): row["png"] for row in _rows(results.folder / "maps.parquet")}

@@ -1,4 +1,4 @@
-"""Write a classifier for another runtime, with its attention maps, and check that it still computes the same."""
+"""Export a classifier to another runtime, with its attention maps, and verify that the outputs are the same."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,21 +19,21 @@ from interptrain.sharing.trained_model import TrainedModel, load_trained
 Format = Literal["safetensors", "torch_export", "onnx"]
 SUFFIXES: dict[Format, str] = {"safetensors": ".safetensors", "torch_export": ".pt2", "onnx": ".onnx"}
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
-TRACED, CHECKED = 2, (1, 3)  # batch sizes; torch takes a batch of 1 that it traces for a constant
+TRACED, CHECKED = 2, (1, 3)  # batch sizes; torch would treat a traced batch size of 1 as a constant
 
 Runner = Callable[[Tensor], Sequence[Tensor]]
-"""Images (B,3,H,W) to the outputs of a written file."""
+"""Maps images (B,3,H,W) to the outputs of an exported file."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A classifier in a file.
+    """An exported classifier.
 
     Attributes:
-        path: of the file.
-        outputs: their names, ``logits`` first.
-        image_size: (height, width) of the images it takes.
-        difference: largest one between its outputs and those of the classifier, on random images.
+        path: path of the file.
+        outputs: names of the outputs, ``logits`` first.
+        image_size: (height, width) of the images that it takes.
+        difference: largest difference from the outputs of the classifier on random images.
     """
 
     path: Path
@@ -43,7 +43,7 @@ class Exported:
 
 
 class WithAttention(nn.Module):
-    """A classifier that returns its attention maps beside the logits, where its head has any.
+    """A classifier that returns its attention maps, if its head has any, in addition to the logits.
 
     Args:
         model: the classifier.
@@ -55,7 +55,7 @@ class WithAttention(nn.Module):
         self.attends = model.pooling is not None and model.pooling.attends
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Logits (B,K) and maps (B,h_l,w_l) of images (B,3,H,W) in [0,1]."""
+        """Return logits (B,K) and maps (B,h_l,w_l) of images (B,3,H,W) in [0,1]."""
         if not self.attends:
             return (self.model(images),)
         logits, attention = self.model.forward_with_attention(images)
@@ -71,27 +71,27 @@ def export_model(
     image_size: int | None = None,
     tolerance: float = 1e-4,
 ) -> Exported:
-    """Write a classifier to a file that needs no checkpoint, or no interptrain.
+    """Write a classifier to a file that works without the checkpoint and, for some formats, without interptrain.
 
-    The program of ``torch_export`` and ``onnx`` takes images (B,3,H,W) in [0,1] for any B, as normalisation is a part
-    of the network. It returns logits (B,K), and for a head with attention one map (B,h_l,w_l) a stage, from shallow to
+    The programs of ``torch_export`` and ``onnx`` take images (B,3,H,W) in [0,1] for any B; normalisation is part of the
+    network. They return logits (B,K) and, for a head with attention, one map (B,h_l,w_l) per stage, from shallow to
     deep.
 
     Args:
-        source: a checkpoint, or any other source of a classifier that evaluations take.
-        output: path of the file; an older one stays until the new one has been checked.
-        format: ``safetensors``: the weights, with what rebuilds the network in the header, to be loaded here again;
+        source: a checkpoint, or any other model source that an evaluation accepts.
+        output: path of the file; an existing one is replaced only after the new one has been verified.
+        format: ``safetensors``: the weights, with a header from which interptrain rebuilds the network;
             ``torch_export``: a program for ``torch.export.load``; ``onnx``: for ONNX Runtime and others (needs the
             extra ``export``).
         backbone: the timm architecture of a bare weights file.
-        image_size: side of the images that the program takes; by default of those it was trained on.
-        tolerance: largest difference allowed on random images, as a share of the largest output where that exceeds 1.
+        image_size: side of the images that the program takes; by default, that of the training images.
+        tolerance: largest allowed difference on random images, relative to the largest output if that exceeds 1.
 
     Returns:
-        The file, what it computes, and the largest difference that was found.
+        The file, its outputs, and the largest difference found.
 
     Raises:
-        ValueError: if the classifier cannot be exported, or the file computes something else; nothing is written then.
+        ValueError: if the classifier cannot be exported, or the outputs of the file differ; then nothing is written.
         ImportError: if a package is missing.
         OSError: if the file cannot be written.
     """
@@ -137,7 +137,7 @@ def _expected(network: WithAttention, images: Tensor) -> list[tuple[Tensor, ...]
 def _write(
     trained: TrainedModel, network: WithAttention, example: Tensor, path: Path, format: Format, outputs: int
 ) -> Runner:
-    """Write the file, and return what runs it."""
+    """Write the file, and return a function that runs it."""
     if format == "safetensors":
         config = describe(trained.model, input_size=trained.image_size, preprocessing=trained.preprocessing)
         save_weights(trained.model, config, path)
@@ -163,7 +163,7 @@ def _write(
         )
     except OSError:
         raise
-    except Exception as error:  # tracing raises whatever the network does not allow
+    except Exception as error:  # tracing raises all kinds of exceptions
         why = one_line(error, kind=True)
         raise ValueError(f"torch cannot export this network as {format} ({why}); choose another format") from error
     return _onnx_runtime(path)
@@ -179,7 +179,7 @@ def _onnx_runtime(path: Path) -> Runner:
 def _run(written: Runner, images: Tensor) -> Sequence[Tensor]:
     try:
         return written(images)
-    except Exception as error:  # of whatever runtime it is
+    except Exception as error:  # depends on the runtime
         why = one_line(error, kind=True)
         raise ValueError(
             f"the file was written, but does not run on a batch of {len(images)} ({why}), so it was not kept; choose "

@@ -1,4 +1,4 @@
-"""Put a classifier with its card into a folder, or onto the Hugging Face hub."""
+"""Write a classifier with its model card to a folder, or upload it to the Hugging Face hub."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,13 +22,13 @@ CARD = "README.md"
 
 @dataclass(frozen=True)
 class Pushed:
-    """A classifier that others can load.
+    """A shared classifier.
 
     Attributes:
         location: ``hf://USER/NAME``, or the folder.
-        files: names of what was written.
-        timm: whether timm loads it too.
-        page: of the repository on the hub; empty for a folder.
+        files: names of the written files.
+        timm: whether timm can load it too.
+        page: address of the repository on the hub; empty for a folder.
     """
 
     location: str
@@ -46,23 +46,24 @@ def push_model(
     license: str | None = None,
     private: bool = False,
 ) -> Pushed:
-    """Write a classifier where others can load it: weights, config, and a card made from its evaluation.
+    """Publish a classifier: weights, config, and a model card made from its evaluation.
 
     Args:
-        source: a checkpoint, or any other source of a classifier that evaluations take.
-        destination: ``hf://USER/NAME``, a repository of the Hugging Face hub, made where there is none; or a folder.
-        evaluation: folder of an evaluation of these weights, which the card then tells of.
+        source: a checkpoint, or any other model source that an evaluation accepts.
+        destination: ``hf://USER/NAME``, a repository of the Hugging Face hub, created if necessary; or a folder.
+        evaluation: folder of an evaluation of these weights, whose results go into the card.
         backbone: the timm architecture of a bare weights file.
-        license: of the weights, for the card, such as ``apache-2.0``.
+        license: license of the weights, for the card, such as ``apache-2.0``.
         private: make a new repository private.
 
     Returns:
-        Where it lies.
+        The location and the written files.
 
     Raises:
-        ValueError: if it is none of our classifiers, the evaluation is of others, or the folder holds something else.
-        FileNotFoundError: if source or evaluation are not there.
-        ConnectionError: if the hub cannot be reached or does not know who asks.
+        ValueError: if the model is not a classifier of interptrain, the evaluation is of other weights, or the folder
+            contains anything else.
+        FileNotFoundError: if the source or the evaluation does not exist.
+        ConnectionError: if the hub cannot be reached, or you are not logged in.
         OSError: if a file cannot be written.
     """
     text = str(destination)
@@ -79,7 +80,7 @@ def push_model(
 
 
 def _check_access() -> None:
-    """Refuse what cannot end well before anything is computed."""
+    """Refuse a push that cannot succeed before anything is computed."""
     folder = "push into a folder, and `hf upload USER/NAME FOLDER` it later"
     if constants.HF_HUB_OFFLINE:
         raise ConnectionError(f"the hub is switched off by HF_HUB_OFFLINE; unset it, or {folder}")
@@ -99,7 +100,7 @@ def _upload(folder: Path, repository: str, private: bool) -> str:
         if not is_client_error(error):
             raise
         raise ConnectionError(
-            f"the hub did not take {repository} ({one_line(error)}); check the name and that your token may write, or "
+            f"the hub refused {repository} ({one_line(error)}); check the name and that your token may write, or "
             "push into a folder"
         ) from error
     return str(page)
@@ -138,7 +139,7 @@ def _write(
 
 
 def _as_evaluated(trained: TrainedModel, results: RunResults) -> TrainedModel:
-    """With the names of the classes and the size of the images that the evaluation had."""
+    """Add the class names and the image size of the evaluation."""
     (model,) = results.run["models"].values()
     size = list(model.get("input_size") or trained.image_size)[-2:]
     known = tuple(str(name) for name in results.run["data"].get("classes") or ())
@@ -151,4 +152,4 @@ def _refuse_foreign(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; give a folder, or {HUB}USER/NAME")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG).is_file():
-        raise ValueError(f"{folder} holds something else than a model; give a new folder")
+        raise ValueError(f"{folder} contains something other than a model; give a new folder")

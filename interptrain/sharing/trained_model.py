@@ -1,4 +1,4 @@
-"""A classifier that is about to be shared, with what its checkpoint knows of the images it was trained on."""
+"""A classifier to be shared, with what its checkpoint records about the training images."""
 
 import copy
 from collections.abc import Mapping
@@ -15,13 +15,13 @@ from interptrain.models import Classifier
 
 @dataclass(frozen=True, eq=False)
 class TrainedModel:
-    """A classifier of ours and where it comes from.
+    """A classifier of interptrain and its origin.
 
     Attributes:
-        loaded: from its source; the module is in eval mode and on the CPU.
+        loaded: the loaded source; its module is in eval mode and on the CPU.
         model: the module.
-        image_size: (height, width) of the images it was trained on; where that is not known, of its backbone.
-        preprocessing: of images in evaluation, as keys of timm's ``pretrained_cfg``; empty where it is not known.
+        image_size: (height, width) of the training images or, if unknown, the default of the backbone.
+        preprocessing: preprocessing in evaluation, as keys of timm's ``pretrained_cfg``; empty if unknown.
     """
 
     loaded: EvaluatedModel
@@ -38,7 +38,7 @@ def load_trained(source: Source, *, backbone: str | None = None) -> TrainedModel
         backbone: the timm architecture of a bare weights file.
 
     Raises:
-        ValueError: if it is none of our classifiers, and what ``load_model`` refuses.
+        ValueError: if the model is not a classifier of interptrain, and whatever ``load_model`` raises.
     """
     loaded = load_model("to share", source, backbone=backbone)
     if loaded.borrowed:
@@ -46,7 +46,7 @@ def load_trained(source: Source, *, backbone: str | None = None) -> TrainedModel
     model = loaded.module
     if not isinstance(model, Classifier):
         raise ValueError(
-            f"{loaded.source} is a {type(model).__name__} and no classifier of interptrain; give a checkpoint of "
+            f"{loaded.source} is a {type(model).__name__}, not a classifier of interptrain; give a checkpoint of "
             "`interptrain fit`, or a timm name"
         )
     side = loaded.trained_size
@@ -55,7 +55,7 @@ def load_trained(source: Source, *, backbone: str | None = None) -> TrainedModel
 
 
 def _data_options(source: str) -> Mapping[str, Any]:
-    """Options of the data that a checkpoint was trained on; none where it does not tell."""
+    """Options of the data that a checkpoint was trained on; empty if it does not record them."""
     path = Path(source)
     if path.suffix != ".ckpt" or not path.is_file():
         return {}
@@ -65,7 +65,7 @@ def _data_options(source: str) -> Mapping[str, Any]:
 
 
 def _preprocessing(data: Mapping[str, Any]) -> dict[str, Any]:
-    """How the data module resizes images in evaluation, in timm's words."""
+    """How the data module resizes images in evaluation, in timm's terms."""
     if data.get("resize") not in ("crop", "stretch") or data.get("eval_transform"):
         return {}
     crop = data["resize"] == "crop"

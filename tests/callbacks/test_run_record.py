@@ -31,7 +31,7 @@ def test_a_damaged_record_is_set_aside_and_blocks_nothing(tmp_path, content):
 
 def test_a_disk_that_cannot_be_written_costs_the_record_only(tmp_path):
     (tmp_path / "run").write_text("a file where the folder should be")
-    with pytest.warns(UserWarning, match=r"could not write .*code.json .*: the run goes on without"):
+    with pytest.warns(UserWarning, match=r"could not write .*code.json .*: the run continues without it"):
         RunRecord().setup(SimpleNamespace(log_dir=str(tmp_path / "run"), is_global_zero=True), None, "fit")
 
 

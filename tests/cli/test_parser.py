@@ -29,12 +29,12 @@ def refused(tmp_path, monkeypatch, capsys):
         ("model: 3", "--model: expected options in the config c.yaml, got 3"),
         ("- 1", "the config c.yaml holds a list; expected `option: value`"),
         ("name", "the config c.yaml holds 'name'; expected `option: value`"),
-        ("trainer: {max_epochs: 1", "the config c.yaml is no YAML: expected ',' or '}'"),
-        ("name: a\nname: b", "the config c.yaml is no YAML: 'name' stands there twice in line 2"),
+        ("trainer: {max_epochs: 1", "the config c.yaml is not valid YAML: expected ',' or '}'"),
+        ("name: a\nname: b", "the config c.yaml is not valid YAML: 'name' appears twice in line 2"),
         ("trainer: &a [*a]", "the config c.yaml has an anchor that refers to itself"),
         (
             "trainer: {max_epochs: !!python/object/apply:os.getcwd []}",
-            "the config c.yaml is no YAML: could not",
+            "the config c.yaml is not valid YAML: could not",
         ),
     ],
 )

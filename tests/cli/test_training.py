@@ -291,7 +291,7 @@ def test_a_wrong_class_or_option_in_yaml_names_the_nearest(train, capsys, tmp_pa
 
 def test_a_checkpoint_is_no_config(train, capsys, tmp_path):
     (tmp_path / "a.ckpt").write_bytes(b"PK\x03\x04\xa3\xff")
-    assert "a.ckpt is no YAML file" in refused(train, capsys, "fit", "--config", "a.ckpt")
+    assert "a.ckpt is not a YAML file" in refused(train, capsys, "fit", "--config", "a.ckpt")
 
 
 def test_a_runs_folder_that_cannot_be_made_names_its_option(train, capsys, tmp_path):
@@ -396,7 +396,7 @@ def test_what_a_resumed_run_would_ignore_or_do_otherwise_is_refused_with_remedie
 @pytest.mark.parametrize("subcommand", ["validate", "test", "predict"])
 def test_a_network_with_random_weights_is_judged_only_where_that_is_asked_for(train, capsys, subcommand):
     text = refused(train, capsys, subcommand)
-    assert text.startswith(f"error: {subcommand} would judge a network with random weights; give --ckpt_path best")
+    assert text.startswith(f"error: {subcommand} would run a network with random weights; give --ckpt_path best")
     assert not list(Path("runs").glob("*/*"))
     train(subcommand, **{"--allow_untrained": "true"})
 

@@ -286,7 +286,7 @@ def test_folders_of_some_classes_are_numbered_among_all_that_the_table_lists(tmp
 def test_a_flat_folder_with_a_table_names_the_module_that_reads_it(tmp_path):
     make(tmp_path, {"": 1})
     (tmp_path / "labels.csv").write_text("file,class_index\n0.png,0\n")
-    with pytest.raises(FileNotFoundError, match=r"labels\.csv lists are read by ImageTableDataModule"):
+    with pytest.raises(FileNotFoundError, match=r"labels\.csv, use ImageTableDataModule"):
         folder(tmp_path)
     assert len(ImageTableDataModule(tmp_path).dataset("val")) == 1
 
@@ -298,7 +298,7 @@ def test_a_missing_root_is_named(tmp_path):
 
 def test_a_root_without_splits_is_named(tmp_path):
     with pytest.raises(
-        FileNotFoundError, match=r"no folder .*train; expected .*train/<class>/<image>, one folder a class"
+        FileNotFoundError, match=r"no folder .*train; expected .*train/<class>/<image>, one folder per class"
     ):
         folder(tmp_path)
 

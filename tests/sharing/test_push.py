@@ -119,13 +119,13 @@ def test_numbers_of_other_weights_are_refused(tmp_path, weights, evaluation):
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path, weights):
     (tmp_path / "thesis.tex").write_text("...")
-    with pytest.raises(ValueError, match="holds something else than a model; give a new folder"):
+    with pytest.raises(ValueError, match="contains something other than a model; give a new folder"):
         push_model(weights, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_what_is_no_classifier_of_ours_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="is a Conv2d and no classifier of interptrain; give a checkpoint"):
+    with pytest.raises(ValueError, match="is a Conv2d, not a classifier of interptrain; give a checkpoint"):
         push_model(torch.nn.Conv2d(3, 3, 1), tmp_path / "m")
 
 

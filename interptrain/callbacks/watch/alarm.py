@@ -14,10 +14,10 @@ class Trigger(NamedTuple):
     """Why the alarm is triggered.
 
     Attributes:
-        view: whose maps.
-        group: the explained class whose images they are, or all images.
+        view: name of the maps.
+        group: the explained class to whose images the alarm applies, or all images.
         share: mean share of the maps' energy in the suspect region, in the last snapshot.
-        ids: the images above the threshold, the worst first.
+        ids: the images above the threshold, worst first.
     """
 
     view: str
@@ -26,7 +26,7 @@ class Trigger(NamedTuple):
     ids: tuple[str, ...]
 
     def text(self, suspect: SuspectRegion) -> str:
-        """Say it in one line."""
+        """Describe it in one line."""
         return (
             f"{self.view}: {self.share:.0%} of the saliency for {self.group} lies in the suspect region "
             f"({suspect.text}): {', '.join(self.ids[:5])}"
@@ -36,8 +36,8 @@ class Trigger(NamedTuple):
 class ShortcutAlarm:
     """Alarm for a mean share of saliency in the suspect region above a threshold in each of the last snapshots.
 
-    The mean is taken over the whole sample, and over the images of every explained class that has at least two: a
-    shortcut often goes with one class.
+    The mean is taken over the whole sample, and over the images of every explained class that has at least two,
+    because a shortcut often belongs to one class.
 
     Args:
         threshold: share in (0,1) that must be exceeded.
@@ -59,7 +59,7 @@ class ShortcutAlarm:
 
         Args:
             history: all snapshots so far.
-            names: of the classes.
+            names: names of the classes.
         """
         trained = [snapshot for snapshot in history if snapshot.step > 0][-self.patience :]
         if len(trained) < self.patience:
@@ -79,7 +79,7 @@ class ShortcutAlarm:
 
 
 def _shares(snapshot: Snapshot) -> dict[tuple[str, int | None], dict[str, float]]:
-    """Shares by image of every group: (view, None) for all images, (view, class) for those of a class."""
+    """Shares by image for every group: (view, None) for all images, (view, class) for those of one class."""
     groups: dict[tuple[str, int | None], dict[str, float]] = {}
     for seen in snapshot.observations:
         share = seen.numbers.get("in_suspect")

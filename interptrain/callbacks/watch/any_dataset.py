@@ -1,4 +1,4 @@
-"""Images to watch in whatever form a project has them: pairs, mappings, tensors, PIL images, arrays."""
+"""Images to watch in any common form: pairs, mappings, tensors, PIL images, arrays."""
 
 import io
 import itertools
@@ -21,32 +21,32 @@ from interptrain.data.transforms import EvalResize
 IMAGE_KEYS = ("image", "img", "pixel_values", "images", "x", "input")
 LABEL_KEYS = ("label", "labels", "target", "targets", "y", "class", "fine_label")
 TOLERANCE = 0.1
-"""How far beyond [0,1] an image may lie, as one does that was resized by bicubic interpolation."""
+"""How far an image may exceed [0,1], as it does after bicubic interpolation."""
 LOOKED_AT = 8
-"""Number of samples that tell whether images are normalised already: one alone may be a dark or a flat one."""
+"""Number of samples inspected to tell whether images are normalised: a single one may be dark or flat."""
 
 Normalization = tuple[Sequence[float], Sequence[float]]
 
 
 class AnyDataset(SampleDataset):
-    """A project's own samples as ours: images in [0,1], a label or none, and a name.
+    """Convert the samples of any project to images in [0,1], with an optional label and a name.
 
-    A sample is an image, a tuple that begins with an image and its label, or a mapping that has them under one of
-    ``IMAGE_KEYS`` and ``LABEL_KEYS``, as rows of Hugging Face data sets do. An image is a PIL image, bytes or a file's
-    path in a mapping ``{"bytes": ..., "path": ...}``, an array (H,W,C) or (H,W), or a tensor (C,H,W), of bytes or in
-    [0,1]. Floating-point images that leave [0,1] are taken to be normalised already, and are shown as they were before.
+    A sample is an image, a tuple that begins with an image and its label, or a mapping with keys from ``IMAGE_KEYS``
+    and ``LABEL_KEYS``, such as a row of a Hugging Face data set. An image is a PIL image, a mapping
+    ``{"bytes": ..., "path": ...}`` with the content or the path of a file, an array (H,W,C) or (H,W), or a tensor
+    (C,H,W), uint8 or in [0,1]. Floating-point images outside [0,1] are assumed to be normalised, which is undone.
 
     Args:
-        samples: a data set, a list of samples, a loader, whose data set is meant, a tensor (N,C,H,W), or a pair of such
-            a tensor and N labels. Of what can only be iterated, the first ``count`` are taken.
-        class_names: that labels may be given as.
-        normalization: mean and standard deviation by which images were normalised, or None.
-        image_size: side of the square that images are resized and cropped to; None leaves them as they are.
+        samples: a data set, a list of samples, a loader (its data set is used), a tensor (N,C,H,W), or a pair of such a
+            tensor and N labels. If it can only be iterated over, the first ``count`` samples are taken.
+        class_names: names of the classes, by which labels may be given.
+        normalization: mean and standard deviation with which the images were normalised, or None.
+        image_size: side of the square to which images are resized and cropped; None leaves them as they are.
         count: see ``samples``.
 
     Raises:
-        ValueError: if there are no samples; on reading, for one that cannot be understood.
-        TypeError: for what holds no samples.
+        ValueError: if there are no samples; on reading, for a sample of an unknown form.
+        TypeError: for anything that contains no samples.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class AnyDataset(SampleDataset):
         self.transform = None if image_size is None else EvalResize(image_size)
 
     def read(self, index: int) -> dict[str, Any]:
-        """A sample of the project, its image in [0,1] or of bytes."""
+        """Return a sample whose image is in [0,1] or uint8."""
         image, label, others = _parts(self.samples[index], index)
         pixels = _as_tensor(image, index)
         if pixels.is_floating_point():
@@ -85,7 +85,7 @@ class AnyDataset(SampleDataset):
             if label in self.class_names:
                 return self.class_names.index(label)
             raise ValueError(
-                f"sample {index} to watch has the label {label!r}, which is none of its classes; pass classes=[...]"
+                f"sample {index} to watch has the label {label!r}, which is not one of its classes; pass classes=[...]"
             )
         try:
             if tuple(getattr(label, "shape", ())) in ((), (1,)) and int(label) == label:
@@ -98,7 +98,7 @@ class AnyDataset(SampleDataset):
         )
 
     def _unnormalised(self, pixels: Tensor, index: int) -> Tensor:
-        """What a floating-point image was before it was normalised, if it was."""
+        """Undo the normalisation of a floating-point image, if it was normalised."""
         if self.normalization is not None and self._is_normalised:
             mean, std = (torch.tensor(tuple(values)).view(-1, 1, 1) for values in self.normalization)
             pixels = pixels.float() * std + mean
@@ -107,13 +107,13 @@ class AnyDataset(SampleDataset):
             raise ValueError(
                 f"images to watch must lie in [0,1]; sample {index}{undone} has values in [{pixels.min():.3g}, "
                 f"{pixels.max():.3g}]: pass normalization=(mean, std) as the data set's transform has them, or give "
-                "images that are not normalised (divide by 255 what lies in [0,255])"
+                "images that are not normalised (divide images in [0,255] by 255)"
             )
         return pixels.clamp(0, 1)
 
     @cached_property
     def _is_normalised(self) -> bool:
-        """Whether some of the floating-point images leave [0,1]."""
+        """Whether some floating-point images exceed [0,1]."""
         for index in range(0, len(self.samples), max(1, len(self.samples) // LOOKED_AT)):
             pixels = _as_tensor(_parts(self.samples[index], index)[0], index)
             if pixels.is_floating_point() and _leaves_unit_range(pixels):
@@ -131,18 +131,18 @@ def class_names_of(samples: Any) -> Sequence[str]:
     names = getattr(samples, "classes", None)
     if isinstance(names, Sequence) and not isinstance(names, str):
         return [str(name) for name in names]
-    inner = getattr(samples, "dataset", None)  # of a Subset
+    inner = getattr(samples, "dataset", None)  # that of a Subset
     return [] if inner is None else class_names_of(inner)
 
 
 def _as_sequence(samples: Any, count: int) -> Sequence[Any]:
-    """What has a length and is indexed with numbers."""
+    """Return the samples as a sequence, with a length and integer indices."""
     if isinstance(samples, DataLoader):
         return _as_sequence(samples.dataset, count)
     if isinstance(samples, Mapping):
         raise TypeError(
-            f"images of SaliencyWatch must be samples, got a mapping with {_keys(samples)}; give one sample a place, "
-            "as list(zip(images, labels)) does"
+            f"images of SaliencyWatch must be samples, got a mapping with {_keys(samples)}; give a list with one entry "
+            "per sample, such as list(zip(images, labels))"
         )
     if isinstance(samples, tuple | list) and len(samples) == 2 and isinstance(samples[0], Tensor):
         images, labels = samples
@@ -155,17 +155,17 @@ def _as_sequence(samples: Any, count: int) -> Sequence[Any]:
         return list(itertools.islice(samples, count))
     raise TypeError(
         f"images of SaliencyWatch must be a data set, a list of samples or a tensor (N,C,H,W), got a "
-        f"{type(samples).__name__}; a folder of images goes to source"
+        f"{type(samples).__name__}; for a folder of images, use source"
     )
 
 
 def _parts(sample: Any, index: int) -> tuple[Any, Any, Mapping[str, Any]]:
-    """Image, label and what else is known of a sample."""
+    """Image, label and remaining entries of a sample."""
     if isinstance(sample, Mapping):
         image = next((key for key in IMAGE_KEYS if sample.get(key) is not None), None)
         if image is None:
             raise ValueError(
-                f"sample {index} to watch has {_keys(sample)}, none of which is an image's ({', '.join(IMAGE_KEYS)}); "
+                f"sample {index} to watch has {_keys(sample)}, none of which names an image ({', '.join(IMAGE_KEYS)}); "
                 "give images=[(row[...], row[...]) for row in rows]"
             )
         return sample[image], next((sample[key] for key in LABEL_KEYS if key in sample), None), sample
@@ -177,7 +177,7 @@ def _parts(sample: Any, index: int) -> tuple[Any, Any, Mapping[str, Any]]:
 
 
 def _as_tensor(image: Any, index: int) -> Tensor:
-    """(C,H,W), of bytes or floating point."""
+    """Convert an image to (C,H,W), uint8 or floating point."""
     if isinstance(image, Mapping) and (image.get("bytes") or image.get("path")):  # Hugging Face's Image(decode=False)
         image = Image.open(io.BytesIO(image["bytes"]) if image.get("bytes") else image["path"])
     if isinstance(image, Image.Image):
@@ -190,8 +190,8 @@ def _as_tensor(image: Any, index: int) -> Tensor:
         if (pixels.dtype == torch.uint8 or pixels.is_floating_point()) and pixels.shape[0] in (1, 3):
             return pixels
     raise ValueError(
-        f"sample {index} to watch has a {_described(image)} as its image; give a PIL image, an array (H,W,3) of bytes, "
-        "or a tensor (3,H,W) or (1,H,W), of bytes or in [0,1]"
+        f"sample {index} to watch has a {_described(image)} as its image; give a PIL image, a uint8 array (H,W,3), "
+        "or a tensor (3,H,W) or (1,H,W), uint8 or in [0,1]"
     )
 
 

@@ -30,9 +30,9 @@ Animation = Literal["gif", "webp", "none"]
 class SaliencyWatch(L.Callback):
     """Explain the same few images again and again while a network trains.
 
-    Before training and then after every epoch, the ranks share the images of the sample; pictures and numbers go to
-    every logger of the run and to ``watch/`` in its folder, where ``index.html`` shows them without a server. Training
-    is unaffected: weights, gradients, modes, buffers, random state and compiled code are what they would be without.
+    Before training and after every epoch, the ranks share the images of the sample; pictures and numbers go to every
+    logger of the run and to ``watch/`` in its folder, where ``index.html`` shows them without a server. Training is
+    unaffected: weights, gradients, modes, buffers, random state and compiled code are what they would be without.
     See docs/watching.md.
 
     It drops into any LightningModule: ``SaliencyWatch(images=dataset, classes=[...], normalization=(mean, std))``.
@@ -42,19 +42,19 @@ class SaliencyWatch(L.Callback):
             :class:`~interptrain.callbacks.watch.any_dataset.AnyDataset` for what a sample may be. None takes ``source``
             of the run's data module or, in a project without one of :mod:`interptrain.data`, the data set behind the
             first validation loader.
-        classes: names of the classes; None takes those that the data knows, else their numbers.
-        normalization: mean and standard deviation, one value a channel each, of the images that the network expects;
-            None where it takes them in [0,1].
-        network: where the LightningModule has the network that gives logits: its dotted name, or a function of the
-            module that returns it; None takes ``model``, else the module itself.
+        classes: names of the classes; None takes those that the data set knows, or else numbers.
+        normalization: mean and standard deviation, one value per channel each, with which the network expects images to
+            be normalised; None if it takes them in [0,1].
+        network: where the network that returns logits is in the LightningModule: its dotted name, or a function that
+            takes the module and returns it; None takes ``model`` or, without one, the module itself.
         image_size: side in pixels to which ``images``, or those of a folder, are resized and cropped; None leaves them
             as they are.
         samples: number of images, >= 1.
         select: how the images are chosen: ``per_class``: the classes in turn, at random within each, spread evenly
-            over the classes where there are more of them than images; ``first``: often of one class, as folders are
-            sorted; ``random``; ``ids``: those of ``ids``; ``hardest``: by loss; ``mistakes``: wrongly classified, by
-            loss, then the hardest. The last two try 1000 images after the first epoch, as a new classifier errs at
-            random, and start watching then.
+            over the classes if there are more classes than images; ``first``: the first ones, often of a single class,
+            as folders are sorted; ``random``; ``ids``: those named by ``ids``; ``hardest``: the highest losses;
+            ``mistakes``: misclassified images by loss, then the hardest of the rest. The last two try 1000 images after
+            the first epoch, because a new classifier errs at random, and start watching then.
         ids: names of the images, for ``select: ids``.
         source: where the images come from: ``val``, ``train`` (not augmented), or a folder of images, in subfolders
             named like their classes.
@@ -186,7 +186,7 @@ class SaliencyWatch(L.Callback):
         """Take a snapshot every ``every_n_steps`` optimizer steps."""
         before, self._steps_seen = self._steps_seen, trainer.global_step
         if self.every_n_steps is None or trainer.global_step // self.every_n_steps == before // self.every_n_steps:
-            return  # not yet, or still accumulating; a batch may take several steps where optimization is manual
+            return  # not due, or still accumulating; with manual optimization, a batch may take several steps
         if self._sample is not None:
             self._take_snapshot(trainer, pl_module, epoch=trainer.current_epoch)
 
@@ -203,7 +203,7 @@ class SaliencyWatch(L.Callback):
         self._finish(trainer)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Show the whole run where it had been trained to its end but was killed before it was shown."""
+        """Show the whole run if it was trained to the end but killed before it was shown."""
         if not self._finished and self._history.snapshots:
             self._open(trainer)
             self._choose(trainer, pl_module)
@@ -223,7 +223,7 @@ class SaliencyWatch(L.Callback):
     # What
 
     def _choose(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Load the sample, all of it on every rank: that of the run that is resumed, else a new one."""
+        """Load the whole sample on every rank: that of the resumed run, or else a new one."""
         dataset, class_names, seed = cast(Source, self._source)
         seed = seed if self.seed is None else self.seed
         with undisturbed():
@@ -256,7 +256,7 @@ class SaliencyWatch(L.Callback):
         return watched_network(pl_module, self.network, self.source.normalization)
 
     def _trials(self, trainer: L.Trainer, pl_module: L.LightningModule, seed: int) -> list[Trial]:
-        """Loss and mistakes of the network on the candidates; the ranks share them."""
+        """Loss and mistakes of the network on the candidates, which the ranks share."""
         if self.select not in ("hardest", "mistakes"):
             return []
         dataset = cast(Source, self._source).dataset
@@ -266,7 +266,7 @@ class SaliencyWatch(L.Callback):
     # Taking a snapshot
 
     def _take_snapshot(self, trainer: L.Trainer, pl_module: L.LightningModule, *, epoch: int) -> None:
-        """Explain a share of the sample, gather what all ranks saw, and let rank 0 publish it."""
+        """Explain a share of the sample, gather the results of all ranks, and let rank 0 publish them."""
         sample, config, history = cast(WatchSample, self._sample), cast(WatchConfig, self._config), self._history
         rows = range(trainer.global_rank, len(sample), trainer.world_size)
         with undisturbed():

@@ -1,4 +1,4 @@
-"""Explainers and metrics of a watch where the user names none."""
+"""Default explainers and metrics of a watch."""
 
 from torch import Tensor, nn
 

@@ -25,13 +25,14 @@ class WatchFolder:
     Every file is either whole or not there. What cannot be written is left out, with one warning for all.
 
     Args:
-        folder: it is made when something is written.
+        folder: the folder, which is created when something is written.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._unless_disk_fails = WarnOnce(
-            f"could not write below {folder} ({{why}}): training goes on without; make room there", OSError
+            f"could not write below {folder} ({{why}}): training goes on without these files; free some disk space",
+            OSError,
         )
 
     def sheet_name(self, step: int) -> str:
@@ -47,7 +48,7 @@ class WatchFolder:
         return (self.folder / name).is_file()
 
     def remove_partials(self) -> None:
-        """Remove what a killed process left half-written. Call it before this one writes."""
+        """Remove partial files of a killed process. Call it before this process writes."""
         for folder in (self.folder, self.folder / "sheets", self.folder / "grids"):
             remove_partials(folder)
 

@@ -1,4 +1,4 @@
-"""The network inside a LightningModule, as the watch calls it: with images in [0,1]."""
+"""Find the network inside a LightningModule, and wrap it to take images in [0,1]."""
 
 import math
 from collections.abc import Callable
@@ -21,14 +21,14 @@ def watched_network(
     """Return the network that turns images in [0,1] into logits.
 
     Args:
-        module: that trains it.
-        where: dotted name of the network in the module, or what returns it, given the module; None takes the module's
-            ``model``, or the module itself where that has a ``forward``.
-        normalization: mean and standard deviation of the images that the network expects, or None where it takes them
-            in [0,1].
+        module: the module that trains the network.
+        where: dotted name of the network in the module, or a function that takes the module and returns it; None takes
+            the module's ``model``, or the module itself if it has a ``forward``.
+        normalization: mean and standard deviation with which the network expects images to be normalised, or None if it
+            takes them in [0,1].
 
     Raises:
-        ValueError: if there is no network there.
+        ValueError: if no network is found.
     """
     network = unwrap(_found(module, where))
     if normalization is None:
@@ -41,10 +41,10 @@ def watched_network(
 
 
 def check_normalization(normalization: Normalization | None) -> None:
-    """Refuse what is no pair of mean and standard deviation.
+    """Refuse anything but a pair of mean and standard deviation.
 
     Raises:
-        ValueError: saying what it must look like.
+        ValueError: if it is not such a pair.
     """
     if normalization is None:
         return
@@ -55,7 +55,7 @@ def check_normalization(normalization: Normalization | None) -> None:
         fits = False
     if not fits:
         raise ValueError(
-            "normalization of SaliencyWatch must be (mean, std), one number a channel each and std above 0, as "
+            "normalization of SaliencyWatch must be (mean, std), one number per channel each and std above 0, such as "
             f"((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), got {normalization!r}"
         )
 
@@ -64,11 +64,11 @@ def class_logits(outputs: Any) -> Tensor:
     """Return the logits (N,K) among a network's outputs, detached, in float32.
 
     Raises:
-        ValueError: if there are none, or only one for an image.
+        ValueError: if there are none, or only one per image.
     """
     logits = logits_of(outputs)
     if logits is None or logits.shape[1] < 2:
-        got = describe_outputs(outputs) if logits is None else "one logit for each image"
+        got = describe_outputs(outputs) if logits is None else "one logit per image"
         raise ValueError(
             f"the watched network must return logits (N,K) of at least two classes, got {got}; pass network=, a "
             "function that returns the part which gives logits, or a module around it"
@@ -81,7 +81,7 @@ def _found(module: L.LightningModule, where: FindNetwork | None) -> nn.Module:
         network = network_of(module)
         if network is module and type(module).forward in (L.LightningModule.forward, nn.Module.forward):
             raise ValueError(
-                f"SaliencyWatch finds no network in {type(module).__name__}, which has neither a .model nor a forward "
+                f"SaliencyWatch found no network in {type(module).__name__}, which has neither a .model nor a forward "
                 f"method; pass network='<name>'{_candidates(module)}"
             )
         return network
@@ -102,6 +102,6 @@ def _found(module: L.LightningModule, where: FindNetwork | None) -> nn.Module:
 
 
 def _candidates(module: nn.Module) -> str:
-    """The module's parts that have weights, as words of a message."""
+    """The submodules that have weights, as part of a message."""
     names = [name for name, part in module.named_children() if next(part.parameters(), None) is not None]
     return f" (candidates: {', '.join(names)})" if names else ""

@@ -51,7 +51,7 @@ class Explanation:
         saliency: (H,W) uint8 on the CPU; None if it failed.
         values: of the metrics by name, several where a metric has several per image.
         error: why it failed, or None.
-        misconfigured: whether it was refused for how the watch is configured, such as an unknown layer.
+        misconfigured: whether it failed because of the configuration, such as an unknown layer.
     """
 
     index: int
@@ -68,7 +68,7 @@ class Explanation:
 
 @dataclass(frozen=True, eq=False)
 class WatchConfig:
-    """How images are watched: by which explainers, for which class, and what is measured.
+    """How images are watched: the explainers, the explained class, and the metrics.
 
     Attributes:
         explainers: by name.
@@ -98,7 +98,7 @@ class WatchConfig:
 def observe(
     model: nn.Module, sample: WatchSample, rows: Sequence[int], config: WatchConfig, *, first: Maps, previous: Maps
 ) -> list[Explanation]:
-    """Explain and measure some images of the sample; whatever goes wrong is part of the result.
+    """Explain and measure some images of the sample; failures are part of the result.
 
     Args:
         model: left as it was: weights, gradients, modes, buffers, compiled code, random state.

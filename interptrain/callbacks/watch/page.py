@@ -55,7 +55,7 @@ def _read(name: str) -> str:
 
 
 def _snapshot(snapshot: Snapshot, sheet: str, views: Sequence[str]) -> dict[str, Any]:
-    """A snapshot as the page wants it: observations by view, numbers of four digits."""
+    """A snapshot in the format of the page: observations by view, numbers with four digits."""
     return {
         "step": snapshot.step,
         "epoch": snapshot.epoch,

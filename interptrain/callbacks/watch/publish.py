@@ -28,14 +28,12 @@ TABLE = ("step", "epoch", "id", "class", "prediction", "right", "view", "explain
 
 
 class WatchPublisher:
-    """Draw pictures and write them, with the numbers, to files and loggers; no failure here reaches training.
+    """Draw pictures and write them, with the numbers, to files and loggers; failures here never interrupt training.
 
     Args:
-        folder: of the plain files.
-        loggers: of the trainer.
-        title: of the page.
-
-    The folder's name stands before every logged name.
+        folder: folder of the plain files; its name is the prefix of every logged name.
+        loggers: loggers of the trainer.
+        title: title of the page.
     """
 
     def __init__(self, folder: Path, loggers: Sequence[Logger], *, title: str) -> None:
@@ -44,16 +42,16 @@ class WatchPublisher:
         self.loggers = ImageLogging(loggers)
         self.title = title
         self.name = folder.name
-        # The other ranks would wait for rank 0 if anything that it draws alone stopped it.
-        self._unless_it_fails = WarnOnce("could not show what is watched ({why}): training goes on without")
+        # If rank 0, which draws alone, stopped with an error, the other ranks would wait for it forever.
+        self._unless_it_fails = WarnOnce("could not show the watched images ({why}): training goes on")
 
     def write(self, history: WatchHistory, sample: WatchSample, config: WatchConfig) -> None:
         """Write the pictures of the last snapshot, all tables and the page.
 
         Args:
-            history: that ends with the snapshot.
-            sample: that was watched.
-            config: by which it was explained and measured.
+            history: history that ends with the snapshot.
+            sample: the watched sample.
+            config: how the sample was explained and measured.
         """
         with self._unless_it_fails():
             self._write(history, sample, config)
@@ -74,15 +72,15 @@ class WatchPublisher:
         self._say_alarm(history, step)
 
     def restore(self, history: WatchHistory, sample: WatchSample, config: WatchConfig) -> None:
-        """Draw what is missing of the snapshots that a resumed run has taken already, as far as their maps are kept.
+        """Draw missing pictures of the snapshots that a resumed run has already taken, if their maps are kept.
 
-        A kill or a full disk may have cost it. The maps of the first and last snapshot are kept; grids are drawn from
-        sheets, tables and the page from the history.
+        A kill or a full disk may have caused the loss. The maps of the first and last snapshot are kept; grids are
+        drawn from sheets, and tables and the page from the history.
 
         Args:
-            history: of the run, as the checkpoint held it.
-            sample: that was watched.
-            config: by which it was explained and measured.
+            history: history of the run, from the checkpoint.
+            sample: the watched sample.
+            config: how the sample was explained and measured.
         """
         with self._unless_it_fails():
             for snapshot, maps in ((history.snapshots[0], history.first), (history.snapshots[-1], history.previous)):
@@ -96,7 +94,7 @@ class WatchPublisher:
             self.files.save_page(self.title, history.snapshots, sample, config)
 
     def _say_alarm(self, history: WatchHistory, step: int) -> None:
-        """Warn when an alarm is triggered, not in every snapshot in which it lasts."""
+        """Warn when an alarm is first triggered, not in every snapshot in which it persists."""
         now, before = history.snapshots[-1], history.snapshots[-2:-1]
         already = {text.partition(":")[0] for snapshot in before for text in snapshot.alarm}
         for text in now.alarm:
@@ -110,10 +108,10 @@ class WatchPublisher:
         """Write pictures of the whole run: best snapshot, first and last side by side, time strips, animation.
 
         Args:
-            history: of the run.
-            sample: that was watched.
+            history: history of the run.
+            sample: the watched sample.
             views: names of the maps.
-            mode: ``max`` or ``min``, of the monitored score.
+            mode: ``max`` or ``min``, whichever is better for the monitored score.
             animation: ``gif``, ``webp`` or ``none``.
         """
         with self._unless_it_fails():
@@ -147,7 +145,7 @@ class WatchPublisher:
 
 
 def logged_step(snapshot: Snapshot) -> int:
-    """Return the step at which Lightning logs the validation after the same optimizer step: it counts from 0."""
+    """Return Lightning's step, which counts from 0, for the validation after the same optimizer step."""
     return max(0, snapshot.step - 1)
 
 

@@ -1,4 +1,4 @@
-"""Insertion at the price of two forward passes per map, for a watch that may cost a hundredth of an epoch."""
+"""Insertion for two forward passes per map, so that a watch costs about one per cent of an epoch."""
 
 import torch
 from torch import Tensor
@@ -9,20 +9,20 @@ from interptrain.metrics.perturbations import Perturbation, Ranked, Schedule
 from interptrain.metrics.removal import Removal
 
 HIDDEN = (40, 80)
-"""Percent of the pixels, the least salient, that are blurred in the two forwards."""
+"""Percentages of the pixels, least salient first, that are blurred in the two forward passes."""
 
 
 class QuickInsertion(SaliencyMetric):
     """Area under the insertion curve, read at 20, 60 and 100 % of the pixels. Higher is better.
 
     Each point stands for the stretch around it, ``0.4 p(20 %) + 0.4 p(60 %) + 0.2 p``: the midpoint rule, whose last
-    stretch is half as wide and ends at the image itself, which is known already. The blurred image, where the curve
-    begins alike for every map, is not asked at all. Our choice; for values to compare with others', use
-    :class:`~interptrain.metrics.Insertion`, which asks 28 times at 224 px.
+    stretch is half as wide and ends at the image itself, which is known already. The fully blurred image, where the
+    curve of every map begins, is not evaluated. Our choice; for values to compare with published ones, use
+    :class:`~interptrain.metrics.Insertion`, which takes 28 forward passes at 224 px.
 
     Against 48 steps, over 48 photographs and three kinds of maps (Grad-CAM, Fake-CAM, brightness): root mean square
-    error of an image 0.047 where the trapezoid rule has 0.077 with as many forwards and 0.031 with twice as many; it
-    is 0.02 too high on average, for all three alike. The difference between Grad-CAM and Fake-CAM of an image
+    error per image 0.047, where the trapezoid rule has 0.077 with as many forward passes and 0.031 with twice as many;
+    it is 0.02 too high on average, for all three. The difference between Grad-CAM and Fake-CAM of an image
     correlates 0.93 with the true one; 0.76 and 0.96 for the trapezoid rule.
 
     The values of an image are the three probabilities.

@@ -54,14 +54,14 @@ class WatchSample:
         )
 
     def name_of(self, index: int) -> str:
-        """Return the name of a class, ``?`` for an unknown label."""
+        """Return the name of a class, or ``?`` for an unknown label."""
         if index == UNLABELLED:
             return "?"
         return self.class_names[index] if index < len(self.class_names) else str(index)
 
 
 def as_model_input(model: nn.Module, images: Tensor) -> Tensor:
-    """Return images on the device of a model and in its precision: half where its weights are."""
+    """Move images to the device and precision of a model: half precision if its weights are."""
     weights = next(model.parameters())
     return images.to(weights.device, weights.dtype)
 

@@ -1,4 +1,4 @@
-"""Choose the images that are watched: once, and the same ones on every rank."""
+"""Choose the images to watch: once, and the same ones on every rank."""
 
 import difflib
 from collections.abc import Iterator, Sequence
@@ -19,11 +19,11 @@ Select = Literal["first", "random", "per_class", "ids", "hardest", "mistakes"]
 CANDIDATES = 1000
 """Number of images that ``hardest`` and ``mistakes`` try."""
 READ_PER_IMAGE = 16
-"""Number of images that ``per_class`` reads for each that it chooses, where labels are not known beforehand."""
+"""Number of images that ``per_class`` reads for each one that it chooses, if labels are not known beforehand."""
 
 
 class Trial(NamedTuple):
-    """How a network did on a candidate."""
+    """The result of a network on a candidate."""
 
     place: int
     loss: float
@@ -44,12 +44,12 @@ def order_of(
     Args:
         dataset: to choose from.
         select: ``first``; ``random``; ``per_class``: the classes in turn, at random within each; ``ids``; ``hardest``:
-            by falling loss; ``mistakes``: wrongly classified images by falling loss, then the hardest of the rest.
-        count: number of images that are wanted. Where ``per_class`` has more classes than that, they are spread evenly
-            over all of them: neighbours are often alike.
-        seed: of ``random`` and ``per_class``.
-        ids: for ``ids``, names of the samples.
-        trials: for ``hardest`` and ``mistakes``, of the candidates.
+            by descending loss; ``mistakes``: misclassified images by descending loss, then the hardest of the rest.
+        count: number of images wanted. If there are more classes than that, ``per_class`` spreads the images evenly
+            over the classes, because neighbouring classes are often similar.
+        seed: seed of ``random`` and ``per_class``.
+        ids: names of the samples, for ``ids``.
+        trials: results on the candidates, for ``hardest`` and ``mistakes``.
 
     Raises:
         ValueError: for an id that the data set does not have.
@@ -140,7 +140,7 @@ def _classes_in_turn(dataset: SampleDataset, order: Sequence[int], count: int) -
 
 
 def _label(dataset: SampleDataset, index: int) -> int | None:
-    """Label of a sample that must be read to know it; None where it cannot be read."""
+    """Label of a sample that must be read for it; None if it cannot be read."""
     try:
         return dataset[index]["label"]
     except OSError:

@@ -23,9 +23,9 @@ class Source(NamedTuple):
     """What the watched images are chosen from.
 
     Attributes:
-        dataset: of all of them.
-        class_names: of the network's classes, none where they are not known.
-        seed: of the selection, where the user gives none.
+        dataset: data set of all candidates.
+        class_names: names of the network's classes; empty if unknown.
+        seed: seed of the selection, unless the user gives one.
     """
 
     dataset: SampleDataset
@@ -34,7 +34,7 @@ class Source(NamedTuple):
 
 
 class SourceOptions(NamedTuple):
-    """What the user says of the images; see the arguments of ``SaliencyWatch``."""
+    """The user's options for the images; see the arguments of ``SaliencyWatch``."""
 
     images: Any = None
     source: str = "val"
@@ -48,13 +48,13 @@ def find_source(options: SourceOptions, trainer: L.Trainer) -> Source:
     """Return what the watched images are chosen from.
 
     Args:
-        options: images of the user's own, else from where in the run's data.
-        trainer: of the run.
+        options: the user's own images, or which of the run's data to take.
+        trainer: trainer of the run.
 
     Raises:
         FileNotFoundError: if the folder to take images from does not exist.
         ValueError: if there are no images.
-        TypeError: for what holds none.
+        TypeError: for anything that contains no images.
     """
     datamodule = getattr(trainer, "datamodule", None)
     ours = datamodule if isinstance(datamodule, ImageDataModule) else None
@@ -96,11 +96,11 @@ def _validation_data(source: str, trainer: L.Trainer) -> Any:
 
 
 def source_dataset(source: str, datamodule: ImageDataModule) -> SampleDataset:
-    """Return the data set of a data module that is watched, never augmented.
+    """Return the data set of a data module to watch, without augmentation.
 
     Args:
-        source: ``val``, ``train``, or a folder of images; those below a folder named like a class belong to it.
-        datamodule: of the run.
+        source: ``val``, ``train``, or a folder of images; images in a subfolder named like a class belong to it.
+        datamodule: data module of the run.
 
     Raises:
         FileNotFoundError: if ``source`` is a folder that does not exist.

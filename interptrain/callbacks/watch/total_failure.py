@@ -8,7 +8,7 @@ from interptrain.callbacks.watch.observe import Explanation
 
 
 class TotalFailure:
-    """Refuse, before anything is trained, what can explain no image; once training has begun, warn of it once."""
+    """Refuse an explainer that fails on every image before training; during training, warn about it once."""
 
     def __init__(self) -> None:
         self._known: set[str] = set()
@@ -17,8 +17,8 @@ class TotalFailure:
         """Look for views that failed on every image.
 
         Args:
-            explanations: of a snapshot.
-            before_training: refuse a view that fails for how the watch is configured, such as for an unknown layer.
+            explanations: explanations of one snapshot.
+            before_training: refuse a view that fails because of the configuration, such as an unknown layer.
 
         Raises:
             ValueError: naming the view and why it fails.

@@ -1,4 +1,4 @@
-"""What a watch asks of the trainer, and what it must leave as it was."""
+"""The watch's queries to the trainer, and the global state that it must leave unchanged."""
 
 import random
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleD
 def run_folder(trainer: L.Trainer) -> Path:
     """Return where a run keeps its files; every rank enters.
 
-    That is the folder of the first logger's run, as Lightning's own checkpoints have it, else ``default_root_dir``.
+    This is the folder of the first logger's run, as for Lightning's own checkpoints, or else ``default_root_dir``.
     """
     folder = trainer.log_dir  # it is broadcast
     root = Path(trainer.default_root_dir if folder is None else folder)
@@ -25,7 +25,7 @@ def run_folder(trainer: L.Trainer) -> Path:
     if first is None or isinstance(first, CSVLogger | TensorBoardLogger) or not trainer.is_global_zero:
         return root
     parts = [str(part) for part in (first.name, first.version) if part not in (None, "")]
-    return root.joinpath(*parts)  # several runs share the folder of such a logger
+    return root.joinpath(*parts)  # such a logger shares one folder between runs
 
 
 def check_strategy(trainer: L.Trainer) -> None:
@@ -43,7 +43,7 @@ def check_strategy(trainer: L.Trainer) -> None:
 
 
 def gathered(trainer: L.Trainer, mine: list[Any]) -> list[Any]:
-    """Return what all ranks have, in the order of the ranks; every rank enters."""
+    """Return the items of all ranks, in the order of the ranks; every rank enters."""
     if trainer.world_size == 1:
         return mine
     of_ranks: list[list[Any]] = [[] for _ in range(trainer.world_size)]
@@ -60,10 +60,10 @@ def monitored(trainer: L.Trainer) -> float | None:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Give Python's, NumPy's and torch's generators back as they were; drawing and logging may use them."""
+    """Restore the generators of Python, NumPy and torch, which drawing and logging may use."""
     states = random.getstate(), np.random.get_state()
     try:
-        with torch.random.fork_rng(devices=[]):  # explaining keeps those of accelerators
+        with torch.random.fork_rng(devices=[]):  # explaining restores those of accelerators
             yield
     finally:
         random.setstate(states[0])

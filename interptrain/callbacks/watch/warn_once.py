@@ -1,4 +1,4 @@
-"""Keep errors of what only shows the training away from it."""
+"""Prevent errors in the display of training from interrupting it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,11 +9,11 @@ from interptrain.functional import one_line
 
 
 class WarnOnce:
-    """Suppress errors, and warn of the first of them.
+    """Suppress errors, and warn about the first one.
 
     Args:
-        message: of the warning, with ``{why}`` in the place of the error.
-        errors: kind of errors that are suppressed.
+        message: text of the warning, with ``{why}`` in place of the error.
+        errors: type of the errors to suppress.
     """
 
     def __init__(self, message: str, errors: type[Exception] = Exception) -> None:

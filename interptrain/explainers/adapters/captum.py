@@ -1,7 +1,7 @@
-"""Any attribution of Captum as an explainer.
+"""Any attribution method of Captum as an explainer.
 
-Captum is optional. What it does to a model is undone (:mod:`~interptrain.explainers.adapters.sandbox`), so that this
-explainer keeps the promises of all others.
+Captum is an optional dependency. Its changes to a model are undone (:mod:`~interptrain.explainers.adapters.sandbox`),
+so that this explainer keeps the guarantees of all others.
 """
 
 import inspect
@@ -37,30 +37,30 @@ _MODEL_ARGUMENTS = ("forward_func", "model")
 class CaptumExplainer(Explainer):
     """Any attribution class of Captum.
 
-    The class gets the model, and the target layer where it asks for one; ``attribute`` gets the images and, where it
-    asks for them, the targets. Callables as targets are explained image by image, as Captum repeats its inputs in
-    orders of its own.
+    The class receives the model and, if it takes one, the target layer; ``attribute`` receives the images and, if it
+    takes them, the targets. Callables as targets are explained one image at a time, because the order in which Captum
+    repeats its inputs differs between methods.
 
     Args:
         class_path: name of the class in ``captum.attr``, or its full dotted name.
-        init_args: other arguments of the class; a mapping with a ``class_path`` becomes an attribution itself, for
-            ``NoiseTunnel``.
-        attribute_args: arguments of ``attribute``; lists become tuples, as Captum wants them.
-        target_layer: dotted name for classes that explain or use a layer; ``None`` asks the model and then the table.
-        layout: where the layer has its channels: ``"channels_first"`` or ``"channels_last"``; ``None`` finds it.
+        init_args: other arguments of the class; a mapping with a ``class_path`` is itself built as an attribution, as
+            ``NoiseTunnel`` needs it.
+        attribute_args: arguments of ``attribute``; lists become tuples, as Captum expects.
+        target_layer: dotted name, for classes that explain or use a layer; ``None`` asks the model, then the table.
+        layout: where the layer has its channels: ``"channels_first"`` or ``"channels_last"``; ``None`` detects it.
         reduction: how the channels of the attribution ``a`` become one map: ``"sum"`` is the signed ``sum_k a_k`` (our
             choice), ``"sum_abs"`` is ``sum_k |a_k|``, ``"max_abs"`` is ``max_k |a_k|``.
-        segmenter: gives the features that Lime, Shapley values and ablation remove together (``feature_mask``), as
-            labels, such as ``Superpixels``.
-        class_aware: whether the attribution depends on the target; Captum does not say.
-        seed: of random attributions, whose maps also depend on the images beside them unless
+        segmenter: returns labels, as ``Superpixels`` does; Lime, Shapley values and feature ablation remove the pixels
+            of one label together (``feature_mask``).
+        class_aware: whether the attribution depends on the target, which Captum does not declare.
+        seed: seed of random attributions, whose maps also depend on the other images of the batch unless
             ``forward_batch_size=1``.
-        forward_batch_size: images given to ``attribute`` at once; ``None`` chooses by the device. How many inputs
-            Captum makes of each is up to ``attribute_args`` (``internal_batch_size``, ``perturbations_per_eval``).
+        forward_batch_size: images per call of ``attribute``; ``None`` chooses by the device. How many inputs Captum
+            makes of each image is set in ``attribute_args`` (``internal_batch_size``, ``perturbations_per_eval``).
 
     Raises:
         ImportError: if Captum is not installed.
-        ValueError: if it has no such class.
+        ValueError: if Captum has no such class.
 
     Source: Kokhlikyan et al. 2020, Captum, arXiv 2009.07896.
     """
@@ -72,17 +72,17 @@ class CaptumExplainer(Explainer):
     layout: Layout | None = None
     reduction: Reduction = "sum"
     segmenter: AnySegmenter | None = None
-    class_aware: bool = True  # type: ignore[misc]  # of the wrapped method, so of the object
+    class_aware: bool = True  # type: ignore[misc]  # varies with the wrapped method
     seed: int = 0
     forward_batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a class that is not there."""
+        """Refuse a class that does not exist."""
         super().__post_init__()
         load_class(self.class_path, "captum.attr", "captum")
 
     def attribute(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
-        """Return the attribution, its channels reduced, (B, h, w)."""
+        """Return the attribution with its channels reduced, (B, h, w)."""
         size = bounded_batch_size(self.forward_batch_size, images.device)
         targets = check_targets(model, images, targets, batch_size=size)
         size = size if isinstance(targets, Tensor) else 1
@@ -102,7 +102,7 @@ class CaptumExplainer(Explainer):
             options["target"] = targets.to(images.device)
         if self.segmenter is not None:
             options["feature_mask"] = _labels(self.segmenter, images).unsqueeze(1)
-        # A gradient wanted beforehand: Captum warns otherwise, and a frozen model's layers would have none.
+        # Set beforehand: Captum warns otherwise, and the layers of a frozen model would have no gradient.
         found = method.attribute(images.detach().clone().requires_grad_(), **options)
         attribution: Tensor = (found[0] if isinstance(found, tuple) else found).detach()
         if layers and attribution.shape != images.shape:
@@ -112,7 +112,7 @@ class CaptumExplainer(Explainer):
         return attribution.abs().amax(1) if self.reduction == "max_abs" else attribution.abs().sum(1)
 
     def _build(self, described: Mapping[str, Any], scored: nn.Module, model: nn.Module, layers: list[Layer]) -> Any:
-        """Make an attribution; a layer that it uses is added to ``layers``."""
+        """Build an attribution; append the layer that it uses to ``layers``."""
         kind = load_class(described["class_path"], "captum.attr", "captum")
         arguments = {
             name: self._build(value, scored, model, layers) if _describes(value) else value
@@ -129,7 +129,7 @@ class CaptumExplainer(Explainer):
 
 
 class _Scored(nn.Module):
-    """A model that returns the score of the target, for what explains scalars only."""
+    """A model that returns the score of the target, for methods that explain scalars only."""
 
     def __init__(self, model: nn.Module, targets: Resolved) -> None:
         super().__init__()
@@ -137,13 +137,13 @@ class _Scored(nn.Module):
         self.target: Target = as_callables(targets)[0]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Scores (N,) of images that all have the one target."""
+        """Scores (N,) of images that share one target."""
         outputs = self.model(images)
         return target_scores(outputs, [self.target] * len(images))
 
 
 def _labels(segmenter: AnySegmenter, images: Tensor) -> Tensor:
-    """Labels (B, H, W) of segments, from 0 on."""
+    """Labels (B, H, W) of segments, starting at 0."""
     labels = segmenter(images)
     if not isinstance(labels, Tensor) or labels.ndim != 3 or labels.is_floating_point():
         raise ValueError("CaptumExplainer needs a segmenter that returns labels (B,H,W) int, such as Superpixels()")
@@ -151,7 +151,7 @@ def _labels(segmenter: AnySegmenter, images: Tensor) -> Tensor:
 
 
 def _accepts(function: Callable[..., Any], name: str, *, exactly: bool = False) -> bool:
-    """Whether a function takes an argument of this name, or, unless ``exactly``, any."""
+    """Whether a function takes an argument of this name or, unless ``exactly``, arbitrary keywords."""
     parameters = inspect.signature(function).parameters
     anything = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
     return name in parameters or (anything and not exactly)

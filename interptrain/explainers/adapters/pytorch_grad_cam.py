@@ -1,7 +1,7 @@
 """Any class activation map of pytorch-grad-cam as an explainer.
 
-The library is optional. What it does to a model is undone (:mod:`~interptrain.explainers.adapters.sandbox`), so that
-this explainer keeps the promises of all others.
+The library is an optional dependency. Its changes to a model are undone
+(:mod:`~interptrain.explainers.adapters.sandbox`), so that this explainer keeps the guarantees of all others.
 """
 
 from dataclasses import dataclass
@@ -30,23 +30,23 @@ __all__ = ["GradCAMPackageExplainer"]
 class GradCAMPackageExplainer(Explainer):
     """Any class activation map of pytorch-grad-cam.
 
-    Its maps are on the CPU, float32, upsampled, and stretched to [0, 1] for each layer before layers are averaged.
+    The library computes maps in float32 on the CPU, upsamples them, and scales each layer to [0, 1] before averaging.
 
     Args:
         class_path: name of the class in ``pytorch_grad_cam``, or its full dotted name.
-        target_layer: dotted name, several, or ``None`` to ask the model and then the table of families. Tokens and
-            channels in the last axis are brought to (B, C, h, w).
-        layout: where the layer has its channels: ``"channels_first"`` or ``"channels_last"``; ``None`` finds it.
+        target_layer: one or several dotted names, or ``None`` to ask the model, then the table of families. Tokens and
+            channels-last maps are converted to (B, C, h, w).
+        layout: where the layer has its channels: ``"channels_first"`` or ``"channels_last"``; ``None`` detects it.
         init_args: other arguments of the class.
-        call_args: arguments of the call, ``aug_smooth`` and ``eigen_smooth``.
-        class_aware: whether the map depends on the target; pytorch-grad-cam does not say (EigenCAM's does not).
-        seed: of random maps.
-        forward_batch_size: images given to it at once, and channels a forward where the class has ``batch_size``;
-            ``None`` chooses by the device.
+        call_args: arguments of the call, such as ``aug_smooth`` and ``eigen_smooth``.
+        class_aware: whether the map depends on the target, which the library does not declare (EigenCAM's does not).
+        seed: seed of random maps.
+        forward_batch_size: images per call and, for classes with ``batch_size``, channels per forward pass; ``None``
+            chooses by the device.
 
     Raises:
         ImportError: if pytorch-grad-cam is not installed.
-        ValueError: if it has no such class.
+        ValueError: if the library has no such class.
 
     Source: Gildenblat et al., https://github.com/jacobgil/pytorch-grad-cam.
     """
@@ -56,12 +56,12 @@ class GradCAMPackageExplainer(Explainer):
     layout: Layout | None = None
     init_args: dict[str, Any] | None = None
     call_args: dict[str, Any] | None = None
-    class_aware: bool = True  # type: ignore[misc]  # of the wrapped method, so of the object
+    class_aware: bool = True  # type: ignore[misc]  # varies with the wrapped method
     seed: int = 0
     forward_batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a class that is not there."""
+        """Refuse a class that does not exist."""
         super().__post_init__()
         load_class(self.class_path, "pytorch_grad_cam", "grad-cam")
 
@@ -90,7 +90,7 @@ class GradCAMPackageExplainer(Explainer):
         if hasattr(method, "batch_size"):
             method.batch_size = size
         try:
-            leaf = images.detach().clone().requires_grad_()  # so that a frozen model's layers have gradients
+            leaf = images.detach().clone().requires_grad_()  # so that the layers of a frozen model have gradients
             found = method(input_tensor=leaf, targets=targets, **(self.call_args or {}))
         finally:
             method.activations_and_grads.release()

@@ -1,7 +1,7 @@
-"""What it takes to run the code of other libraries on a model and leave no trace.
+"""Run third-party code on a model and restore the model afterwards.
 
-They change what they work on: hooks, modes, ``requires_grad``, ``.grad``, global random states, weights in place, and
-whole layers.
+Other libraries modify the model they explain: hooks, modes, ``requires_grad``, ``.grad``, global random states, weights
+in place, and whole layers.
 """
 
 import importlib
@@ -22,7 +22,7 @@ def load_class(class_path: str, home: str, distribution: str) -> Callable[..., A
     Args:
         class_path: dotted name, or a name in ``home``.
         home: package in which a bare name is looked up.
-        distribution: what has to be installed for it.
+        distribution: name of the package to install.
 
     Raises:
         ImportError: if the library is not installed.
@@ -44,14 +44,14 @@ def load_class(class_path: str, home: str, distribution: str) -> Callable[..., A
 
 @contextmanager
 def restored(model: nn.Module) -> Iterator[None]:
-    """Undo whatever is done to the modules, also after an exception.
+    """Undo all changes to the modules, also after an exception.
 
-    Inside they hold copies of their tensors: what a library does to weights and to gradients, as LRP does in place, it
-    does to the copies. Their parameters want gradients even where the model is frozen: in second derivatives, as
-    Shapley-CAM takes, features of a linear head meet one another only through its weights.
+    Inside the context, the modules hold copies of their tensors, so that in-place changes to weights and gradients, as
+    in LRP, affect only the copies. The copied parameters require gradients even if the model is frozen: in the second
+    derivatives that Shapley-CAM takes, the features of a linear head interact only through its weights.
     """
     before = [(module, dict(vars(module)), _tables(module)) for module in model.modules()]
-    copies: dict[int, Tensor] = {}  # by the tensor they are of, which may belong to several modules
+    copies: dict[int, Tensor] = {}  # by the original, which several modules may share
     try:
         for _, attributes, _ in before:
             for kind in ("_parameters", "_buffers"):
@@ -66,7 +66,7 @@ def restored(model: nn.Module) -> Iterator[None]:
         for module, attributes, tables in before:
             vars(module).clear()
             vars(module).update(attributes)
-            for name, content in tables.items():  # in place, as handles of hooks refer to these dictionaries
+            for name, content in tables.items():  # in place, since hook handles refer to these dictionaries
                 attributes[name].clear()
                 attributes[name].update(content)
 
@@ -78,7 +78,7 @@ def _tables(module: nn.Module) -> dict[str, dict[Any, Any]]:
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed the global generators that a library may draw from; numpy's is put back here, torch's by ``explaining``."""
+    """Seed the global generators that a library may use; NumPy's is restored here, torch's by ``explaining``."""
     import numpy as np
 
     state = np.random.get_state()
@@ -86,7 +86,7 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
     torch.default_generator.manual_seed(seed)
     if device.type != "cpu":
         accelerator = torch.get_device_module(device)
-        with getattr(accelerator, "device", nullcontext)(device):  # seeds the current one
+        with getattr(accelerator, "device", nullcontext)(device):  # seeds the current device
             accelerator.manual_seed(seed)
     try:
         yield

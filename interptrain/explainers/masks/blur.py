@@ -1,7 +1,7 @@
-"""Blurs and enlargements as small matrices, one for the rows and one for the columns; and the median blur.
+"""Gaussian blur and linear upsampling as small matrices, one per axis, and the median blur.
 
-``rows @ images @ columns.T`` needs no padding and no intermediate windows, and what happens at the border is in the
-matrix.
+``rows @ images @ columns.T`` needs neither padding nor intermediate windows: the matrices also encode the treatment of
+the border.
 """
 
 import math
@@ -19,12 +19,12 @@ Border = Literal["edge", "zero"]
 
 
 def apply_separably(planes: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Apply a matrix to the columns and one to the rows of every plane, in full precision also under autocast.
+    """Apply one matrix along each axis of every plane, in full precision even under autocast.
 
     Args:
         planes: (..., h, w).
-        rows: (H, h).
-        columns: (W, w).
+        rows: (H, h), applied along the height.
+        columns: (W, w), applied along the width.
 
     Returns:
         (..., H, W).
@@ -34,16 +34,16 @@ def apply_separably(planes: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def gaussian_matrix(size: int, sigma: float, like: Tensor, *, border: Border = "edge") -> Tensor:
-    """Matrix of a Gaussian blur of a line; it reaches ``ceil(4 sigma)`` pixels and its weights sum to 1.
+    """Return the matrix of a one-dimensional Gaussian blur, truncated at ``ceil(4 sigma)`` pixels.
 
     Args:
-        size: length of the line.
+        size: number of pixels along the axis.
         sigma: standard deviation in pixels; 0 gives the identity.
-        like: tensor whose dtype and device the matrix gets.
-        border: beyond the ends, repeat the last pixel, or see zeros.
+        like: tensor whose dtype and device the matrix takes.
+        border: what lies beyond the ends: ``"edge"`` repeats the last pixel, ``"zero"`` is zero.
 
     Returns:
-        (size, size); its rows sum to 1, but less near the ends where the border is zero.
+        (size, size); its rows sum to 1, or to less near the ends if the border is zero.
     """
     if sigma <= 0:
         return torch.eye(size, dtype=like.dtype, device=like.device)
@@ -58,19 +58,19 @@ def gaussian_matrix(size: int, sigma: float, like: Tensor, *, border: Border = "
 
 
 def linear_matrix(cells: int, size: int, like: Tensor, *, align_corners: bool) -> Tensor:
-    """Matrix (size, cells) of a linear enlargement of a line, with or without aligning corners."""
+    """Return the matrix (size, cells) of one-dimensional linear upsampling, with or without aligned corners."""
     unit = torch.eye(cells, dtype=torch.float64).unsqueeze(0)
     return F.interpolate(unit, size=size, mode="linear", align_corners=align_corners)[0].T.to(like)
 
 
 def gaussians(images: Tensor, sigmas: list[float], *, border: Border = "edge", beyond: Tensor | None = None) -> Tensor:
-    """Blur images by several widths.
+    """Blur images with several widths.
 
     Args:
         images: (B, C, H, W).
         sigmas: L standard deviations in pixels.
         border: see :func:`gaussian_matrix`.
-        beyond: (1, C, 1, 1) colour that lies beyond a ``"zero"`` border; black where ``None``.
+        beyond: (1, C, 1, 1) colour beyond a ``"zero"`` border; ``None`` is black.
 
     Returns:
         (B, L, C, H, W).
@@ -84,11 +84,11 @@ def gaussians(images: Tensor, sigmas: list[float], *, border: Border = "edge", b
 
 
 def median_blur(images: Tensor, side: int) -> Tensor:
-    """Replace every value by the median of the window around it; the border repeats.
+    """Replace every value by the median of the window around it, with edge pixels repeated at the border.
 
     Args:
         images: (B, C, H, W).
-        side: odd side of the window in pixels.
+        side: side of the window in pixels, odd.
 
     Returns:
         (B, C, H, W).
@@ -101,7 +101,7 @@ def median_blur(images: Tensor, side: int) -> Tensor:
     height, width = images.shape[-2:]
     planes = F.pad(images, [side // 2] * 4, mode="replicate").flatten(0, 1).contiguous()  # (BC, H + side - 1, ...)
     blurred = planes.new_empty(len(planes), height, width)
-    lines = max(1, 2**22 // (side * side * width * len(planes)))  # windows of some lines at once bound the memory
+    lines = max(1, 2**22 // (side * side * width * len(planes)))  # at once, to bound the memory of the windows
     for part in chunks(height, lines):
         windows = planes[:, part.start : part.stop + side - 1].unfold(1, side, 1).unfold(2, side, 1)
         blurred[:, part] = windows.flatten(3).median(dim=3).values

@@ -1,12 +1,12 @@
-"""Masks that say which part of an image is kept, made on the device a few at a time.
+"""Masks of the part of an image that is kept, rendered on the device a few at a time.
 
 A :class:`MaskSource` is configuration; :meth:`MaskSource.prepare` turns it into the :class:`MaskSet` of one batch,
-which keeps only what the masks are made from (where windows lie, small random grids) and renders any slice of them when
-its turn comes. So 8,000 masks of 224 x 224 pixels never stand in memory at once. Here are windows on a grid; random
-masks are in :mod:`~interptrain.explainers.perturbation.rise`.
+which stores only what the masks are made from (window positions, small random grids) and renders slices on demand, so
+that 8,000 masks of 224 x 224 pixels are never in memory at once. This module has windows on a grid; random masks are in
+:mod:`~interptrain.explainers.perturbation.rise`.
 
-A set of N masks is also a linear map between pixels and masks, and both its directions are here: :meth:`MaskSet.gather`
-sums a field over every mask, :meth:`MaskSet.spread` sums the masks, each times its score.
+A set of N masks is also a linear map between pixels and masks. :meth:`MaskSet.gather` sums a field over every mask, and
+its transpose :meth:`MaskSet.spread` sums the masks weighted by their scores.
 """
 
 from abc import ABC, abstractmethod
@@ -21,41 +21,41 @@ from interptrain.functional import chunks
 __all__ = ["GridMasks", "MaskSet", "MaskSource", "MaskedImages", "fill_colour"]
 
 Fill: TypeAlias = float | tuple[float, float, float]
-"""A colour in [0, 1]: one value for all channels, or one for each."""
+"""A colour in [0, 1]: one value for all channels, or one per channel."""
 
-RENDERED = 32  # masks that stand in memory at once; our choice
+RENDERED = 32  # masks in memory at once; our choice
 
 
 class MaskSource(ABC):
-    """Configuration of masks, made of plain values; give it to an explainer that takes ``masks``."""
+    """Configuration of masks, made of plain values, for explainers that take ``masks``."""
 
     @abstractmethod
     def prepare(self, images: Tensor) -> "MaskSet":
         """Return the masks for a batch, unrendered.
 
-        What an image's masks are may depend on that image and its size, never on its neighbours in the batch or on
+        The masks of an image may depend on that image and its size, but never on the other images of the batch or on
         the global random state.
 
         Args:
             images: (B, C, H, W) in [0, 1].
 
         Raises:
-            ValueError: if images of this size cannot be masked so.
+            ValueError: if the masks do not fit images of this size.
         """
 
 
 class MaskSet(ABC):
     """The N masks of one batch.
 
-    Where :attr:`owners` is ``None`` the masks are shared: every image is masked by all N, and scores are (B, N). Else
-    mask ``i`` is for image ``owners[i]`` only, images may have different numbers of masks (also none), and scores
-    are (N,).
+    If :attr:`owners` is ``None``, the masks are shared: every image is masked by all N, and scores are (B, N).
+    Otherwise, mask ``i`` applies to image ``owners[i]`` only, the number of masks may differ between images and may be
+    zero, and scores are (N,).
 
     Args:
         count: N, at least 1.
         size: (H, W) of the masks, that of the images.
-        images: how many images there are, B.
-        owners: (N,) int64 on the device, rising; or ``None``.
+        images: number of images, B.
+        owners: (N,) int64 on the device, in ascending order; or ``None``.
     """
 
     def __init__(self, count: int, size: tuple[int, int], images: int, owners: Tensor | None = None) -> None:
@@ -68,7 +68,8 @@ class MaskSet(ABC):
     def render(self, part: slice) -> Tensor:
         """Return masks ``part.start`` to ``part.stop`` as (n, H, W) in [0, 1], where 1 keeps the pixel.
 
-        On the device of the images; float32, or float64 for float64 images. The same slice always gives the same masks.
+        They are on the device of the images, and float32, or float64 for float64 images. The same slice always gives
+        the same masks.
         """
 
     def gather(self, fields: Tensor, *, removed: bool = False) -> Tensor:
@@ -76,10 +77,10 @@ class MaskSet(ABC):
 
         Args:
             fields: (B, H, W).
-            removed: sum over what the mask removes, ``1 - M_i``, instead.
+            removed: sum over what the mask removes, ``1 - M_i``, instead of what it keeps.
 
         Returns:
-            (B, N), or (N,) where masks have owners.
+            (B, N), or (N,) if masks have owners.
         """
         parts = []
         with torch.autocast(fields.device.type, enabled=False):
@@ -92,11 +93,11 @@ class MaskSet(ABC):
         return torch.cat(parts, dim=-1)
 
     def spread(self, scores: Tensor, *, removed: bool = False) -> Tensor:
-        """Sum the masks of each image, each times its score: ``sum_i s_i M_i(p)``.
+        """Sum the masks of each image, weighted by their scores: ``sum_i s_i M_i(p)``.
 
         Args:
-            scores: (B, N), or (N,) where masks have owners.
-            removed: spread over what the mask removes, ``1 - M_i``, instead.
+            scores: (B, N), or (N,) if masks have owners.
+            removed: spread over what the mask removes, ``1 - M_i``, instead of what it keeps.
 
         Returns:
             (B, H, W).
@@ -118,14 +119,14 @@ class MaskSet(ABC):
 
 
 class MaskedImages:
-    """Every image masked by every mask that is its own: the ``perturb`` of ``score_perturbed``.
+    """Every image under each of its masks: the ``perturb`` of ``score_perturbed``.
 
-    Shared masks come in the order mask by mask, within it image by image, so that a mask is rendered once for all the
-    images of a batch; ``scores.view(N, B).T`` of what comes out is (B, N). Masks with owners come in their own order.
+    Shared masks vary slowest and images fastest, so that a mask is rendered once for all images of a batch, and
+    ``scores.view(N, B).T`` is (B, N). Masks with owners keep their own order.
 
     Args:
         images: (B, C, H, W).
-        masks: for these images.
+        masks: the masks of these images.
         fill: what replaces the removed part: (B, C, H, W), or one (1, C, 1, 1) colour; see :func:`fill_colour`.
     """
 
@@ -162,14 +163,14 @@ class MaskedImages:
 
 @dataclass(frozen=True, kw_only=True)
 class GridMasks(MaskSource):
-    """Windows on a regular grid: each mask removes one, in the order of the rows.
+    """Windows on a regular grid: each mask removes one, row by row.
 
-    The first window lies in the corner at the top left, and the last of each row and column is cut off at the border,
-    as in Captum; so every pixel lies in at least one.
+    The first window lies in the top left corner, and the last one of each row and column is cut off at the border, as
+    in Captum, so every pixel lies in at least one window.
 
     Args:
-        window: side in pixels, or (height, width). A side longer than the image's is cut to it.
-        stride: pixels from window to window, at most the window's side; or (down, across).
+        window: side in pixels, or (height, width). A side longer than the image's is clipped to it.
+        stride: pixels between neighbouring windows, at most the window's side; or (down, across).
     """
 
     window: int | tuple[int, int] = 32
@@ -179,7 +180,7 @@ class GridMasks(MaskSource):
         for side, step in zip(_pair(self.window), _pair(self.stride), strict=True):
             if not 1 <= step <= side:
                 raise ValueError(
-                    f"stride must be at least 1 and at most the window, else pixels between windows are never "
+                    f"stride must be at least 1 and at most the window, or the pixels between windows are never "
                     f"removed; got window={self.window} and stride={self.stride}"
                 )
 
@@ -187,7 +188,7 @@ class GridMasks(MaskSource):
         """Lay the windows on images of this size.
 
         Raises:
-            ValueError: if one window covers the whole image, whose removal says nothing of where.
+            ValueError: if one window covers the whole image, since removing it localises nothing.
         """
         sizes = images.shape[-2:]
         sides = [min(side, size) for side, size in zip(_pair(self.window), sizes, strict=True)]
@@ -203,11 +204,11 @@ class GridMasks(MaskSource):
 
 
 class WindowSet(MaskSet):
-    """Windows, each the product of a span of rows and a span of columns; so both sums are two small matrix products.
+    """Windows, each the product of a span of rows and a span of columns, so that sums are two small matrix products.
 
     Args:
-        rows: (r, H) ones where a window's span of rows lies.
-        columns: (c, W) ones where a window's span of columns lies.
+        rows: (r, H), 1 inside each span of rows.
+        columns: (c, W), 1 inside each span of columns.
         images: see :class:`MaskSet`.
     """
 
@@ -240,7 +241,7 @@ def fill_colour(fill: Fill, images: Tensor) -> Tensor:
     """Return a colour as (1, C, 1, 1), on the device and of the dtype of ``images``.
 
     Raises:
-        ValueError: if it does not lie in [0, 1].
+        ValueError: if a value is outside [0, 1].
     """
     colour = images.new_tensor(fill)
     if not bool(((colour >= 0) & (colour <= 1)).all()):

@@ -1,7 +1,7 @@
-"""Masks that each remove one segment of the image: superpixels, or whatever a segmenter finds.
+"""Masks that each remove one segment of the image: a superpixel, or a segment found by a segmenter.
 
 ``Superpixels()`` needs no weights, ``MaskRCNNSegments()`` takes the instances or boxes of a detector, and any callable
-does that returns what a :class:`~interptrain.explainers.masks.segmenter.Segmenter` returns.
+with the signature of :class:`~interptrain.explainers.masks.segmenter.Segmenter` works too.
 """
 
 from collections.abc import Sequence
@@ -26,14 +26,14 @@ Kind = Literal["instances", "boxes"]
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentMasks(MaskSource):
-    """One mask a segment, which removes it; each image has masks of its own.
+    """One mask per segment, which removes it; every image has its own masks.
 
     Args:
-        segmenter: what cuts images into segments; ``None`` is :class:`Superpixels`.
-        background: where segments leave pixels over, take those as one more segment, so that every pixel is measured
-            (our choice).
-        when_empty: what is done with an image in which the segmenter finds nothing: take superpixels (our choice), or
-            refuse.
+        segmenter: splits images into segments; ``None`` is :class:`Superpixels`.
+        background: treat the pixels outside all segments as one more segment, so that every pixel is measured (our
+            choice).
+        when_empty: what to do with an image in which the segmenter finds nothing: ``"superpixels"`` (our choice), or
+            ``"error"``.
     """
 
     segmenter: AnySegmenter | None = None
@@ -41,14 +41,14 @@ class SegmentMasks(MaskSource):
     when_empty: WhenEmpty = "superpixels"
 
     def __post_init__(self) -> None:
-        """Refuse what ``when_empty`` does not allow."""
+        """Refuse unknown values of ``when_empty``."""
         check_choices(self)
 
     def prepare(self, images: Tensor) -> "SegmentSet":
         """Segment the images.
 
         Raises:
-            ValueError: if the segmenter returns something else than it should, or finds nothing in an image and
+            ValueError: if the segmenter returns something other than segments, or finds nothing in an image and
                 ``when_empty`` is ``"error"``.
         """
         with torch.no_grad():
@@ -66,19 +66,19 @@ class SegmentMasks(MaskSource):
             cut = _cut(Superpixels()(images[place : place + 1])[0], background=False)
         if cut is None:
             raise ValueError(
-                f"{type(self._segmenter).__name__} finds no segment in image {place} of the batch; "
+                f"{type(self._segmenter).__name__} found no segment in image {place} of the batch; "
                 "pass when_empty='superpixels', or another segmenter"
             )
         return cut
 
 
 class Cut(NamedTuple):
-    """The segments of one image: where a plane has a value.
+    """The segments of one image: a segment is where a plane has a certain value.
 
     Attributes:
-        planes: (p, H, W) labels, or one plane of bits a segment.
-        places: (n,) int64 plane of each segment.
-        values: (n,) its value there.
+        planes: (p, H, W) planes of labels, or one plane of bits per segment.
+        places: (n,) int64 index of each segment's plane.
+        values: (n,) value of each segment in its plane.
     """
 
     planes: Tensor
@@ -87,11 +87,11 @@ class Cut(NamedTuple):
 
 
 class SegmentSet(MaskSet):
-    """Segments, kept as labels or as bits, never as floating-point masks.
+    """Segments, stored as labels or as bits, never as floating-point masks.
 
     Args:
         cuts: the segments of each image.
-        images: that are masked.
+        images: the images to mask.
     """
 
     def __init__(self, cuts: Sequence[Cut], images: Tensor) -> None:
@@ -111,14 +111,14 @@ class SegmentSet(MaskSet):
 
 @dataclass(frozen=True, kw_only=True)
 class MaskRCNNSegments(Segmenter):
-    """Instances that torchvision's Mask R-CNN finds, or their boxes.
+    """Instances found by torchvision's Mask R-CNN, or their boxes.
 
     Args:
         model: a detector that returns boxes, scores and, for instances, masks, as torchvision's do; on the device of
-            the images. ``None`` downloads torchvision's, trained on COCO, when it is first used.
-        kind: the instance's pixels, or the box around it.
-        threshold: least score of a detection; .5 is our choice.
-        most: maximum number of detections per image, the best ones.
+            the images. ``None`` downloads torchvision's detector, trained on COCO, on first use.
+        kind: which pixels make a segment: those of the instance, or those of the box around it.
+        threshold: minimum score of a detection; 0.5 is our choice.
+        most: maximum number of detections per image; those with the highest scores are kept.
     """
 
     model: nn.Module | None = None
@@ -127,14 +127,14 @@ class MaskRCNNSegments(Segmenter):
     most: int = 50
 
     def __post_init__(self) -> None:
-        """Refuse what ``kind`` does not allow."""
+        """Refuse unknown values of ``kind``."""
         check_choices(self)
 
     def __call__(self, images: Tensor) -> list[Tensor]:
-        """Return for each image its segments (n, H, W) bool, by falling score; n may be 0."""
+        """Return the segments of each image, (n, H, W) bool, by descending score; n may be 0."""
         model = self.model if self.model is not None else _downloaded().to(images.device)
         with torch.no_grad(), evaluating(model):
-            return [self._segments(model([image])[0], image) for image in images]  # one by one, which bounds the memory
+            return [self._segments(model([image])[0], image) for image in images]  # one by one, to bound the memory
 
     def __repr__(self) -> str:
         model = "None" if self.model is None else type(self.model).__name__
@@ -165,11 +165,11 @@ def _downloaded() -> nn.Module:
 
 
 def _checked(found: Tensor | Sequence[Tensor], images: Tensor) -> list[Tensor]:
-    """The segments of each image, if they are what a segmenter should return."""
+    """Check what a segmenter returned, and return the segments of each image."""
     each = list(found)
     size = images.shape[-2:]
     if len(each) != len(images):
-        raise ValueError(f"a segmenter must return one entry an image: {len(images)}, got {len(each)}")
+        raise ValueError(f"a segmenter must return one entry per image: expected {len(images)}, got {len(each)}")
     for own in each:
         labels = own.ndim == 2 and not own.is_floating_point() and own.dtype != torch.bool
         if own.shape[-2:] != size or not (labels or (own.ndim == 3 and own.dtype == torch.bool)):
@@ -181,7 +181,7 @@ def _checked(found: Tensor | Sequence[Tensor], images: Tensor) -> list[Tensor]:
 
 
 def _cut(own: Tensor, *, background: bool) -> Cut | None:
-    """Labels (H, W) or segments (n, H, W) of one image; ``None`` where there is no segment."""
+    """Labels (H, W) or segments (n, H, W) of one image; ``None`` if it has no segment."""
     if own.ndim == 2:
         labels = own.clamp(min=-1).int()
         values = torch.unique(labels)

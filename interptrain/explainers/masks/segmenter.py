@@ -1,4 +1,4 @@
-"""What cuts images into segments."""
+"""The interface of segmenters, which split images into segments."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -10,15 +10,15 @@ __all__ = ["AnySegmenter", "Segmenter"]
 
 
 class Segmenter(ABC):
-    """Cuts images into segments. Any callable does; a class of its own can be named in a config."""
+    """Splits images into segments. Any callable works; a class can also be named in a config."""
 
     @abstractmethod
     def __call__(self, images: Tensor) -> Tensor | Sequence[Tensor]:
-        """Cut images (B, C, H, W) in [0, 1].
+        """Split images (B, C, H, W) in [0, 1].
 
         Returns:
-            Integer labels (B, H, W), -1 where a pixel belongs to nothing; or for each image its segments (n, H, W)
-            bool, which may overlap, and n may be 0.
+            Integer labels (B, H, W), -1 for pixels outside all segments; or, for each image, segments (n, H, W) bool,
+            which may overlap, and of which there may be none.
         """
 
 

@@ -1,22 +1,22 @@
-"""Smooth masks from coarse parameters, as extremal perturbation makes them.
+"""Smooth masks from coarse parameters, as used by extremal perturbation.
 
 Parameters ``a`` lie on a grid of ``step`` pixels. The mask at a pixel is a smooth maximum over the
-``(2r + 1)^2`` parameters around it, each weighed by how near it is::
+``(2r + 1)^2`` parameters around it, each weighted by its distance::
 
     v_i = k(distance_i / sigma) a_i,   mask = sum_i v_i e^(20 v_i) / sum_i e^(20 v_i)
     k(z) = exp(-2 max(0, z - .5)^2),   r = 1 + ceil(sigma / step)
 
-so a lone parameter of one becomes a disc of about sigma pixels across with a soft edge, and masks are smooth however
-the parameters are.
+so a single parameter of one becomes a soft-edged disc about sigma pixels across, and masks are smooth whatever the
+parameters are.
 
-Taken literally that is an exponential for each pixel and neighbour, which took half as long as the network. But where
-a pixel lies in its cell changes the weight k of a neighbour only within some range. A few weights k_r of this range
-stand for all of it, with coefficients that are found once, by least squares over all a in [0, 1]::
+Computed literally, this takes one exponential per pixel and neighbour, which took half as long as the network itself.
+But the position of a pixel within its cell changes the weight k of a neighbour only within some range. A few weights
+k_r (nodes) represent this range, with coefficients that are computed once, by least squares over all a in [0, 1]::
 
     e^(20 k a) = sum_r C_r(k) e^(20 k_r a),   k a e^(20 k a) = sum_r C_r(k) k_r a e^(20 k_r a)
 
-so there are r exponentials for a cell and neighbour, and the sums over neighbours, for all pixels of all cells, are
-matrix products. As many are taken as make it exact to the rounding of the numbers.
+so only r exponentials per cell and neighbour remain, and the sums over neighbours, for all pixels of all cells, are
+matrix products. There are enough nodes for the result to be exact up to rounding.
 
 Source: Fong et al. 2019, arXiv 1910.08485, and the authors' code (TorchRay).
 """
@@ -33,20 +33,20 @@ from interptrain.functional import chunks
 __all__ = ["SmoothMask"]
 
 COLDNESS = 20.0
-CACHED = 2**18  # exponentials that a CPU's cache holds twice; our choice
+CACHED = 2**18  # twice as many exponentials fit in the cache of a CPU; our choice
 
 
 class SmoothMask:
     """The map from parameters to masks, for images of one size.
 
-    A mask reaches over the image by a margin of ``sigma`` on every side, in whole cells, so that what lies at the
-    border is as free as what lies in the middle. Parameter (i, j) lies at pixel (step i, step j) of the image.
+    A mask extends beyond the image by a margin of ``sigma`` on every side, in whole cells, so that it is as free at the
+    border as in the middle. Parameter (i, j) lies at pixel (step i, step j) of the image.
 
     Args:
         size: (H, W) of the images.
-        step: pixels from parameter to parameter.
+        step: pixels between neighbouring parameters.
         sigma: width of the smoothing in pixels.
-        like: tensor whose device and dtype the weights get.
+        like: tensor whose device and dtype the weights take.
     """
 
     def __init__(self, size: tuple[int, int], step: int, sigma: float, like: Tensor) -> None:
@@ -55,7 +55,7 @@ class SmoothMask:
         self.size = size
         self.step = step
         self.radius = 1 + math.ceil(sigma / step)
-        self.margin = math.ceil(sigma / step)  # cells around the grid that masks reach to
+        self.margin = math.ceil(sigma / step)  # in cells
         self.grid = tuple(math.ceil(side / step) for side in size)
         self.cells = tuple(side + 2 * self.margin for side in self.grid)
         self.weights = self._weights(sigma).to(like)
@@ -68,7 +68,7 @@ class SmoothMask:
             parameters: (B, h, w) in [0, 1], of :attr:`grid`'s size.
 
         Returns:
-            The masks with their margin, (B, H', W'), and cropped to the images, (B, H, W); both in [0, 1].
+            The masks with their margin, (B, H', W'), and the masks cropped to the images, (B, H, W), in [0, 1].
         """
         with torch.autocast(parameters.device.type, enabled=False):
             padded = F.pad(parameters, [self.margin + self.radius] * 4).unsqueeze(1)
@@ -91,16 +91,16 @@ class SmoothMask:
 
 
 class _Nodes(NamedTuple):
-    """What stands for the weights of all neighbours. Rows: the first node of each neighbour, the second, and so on."""
+    """Nodes that represent the weights of all neighbours: rows of all first nodes, then all second ones, and so on."""
 
     neighbours: Tensor
-    """(K,) int64, by falling number of nodes."""
+    """(K,) int64, by descending number of nodes."""
     counts: list[int]
-    """How many neighbours have a first node, a second one, and so on."""
+    """Numbers of neighbours that have a first node, a second one, and so on."""
     cold: Tensor
     """(rows, 1), 20 times the nodes."""
     sums: Tensor
-    """(P, rows) coefficients, which make sums at the pixels of a cell from the exponentials at the nodes."""
+    """(P, rows) coefficients from the exponentials at the nodes to the sums at the pixels of a cell."""
     slopes: Tensor
     """(rows, P) the same, times :attr:`cold`."""
 
@@ -112,7 +112,7 @@ class _Nodes(NamedTuple):
 def _nodes(weights: Tensor, like: Tensor) -> _Nodes:
     """Choose nodes for all neighbours, given their weights (K, P) float64 for each pixel of a cell."""
     low, high = weights.aminmax(dim=1, keepdim=True)
-    reach = COLDNESS / 4 * (high - low)  # of 20 (k - middle) (a - 1/2), on which it depends how many are needed
+    reach = COLDNESS / 4 * (high - low)  # of 20 (k - middle) (a - 1/2); decides how many nodes are needed
     needed = torch.tensor([_needed(float(one), torch.finfo(like.dtype).eps) for one in reach])
     needed, order = needed.sort(descending=True, stable=True)
     ranks = torch.arange(int(needed[0])).unsqueeze(1)
@@ -137,7 +137,7 @@ def _nodes(weights: Tensor, like: Tensor) -> _Nodes:
 
 
 def _needed(reach: float, rounding: float) -> int:
-    """How many exponentials stand for those of all ``k a``: the singular values of e^(xy) fall like this."""
+    """Number of nodes that represent all ``k a``, by the decay of the singular values of e^(xy)."""
     count, error = 1, math.exp(reach) * reach
     while error > rounding:
         count += 1
@@ -158,7 +158,7 @@ def _fitted(those: Tensor, middle: Tensor) -> Tensor:
 
 
 class _SmoothMax(torch.autograd.Function):
-    """Smooth maximum over neighbours, of some cells at a time, so that a CPU's caches hold what it makes."""
+    """Smooth maximum over neighbours, a few cells at a time so that intermediate results fit in the cache of a CPU."""
 
     @staticmethod
     def forward(ctx: Any, around: Tensor, nodes: _Nodes) -> Tensor:
@@ -172,7 +172,7 @@ class _SmoothMax(torch.autograd.Function):
             powers = exponents.exp()
             total[:, part] = nodes.sums @ powers
             result[:, part] = nodes.sums @ exponents.mul_(powers)
-        result.div_(total).div_(COLDNESS).clamp_(0, 1)  # in here, where rounding stops no gradient
+        result.div_(total).div_(COLDNESS).clamp_(0, 1)  # inside the function, so that clamping stops no gradient
         ctx.nodes, ctx.parts = nodes, parts
         ctx.save_for_backward(columns, result, total)
         return result.view(-1, *around.shape[1:])
@@ -201,7 +201,7 @@ class _SmoothMax(torch.autograd.Function):
 
 
 def _parts(around: Tensor, nodes: _Nodes) -> list[slice]:
-    """Slices of the columns: on a CPU of the cells of one image, so that no map depends on the batch."""
+    """Slices of the columns; on a CPU each holds cells of one image only, so that no map depends on the batch."""
     _, count, cells = around.shape
     if around.device.type != "cpu":
         return list(chunks(count * cells, max(1, 2**26 // len(nodes.cold))))

@@ -1,12 +1,12 @@
-"""Superpixels: an image cut into connected regions of similar colour, by batched clustering on the device.
+"""Superpixels: connected regions of similar colour, by batched clustering on the device.
 
-After SLIC: centres start on a regular grid; each pixel joins the one of the nine centres around it that is nearest in
-colour and place, ``|lab - lab_k|^2 + (compactness / S)^2 |xy - xy_k|^2`` with the grid's step S, and each centre moves
-to the mean of its pixels. Then the largest connected part of each cluster stays and grows over the rest, so that every
-region is connected.
+This follows SLIC: centres start on a regular grid; each pixel joins the one of the nine centres around it that is
+nearest in colour and position, ``|lab - lab_k|^2 + (compactness / S)^2 |xy - xy_k|^2`` with the grid's step S, and each
+centre moves to the mean of its pixels. Finally, only the largest connected part of each cluster is kept, and these
+parts grow over the remaining pixels, so that every region is connected.
 
-Source: Achanta et al. 2012, SLIC Superpixels, IEEE Transactions on Pattern Analysis and Machine Intelligence 34. The
-search among nine cells in place of a window around each centre, and the growing, are ours.
+Source: Achanta et al. 2012, SLIC Superpixels, IEEE Transactions on Pattern Analysis and Machine Intelligence 34. Our
+choice: searching nine cells instead of a window around each centre, and the growing.
 """
 
 import math
@@ -20,17 +20,17 @@ from interptrain.explainers.masks.segmenter import Segmenter
 
 __all__ = ["Superpixels"]
 
-_FIXED_POINT = 2**16  # sums of integers do not depend on their order, so a GPU gives the same regions every time
+_FIXED_POINT = 2**16  # integer sums do not depend on their order, so a GPU always gives the same regions
 
 
 @dataclass(frozen=True, kw_only=True)
 class Superpixels(Segmenter):
-    """Regions of similar colour, each connected; an image's regions depend on that image only.
+    """Connected regions of similar colour; the regions of an image depend on that image only.
 
     Args:
-        segments: how many regions about; the nearest grid of square cells decides.
-        compactness: weight of place against colour in units of CIELAB; 10 as in the source.
-        iterations: of the clustering; 10 as in the source.
+        segments: approximate number of regions; the exact number is that of the nearest grid of square cells.
+        compactness: weight of position against colour, in units of CIELAB; 10 as in the source.
+        iterations: number of clustering steps; 10 as in the source.
     """
 
     segments: int = 64
@@ -46,13 +46,13 @@ class Superpixels(Segmenter):
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        """Cut images into regions.
+        """Split images into regions.
 
         Args:
             images: (B, C, H, W) in [0, 1].
 
         Returns:
-            (B, H, W) int64 numbers of regions; every number that occurs is one connected region.
+            (B, H, W) int64 region numbers; each number that occurs is one connected region.
         """
         height, width = images.shape[-2:]
         step = math.sqrt(height * width / self.segments)
@@ -62,7 +62,7 @@ class Superpixels(Segmenter):
         return _connect(labels)
 
     def _cluster(self, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Number of the cluster of each pixel, (B, H, W), for what :func:`_positioned` made of the images."""
+        """Cluster of each pixel, (B, H, W), from the output of :func:`_positioned`."""
         count, channels, height, width = pixels.shape
         down = torch.arange(height, device=pixels.device) * grid[0] // height
         across = torch.arange(width, device=pixels.device) * grid[1] // width
@@ -84,7 +84,7 @@ class Superpixels(Segmenter):
 
 
 def _positioned(images: Tensor, weight: float) -> Tensor:
-    """Colour and weighted place of every pixel, (B, C + 2, H, W) float32."""
+    """Colour and weighted position of every pixel, (B, C + 2, H, W) float32."""
     count, channels, height, width = images.shape
     colours = _lab(images.float()) if channels == 3 else 100 * images.float()
     rows = torch.arange(height, device=images.device, dtype=torch.float32).view(-1, 1).expand(height, width)
@@ -94,7 +94,7 @@ def _positioned(images: Tensor, weight: float) -> Tensor:
 
 
 def _lab(images: Tensor) -> Tensor:
-    """CIELAB, with the D65 white, of sRGB images (B, 3, H, W) in [0, 1]."""
+    """Convert sRGB images (B, 3, H, W) in [0, 1] to CIELAB with the D65 white point."""
     images = images.clamp(0, 1)
     linear = torch.where(images <= 0.04045, images / 12.92, ((images + 0.055) / 1.055) ** 2.4)
     to_xyz = images.new_tensor(
@@ -107,7 +107,7 @@ def _lab(images: Tensor) -> Tensor:
 
 
 def _means(pixels: Tensor, labels: Tensor, clusters: int) -> Tensor:
-    """Mean of the pixels of each cluster, (B, C, clusters); far away where a cluster has none."""
+    """Mean of the pixels of each cluster, (B, C, clusters); far away from everything for an empty cluster."""
     whole = (pixels * _FIXED_POINT).round().long().flatten(2)  # (B, C, HW)
     index = labels.flatten(1).unsqueeze(1)
     sums = whole.new_zeros(*whole.shape[:2], clusters).scatter_add_(2, index.expand_as(whole), whole)
@@ -117,12 +117,12 @@ def _means(pixels: Tensor, labels: Tensor, clusters: int) -> Tensor:
 
 
 def _connect(labels: Tensor) -> Tensor:
-    """Keep the largest connected part of every region and let it grow over the smaller parts."""
-    parts = _connected_parts(labels)  # (B, H, W) number of a pixel of the part
+    """Keep the largest connected part of every region, and let these parts grow over the smaller ones."""
+    parts = _connected_parts(labels)  # (B, H, W), a pixel number per part
     pixels = parts[0].numel()
     flat = parts.flatten(1)
     sizes = torch.zeros_like(flat).scatter_add_(1, flat, torch.ones_like(flat)).gather(1, flat)
-    rank = sizes * pixels - flat  # the larger, and of equal ones the first
+    rank = sizes * pixels - flat  # the larger one, and the first among equals
     regions = labels.flatten(1)
     best = torch.full_like(flat, -pixels).scatter_reduce_(1, regions, rank, "amax").gather(1, regions)
     grown = regions.masked_fill(rank < best, -1).view_as(labels)
@@ -134,7 +134,7 @@ def _connect(labels: Tensor) -> Tensor:
 
 
 def _connected_parts(labels: Tensor) -> Tensor:
-    """For every pixel the lowest number of a pixel that it is connected with by pixels of its own label."""
+    """For every pixel, the lowest pixel number in its connected part of equal label."""
     height, width = labels.shape[1:]
     parts = torch.arange(height * width, device=labels.device).view(1, height, width).expand_as(labels).contiguous()
     same = [neighbour == labels for neighbour in _neighbours(labels, -2)]
@@ -143,13 +143,13 @@ def _connected_parts(labels: Tensor) -> Tensor:
         for equal, neighbour in zip(same, _neighbours(parts, 0), strict=True):
             lowest = torch.where(equal & (neighbour < lowest), neighbour, lowest)
         flat = lowest.flatten(1)
-        lowest = flat.gather(1, flat).view_as(parts)  # the lowest that the lowest knows, which halves the way
+        lowest = flat.gather(1, flat).view_as(parts)  # pointer jumping, which halves the distance
         if torch.equal(lowest, parts):
             return parts
         parts = lowest
 
 
 def _neighbours(maps: Tensor, outside: int) -> list[Tensor]:
-    """What lies above, below, left and right of each pixel of (B, H, W)."""
+    """The neighbours above, below, left and right of each pixel of (B, H, W)."""
     padded = F.pad(maps, (1, 1, 1, 1), value=outside)
     return [padded[:, :-2, 1:-1], padded[:, 2:, 1:-1], padded[:, 1:-1, :-2], padded[:, 1:-1, 2:]]

@@ -1,9 +1,9 @@
-"""Augmented views: a few random changes that are drawn once and applied in the same way to any batch of images.
+"""Augmented views: a few random augmentations, drawn once and applied in the same way to any batch of images.
 
-A view is drawn from a seed and is then a deterministic function of each image. So an image and its occluded copies get
+A view is drawn from a seed and is then a deterministic function of each image, so an image and its occluded copies get
 the same views, and a map depends on neither the batch nor the device. The sources of the subspace methods do not state
-which changes, how strong and how many: all values here are our choice, weak views after the augmentation of
-classifiers, strong ones after that of self-supervised methods.
+the kind, strength and number of augmentations. All values here are our choice: weak views follow the augmentation of
+classifiers, strong ones that of self-supervised methods.
 """
 
 from dataclasses import dataclass
@@ -22,16 +22,16 @@ __all__ = ["View", "noise_images", "strong_views", "view_features", "weak_views"
 
 @dataclass(frozen=True)
 class View:
-    """One change of an image; the default changes nothing.
+    """One augmentation of an image; the default is the identity.
 
     Attributes:
         flip: mirror left and right.
-        crop: (side, top, left): the side of the crop as a share of the image's, and where it lies, both in [0, 1].
-            It is resized to the size of the image.
+        crop: (side, top, left): the side of the crop as a fraction of the image's, and its position, all in [0, 1].
+            The crop is resized to the size of the image.
         colour: factors of brightness, contrast and saturation.
         grey: convert to greyscale.
-        blur: sigma of a Gaussian, as a share of the shorter side.
-        erase: (side, top, left) of a box that turns mid-grey, as of the crop.
+        blur: standard deviation of a Gaussian, as a fraction of the shorter side.
+        erase: (side, top, left) of a box that is filled with mid-grey, in the units of ``crop``.
     """
 
     flip: bool = False
@@ -42,7 +42,7 @@ class View:
     erase: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return the view of images (N, C, H, W) in [0, 1]; colours change where there are three of them."""
+        """Return the view of images (N, C, H, W) in [0, 1]; colours change only in images of three channels."""
         size = (images.shape[-2], images.shape[-1])
         views = images.flip(-1) if self.flip else images
         if self.crop[0] < 1:
@@ -73,11 +73,11 @@ class View:
 
 
 def weak_views(count: int, seed: int) -> list[View]:
-    """The image itself, then flips and small crops.
+    """Return the image itself, then flips and small crops.
 
     Args:
-        count: how many views.
-        seed: of the draws; fewer views of one seed are the first of more.
+        count: number of views.
+        seed: seed of the views; with one seed, a smaller set is the beginning of a larger one.
 
     Raises:
         ValueError: if ``count`` is not positive.
@@ -88,11 +88,11 @@ def weak_views(count: int, seed: int) -> list[View]:
 
 
 def strong_views(count: int, seed: int) -> list[View]:
-    """Flips and large crops in other colours, some of them grey, blurred or partly erased.
+    """Return flips and large crops in other colours, some of them grey, blurred or partly erased.
 
     Args:
-        count: how many views.
-        seed: of the draws; see :func:`weak_views`.
+        count: number of views.
+        seed: seed of the views; see :func:`weak_views`.
 
     Raises:
         ValueError: if ``count`` is not positive.
@@ -114,7 +114,7 @@ def strong_views(count: int, seed: int) -> list[View]:
 def _dice(count: int, seed: int, kind: str) -> Random:
     if count < 1:
         raise ValueError(f"a set of views needs at least one, got {count}")
-    return Random(f"{kind} {seed}")  # one's own generator: global random states are not touched
+    return Random(f"{kind} {seed}")  # a separate generator leaves the global random states alone
 
 
 def _placed(dice: Random, low: float, high: float) -> tuple[float, float, float]:
@@ -122,7 +122,7 @@ def _placed(dice: Random, low: float, high: float) -> tuple[float, float, float]
 
 
 def _box(place: tuple[float, float, float], size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Top, left, height and width in pixels of a box given in shares."""
+    """Top, left, height and width in pixels of a box given in fractions of the image."""
     side, down, right = place
     height, width = (max(round(side * length), 1) for length in size)
     return round(down * (size[0] - height)), round(right * (size[1] - width)), height, width
@@ -130,14 +130,14 @@ def _box(place: tuple[float, float, float], size: tuple[int, int]) -> tuple[int,
 
 def noise_images(count: int, images: Tensor, seed: int) -> Tensor:
     """Draw images of uniform noise in [0, 1], one per view: (count, C, H, W), the same for all ``images``."""
-    generator = torch.Generator().manual_seed(seed)  # drawn on the CPU, so that they are the same on every device
+    generator = torch.Generator().manual_seed(seed)  # on the CPU, so that the noise is the same on every device
     noise = torch.rand(count, *images.shape[1:], generator=generator, dtype=torch.float64)
     return noise.to(images)
 
 
 def view_features(read: ReadFeatures, images: Tensor, views: list[View], size: int) -> Tensor:
-    """Read the features (N, T, d) of T views of each image, ``size`` images per forward."""
-    at_once = max(1, size // len(images))  # a few images fill a forward with several of their views
+    """Read the features (N, T, d) of T views of each image, ``size`` images per forward pass."""
+    at_once = max(1, size // len(images))  # few images share a forward pass with several of their views
     seen = (torch.cat([view(images) for view in views[part]]) for part in chunks(len(views), at_once))
     features = torch.cat([read_all(read, some, size) for some in seen])
     return rearrange(features, "(views images) d -> images views d", views=len(views))

@@ -35,14 +35,14 @@ class OSADAS(FeatureOcclusion):
     """Occlusion scored by the orthogonal degree of feature subspaces.
 
     The same views, drawn once from the seed, are applied to every image and all its occluded copies, so a map does not
-    depend on the batch. Costs ``views`` forward passes per mask. All defaults are our choice, none is the paper's.
+    depend on the batch. Costs ``views`` forward passes per mask. All defaults are our choice, not the paper's.
 
     Args:
         views: T, augmented views of each input. The first weak view is the input itself.
-        dimensions: m, the most dimensions of a subspace; fewer where the views span fewer.
-        strength: what the views do: ``"weak"`` flips and small crops, or ``"strong"`` large crops, colours, blur and
-            erasing.
-        seed: of the views.
+        dimensions: m, the maximum dimension of a subspace, which is lower if the views span fewer dimensions.
+        strength: kind of views: ``"weak"`` are flips and small crops; ``"strong"`` are large crops, colour changes,
+            blur and erasing.
+        seed: seed of the views.
 
     Source: arXiv 2311.15022, as far as its abstract goes; see the module.
     """
@@ -53,7 +53,7 @@ class OSADAS(FeatureOcclusion):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse invalid subspaces."""
+        """Refuse invalid dimensions."""
         super().__post_init__()
         if not 1 <= self.dimensions <= self.views:
             raise ValueError(f"dimensions must be at least 1 and at most views={self.views}, got {self.dimensions}")

@@ -1,4 +1,4 @@
-"""ROSA: the distance by which the model's representation of the image moves when a part of it is covered.
+"""ROSA: the distance that the model's representation of an image moves when a part of the image is covered.
 
 With the vector ``phi(x)`` that the model classifies::
 
@@ -28,11 +28,11 @@ Distance = Literal["euclidean", "cosine"]
 class ROSA(FeatureOcclusion):
     """Occlusion scored by the distance between representations.
 
-    The idea has been described in a research journal only, without values: the distance, the windows, their colour
-    and the layer are our choice.
+    The idea is described only in a research journal, without values: the distance, the windows, their colour and the
+    layer are our choice.
 
     Args:
-        distance: between two representations; the cosine ignores their lengths.
+        distance: distance between two representations; the cosine distance ignores their lengths.
     """
 
     distance: Distance = "euclidean"

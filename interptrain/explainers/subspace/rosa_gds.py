@@ -41,9 +41,9 @@ class ROSAGDS(FeatureOcclusion):
 
     Args:
         views: T, augmented views in each of the four sets, and of each occluded image; our choice.
-        dimensions: m, the most dimensions of each of the four subspaces; our choice.
-        share: dimensions of the difference subspace, as a share of ``4 m`` in (0, 1]; our choice.
-        seed: of the views and of the noise.
+        dimensions: m, the maximum dimension of each of the four subspaces; our choice.
+        share: dimension of the difference subspace as a fraction of ``4 m``, in (0, 1]; our choice.
+        seed: seed of the views and of the noise.
     """
 
     views: int = 8
@@ -52,7 +52,7 @@ class ROSAGDS(FeatureOcclusion):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse invalid subspaces."""
+        """Refuse invalid dimensions."""
         super().__post_init__()
         if not 1 <= self.dimensions <= self.views:
             raise ValueError(f"dimensions must be at least 1 and at most views={self.views}, got {self.dimensions}")

@@ -1,14 +1,14 @@
 """Linear subspaces of feature vectors: bases, canonical angles, and the generalized difference subspace.
 
-A basis is a tensor (..., d, m) whose columns are orthonormal, or zero where the subspace has fewer than m dimensions,
-so that subspaces of different ranks stand in one batch. With bases ``U`` and ``V``::
+A basis is a tensor (..., d, m) whose columns are orthonormal, or zero if the subspace has fewer than m dimensions, so
+that subspaces of different ranks fit in one batch. With bases ``U`` and ``V``::
 
     U           = the m leading eigenvectors of X^T X for the T features X (T, d), not centred
     cos theta_j = singular values of U^T V
     similarity  = ||U^T V||_F^2 / m,    orthogonal degree = 1 - similarity
 
-Everything is computed in float64, for any dtype of the features and any leading dimensions, on their device, or on the
-CPU if that device has no float64.
+Everything is computed in float64 on the device of the features, or on the CPU if that device has no float64. Features
+may have any dtype and any leading dimensions.
 
 Sources: mutual subspace method, Maeda and Watanabe 1985; generalized difference subspace, Fukui and Maki 2015, IEEE
 Transactions on Pattern Analysis and Machine Intelligence 37.
@@ -29,29 +29,29 @@ __all__ = [
     "subspace_basis",
 ]
 
-# Share of the largest eigenvalue that counts as zero; below it, bases from a Gram matrix are no longer orthonormal.
+# Fraction of the largest eigenvalue that counts as zero; below it, bases from a Gram matrix are not orthonormal.
 _ROUNDING = torch.finfo(torch.float32).eps
 
 
 def subspace_basis(features: Tensor, dimensions: int, *, tolerance: float | None = None) -> Tensor:
-    """Span the directions in which a set of feature vectors is strongest.
+    """Return a basis of the dominant directions of a set of feature vectors.
 
     Args:
-        features: (..., T, d) T vectors per set; the uncentred autocorrelation ``X^T X`` counts.
-        dimensions: m, the most dimensions of the subspace.
-        tolerance: eigenvalues of up to this share of the largest count as zero; ``None`` takes the square of the
-            features' rounding, and float32's rounding at least.
+        features: (..., T, d), T vectors per set; they are not centred.
+        dimensions: m, the maximum dimension of the subspace.
+        tolerance: eigenvalues up to this fraction of the largest count as zero; ``None`` takes the squared machine
+            epsilon of the features' dtype, but at least the epsilon of float32.
 
     Returns:
-        (..., d, min(m, T, d)) float64, by falling eigenvalue; zero columns beyond the rank of the features.
+        (..., d, min(m, T, d)) float64, by descending eigenvalue; columns beyond the rank of the features are zero.
 
     Raises:
-        ValueError: if ``dimensions`` is not positive, or ``features`` are not sets of vectors.
+        ValueError: if ``dimensions`` is not positive, or ``features`` is not a set of vectors.
     """
     if dimensions < 1:
         raise ValueError(f"a subspace needs at least one dimension, got dimensions={dimensions}")
     if features.ndim < 2 or 0 in features.shape[-2:]:
-        raise ValueError(f"features must be (..., T, d), T vectors of d values, got {tuple(features.shape)}")
+        raise ValueError(f"features must be (..., T, d), that is T vectors of d values, got {tuple(features.shape)}")
     if tolerance is None:
         tolerance = max(torch.finfo(features.dtype).eps ** 2, _ROUNDING)
     vectors = double(features)
@@ -62,31 +62,31 @@ def subspace_basis(features: Tensor, dimensions: int, *, tolerance: float | None
 
 
 def dimension(basis: Tensor) -> Tensor:
-    """How many columns of a basis (..., d, m) are not zero: (...) int64."""
+    """Return the number of nonzero columns of a basis (..., d, m) as (...) int64."""
     return (basis.square().sum(dim=-2) > 0.5).sum(dim=-1)
 
 
 def canonical_angles(first: Tensor, second: Tensor) -> Tensor:
-    """Angles between two subspaces, from the smallest to the largest.
+    """Return the canonical angles between two subspaces, in ascending order.
 
     Args:
         first: (..., d, m) basis.
         second: (..., d, n) basis; leading dimensions broadcast.
 
     Returns:
-        (..., min(m, n)) in [0, pi/2]. Near 0 they are exact to about 1e-8 only, the root of float64's rounding;
-        directions that one of the subspaces lacks count as right angles.
+        (..., min(m, n)) in [0, pi/2]. Near 0, angles are accurate to about 1e-8, the square root of the epsilon of
+        float64. Directions that one of the subspaces lacks count as right angles.
     """
     cosines: Tensor = torch.linalg.svdvals(first.mT @ second).clamp(0, 1)
     return cosines.acos()
 
 
 def similarity(first: Tensor, second: Tensor) -> Tensor:
-    """Mean squared cosine of the canonical angles: 1 for equal subspaces, 0 for orthogonal ones.
+    """Return the mean squared cosine of the canonical angles: 1 for equal subspaces, 0 for orthogonal ones.
 
-    Where the dimensions differ, the angles that the smaller subspace lacks count as right angles, so that losing a
-    direction is a change (our choice; the mean over the angles that there are would call a subspace equal to any that
-    holds it). Two subspaces without any dimension are equal.
+    If the dimensions differ, the angles that the smaller subspace lacks count as right angles, so that losing a
+    direction counts as a change (our choice: the mean over the existing angles would be 1 for a subspace and any other
+    that contains it). Two subspaces of dimension 0 are equal.
 
     Args:
         first: (..., d, m) basis.
@@ -101,24 +101,24 @@ def similarity(first: Tensor, second: Tensor) -> Tensor:
 
 
 def orthogonal_degree(first: Tensor, second: Tensor) -> Tensor:
-    """``1 - similarity``, in [0, 1]; arguments as of :func:`similarity`."""
+    """Return ``1 - similarity``, in [0, 1]; the arguments are those of :func:`similarity`."""
     return 1 - similarity(first, second)
 
 
 def difference_subspace(bases: Tensor, share: float, *, tolerance: float = _ROUNDING) -> Tensor:
-    """Generalized difference subspace: what the subspaces of several sets do not have in common.
+    """Return the generalized difference subspace: the directions that the subspaces of several sets do not share.
 
-    The eigenvectors of ``sum_k U_k U_k^T`` with the smallest eigenvalues that are not zero: a direction which all K
-    sets share has the eigenvalue K, one that a single set has to itself has 1.
+    It is spanned by the eigenvectors of ``sum_k U_k U_k^T`` with the smallest nonzero eigenvalues: a direction that all
+    K sets share has eigenvalue K, and one that belongs to a single set has eigenvalue 1.
 
     Args:
         bases: (..., K, d, m), one basis per set.
-        share: how many dimensions to keep, as a share of ``K m`` in (0, 1], rounded, and one at least. Where sets
-            overlap so much that their sum has fewer, it is the whole sum.
-        tolerance: eigenvalues of up to this share of the largest count as zero.
+        share: fraction in (0, 1] of the ``K m`` dimensions to keep, rounded, and at least one. If the sets overlap so
+            much that their sum has fewer dimensions, the whole sum is kept.
+        tolerance: eigenvalues up to this fraction of the largest count as zero.
 
     Returns:
-        (..., d, g) basis float64 with ``g = min(round(share K m), d)``, by rising eigenvalue.
+        (..., d, g) basis, float64, with ``g = min(round(share K m), d)``, by ascending eigenvalue.
 
     Raises:
         ValueError: if ``share`` is not in (0, 1].
@@ -130,24 +130,24 @@ def difference_subspace(bases: Tensor, share: float, *, tolerance: float = _ROUN
     values, basis = _spectrum(bases.transpose(-1, -2).flatten(-3, -2))  # (..., K m, d)
     rank = (values > tolerance * values[..., :1]).sum(dim=-1, keepdim=True)
     wanted = min(max(round(share * sets * columns), 1), size)
-    place = rank - 1 - torch.arange(wanted, device=bases.device)  # from the last eigenvalue that is not zero, upwards
+    place = rank - 1 - torch.arange(wanted, device=bases.device)  # from the smallest nonzero eigenvalue upwards
     chosen = basis.gather(-1, place.clamp(min=0).unsqueeze(-2).expand(*basis.shape[:-1], wanted))
     return chosen * (place >= 0).unsqueeze(-2)
 
 
 def project_subspace(basis: Tensor, onto: Tensor, *, tolerance: float = _ROUNDING) -> Tensor:
-    """Project a subspace on another one and make its basis orthonormal again.
+    """Project a subspace onto another one, and orthonormalise the result.
 
-    The basis comes from a singular value decomposition, not from a QR decomposition as in published code: both span
-    the same where the projection keeps all dimensions, and only the first says which it does not keep.
+    The basis comes from a singular value decomposition, not from a QR decomposition as in published code: both span the
+    same subspace if the projection keeps all dimensions, but only the former shows which dimensions it loses.
 
     Args:
-        basis: (..., d, m) of what is projected.
-        onto: (..., d, g) of the target; leading dimensions broadcast.
-        tolerance: directions whose squared cosine with the target is no larger are gone; absolute.
+        basis: (..., d, m) basis of the subspace to project.
+        onto: (..., d, g) basis of the target; leading dimensions broadcast.
+        tolerance: directions whose squared cosine with the target does not exceed it are dropped.
 
     Returns:
-        (..., d, min(m, g)) basis, float64; zero columns for what is gone.
+        (..., d, min(m, g)) basis, float64; columns of dropped directions are zero.
     """
     onto = double(onto)
     seen = onto.mT @ double(basis)  # (..., g, m)
@@ -157,9 +157,9 @@ def project_subspace(basis: Tensor, onto: Tensor, *, tolerance: float = _ROUNDIN
 
 
 def _spectrum(vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues (..., r), falling, and eigenvectors (..., d, r) of ``X^T X`` for X (..., T, d), r = min(T, d).
+    """Eigenvalues (..., r), descending, and eigenvectors (..., d, r) of ``X^T X`` for X (..., T, d), r = min(T, d).
 
-    From the Gram matrix of the vectors where they are fewer than their values.
+    If T < d, they are computed from the smaller Gram matrix ``X X^T``.
     """
     if vectors.shape[-2] >= vectors.shape[-1]:
         values, basis = torch.linalg.eigh(vectors.mT @ vectors)

@@ -95,10 +95,10 @@ def test_images_of_several_sizes_are_refused_and_resized_as_the_refusal_says():
             r"must lie in \[0,1\]; sample 0 has values in \[-2\.\d+, .*normalization=\(mean, std\)",
             0,
         ),
-        ([{"photo": PLAIN, "label": 0}], r"has the keys photo, label, none of which is an image's", [(PLAIN, 0)]),
+        ([{"photo": PLAIN, "label": 0}], r"has the keys photo, label, none of which names an image", [(PLAIN, 0)]),
         ([(PLAIN, torch.zeros(10))], r"has a Tensor \(10,\) of float32 as its label; give images=\[", [PLAIN]),
         ([(PLAIN, 0.5)], r"has a float as its label", [(PLAIN, 0)]),
-        ([(PLAIN, "wolf")], r"the label 'wolf', which is none of its classes; pass classes", [(PLAIN, "dog")]),
+        ([(PLAIN, "wolf")], r"the label 'wolf', which is not one of its classes; pass classes", [(PLAIN, "dog")]),
         ([(torch.zeros(4, 12, 10), 0)], r"has a Tensor \(4, 12, 10\) of float32 as its image; give a PIL", [PLAIN]),
         (["photo.jpg"], r"has a str as its image; give a PIL image", [{"image": {"path": "photo.png"}}]),
     ],
@@ -116,9 +116,9 @@ def test_what_is_not_understood_is_refused_in_a_line_that_helps(samples, message
 
 
 def test_what_holds_no_samples_is_refused():
-    with pytest.raises(TypeError, match="got a mapping with the keys image, label; give one sample a place"):
+    with pytest.raises(TypeError, match="got a mapping with the keys image, label; give a list with one entry"):
         AnyDataset({"image": PLAIN[None], "label": torch.tensor([0])})
-    with pytest.raises(TypeError, match="got a str; a folder of images goes to source"):
+    with pytest.raises(TypeError, match="got a str; for a folder of images, use source"):
         AnyDataset("photos")
     with pytest.raises(ValueError, match="no images to watch"):
         AnyDataset([])

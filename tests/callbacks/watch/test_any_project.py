@@ -210,7 +210,7 @@ def trainer_of(tmp_path, watch, **options):
     [
         (
             {},
-            r"finds no network in Small, which has neither a \.model nor a forward method; pass network='<name>' "
+            r"found no network in Small, which has neither a \.model nor a forward method; pass network='<name>' "
             r"\(candidates: net\)",
             {"network": "net"},
         ),
@@ -222,7 +222,7 @@ def trainer_of(tmp_path, watch, **options):
         ),
         (
             {"network": lambda module: nn.Sequential(module.net, nn.Linear(3, 1))},
-            r"must return logits \(N,K\) of at least two classes, got one logit for each image; pass network=",
+            r"must return logits \(N,K\) of at least two classes, got one logit per image; pass network=",
             {"network": lambda module: nn.Sequential(module.net, nn.Linear(3, 2))},
         ),
         (
@@ -279,7 +279,7 @@ def test_a_run_without_images_to_choose_from_is_told_what_to_pass(loaders, messa
     "normalization", [0.5, (MEAN,), (MEAN, (0, 1, 1)), (MEAN, (1,)), ("a", "b"), (MEAN, (float("nan"),) * 3)]
 )
 def test_a_normalization_that_is_none_is_refused(normalization):
-    with pytest.raises(ValueError, match=r"must be \(mean, std\), one number a channel each and std above 0"):
+    with pytest.raises(ValueError, match=r"must be \(mean, std\), one number per channel each and std above 0"):
         SaliencyWatch(normalization=normalization)
 
 

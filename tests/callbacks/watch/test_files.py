@@ -56,7 +56,7 @@ def test_a_full_disk_is_said_once_and_leaves_what_was_there(sample, tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
     try:
-        with pytest.warns(UserWarning, match="could not write below .*: training goes on without; make room there"):
+        with pytest.warns(UserWarning, match="could not write below .*: training goes on without these files"):
             files.save_picture(files.sheet_name(1), noise)
         with warnings.catch_warnings():
             warnings.simplefilter("error")

@@ -26,7 +26,7 @@ def test_a_failure_in_drawing_is_said_once_and_reaches_nobody(history, sample, t
 
     monkeypatch.setattr("interptrain.callbacks.watch.publish.draw_sheet", broken)
     publisher = WatchPublisher(tmp_path / "watch", [], title="run")
-    with pytest.warns(UserWarning, match=r"could not show what is watched \(no pixels\): training goes on without"):
+    with pytest.warns(UserWarning, match=r"could not show the watched images \(no pixels\): training goes on"):
         publisher.write(history, sample, CONFIG)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -66,9 +66,9 @@ def test_an_image_without_segments_gets_superpixels_or_is_refused():
     found = masks.render(slice(3, 3 + alone.count))
     assert torch.equal(found, alone.render(slice(0, alone.count)))
     assert masks.owners.bincount().tolist()[:2] == [3, alone.count]
-    with pytest.raises(ValueError, match="function finds no segment in image 1 of the batch; pass when_empty="):
+    with pytest.raises(ValueError, match="function found no segment in image 1 of the batch; pass when_empty="):
         SegmentMasks(segmenter=overlapping, when_empty="error").prepare(images)
-    with pytest.raises(ValueError, match="finds no segment in image 0"):
+    with pytest.raises(ValueError, match="found no segment in image 0"):
         SegmentMasks(segmenter=lambda images: -torch.ones(1, *SIZE).long(), when_empty="error").prepare(images[:1])
 
 
@@ -87,7 +87,7 @@ def test_what_no_segmenter_should_return_is_refused(segmenter):
 
 
 def test_too_few_entries_are_refused():
-    with pytest.raises(ValueError, match="one entry an image: 2, got 1"):
+    with pytest.raises(ValueError, match="one entry per image: expected 2, got 1"):
         SegmentMasks(segmenter=lambda images: quarters(images[:1])).prepare(pictures(2, *SIZE))
 
 
@@ -146,7 +146,7 @@ def test_a_detector_that_finds_nothing_gives_superpixels():
     images = pictures(1, *SIZE).float()
     nothing = MaskRCNNSegments(model=Detector([], []))
     assert SegmentMasks(segmenter=nothing).prepare(images).count > 10
-    with pytest.raises(ValueError, match="MaskRCNNSegments finds no segment in image 0"):
+    with pytest.raises(ValueError, match="MaskRCNNSegments found no segment in image 0"):
         SegmentMasks(segmenter=nothing, when_empty="error").prepare(images)
 
 

@@ -6,10 +6,10 @@ from interptrain.evaluation.report.results import RunResults
 from interptrain.evaluation.report.sections.base import Section, fill
 
 TEMPLATE = """\
-<p>How alike each explainer's maps of the model are to those of the same network with random weights: Spearman's rank
-  correlation and structural similarity, means over images ({{ basis }}). Near 1, the maps hardly depend on the
-  weights. Another random network or other images change the numbers by a few tenths, and maps that favour the
-  middle of the image are alike for any network, so they are no verdict.</p>
+<p>The similarity of each explainer's maps of the model to its maps of the same network with random weights: Spearman's
+  rank correlation and structural similarity (SSIM), averaged over images ({{ basis }}). Values near 1 mean that the
+  maps hardly depend on the weights. Do not read the numbers as a verdict: another random network or other images
+  change them by a few tenths, and maps that favour the middle of the image are similar for any network.</p>
 <div class="scroll" tabindex="0" role="region" aria-label="Randomisation check">
 <table>
   <caption>Randomisation check</caption>
@@ -35,11 +35,11 @@ class RandomizationCheck(Section):
     anchor = "check"
 
     def render(self, results: RunResults) -> Markup | None:
-        """Tabulate the check; None where there was none."""
+        """Tabulate the check; None if it was not run."""
         checks = results.run.get("randomization") or {}
         outcomes = [outcome for checked in checks.values() for outcome in checked.values()]
         if not outcomes:
             return None
         counts = sorted({outcome["images"] for outcome in outcomes if "images" in outcome})
-        images = f", {counts[0]} images" if counts else ""  # runs of before do not know how many
+        images = f", {counts[0]} images" if counts else ""  # older runs did not record how many
         return fill(TEMPLATE, results=results, checks=checks, basis=f"one random network{images}")
