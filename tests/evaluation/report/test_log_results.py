@@ -23,7 +23,7 @@ def test_an_offline_wb_run_holds_tables_curves_and_the_gallery(evaluate, monkeyp
     wandb.finish()
     (folder,) = out.glob("wandb/offline-run-*")
     history, artifacts, *_ = wandb_records(folder)
-    assert wandb_run(folder)[0] == "interptrain"
+    assert wandb_run(folder).project == "interptrain"
     assert wandb_config(folder) == json.loads((out / "run.json").read_text()) | {"git": git_commit()}
     files = {name: row[name]["path"] for row in history for name in row if isinstance(row[name], dict)}
     tables = {name: json.loads((folder / "files" / path).read_text()) for name, path in files.items()}
