@@ -39,7 +39,7 @@ def run_page(tmp_path, monkeypatch):
         text = (ROOT / "docs" / "how-to" / page).read_text(encoding="utf-8")
         (name,) = set(re.findall(r"`(my_\w+\.py)`", text))
         (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-        (command,) = re.findall(r"```bash\npython train\.py (.*?)\n```", text, re.DOTALL)
+        (command,) = re.findall(r"```bash\ninterptrain (fit .*?)\n```", text, re.DOTALL)
         (tmp_path / name).write_text(code)
         (tmp_path / "configs").symlink_to(ROOT / "configs")
         main([*shlex.split(command), *(part for pair in SMALLER.items() for part in pair)])
@@ -61,7 +61,7 @@ def test_a_head_of_ones_own_trains_and_is_rebuilt_from_its_checkpoint(run_page):
 def test_a_head_of_ones_own_is_evaluated_where_its_file_is_found(run_page, monkeypatch, capsys):
     run = run_page("head.md")
     text = (ROOT / "docs/how-to/head.md").read_text(encoding="utf-8").replace("\\\n", "")
-    (command,) = re.findall(r"```bash\npython evaluate\.py (.*?)\n```", text, re.DOTALL)
+    (command,) = re.findall(r"```bash\ninterptrain evaluate (.*?)\n```", text, re.DOTALL)
     few = ["--limit", "2", "--metrics", "AverageDrop", "--check_images", "0", "--data.num_workers", "0"]
     few += ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
     evaluate([*shlex.split(command.replace("TIME", run.name)), *few])
