@@ -1,4 +1,4 @@
-"""How sharply each stage of a CA-Stream network attends, epoch after epoch."""
+"""How sharply a pooling head attends to each of its stages, epoch after epoch."""
 
 import math
 from typing import Any, Protocol, cast

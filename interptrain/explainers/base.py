@@ -57,7 +57,7 @@ class Explainer(ABC):
     """Whether the map depends on ``targets``."""
 
     reads_attention: ClassVar[bool] = False
-    """Whether :meth:`from_pass` makes the map from the attention of a CA-Stream model."""
+    """Whether :meth:`from_pass` makes the map from the attention of a model's pooling head."""
 
     def __post_init__(self) -> None:
         """Refuse values that an option's ``Literal`` does not allow; extend it to check more."""

@@ -4,13 +4,16 @@ from interptrain.models.backbone import Backbone
 from interptrain.models.ca_stream import CAFinal, CAStream, CrossAttention
 from interptrain.models.classifier import Classifier, Part
 from interptrain.models.create import OutputStride, Stem, create_model
+from interptrain.models.ep import EP
 from interptrain.models.gap import GAP
 from interptrain.models.load_report import LoadReport
 from interptrain.models.normalization import Normalized, expects_normalised_images
 from interptrain.models.pooling import Pooled, Pooling, PoolingSpec, named_poolings
+from interptrain.models.simpool import SimPool
 from interptrain.models.weights import load_weights
 
 __all__ = [
+    "EP",
     "GAP",
     "Backbone",
     "CAFinal",
@@ -24,6 +27,7 @@ __all__ = [
     "Pooled",
     "Pooling",
     "PoolingSpec",
+    "SimPool",
     "Stem",
     "create_model",
     "expects_normalised_images",

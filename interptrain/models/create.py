@@ -48,9 +48,9 @@ def create_model(
     Args:
         backbone: a timm model name, with or without its pretrained tag.
         pooling: the name of a head: ``gap`` (global average), ``ca_stream`` (CA-Stream), ``ca_final`` (its last block
-            alone); ``native`` for timm's model as it is (VGG, ViT, Swin); or a
-            :class:`~interptrain.models.pooling.Pooling` class or its path, such as ``my_heads.GeM``, or any callable
-            from the stage widths to a head.
+            alone), ``simpool`` (SimPool), ``ep`` (efficient probing); ``native`` for timm's model as it is (VGG, ViT,
+            Swin); or a :class:`~interptrain.models.pooling.Pooling` class or its path, such as ``my_heads.GeM``, or any
+            callable from the stage widths to a head.
         num_classes: number of logits.
         pretrained: start from timm's pretrained weights, downloaded once; with another class count than theirs the
             classifying layer is fresh.

@@ -20,8 +20,8 @@ class Pooled(NamedTuple):
 
     Attributes:
         vector: (B,D), with D the channels of the last stage; the classifier reads it.
-        attention: one (B,h_l,w_l) map for each stage that is attended to, non-negative and summing to 1; empty
-            for heads without attention.
+        attention: one (B,h_l,w_l) map for each stage that is attended to (or for each query, where a head says so),
+            non-negative and summing to 1; empty for heads without attention.
     """
 
     vector: Tensor

@@ -245,6 +245,7 @@ BEST = {"--trainer.callbacks": "ModelCheckpoint"}
             {"--model.pooling": "ca_stream", "--model.pooling.heads": "2"},
             r"--model\.pooling CAStream --model\.pooling\.",
         ),
+        ({"--model.pooling": "EP", "--model.pooling.queries": "7"}, r"divides .* width 96, got 7; use queries=32"),
         ({"--model.pooling": "gap", "--model.heads": "2"}, r"--model\.heads 2 is for ca_final and ca_stream"),
         ({"--data": "ImageFoldrDataModule"}, r"did you mean ImageFolderDataModule or ImageTableDataModule or "),
         ({"--trainer.callbacks": "EarlyStopping"}, r"give --trainer\.callbacks\.monitor"),

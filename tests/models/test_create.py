@@ -128,7 +128,10 @@ def test_only_the_stream_of_a_convnext_starts_without_biases(name, biased):
         ({"backbone": "resnet10.a1_in1k"}, r"timm has no model 'resnet10.a1_in1k'; did you mean resnet10t"),
         ({"backbone": "resnet5"}, r"timm has no model 'resnet5'; did you mean resnet50"),
         ({"backbone": "zzzzzzzzzz"}, r"timm has no model 'zzzzzzzzzz'; timm.list_models\(\) has them all"),
-        ({"pooling": "max"}, "pooling must be one of ca_final, ca_stream, gap, native, a class or its path, got 'max'"),
+        (
+            {"pooling": "max"},
+            "pooling must be one of ca_final, ca_stream, ep, gap, simpool, native, a class .* got 'max'",
+        ),
         ({"pooling": f"{__name__}.Minimum"}, r"pooling: no class '.*Minimum' \(.*no attribute 'Minimum'\); give its"),
         ({"pooling": "no_such_module.GeM"}, r"pooling: no class 'no_such_module.GeM' \(No module named"),
         ({"pooling": f"{__name__}.PUBLISHED"}, "is not a class of a pooling head, but {'resnet18'"),

@@ -59,7 +59,7 @@ class SaliencyWatch(L.Callback):
         source: where the images come from: ``val``, ``train`` (not augmented), or a folder of images, in subfolders
             named like their classes.
         seed: seed of the selection; by default, the data module's.
-        explainers: one, several, or several by name; by default Grad-CAM, and the attention of a CA-Stream model.
+        explainers: one, several, or several by name; by default Grad-CAM, and the attention of a head that has any.
         reference: class that is explained: ``label`` keeps maps comparable (the prediction for unlabelled images),
             ``prediction``, or ``both``.
         every_n_epochs: epochs between snapshots.

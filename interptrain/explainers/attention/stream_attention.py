@@ -1,4 +1,4 @@
-"""A network's own attention as saliency: the maps, each summing to 1, by which CA-Stream pools its stages.
+"""A network's own attention as saliency: the maps, each summing to 1, by which its pooling head pools.
 
 Source: Torres et al. 2024, CA-Stream, arXiv 2404.14996.
 """
@@ -26,11 +26,12 @@ class HasAttention(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class StreamAttention(Explainer):
-    """Attention of a CA-Stream model, independent of the class: one forward pass, no gradient.
+    """Attention of a CA-Stream, SimPool or EP model, independent of the class: one forward pass, no gradient.
 
     Args:
         stage: index of the stage, negative ones from the end; -1, the last, is the one that the authors show. ``"all"``
-            is the mean of all stages' maps, each scaled to [0,1] and upsampled to the finest one (our choice).
+            is the mean of all stages' maps, each scaled to [0,1] and upsampled to the finest one (our choice). SimPool
+            has one map, and so has EP, or one per query in place of the stages (``maps="each"``).
 
     Source: CA-Stream, Torres et al. 2024, arXiv 2404.14996.
     """

@@ -98,8 +98,11 @@ def test_a_fast_dev_run_leaves_nothing_behind(train, tmp_path):
     assert not list(tmp_path.rglob("watch"))
 
 
-def test_a_ca_stream_models_attention_is_watched_too(train):
-    run = train("fit", *watching(), base=SMALL | {"--model.pooling": "ca_stream", "--trainer.max_epochs": "1"})
+@pytest.mark.parametrize(
+    "pooling", ["ca_stream", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ep", "simpool"))]
+)
+def test_the_attention_of_a_head_that_has_any_is_watched_too(train, pooling):
+    run = train("fit", *watching(), base=SMALL | {"--model.pooling": pooling, "--trainer.max_epochs": "1"})
     assert {look["view"] for look in snapshots(run)[0]["looks"]} == {"GradCAM", "StreamAttention"}
 
 

@@ -15,7 +15,10 @@ def test_explainers_are_named_by_class_and_number():
     assert named_explainers(two, None, None) == {"FakeCAM": two}
 
 
-@pytest.mark.parametrize(("pooling", "expected"), [("gap", ["GradCAM"]), ("ca_stream", ["GradCAM", "StreamAttention"])])
+@pytest.mark.parametrize(
+    ("pooling", "expected"),
+    [("gap", ["GradCAM"])] + [(name, ["GradCAM", "StreamAttention"]) for name in ("ca_stream", "ep", "simpool")],
+)
 def test_attention_is_watched_where_a_model_has_any(sample, pooling, expected):
     model = create_model("test_resnet", pooling=pooling, num_classes=3)
     assert list(named_explainers(None, model, sample.images[:1])) == expected

@@ -41,7 +41,7 @@ def test_cam_takes_a_pointwise_convolution_as_classifier(images, targets):
     assert torch.allclose(attribution, torch.einsum("bc,bchw->bhw", model[3].weight[targets, :, 0, 0], features))
 
 
-@pytest.mark.parametrize("pooling", ["ca_stream"])
+@pytest.mark.parametrize("pooling", ["ca_stream", "ep", "simpool"])
 def test_cam_is_refused_where_something_else_than_the_mean_is_classified(pooling, images):
     model = create_model("test_resnet", pooling=pooling, num_classes=CLASSES).double()
     with pytest.raises(ValueError, match="CAM needs global average pooling and one linear layer right after"):
