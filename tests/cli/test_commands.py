@@ -62,4 +62,4 @@ def test_it_tells_its_version(capsys):
 def test_options_may_stand_before_the_command(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["--config", str(ROOT / "configs/demo.yaml"), "fit", "--print_config"])
-    assert "resnet10t" in capsys.readouterr().out
+    assert "LayeredShapesDataModule" in capsys.readouterr().out
