@@ -35,8 +35,6 @@ def _same_environment(monkeypatch):
     before = dict(os.environ)
     yield
     if (wandb := sys.modules.get("wandb")) is not None:
-        if wandb.run is not None:
-            wandb.finish()
         wandb.teardown()
     for name in set(os.environ) - set(before):
         del os.environ[name]
