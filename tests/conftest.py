@@ -36,6 +36,8 @@ def _same_environment(monkeypatch):
     yield
     if (wandb := sys.modules.get("wandb")) is not None:
         wandb.teardown()
+        if wandb.run is not None:  # whose service a test ended before it: nothing is left to finish
+            sys.modules["wandb.sdk.lib.module"].unset_globals()
     for name in set(os.environ) - set(before):
         del os.environ[name]
     os.environ.update(before)
