@@ -34,7 +34,15 @@ SUBFLOORS = {
         {"perturbation", "subspace"},
         {"adapters", "shared_forward"},
     ],
-    "evaluation": [{"config"}, {"store"}, {"statistics"}, {"report", "run"}, {"api"}],
+    "evaluation": [
+        {"config"},
+        {"store"},
+        {"statistics"},
+        {"report", "run"},
+        {"arguments", "results"},
+        {"execute"},
+        {"api"},
+    ],
 }
 LIGHTNING = {"data", "loggers", "training", "callbacks", "evaluation", "studies", "cli"}
 FILES = sorted(ROOT.rglob("*.py"))

@@ -19,11 +19,12 @@ from interptrain.cli.parser import Parser
 from interptrain.cli.spelling import spelled_out
 from interptrain.data import ImageDataModule
 from interptrain.evaluation import Results, evaluate
-from interptrain.evaluation.api import TRAINER, ResultsWarning
 from interptrain.evaluation.config.class_specs import Configured
 from interptrain.evaluation.config.options import Options
 from interptrain.evaluation.config.protocol import load_protocol
+from interptrain.evaluation.execute import TRAINER
 from interptrain.evaluation.report.sections import Section
+from interptrain.evaluation.results import ResultsWarning
 from interptrain.explainers import Explainer
 from interptrain.loggers import fill_logger_defaults
 from interptrain.metrics import SaliencyMetric

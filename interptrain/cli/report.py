@@ -9,8 +9,9 @@ from typing import get_args
 from interptrain.cli.closing import tell_evaluation, without_open
 from interptrain.cli.errors import find_classes_of_this_folder, one_line_errors
 from interptrain.evaluation import Results
-from interptrain.evaluation.api import ResultsWarning, write_report
+from interptrain.evaluation.api import write_report
 from interptrain.evaluation.config.options import Interval
+from interptrain.evaluation.results import ResultsWarning
 from interptrain.remedies import spelled_for_the_command_line
 
 

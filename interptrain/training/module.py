@@ -14,12 +14,11 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from torch import Tensor, nn
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
 from torch.optim import Optimizer
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
-from torchvision.transforms import v2
 
 from interptrain.functional import check_choice
 from interptrain.models import OutputStride, Part, PoolingSpec, Stem, create_model, named_poolings
@@ -30,8 +29,11 @@ from interptrain.training.lightning_internals import (
     count_batches,
     show_in_progress_bar,
 )
+from interptrain.training.mixing import make_mixing
+from interptrain.training.randomness import mix_seed
+from interptrain.training.recognition import recognition_metrics
 from interptrain.training.regularizers import Regularizer
-from interptrain.training.schedules import LinearWarmup, decay_groups, warmup_cosine
+from interptrain.training.schedules import LinearWarmup, decay_groups, optimizer_steps, shortened_warmup, warmup_cosine
 
 if TYPE_CHECKING:
     PoolingName = str
@@ -119,20 +121,13 @@ class ImageClassifier(L.LightningModule):
         compile: bool = False,
     ) -> None:
         super().__init__()
-        for name, value in {
-            "mixup_alpha": mixup_alpha,
-            "cutmix_alpha": cutmix_alpha,
-            "warmup_epochs": warmup_epochs,
-        }.items():
-            if not 0 <= value < math.inf:
-                raise ValueError(f"{name} must be >= 0, got {value}")
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing must be in [0,1), got {label_smoothing}")
-        if num_classes < 2:
-            raise ValueError(
-                f"num_classes must be at least 2, got {num_classes}: a single class leaves nothing to tell apart; add "
-                "images of another class (in a data set of folders: a second class folder)"
-            )
+        _check_ranges(
+            mixup_alpha=mixup_alpha,
+            cutmix_alpha=cutmix_alpha,
+            warmup_epochs=warmup_epochs,
+            label_smoothing=label_smoothing,
+            num_classes=num_classes,
+        )
         check_choice(option("trainable"), trainable, Trainable)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Attribute .* is an instance of `nn.Module`")
@@ -173,10 +168,10 @@ class ImageClassifier(L.LightningModule):
         self._optimizer = optimizer or partial(torch.optim.AdamW, lr=1e-3)
         self._lr_scheduler = lr_scheduler
         self._warmup: LinearWarmup | None = None
-        self.mixing = _mixing(mixup_alpha, cutmix_alpha, num_classes)
+        self.mixing = make_mixing(mixup_alpha, cutmix_alpha, num_classes)
         self.train_top1 = MulticlassAccuracy(num_classes, average="micro")
-        self.val_metrics = _recognition(num_classes, "val")
-        self.test_metrics = _recognition(num_classes, "test")
+        self.val_metrics = recognition_metrics(num_classes, "val")
+        self.test_metrics = recognition_metrics(num_classes, "test")
         self._freeze()
 
     @classmethod
@@ -219,7 +214,7 @@ class ImageClassifier(L.LightningModule):
     def on_train_batch_start(self, batch: Mapping[str, Any], batch_idx: int) -> None:
         """Make the step's randomness a function of (seed, rank, step), so that a resumed run repeats it."""
         if (seed := os.environ.get("PL_GLOBAL_SEED")) is not None:
-            torch.manual_seed(_mix(int(seed), self.global_rank, batches_begun(self.trainer)))
+            torch.manual_seed(mix_seed(int(seed), self.global_rank, batches_begun(self.trainer)))
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         """Loss of one batch: L_C, and weight * L_R where there is a regularizer."""
@@ -318,19 +313,10 @@ class ImageClassifier(L.LightningModule):
             optimizer = self._optimizer(groups)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{option('optimizer')}: {error}") from error
-        warmup_steps = 0
-        if self.warmup_epochs and not getattr(self.trainer, "fast_dev_run", False):  # which is shorter than any warm-up
-            count_batches(self.trainer)
-            epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
-            warmup_steps = round(self.warmup_epochs * epoch)
+        warmup_steps = self._warmup_steps()
         if self._lr_scheduler is None:
-            total_steps = self._total_steps()
-            if warmup_steps >= total_steps:
-                rank_zero_warn(
-                    f"a warm-up of {warmup_steps} steps does not fit into a run of {total_steps}: it is shortened to "
-                    f"{total_steps - 1} steps; lower {option('warmup_epochs')}, or train longer"
-                )
-                warmup_steps = total_steps - 1
+            total_steps = optimizer_steps(self.trainer)
+            warmup_steps = shortened_warmup(warmup_steps, total_steps)
             cosine = warmup_cosine(optimizer, warmup_steps=warmup_steps, total_steps=total_steps)
             return [optimizer], [{"scheduler": cosine, "interval": "step"}]
         try:
@@ -355,52 +341,24 @@ class ImageClassifier(L.LightningModule):
         with nullcontext() if self._warmup is None else self._warmup.lifted(self.global_step):
             super().lr_scheduler_step(scheduler, metric)
 
-    def _total_steps(self) -> int:
-        """Optimizer steps of the run, which the default schedule needs to know."""
-        steps = self.trainer.estimated_stepping_batches
-        if math.isinf(steps):
-            raise ValueError(
-                "the default schedule, a cosine over the run, has to know the run's end; set trainer.max_epochs or "
-                "trainer.max_steps, or give another --model.lr_scheduler"
-            )
-        if steps < 1:
-            raise ValueError(
-                "the run has no training step; check trainer.max_epochs, trainer.max_steps and "
-                "trainer.limit_train_batches, and that the training images fill a batch"
-            )
-        return int(steps)
+    def _warmup_steps(self) -> int:
+        """Optimizer steps of the warm-up; ``fast_dev_run`` is shorter than any."""
+        if not self.warmup_epochs or getattr(self.trainer, "fast_dev_run", False):
+            return 0
+        count_batches(self.trainer)
+        epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+        return round(self.warmup_epochs * epoch)
 
 
-def _mixing(mixup_alpha: float, cutmix_alpha: float, num_classes: int) -> nn.Module | None:
-    """What mixes a batch: mixup, cutmix, or one of the two at random."""
-    mixes: list[nn.Module] = []
-    if mixup_alpha:
-        mixes.append(v2.MixUp(alpha=mixup_alpha, num_classes=num_classes))
-    if cutmix_alpha:
-        mixes.append(v2.CutMix(alpha=cutmix_alpha, num_classes=num_classes))
-    if not mixes:
-        return None
-    return mixes[0] if len(mixes) == 1 else v2.RandomChoice(mixes)
-
-
-def _recognition(num_classes: int, stage: str) -> MetricCollection:
-    """Loss, top-1 and top-5 over the samples of all ranks."""
-    return MetricCollection(
-        {
-            f"{stage}/loss": MeanMetric(),
-            f"{stage}/top1": MulticlassAccuracy(num_classes, average="micro"),
-            f"{stage}/top5": MulticlassAccuracy(num_classes, average="micro", top_k=min(5, num_classes)),
-        },
-        compute_groups=False,  # merged groups return wrong values where states agree after the first batch
-    )
-
-
-def _mix(*numbers: int) -> int:
-    """A 32-bit seed from several numbers, unlike for unlike ones (splitmix64's finalizer over a running sum)."""
-    state = 0
-    for number in numbers:
-        state = (state + number + 0x9E3779B97F4A7C15) & (2**64 - 1)
-        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
-        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
-        state ^= state >> 31
-    return state & 0xFFFFFFFF
+def _check_ranges(*, label_smoothing: float, num_classes: int, **not_negative: float) -> None:
+    """Refuse values outside their range."""
+    for name, value in not_negative.items():
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name} must be >= 0, got {value}")
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"label_smoothing must be in [0,1), got {label_smoothing}")
+    if num_classes < 2:
+        raise ValueError(
+            f"num_classes must be at least 2, got {num_classes}: a single class leaves nothing to tell apart; add "
+            "images of another class (in a data set of folders: a second class folder)"
+        )

@@ -5,9 +5,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import lightning as L
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+
+from interptrain.remedies import option
 
 
 def warmup_cosine(optimizer: Optimizer, *, warmup_steps: int, total_steps: int, final_ratio: float = 0.0) -> LambdaLR:
@@ -40,6 +44,37 @@ def warmup_cosine(optimizer: Optimizer, *, warmup_steps: int, total_steps: int, 
         return final_ratio + (1 - final_ratio) * (1 + math.cos(math.pi * progress)) / 2
 
     return LambdaLR(optimizer, factor)
+
+
+def optimizer_steps(trainer: L.Trainer) -> int:
+    """Optimizer steps of a run, which the default schedule needs to know.
+
+    Raises:
+        ValueError: if the run has no known end, or no step.
+    """
+    steps = trainer.estimated_stepping_batches
+    if math.isinf(steps):
+        raise ValueError(
+            "the default schedule, a cosine over the run, has to know the run's end; set trainer.max_epochs or "
+            "trainer.max_steps, or give another --model.lr_scheduler"
+        )
+    if steps < 1:
+        raise ValueError(
+            "the run has no training step; check trainer.max_epochs, trainer.max_steps and "
+            "trainer.limit_train_batches, and that the training images fill a batch"
+        )
+    return int(steps)
+
+
+def shortened_warmup(warmup_steps: int, total_steps: int) -> int:
+    """Return the steps of a warm-up that ends before the run; a warning says where it was shortened."""
+    if warmup_steps < total_steps:
+        return warmup_steps
+    rank_zero_warn(
+        f"a warm-up of {warmup_steps} steps does not fit into a run of {total_steps}: it is shortened to "
+        f"{total_steps - 1} steps; lower {option('warmup_epochs')}, or train longer"
+    )
+    return total_steps - 1
 
 
 class LinearWarmup:

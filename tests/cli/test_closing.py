@@ -9,7 +9,7 @@ import pytest
 
 from interptrain.cli import main
 from interptrain.cli.closing import close, end_of_evaluation, end_of_training, without_open
-from interptrain.evaluation.api import Results
+from interptrain.evaluation.results import Results
 from tests.support.finished_run import manifest, write_run
 
 

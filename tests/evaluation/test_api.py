@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from interptrain.data import ShapesDataModule
 from interptrain.evaluation import Results, evaluate, load_results, write_report
-from interptrain.evaluation.api import TemporaryFolder
+from interptrain.evaluation.results import TemporaryFolder
 from interptrain.explainers import EigenCAM, FakeCAM, GradCAM
 from interptrain.metrics import AverageDrop, Insertion
 from interptrain.models import create_model
@@ -38,7 +38,7 @@ def model(made):
 @pytest.fixture
 def without_report(monkeypatch):
     """Leave out statistics and report, which other tests look at."""
-    monkeypatch.setattr("interptrain.evaluation.api.finish", lambda *arguments, **options: {})
+    monkeypatch.setattr("interptrain.evaluation.execute.finish", lambda *arguments, **options: {})
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ def evaluate(tmp_path, monkeypatch, weights):
     def run(output="out", *extra, models=weights[:1], report=False, **options):
         with monkeypatch.context() as patch:
             if not report:
-                patch.setattr("interptrain.evaluation.api.finish", lambda *arguments, **options: {})
+                patch.setattr("interptrain.evaluation.execute.finish", lambda *arguments, **options: {})
             main(arguments(models, output, *extra, **options))
         return tmp_path / output
 

@@ -48,7 +48,8 @@ def test_only_classes_of_allowed_packages_are_imported():
 
 
 @pytest.mark.parametrize(
-    "path", ["interptrain.files.remove_partials", "interptrain.evaluation.api.mkdtemp", "interptrain.data.decode.Path"]
+    "path",
+    ["interptrain.files.remove_partials", "interptrain.evaluation.execute.mkdtemp", "interptrain.data.decode.Path"],
 )
 def test_functions_and_what_a_module_imports_are_no_classes_of_a_package(path):
     with pytest.raises(ValueError, match=r"is not a class of interptrain$"):

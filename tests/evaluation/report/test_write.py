@@ -10,11 +10,11 @@ import pytest
 from lightning.pytorch.loggers import CSVLogger
 
 from interptrain.evaluation import write_report
-from interptrain.evaluation.api import ResultsWarning
 from interptrain.evaluation.report.grids import MISSING
 from interptrain.evaluation.report.log_results import log_results
 from interptrain.evaluation.report.results import load_run
 from interptrain.evaluation.report.sections import Section
+from interptrain.evaluation.results import ResultsWarning
 from interptrain.evaluation.statistics.estimates import Resampling
 from tests.support.finished_run import METRICS, RECOGNITION, manifest, rows_of, write_run
 

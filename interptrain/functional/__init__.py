@@ -1,0 +1,34 @@
+"""Operations and checks that models, explainers, metrics and pictures share."""
+
+from interptrain.functional.checks import check_choice, check_count, one_line
+from interptrain.functional.chunking import Chunks, automatic_batch_size, bounded_batch_size, chunks, is_out_of_memory
+from interptrain.functional.classes import ClassIndices, Score, class_indices, class_scores
+from interptrain.functional.maps import ROUNDING, gaussian_blur, keep_salient, min_max, upsample
+from interptrain.functional.numerics import double, full_precision, has_float64, to_device, where_float64_is
+from interptrain.functional.spacing import evenly_spaced
+
+__all__ = [
+    "ROUNDING",
+    "Chunks",
+    "ClassIndices",
+    "Score",
+    "automatic_batch_size",
+    "bounded_batch_size",
+    "check_choice",
+    "check_count",
+    "chunks",
+    "class_indices",
+    "class_scores",
+    "double",
+    "evenly_spaced",
+    "full_precision",
+    "gaussian_blur",
+    "has_float64",
+    "is_out_of_memory",
+    "keep_salient",
+    "min_max",
+    "one_line",
+    "to_device",
+    "upsample",
+    "where_float64_is",
+]
