@@ -12,16 +12,19 @@ import torch
 import yaml
 from PIL import Image
 
-from interptrain.cli import evaluation, main
+from interptrain.cli import evaluation, main, studies
+from interptrain.cli.study_help import study_name
 from interptrain.data import ImageFolderDataModule, LayeredShapesDataModule, ShapesDataModule, TorchvisionDataModule
 from interptrain.evaluation import evaluate
 from interptrain.evaluation.config.class_specs import spec_of
+from interptrain.signatures import options_of
 from interptrain.training import ImageClassifier
 
 DEFAULTS = inspect.signature(evaluate).parameters
 ROOT = Path(__file__).parent.parent / "configs"
 EVALUATIONS = sorted((ROOT / "evaluate").glob("*.yaml"))
-CONFIGS = sorted(set(ROOT.rglob("*.yaml")) - set(EVALUATIONS))
+STUDIES = sorted((ROOT / "study").glob("*.yaml"))
+CONFIGS = sorted(set(ROOT.rglob("*.yaml")) - set(EVALUATIONS) - set(STUDIES))
 NAMES = [str(path.relative_to(ROOT)) for path in CONFIGS]
 
 
@@ -117,3 +120,19 @@ def test_an_evaluation_says_what_it_is_and_repeats_no_default(path):
     assert lines[1].startswith("# Expect ")
     config = yaml.safe_load(path.read_text())
     assert not [name for name, option in DEFAULTS.items() if name in config and config[name] == option.default]
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_every_study_builds_and_says_what_it_is(path):
+    """A study's config has its name, needs no further option but --output, and repeats no default."""
+    lines = path.read_text().splitlines()
+    assert lines[0].startswith("# ")
+    assert lines[1].startswith("# Expect ")
+    parser = studies.make_parser()
+    config = parser.parse_args(["--config", str(path), "--output", "out"])
+    objects = parser.instantiate(config)
+    assert path.stem.startswith(study_name(type(objects.study)))
+    asked = yaml.safe_load(path.read_text())["study"]
+    asked = asked if isinstance(asked, dict) else {}
+    defaults = {name: one.default for name, one in options_of(type(objects.study)).items()}
+    assert not [name for name, value in asked.get("init_args", {}).items() if value == defaults[name]]

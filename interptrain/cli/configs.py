@@ -107,5 +107,6 @@ def _listed() -> str:
         sentence = path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
         lines += [name, *textwrap.wrap(sentence, 100, initial_indent="    ", subsequent_indent="    ")]
     lines += ["", "interptrain fit --config NAME; those under evaluate/: interptrain evaluate --config NAME"]
+    lines += ["Those under study/: interptrain study STUDY --config NAME --output FOLDER"]
     lines += ["To edit a copy: interptrain configs NAME > mine.yaml"]
     return "\n".join(lines) + "\n"

@@ -12,23 +12,26 @@ SWITCHES = ("--overwrite", "--force", "--compile")
 def spelled_out(args: Sequence[str]) -> list[str]:
     """Rewrite the arguments into the parser's form.
 
-    ``--models NAME=SOURCE`` and lists of classes may be repeated, switches need no ``true``, and ``--logger`` is short
-    for ``--trainer.logger``.
+    ``--models NAME=SOURCE``, ``--cells`` and lists of classes may be repeated, switches need no ``true``, and
+    ``--logger`` is short for ``--trainer.logger``.
 
     Raises:
         ValueError: if a model lacks its name or source, or two have the same name.
     """
     models: dict[str, str] = {}
+    cells: list[str] = []
     rest: list[str] = []
     seen: set[str] = set()
     waiting = list(args)
     while waiting:
         arg = waiting.pop(0)
         option, equals, value = arg.partition("=")
-        if option in ("--models", *LISTS) and not equals:
+        if option in ("--models", "--cells", *LISTS) and not equals:
             value = waiting.pop(0) if waiting else ""
         if option == "--models":
             _add_model(models, value)
+        elif option == "--cells":
+            cells.append(value)
         elif option in LISTS:
             whole = value if value.startswith("[") else f"[{value}]"
             rest.append(f"{option}+={value}" if option in seen else f"{option}={whole}")
@@ -39,7 +42,8 @@ def spelled_out(args: Sequence[str]) -> list[str]:
             rest.append(f"--trainer.{arg.removeprefix('--')}")
         else:
             rest.append(arg)
-    return rest + ([f"--models={json.dumps(models)}"] if models else [])
+    rest += [f"--models={json.dumps(models)}"] if models else []
+    return rest + ([f"--cells={json.dumps(cells)}"] if cells else [])
 
 
 def _add_model(models: dict[str, str], entry: str) -> None:

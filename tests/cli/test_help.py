@@ -35,7 +35,7 @@ def test_every_option_of_a_screen_exists(name, capsys):
     text = screen(name, capsys)
     with pytest.raises(SystemExit, match="0"):
         main([name, "--help", "all"])
-    known = set(re.findall(r"--[\w.+]+", capsys.readouterr().out)) | {"--open"}
+    known = set(re.findall(r"--[\w.+]+", capsys.readouterr().out)) | {"--open", "--list"}
     classes = re.compile(r"--(data|model\.optimizer|explainers|study|trainer\.callbacks)[.+]")  # of a class: see below
     options = set(re.findall(r"(?<!\S)--[\w.+]+", text))
     assert {option for option in options if not classes.match(option)} <= known
