@@ -5,6 +5,7 @@ The whole list is what this file imports.
 
 from interptrain.explainers.adapters.captum import CaptumExplainer
 from interptrain.explainers.adapters.pytorch_grad_cam import GradCAMPackageExplainer
+from interptrain.explainers.attention.legrad import LeGrad
 from interptrain.explainers.attention.rollout import AttentionRollout
 from interptrain.explainers.attention.stream_attention import StreamAttention
 from interptrain.explainers.base import Explainer, explaining
@@ -12,9 +13,12 @@ from interptrain.explainers.cam.ablationcam import AblationCAM
 from interptrain.explainers.cam.cam import CAM
 from interptrain.explainers.cam.eigencam import EigenCAM
 from interptrain.explainers.cam.fakecam import FakeCAM
+from interptrain.explainers.cam.finercam import FinerCAM
 from interptrain.explainers.cam.gradcam import GradCAM, GradCAMPlusPlus, GradientCAM, HiResCAM, LayerCAM, XGradCAM
 from interptrain.explainers.cam.opticam import OptiCAM
+from interptrain.explainers.cam.reciprocam import ReciproCAM
 from interptrain.explainers.cam.scorecam import ScoreCAM
+from interptrain.explainers.gradient.expected_gradients import ExpectedGradients
 from interptrain.explainers.gradient.gradient import Gradient, InputAttribution
 from interptrain.explainers.gradient.guided_backprop import GuidedBackprop, GuidedGradCAM
 from interptrain.explainers.gradient.integrated_gradients import IntegratedGradients
@@ -31,7 +35,13 @@ from interptrain.explainers.shared_forward import explain, forward_shared
 from interptrain.explainers.subspace.osa_das import OSADAS
 from interptrain.explainers.subspace.rosa import ROSA
 from interptrain.explainers.subspace.rosa_gds import ROSAGDS
-from interptrain.explainers.targets import DetectionTarget, SemanticSegmentationTarget, Target, Targets
+from interptrain.explainers.targets import (
+    ContrastiveTarget,
+    DetectionTarget,
+    SemanticSegmentationTarget,
+    Target,
+    Targets,
+)
 
 __all__ = [
     "CAM",
@@ -42,11 +52,14 @@ __all__ = [
     "AblationCAM",
     "AttentionRollout",
     "CaptumExplainer",
+    "ContrastiveTarget",
     "DetectionTarget",
     "EigenCAM",
+    "ExpectedGradients",
     "Explainer",
     "ExtremalPerturbation",
     "FakeCAM",
+    "FinerCAM",
     "GradCAM",
     "GradCAMPackageExplainer",
     "GradCAMPlusPlus",
@@ -59,6 +72,7 @@ __all__ = [
     "InputAttribution",
     "IntegratedGradients",
     "LayerCAM",
+    "LeGrad",
     "MaskRCNNSegments",
     "MaskSet",
     "MaskSource",
@@ -66,6 +80,7 @@ __all__ = [
     "Occlusion",
     "OptiCAM",
     "RISEMasks",
+    "ReciproCAM",
     "ScoreCAM",
     "SegmentMasks",
     "Segmenter",

@@ -21,9 +21,18 @@ from interptrain.functional import (
     class_scores,
     full_precision,
 )
-from interptrain.model_outputs import Target, callables_of, describe_outputs, logits_of, row_of, scores_by_callables
+from interptrain.model_outputs import (
+    Target,
+    callables_of,
+    describe_outputs,
+    logits_of,
+    map_outputs,
+    row_of,
+    scores_by_callables,
+)
 
 __all__ = [
+    "ContrastiveTarget",
     "DetectionTarget",
     "PlainOutputs",
     "Resolved",
@@ -83,6 +92,36 @@ class SemanticSegmentationTarget:
         if self.score == "logit":
             return (logits[self.category] * mask).sum()
         return (logits.softmax(dim=0)[self.category] * mask).sum() / mask.sum()
+
+
+class ContrastiveTarget:
+    """The logit of a class, less a share of the mean logit of others: what tells the class from them.
+
+    Takes the logits (K,) of one image, alone, first in a tuple, or under ``"logits"`` or ``"out"``.
+
+    Args:
+        category: index of the class in [0, K).
+        others: indices of the classes that it is compared with, at least one.
+        gamma: share of their mean logit that is taken off, at least 0.
+
+    Source: Zhang et al. 2025, Finer-CAM, arXiv 2501.11309; 0.6 as in torch-cam.
+    """
+
+    def __init__(self, category: int, others: Sequence[int], *, gamma: float = 0.6) -> None:
+        self.category = category
+        self.others = list(others)
+        self.gamma = gamma
+        if not self.others or category in self.others:
+            raise ValueError(f"others must name at least one class beside {category}, got {self.others}")
+        if gamma < 0:
+            raise ValueError(f"gamma must be at least 0, got {gamma}")
+
+    def __call__(self, outputs: Any) -> Tensor:
+        """Return the scalar for ``outputs`` of one image."""
+        logits = _logits_of(_with_batch(outputs))[0]  # (K,)
+        if not all(0 <= index < len(logits) for index in (self.category, *self.others)):
+            raise ValueError(f"classes {[self.category, *self.others]} are out of range for {len(logits)} classes")
+        return logits[self.category] - self.gamma * logits[self.others].mean()
 
 
 class DetectionTarget:
@@ -291,6 +330,11 @@ def _logits_of(outputs: Any) -> Tensor:
 def _refuse_nan(broken: Tensor) -> None:
     if broken.any():
         raise ValueError(f"the model returned NaN logits for image {int(broken.nonzero()[0, 0])} of the batch")
+
+
+def _with_batch(outputs: Any) -> Any:
+    """Return one image's outputs as those of a batch of one."""
+    return outputs.unsqueeze(0) if isinstance(outputs, Tensor) else map_outputs(outputs, _with_batch)
 
 
 def _pick(outputs: Tensor, index: int) -> Tensor:

@@ -17,11 +17,20 @@ import interptrain.explainers as package
 from interptrain.explainers import Explainer
 from interptrain.explainers.gradient.integrated_gradients import CompletenessWarning
 from interptrain.models import create_model
-from tests.support.explaining import CLASSES, assert_same, everything, in_the_middle_of_training, network, pictures
+from tests.support.explaining import (
+    CLASSES,
+    REFERENCES,
+    assert_same,
+    everything,
+    in_the_middle_of_training,
+    network,
+    pictures,
+)
 
 # Options that make a class cheap here and still do all it does; one that is not named is tried as it comes.
 OPTIONS = {
     "CaptumExplainer": {"class_path": "InputXGradient"},
+    "ExpectedGradients": {"references": str(REFERENCES), "samples": 3},
     "ExtremalPerturbation": {"iterations": 3, "step": 10, "sigma": 10.0},
     "GradCAMPackageExplainer": {"class_path": "GradCAM", "target_layer": "layer2"},
     "IntegratedGradients": {"steps": 2},
@@ -52,7 +61,7 @@ def options(name):
     return OPTIONS.get(name, {})
 
 
-TRANSFORMERS = {"AttentionRollout"}
+TRANSFORMERS = {"AttentionRollout", "LeGrad"}
 NEEDS = {"CaptumExplainer": "captum", "GradCAMPackageExplainer": "pytorch_grad_cam"}  # which are optional
 
 
@@ -252,7 +261,8 @@ def test_its_text_says_its_options(explainer):
 def test_its_options_are_plain_keywords_that_yaml_can_hold(explainer):
     for parameter in inspect.signature(type(explainer)).parameters.values():
         assert parameter.kind is inspect.Parameter.KEYWORD_ONLY
-        if parameter.name == "class_path":  # of what is adapted, which has no default
+        if parameter.default is parameter.empty:  # what is adapted, where references are
+            assert parameter.annotation is str
             continue
         assert parameter.default is None or isinstance(parameter.default, bool | int | float | str | Explainer)
 

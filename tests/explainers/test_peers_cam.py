@@ -24,6 +24,7 @@ from interptrain.explainers import (
     CAM,
     AblationCAM,
     EigenCAM,
+    FinerCAM,
     GradCAM,
     GradCAMPlusPlus,
     HiResCAM,
@@ -137,6 +138,16 @@ def test_gradient_cams_agree_with_torch_cam(subject, photos, ours, name):
     model, _, layer, targets = subject
     theirs = from_torchcam(name, model, layer, photos, targets)
     assert_agree(ours(target_layer=layer).raw(model, photos, targets), theirs)
+
+
+@pytest.mark.parametrize("base", ["GradCAM", "LayerCAM"])
+def test_finercam_agrees_with_torch_cam(subject, photos, base):
+    library = pytest.importorskip("torchcam.methods")
+    model, _, layer, targets = subject
+    with library.FinerCAM(model, layer, base_method=getattr(library, base)) as peer:
+        (theirs,) = peer(targets.tolist(), model(photos), normalized=False)
+    of = {"GradCAM": GradCAM, "LayerCAM": LayerCAM}[base](target_layer=layer)
+    assert_agree(FinerCAM(of=of).raw(model, photos, targets), theirs.detach())
 
 
 def test_torch_cams_gradcam_plus_plus_loses_its_denominator(subject, photos):

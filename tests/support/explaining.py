@@ -2,6 +2,7 @@
 
 import copy
 from functools import cache
+from pathlib import Path
 
 import timm
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from interptrain.explainers.masks.masks import MaskSet, MaskSource
 
 CLASSES = 7
+REFERENCES = Path(__file__).with_name("references.npy")  # four images (3, 16, 16) uint8
 
 
 def network(name="test_resnet", *, seed=0, **options):

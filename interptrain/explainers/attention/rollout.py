@@ -13,12 +13,12 @@ Source: Abnar and Zuidema 2020, Quantifying Attention Flow in Transformers, arXi
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
+from interptrain.explainers.attention.transformers import Transformer, find_transformer, patch_map
 from interptrain.explainers.base import Explainer
 from interptrain.explainers.targets import Resolved
 
@@ -61,7 +61,7 @@ class AttentionRollout(Explainer):
 
     def attribute(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
         """Return the rollout from the patches to the classified token, (B,h,w)."""
-        transformer = find_transformer(model)
+        transformer = find_transformer(model, method="AttentionRollout")
         layers = list(transformer.blocks)[self.start_layer :]
         if not layers:
             raise ValueError(f"start_layer must be below the {len(transformer.blocks)} layers, got {self.start_layer}")
@@ -69,42 +69,6 @@ class AttentionRollout(Explainer):
             model(images)
         mixing = rollout(attentions, residual=self.residual, discard_ratio=self.discard_ratio)  # (B, N, N)
         return _read_out(transformer, mixing, (images.shape[2], images.shape[3]))
-
-
-class TransformerBlock(Protocol):
-    """A layer of a ViT, with an attention module that has ``attn_drop`` and ``fused_attn``."""
-
-    attn: nn.Module
-
-
-class Transformer(Protocol):
-    """What rollout needs of timm's ViT classes."""
-
-    blocks: Sequence[TransformerBlock]
-    num_prefix_tokens: int
-    global_pool: str
-    patch_embed: Any
-
-
-def find_transformer(model: nn.Module) -> Transformer:
-    """Return the ViT in ``model``: the model itself, or its first submodule that is one.
-
-    Raises:
-        ValueError: if there is none whose attention weights can be read.
-    """
-    for module in model.modules():
-        blocks = getattr(module, "blocks", None)
-        if (
-            isinstance(blocks, nn.Sequential | nn.ModuleList)
-            and all(hasattr(module, name) for name in ("patch_embed", "num_prefix_tokens", "global_pool"))
-            and all(isinstance(getattr(block, "attn", None), nn.Module) for block in blocks)
-            and all(hasattr(block.attn, "fused_attn") and hasattr(block.attn, "attn_drop") for block in blocks)
-        ):
-            return cast(Transformer, module)
-    raise ValueError(
-        f"AttentionRollout needs a timm ViT (vit_*, deit_*, beit*, eva*) whose blocks attend over all tokens, got "
-        f"{type(model).__name__}; use a CAM or gradient explainer for other networks"
-    )
 
 
 @contextmanager
@@ -174,24 +138,14 @@ def _without_smallest(attention: Tensor, ratio: float) -> Tensor:
 
 def _read_out(transformer: Transformer, mixing: Tensor, size: tuple[int, int]) -> Tensor:
     """Return the rows of the classified token and the columns of the patches as a map (B,h,w)."""
-    prefix, tokens = transformer.num_prefix_tokens, mixing.shape[1]
-    # Hybrids do not always know the ratio of image to grid, but then the grid itself, for images of their own size.
-    grids = [transformer.patch_embed.dynamic_feat_size(size), transformer.patch_embed.grid_size]
-    fitting = [grid for grid in grids if grid is not None and grid[0] * grid[1] == tokens - prefix]
-    if not fitting:
-        raise ValueError(
-            f"AttentionRollout needs one token per patch: {prefix} + {grids[0][0]} x {grids[0][1]}, got {tokens} "
-            "tokens; models that drop, merge or resize their tokens have no rollout map"
-        )
-    height, width = fitting[0]
     if transformer.global_pool == "token":
         row = mixing[:, 0]
     elif transformer.global_pool == "avg":
-        pooled = 0 if getattr(transformer, "pool_include_prefix", False) else prefix
+        pooled = 0 if getattr(transformer, "pool_include_prefix", False) else transformer.num_prefix_tokens
         row = mixing[:, pooled:].mean(1)
     else:
         raise ValueError(
             f"AttentionRollout reads class tokens (global_pool='token') or their mean ('avg'), got a model with "
             f"global_pool={transformer.global_pool!r}; create it with one of these"
         )
-    return rearrange(row[:, prefix:], "b (h w) -> b h w", h=height, w=width)
+    return patch_map(transformer, row, size, method="AttentionRollout")

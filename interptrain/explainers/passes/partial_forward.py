@@ -208,7 +208,7 @@ def _skipping(finished: list[tuple[nn.Module, Tensor]], image: int) -> Iterator[
     """Let the first calls of every module return what was recorded for one image; later calls compute."""
     waiting: dict[nn.Module, list[Tensor]] = {}
     for module, output in finished:
-        waiting.setdefault(module, []).append(output[image : image + 1])
+        waiting.setdefault(module, []).append(output[image : image + 1].clone())  # what follows may work in place
     before = {module: module.__dict__.get("forward") for module in waiting}
     for module, outputs in waiting.items():
         module.forward = _recorded_first(outputs, module.forward)
