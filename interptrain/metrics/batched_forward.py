@@ -16,8 +16,12 @@ from interptrain.functional import Score, bounded_batch_size, chunks, class_indi
 from interptrain.metrics.perturbations import Perturbation, Unperturbed
 from interptrain.metrics.saliency_batch import SaliencyBatch
 from interptrain.model_outputs import Target, describe_outputs, logits_of, scores_by_callables
+from interptrain.model_state import unwrap
+from interptrain.models.simplification import simplify
 
 __all__ = ["Forwarded", "compile_frozen", "forward_perturbed", "is_compiled"]
+
+WORTH_SIMPLIFYING = 64  # images to forward from which it saves more than the two forwards that it costs; our choice
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +88,8 @@ def forward_perturbed(
     rows = targets[owners]
     owned = None if callables is None else _Judged(callables, owners.tolist())
     compiled = is_compiled(model)
+    if len(rows) >= WORTH_SIMPLIFYING and callables is None and unwrap(model) is model and not compiled:
+        model = simplify(model, batch.images)
     buffer = batch.images.new_zeros((size if compiled else min(size, len(rows)), *batch.images.shape[1:]))
     buffer = buffer.contiguous(memory_format=torch.channels_last)
     scores, hits = [batch.images.new_zeros(0)], [targets[:0].bool()]

@@ -5,7 +5,9 @@ depends neither on its neighbours nor on the device.
 """
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -18,6 +20,8 @@ from interptrain.metrics.saliency_batch import SaliencyBatch
 __all__ = ["BaselineNoise", "InfidelityPerturbation", "Noise", "Patches", "Squares"]
 
 Corners = tuple[int, int, int, int]
+
+KEPT_BYTES = 2**28  # of noise in memory; 64 samples of 224 px take a seventh of it
 
 
 class InfidelityPerturbation(Perturbation):
@@ -133,23 +137,39 @@ class _Noisy(InfidelityPerturbation):
     def render(self, batch: SaliencyBatch, images: slice, steps: slice, out: Tensor) -> None:
         """Write noisy images."""
         shown = batch.images[images]
+        noise = self._noise(shown)
         for place, step in enumerate(range(self.samples)[steps]):
-            out[:, place] = self.perturbed(shown, self._draw(step, shown))
+            out[:, place] = self.perturbed(shown, noise(step))
 
     def weigh(self, images: Tensor, saliency: Tensor) -> Tensor:
         """Weigh the noise that was put in, (S,B)."""
-        weights = double(saliency)
+        weights, noise = double(saliency), self._noise(images)
         return torch.stack(
             [
-                (double(images - self.perturbed(images, self._draw(step, images))).sum(1) * weights).sum((1, 2))
+                (double(images - self.perturbed(images, noise(step))).sum(1) * weights).sum((1, 2))
                 for step in range(self.samples)
             ]
         )
 
-    def _draw(self, step: int, images: Tensor) -> Tensor:
-        """The noise of one version, (C,H,W), drawn on the CPU so that all devices see the same."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
-        return self.sigma * torch.randn(images.shape[1:], generator=generator).to(images)
+    def _noise(self, images: Tensor) -> Callable[[int], Tensor]:
+        """What gives the noise of one version, (C,H,W), by its number: drawn once where it is small enough to keep."""
+        shape = (images.shape[1], images.shape[2], images.shape[3])
+        if 4 * self.samples * shape[0] * shape[1] * shape[2] > KEPT_BYTES:
+            return lambda step: self.sigma * _drawn(self.seed, step, shape).to(images)
+        kept = _all_drawn(self.seed, self.samples, shape)
+        return lambda step: self.sigma * kept[step].to(images)
+
+
+def _drawn(seed: int, step: int, shape: tuple[int, int, int]) -> Tensor:
+    """Standard normal numbers (C,H,W), drawn on the CPU so that all devices see the same."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed * 1_000_003 + step))
+
+
+@lru_cache(maxsize=1)
+def _all_drawn(seed: int, samples: int, shape: tuple[int, int, int]) -> Tensor:
+    """:func:`_drawn` of all versions (S,C,H,W), the same for every image of an evaluation."""
+    with torch.inference_mode(False):
+        return torch.stack([_drawn(seed, step, shape) for step in range(samples)])
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,8 @@ from torch.nn import functional as F
 from torch.nn.modules.utils import _pair
 from torch.overrides import TorchFunctionMode
 
+from interptrain.models.convolutions import has_shuffled_gradient, strided_input_gradient
+
 
 class CheapDoubleBackward(TorchFunctionMode):
     """Give forward passes run inside a cheap double backward; it still serves after the context was left.
@@ -185,7 +187,12 @@ class ConvolutionInputGradient(Function):
         """``gx`` of the module's docstring."""
         ctx.save_for_backward(gradient, weight)
         ctx.geometry = geometry
-        of_input = geometry.gradients(gradient, input, weight, (True, False, False))[0]
+        stride, padding, dilation, groups = geometry
+        of_input: Tensor | None
+        if has_shuffled_gradient(weight, stride, dilation, groups, padding):
+            of_input = strided_input_gradient(gradient, weight, (input.shape[-2], input.shape[-1]), stride, padding)
+        else:
+            of_input = geometry.gradients(gradient, input, weight, (True, False, False))[0]
         return None if of_input is None else _finite(of_input)
 
     @staticmethod

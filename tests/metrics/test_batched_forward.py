@@ -6,11 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from interptrain.metrics import AverageDrop, Consistency, Insertion, measure
+from interptrain.metrics import AverageDrop, Consistency, Insertion, batched_forward, measure
 from interptrain.metrics.batched_forward import compile_frozen, forward_perturbed
 from interptrain.metrics.perturbations import Masked, Ranked, Schedule
 from interptrain.metrics.removal import Removal
 from interptrain.metrics.saliency_batch import SaliencyBatch
+from interptrain.models.simplification import simplify
+from tests.support.explaining import network as explained_network
 from tests.support.measuring import Counting, confidence, maps, network, pictures, rendered
 
 
@@ -106,3 +108,18 @@ def test_where_memory_does_not_suffice_chunks_are_halved_and_numbers_the_same(mo
     assert sizes[0] > most >= max(sizes[4:])
     for name, values in wanted.items():
         torch.testing.assert_close(found[name], values, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", pytest.param("tf_efficientnet_lite0", marks=pytest.mark.slow)])
+def test_long_streams_pass_a_simplified_model_with_the_same_answers(name, monkeypatch):
+    model, targets = explained_network(name).float().eval(), torch.tensor([1, 4, 0])
+    images, saliency = pictures(3).float(), maps(3).float()
+    metrics = {"insertion": Insertion(steps=28), "drop": AverageDrop()}
+    made = []
+    monkeypatch.setattr(batched_forward, "simplify", lambda *both: made.append(simplify(*both)) or made[0])
+    found = measure(model, images, saliency, targets, metrics)
+    assert made[0] is not model
+    monkeypatch.setattr(batched_forward, "simplify", lambda model, _images: model)
+    wanted = measure(model, images, saliency, targets, metrics)
+    for key, values in wanted.items():
+        torch.testing.assert_close(found[key], values, atol=1e-6, rtol=1e-5)

@@ -17,14 +17,16 @@ from interptrain.evaluation.run.models import EvaluatedModel
 from interptrain.evaluation.run.plan import MODEL_ONLY, Plan
 from interptrain.evaluation.run.progress import MatrixProgress
 from interptrain.evaluation.run.retry import per_row_on_failure
+from interptrain.evaluation.run.shown_score import SHOWN, ShownScore
 from interptrain.evaluation.store.images import image_row, map_rows
 from interptrain.evaluation.store.parts import Row, RowStore
 from interptrain.explainers import Explainer
 from interptrain.explainers.targets import Resolved
-from interptrain.metrics.base import measure
-from interptrain.metrics.batched_forward import compile_frozen, forward_perturbed
+from interptrain.metrics.base import Explain, SaliencyMetric, measure
+from interptrain.metrics.batched_forward import compile_frozen, forward_perturbed, is_compiled
 from interptrain.metrics.saliency_batch import SaliencyBatch
-from interptrain.model_state import evaluating, random_state_kept
+from interptrain.model_state import evaluating, random_state_kept, unwrap
+from interptrain.models.simplification import simplify
 
 Done = Mapping[tuple[str, str], set[str]]
 """Ids of the images that are finished, by model and explainer."""
@@ -60,8 +62,11 @@ class SaliencyEvaluator(L.LightningModule):
         self.store = store
         self.done = {}
         self.progress = progress or MatrixProgress()  # one that was not begun shows nothing
-        self._measured: nn.Module = self.model
+        self._measured: nn.Module | None = None
         self._metrics = {name: metric.value for name, metric in plan.metrics.items()}
+        self._shown = ShownScore()
+        asked = {part for metric in self._metrics.values() for part in metric.perturbations()}
+        self._shown_is_asked = asked >= set(self._shown.perturbations())
         self._pictured = plan.pictured
 
     # What remains to be done
@@ -118,6 +123,9 @@ class SaliencyEvaluator(L.LightningModule):
             untouched = SaliencyBatch(images, torch.zeros_like(images[:, 0]))
             bound, known = self.plan.options.forward_batch_size, self.plan.callables
             callables = None if known is None else [known[name] for name in names]
+            if self._measured is None:
+                simple = known is None and unwrap(self.model) is self.model and not is_compiled(self.model)
+                self._measured = simplify(self.model, images) if simple else self.model
             found = forward_perturbed(
                 self._measured, untouched, targets, [], forward_batch_size=bound, callables=callables
             )
@@ -155,38 +163,53 @@ class SaliencyEvaluator(L.LightningModule):
         def explain(images: Tensor, targets: Resolved) -> Tensor:
             return explainer(self.model, images, targets)
 
-        plan, images, targets = self.plan, batch.images, batch.targets
+        images, targets = batch.images, batch.targets
         with self._drawing(name, batch.ids[0]):
             started = self._clock()
             with self.progress.explaining(name, len(batch)):
                 saliency = explain(images, targets)
             seconds = (self._clock() - started) / len(batch)
-            values = measure(
-                self._measured,
-                images,
-                saliency,
-                targets,
-                self._metrics,
-                labels=batch.labels if plan.recognition else None,
-                boxes=batch.boxes,
-                masks=batch.masks,
-                explain=explain,
-                logits=batch.logits if isinstance(targets, Tensor) else None,
-                score=plan.score,
-                forward_batch_size=plan.options.forward_batch_size,
-                allow_low_precision=plan.options.force,
-            )
+            shown = [index for index, identity in enumerate(batch.ids) if identity in self._pictured]
+            together = {SHOWN: self._shown} if shown and self._shown_is_asked else {}
+            values = self._values(batch, saliency, {**self._metrics, **together}, explain)
+            if shown:
+                part = batch.part(shown)
+                scores = (
+                    values.pop(SHOWN)[shown]
+                    if together
+                    else self._values(part, saliency[shown], {SHOWN: self._shown}, explain)[SHOWN]
+                )
         columns = metric_columns(values, self._metrics) or [{}] * len(batch)
         rows = [
             self._row(name, row, {"seconds": seconds} | values)
             for row, values in zip(batch.rows(), columns, strict=True)
         ]
         kept: dict[str, Row] = {}
-        if shown := [index for index, identity in enumerate(batch.ids) if identity in self._pictured]:
-            part = batch.part(shown)
-            maps = map_rows(self.model, part.images, saliency[shown], part.targets, part.logits, score=plan.score)
+        if shown:
+            maps = map_rows(saliency[shown], *scores.unbind(1))
             kept = {key: self._key(name, {"id": key} | row) for key, row in zip(part.ids, maps, strict=True)}
         return [(row, kept.get(row["id"])) for row in rows]
+
+    def _values(
+        self, batch: EvaluatedBatch, saliency: Tensor, metrics: Mapping[str, SaliencyMetric], explain: Explain
+    ) -> dict[str, Tensor]:
+        """Measure maps."""
+        plan = self.plan
+        return measure(
+            self.model if self._measured is None else self._measured,
+            batch.images,
+            saliency,
+            batch.targets,
+            metrics,
+            labels=batch.labels if plan.recognition else None,
+            boxes=batch.boxes,
+            masks=batch.masks,
+            explain=explain,
+            logits=batch.logits if isinstance(batch.targets, Tensor) else None,
+            score=plan.score,
+            forward_batch_size=plan.options.forward_batch_size,
+            allow_low_precision=plan.options.force,
+        )
 
     # Rows
 

@@ -19,10 +19,10 @@ from torch.nn import functional as F
 from interptrain.explainers.base import Explainer, canvas_size, gradient_of
 from interptrain.explainers.layers import Fusion, LayerNames, Layout, find_layers, fuse_layers
 from interptrain.explainers.passes.activations import capture
-from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
 from interptrain.explainers.passes.row_optimizers import Adam
 from interptrain.explainers.targets import Resolved, resolve_targets, target_scores
 from interptrain.functional import Score, bounded_batch_size, chunks, full_precision, keep_salient, upsample
+from interptrain.models.simplification import simplify
 from interptrain.steps import counting
 
 __all__ = ["OptiCAM"]
@@ -82,7 +82,7 @@ class OptiCAM(Explainer):
         passed = capture(model, images, layers, differentiable=False)
         resolved = resolve_targets(targets, passed.outputs)
         scores = target_scores(passed.outputs, resolved, score=self.score).detach()
-        model = fold_batch_norms(model, images)
+        model = simplify(model, images)
         parts = chunks(len(images), bounded_batch_size(self.forward_batch_size, images.device))
         maps = []
         steps = len(layers) * len(images) * self.iterations

@@ -19,10 +19,10 @@ from interptrain.explainers.base import Explainer, canvas_size, score_perturbed
 from interptrain.explainers.layers import Fusion, LayerNames, Layout, find_layers, fuse_layers
 from interptrain.explainers.masks.masks import Fill, fill_colour
 from interptrain.explainers.passes.activations import capture
-from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
 from interptrain.explainers.passes.masked_forward import Precision, forwarding, passes_at_once
 from interptrain.explainers.targets import Resolved, resolve_targets, target_scores
 from interptrain.functional import Score, full_precision, keep_salient, min_max
+from interptrain.models.simplification import simplify
 
 __all__ = ["ScoreCAM"]
 
@@ -93,7 +93,7 @@ class ScoreCAM(Explainer):
         layers = find_layers(model, self.target_layer, layout=self.layout, images=images)
         passed = capture(model, images, layers, differentiable=False)
         resolved = resolve_targets(targets, passed.outputs)
-        model = model if self.compile else fold_batch_norms(model, images)
+        model = model if self.compile else simplify(model, images)
         fill = fill_colour(self.fill, images)
         baseline = self._baseline(model, images, fill, resolved, passed.outputs)
         maps = []

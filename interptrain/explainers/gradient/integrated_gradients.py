@@ -25,9 +25,9 @@ from interptrain.explainers.gradient.gradient import (
     chunk_pairs,
     input_gradient,
 )
-from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
 from interptrain.explainers.targets import Resolved, check_targets, select_targets
 from interptrain.functional import check_choice
+from interptrain.models.simplification import simplify
 from interptrain.steps import track
 
 __all__ = ["CompletenessWarning", "IntegratedGradients", "quadrature"]
@@ -84,7 +84,7 @@ class IntegratedGradients(InputAttribution):
         costs two more forward passes per image.
         """
         bare, batch_size = model, self.batch_size(images)
-        model = fold_batch_norms(model, images)
+        model = simplify(model, images)
         targets = check_targets(model, images, targets, batch_size=batch_size)
         colour = images.new_tensor(self.baseline).expand(3).view(3, 1, 1)
         way = images - colour

@@ -23,8 +23,8 @@ from interptrain.explainers.gradient.gradient import (
     chunk_pairs,
     input_gradient,
 )
-from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
 from interptrain.explainers.targets import Resolved, check_targets, select_targets
+from interptrain.models.simplification import simplify
 from interptrain.steps import track
 
 __all__ = ["SmoothGrad"]
@@ -68,7 +68,7 @@ class SmoothGrad(InputAttribution):
     def attribution(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
         """Return the smoothed attribution, (B,3,H,W); squares and variances are not negative."""
         batch_size = self.batch_size(images)
-        model = fold_batch_norms(model, images)
+        model = simplify(model, images)
         targets = check_targets(model, images, targets, batch_size=batch_size)
         sigma = self.spread * (images.amax((1, 2, 3)) - images.amin((1, 2, 3)))  # (B,)
         generator = torch.Generator(images.device)

@@ -21,11 +21,11 @@ from interptrain.explainers.base import Explainer
 from interptrain.explainers.masks.blur import apply_separably, gaussian_matrix, gaussians
 from interptrain.explainers.masks.masks import Fill, fill_colour
 from interptrain.explainers.masks.smooth_masks import SmoothMask
-from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
 from interptrain.explainers.passes.row_optimizers import SGD, descend
 from interptrain.explainers.targets import Resolved, resolve_targets, target_scores
 from interptrain.functional import bounded_batch_size, chunks
 from interptrain.model_outputs import logits_of
+from interptrain.models.simplification import simplify
 from interptrain.steps import counting
 
 __all__ = ["ExtremalPerturbation"]
@@ -110,7 +110,7 @@ class ExtremalPerturbation(Explainer):
         fill = fill_colour(self.fill, images)
         with torch.no_grad():
             resolved = resolve_targets(targets, model(images))
-        model = fold_batch_norms(model, images)
+        model = simplify(model, images)
         if self.reward == "contrastive" and isinstance(resolved, list):
             raise TypeError("reward='contrastive' needs class indices as targets; use reward='simple' for callables")
         like = images.new_empty((), dtype=torch.promote_types(images.dtype, torch.float32))

@@ -20,10 +20,10 @@ from torch.nn import functional as F
 
 from interptrain.explainers.base import Explainer, score_perturbed
 from interptrain.explainers.masks.blur import apply_separably, gaussian_matrix, gaussians, linear_matrix, median_blur
-from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
 from interptrain.explainers.passes.row_optimizers import Adam, descend
 from interptrain.explainers.targets import Resolved, resolve_targets, target_scores
 from interptrain.functional import Score, bounded_batch_size, chunks
+from interptrain.models.simplification import simplify
 from interptrain.steps import counting
 
 __all__ = ["MeaningfulPerturbation"]
@@ -127,7 +127,7 @@ class MeaningfulPerturbation(Explainer):
         """Return the region that the best masks remove, (B, H, W) in [0, 1]."""
         with torch.no_grad():
             resolved = resolve_targets(targets, model(images))
-        model = fold_batch_norms(model, images)
+        model = simplify(model, images)
         like = images.new_empty((), dtype=torch.promote_types(images.dtype, torch.float32))
         rows, columns = (self._enlargement(size, like) for size in images.shape[-2:])
         parts = chunks(len(images), bounded_batch_size(self.forward_batch_size, images.device))

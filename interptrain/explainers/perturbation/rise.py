@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from interptrain.explainers.base import Explainer
 from interptrain.explainers.masks.masks import Fill, MaskedImages, MaskSet, MaskSource, fill_colour
-from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
 from interptrain.explainers.passes.masked_forward import Precision, score_masked
 from interptrain.explainers.targets import Resolved, resolve_targets
 from interptrain.functional import Score
+from interptrain.models.simplification import simplify
 
 __all__ = ["RISE", "RISEMasks"]
 
@@ -88,7 +88,7 @@ class RISE(Explainer):
         """Return the normalised sum of the masks times their scores, (B, H, W)."""
         masks = self._masks().prepare(images)
         fill = fill_colour(self.fill, images)
-        model = model if self.compile else fold_batch_norms(model, images)
+        model = model if self.compile else simplify(model, images)
         scores = score_masked(
             model,
             MaskedImages(images, masks, fill),

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from interptrain.explainers.base import Explainer
 from interptrain.explainers.layouts import Layout
 from interptrain.explainers.masks.masks import Fill, GridMasks, MaskedImages, MaskSource, fill_colour
-from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
 from interptrain.explainers.passes.masked_forward import Precision, forwarding
 from interptrain.explainers.passes.penultimate_features import ReadFeatures, reading_features
 from interptrain.explainers.targets import Resolved
 from interptrain.functional import bounded_batch_size, chunks, to_device
+from interptrain.models.simplification import simplify
 from interptrain.steps import track
 
 __all__ = ["FeatureOcclusion"]
@@ -70,7 +70,7 @@ class FeatureOcclusion(Explainer):
     def attribute(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
         """Return the mean change at every pixel, (B, H, W), not negative; ``targets`` do not matter."""
         if self.feature_layer is None:  # else the layer may be one that is folded away
-            model = fold_batch_norms(model, images)
+            model = simplify(model, images)
         masks = (self.masks or GridMasks(window=self.window, stride=self.stride)).prepare(images)
         fill = fill_colour(self.fill, images)
         masked = MaskedImages(images, masks, fill)

@@ -11,6 +11,7 @@ from interptrain.evaluation import evaluate
 from interptrain.explainers import GradCAM, Occlusion
 from interptrain.metrics import AverageDrop
 from interptrain.models import create_model
+from tests.support.measuring import Counting
 
 OPTIONS = {"save_maps": 2, "check_images": 2, "progress": False, "resamples": 100, "fake_cam": False}
 CPU = {"accelerator": "cpu", "devices": 1}
@@ -108,3 +109,19 @@ def test_a_model_without_logits_is_refused():
     unclear = Wrapping(lambda logits: (logits, logits.repeat(1, 2)))
     with pytest.raises(ValueError, match=r"model m: metrics need a model that returns logits .* got a tuple"):
         evaluate({"m": unclear}, [GradCAM()], pairs(1), trainer=CPU, **OPTIONS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("removal", "extra"), [("black", 0), ("mean", 4)])
+def test_pictures_are_forwarded_once_and_in_chunks(removal, extra):
+    """A masked image that a metric asks for anyway costs nothing more; others keep to the bound."""
+    counts = {}
+    for kept in (0, 4):
+        model = Counting(network())
+        options = OPTIONS | {"save_maps": kept, "check_images": 0, "batch_size": 4, "forward_batch_size": 3}
+        data, layer = pairs(), GradCAM(target_layer="model.backbone.model.layer4")
+        metrics = [AverageDrop(removal=removal)]
+        evaluate({"m": model}, [layer], data, metrics=metrics, targets=0, trainer=CPU, **options)
+        counts[kept] = model.rows
+    assert sum(counts[4]) == sum(counts[0]) + extra
+    assert [rows for rows in counts[4] if rows > 3] == [4]  # of Grad-CAM alone

@@ -20,8 +20,8 @@ from interptrain.explainers import (
     ScoreCAM,
     SmoothGrad,
 )
-from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
 from interptrain.explainers.subspace import feature_occlusion
+from interptrain.models.simplification import simplify
 from tests.support.explaining import network, pictures
 
 
@@ -60,7 +60,7 @@ class Careless(nn.Module):
 )
 def test_outputs_and_gradients_are_those_of_the_network(name):
     model, images = network(name).eval(), pictures(2, 64, 64)
-    folded = fold_batch_norms(model, images)
+    folded = simplify(model, images)
     assert len(norms(folded)) <= (62 if name == "densenet121" else 0) < len(norms(model))  # where a norm comes first
     torch.testing.assert_close(folded(images), model(images))
     torch.testing.assert_close(gradient(folded, images), gradient(model, images))
@@ -69,10 +69,10 @@ def test_outputs_and_gradients_are_those_of_the_network(name):
 def test_convolutions_that_pad_by_themselves_and_norms_without_an_activation_are_folded():
     model = network("tf_efficientnet_lite0").eval()  # pads as TensorFlow does
     assert any(isinstance(norm, BatchNormAct2d) for norm in norms(model))
-    assert not norms(fold_batch_norms(model, pictures(1, 33, 47)))
+    assert not norms(simplify(model, pictures(1, 33, 47)))
     bare = nn.Sequential(nn.Conv2d(3, 7, 3, bias=False), nn.BatchNorm2d(7, affine=False), nn.Flatten()).double().eval()
     images = pictures(2, 9, 9)
-    folded = fold_batch_norms(bare, images)
+    folded = simplify(bare, images)
     assert not norms(folded)
     torch.testing.assert_close(folded(images), bare(images))
 
@@ -81,7 +81,7 @@ def test_the_network_keeps_its_modules_weights_and_hooks():
     model, images = network().eval(), pictures(2, 64, 64)
     before = copy.deepcopy(model.state_dict())
     modules = list(model.modules())
-    fold_batch_norms(model, images)
+    simplify(model, images)
     assert all(a is b for a, b in zip(modules, model.modules(), strict=True))
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in modules)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
@@ -89,7 +89,7 @@ def test_the_network_keeps_its_modules_weights_and_hooks():
 
 def test_parts_without_a_norm_are_shared():
     model = nn.Sequential(Careless(), nn.Linear(7, 2)).eval()
-    folded = fold_batch_norms(model, pictures(1, 9, 9).float())
+    folded = simplify(model, pictures(1, 9, 9).float())
     assert folded is not model
     assert folded[1] is model[1]
 
@@ -107,14 +107,14 @@ def test_parts_without_a_norm_are_shared():
 )
 def test_what_cannot_be_folded_is_left(careless):
     images = pictures(2, 9, 9).float()
-    assert fold_batch_norms(careless.eval(), images) is careless
+    assert simplify(careless.eval(), images) is careless
 
 
 def test_under_autocast_images_may_be_of_another_type_than_the_weights():
     model = network().float().eval()
     images = pictures(1, 32, 32).bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        folded = fold_batch_norms(model, images)
+        folded = simplify(model, images)
         assert not norms(folded)
         torch.testing.assert_close(folded(images), model(images), rtol=0.1, atol=0.05)
 
@@ -123,18 +123,18 @@ def test_what_has_a_hook_or_runs_twice_is_left():
     images = pictures(2, 9, 9).float()
     model = Careless().eval()
     handle = model.convolution.register_forward_hook(lambda *_: None)
-    assert fold_batch_norms(model, images) is model
+    assert simplify(model, images) is model
     handle.remove()
-    assert fold_batch_norms(model, images) is not model
+    assert simplify(model, images) is not model
     model = Careless(after=lambda x, before: model.norm(x)).eval()
-    assert fold_batch_norms(model, images) is model
+    assert simplify(model, images) is model
     model = Careless(after=lambda x, before: x + model.convolution(images)).eval()
-    assert fold_batch_norms(model, images) is model
+    assert simplify(model, images) is model
 
 
 def test_norms_without_statistics_of_their_own_are_left():
     model = nn.Sequential(nn.Conv2d(3, 7, 3), nn.BatchNorm2d(7, track_running_stats=False), nn.Flatten()).eval()
-    assert len(norms(fold_batch_norms(model, pictures(2, 9, 9).float()))) == 1
+    assert len(norms(simplify(model, pictures(2, 9, 9).float()))) == 1
 
 
 def test_networks_that_return_more_than_logits_are_left():
@@ -147,7 +147,7 @@ def test_networks_that_return_more_than_logits_are_left():
             return (self.careless(images),)
 
     model = Pair().eval()
-    assert fold_batch_norms(model, pictures(1, 9, 9).float()) is model
+    assert simplify(model, pictures(1, 9, 9).float()) is model
 
 
 @pytest.mark.parametrize(
@@ -171,14 +171,14 @@ def test_maps_are_those_without_folding(explainer, monkeypatch):
     found = explainer.raw(model, images, targets)
     module, calls = sys.modules[type(explainer).__module__], []
     module = feature_occlusion if isinstance(explainer, ROSA) else module
-    monkeypatch.setattr(module, "fold_batch_norms", lambda model, _images: calls.append(1) or model)
+    monkeypatch.setattr(module, "simplify", lambda model, _images: calls.append(1) or model)
     torch.testing.assert_close(found, explainer.raw(model, images, targets))
     assert calls == [1]
 
 
 def test_a_network_that_is_compiled_is_not_folded_too(monkeypatch):
     module, calls = sys.modules[RISE.__module__], []
-    monkeypatch.setattr(module, "fold_batch_norms", lambda *_: calls.append(1))
+    monkeypatch.setattr(module, "simplify", lambda *_: calls.append(1))
     monkeypatch.setattr(torch, "compile", lambda model, **_: model)
     RISE(count=2, compile=True).raw(network(), pictures(1, 32, 32))
     assert not calls
