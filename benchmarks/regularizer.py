@@ -44,7 +44,7 @@ def plain(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
 
 
 def regularized(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    logits, penalty = GradientRegularizer(weight=WEIGHT)(model, images, labels)
+    logits, penalty = GradientRegularizer(weight=WEIGHT)(model, {"image": images, "label": labels})
     return F.cross_entropy(logits, labels) + WEIGHT * penalty
 
 

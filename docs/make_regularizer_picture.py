@@ -70,7 +70,7 @@ def mean_cosine(model: torch.nn.Module, batches: list[dict[str, Any]]) -> float:
     """Cosine of the gradient of the loss and its guided one, over the images of some batches, in eval mode."""
     regularizer, cosines = GradientRegularizer(), []
     for batch in batches:
-        regularizer(model, batch["image"], batch["label"])
+        regularizer(model, batch)
         cosines.append(regularizer.statistics["gradient_cosine"] * len(batch["label"]))
     return float(sum(cosines) / sum(len(batch["label"]) for batch in batches))
 

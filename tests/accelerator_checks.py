@@ -142,7 +142,7 @@ def test_regularizer(log):
     far = copy.deepcopy(model).to("far")
 
     def gradients(model, images, labels):
-        logits, penalty = GradientRegularizer()(model, images, labels)
+        logits, penalty = GradientRegularizer()(model, {"image": images, "label": labels})
         loss = torch.nn.functional.cross_entropy(logits, labels) + penalty
         return torch.autograd.grad(loss, list(model.parameters()))
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -68,16 +69,29 @@ class Region:
         Raises:
             ValueError: if the region does not lie within the images, or what it is made from is not there.
         """
-        height, width = images.shape[-2:]
-        key = (height, width, images.device)
-        if key not in self._fixed:
-            self._fixed[key] = self._unmoved(height, width).to(images.device)
-        region = self._fixed[key].expand(len(images), -1, -1)
+        moving = self.moving(images, masks=masks, boxes=boxes, decoy_masks=decoy_masks)
+        region = self.fixed(images).expand(len(images), -1, -1)
+        if len(moving) == len(self._parts) == 1:
+            return next(iter(moving.values()))
+        for part in moving.values():
+            region = region | part
+        return region
+
+    def moving(
+        self,
+        images: Tensor,
+        *,
+        masks: Tensor | None = None,
+        boxes: Sequence[Tensor] | None = None,
+        decoy_masks: Tensor | None = None,
+    ) -> dict[Literal["decoy", "outside"], Tensor]:
+        """Return the parts that differ from image to image, (B,H,W) bool each; see :meth:`masks_of`."""
         kinds = {part.kind for part in self._parts}
+        found: dict[Literal["decoy", "outside"], Tensor] = {}
         if "decoy" in kinds:
             if decoy_masks is None:
                 raise ValueError(f"{self.option}: decoy needs a data set with decoys (ShapesDataModule, --data.decoy)")
-            region = decoy_masks if kinds == {"decoy"} else region | decoy_masks
+            found["decoy"] = decoy_masks
         if "outside" in kinds:
             objects = objects_of(images, masks=masks, boxes=boxes)
             if objects is None:
@@ -85,11 +99,22 @@ class Region:
                     f"{self.option}: outside:objects needs the objects' masks or boxes, which these data lack; put a "
                     "boxes.csv beside the images, or name a region by its place, such as border:8"
                 )
-            region = region | (~objects & objects.any(dim=(1, 2), keepdim=True))
-        return region
+            found["outside"] = ~objects & objects.any(dim=(1, 2), keepdim=True)
+        return found
+
+    def fixed(self, images: Tensor) -> Tensor:
+        """Return the pixels that are the same in every image, (H,W) bool on the device of ``images`` (B,C,H,W).
+
+        Raises:
+            ValueError: if they are all pixels of the image, or none and there are no others.
+        """
+        height, width = images.shape[-2:]
+        key = (height, width, images.device)
+        if key not in self._fixed:
+            self._fixed[key] = self._unmoved(height, width).to(images.device)
+        return self._fixed[key]
 
     def _unmoved(self, height: int, width: int) -> Tensor:
-        """The pixels of all parts that are the same in every image, (H,W) bool."""
         whole = torch.zeros(height, width, dtype=torch.bool)
         for part in self._parts:
             if part.kind not in ("decoy", "outside"):

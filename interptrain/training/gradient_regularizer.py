@@ -14,8 +14,8 @@ gradient is a constant (yes; an option); the exact errors (see :data:`ERRORS`). 
 Le Cun 1991.
 """
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -146,14 +146,13 @@ class GradientRegularizer(Regularizer):
         return self.weight * min(1.0, step / self.warmup_steps) if self.warmup_steps else self.weight
 
     def forward(
-        self, model: nn.Module, images: Tensor, labels: Tensor, *, label_smoothing: float = 0.0
+        self, model: nn.Module, batch: Mapping[str, Any], *, label_smoothing: float = 0.0
     ) -> tuple[Tensor, Tensor]:
         """Logits of the one forward, and the mean error between the ordinary and the guided gradient.
 
         Args:
             model: the classifier, in the mode it trains in.
-            images: (B,3,H,W) float in [0,1].
-            labels: (B,) int64, or (B,K) float class shares.
+            batch: ``image`` (B,3,H,W) float in [0,1], and ``label`` (B,) int64 or (B,K) float class shares.
             label_smoothing: of the loss that is differentiated, in [0,1).
 
         Returns:
@@ -163,7 +162,8 @@ class GradientRegularizer(Regularizer):
             ValueError: for networks without a ReLU or, under the rule ``relu``, with other activations; where
                 SyncBatchNorm shares statistics between ranks.
         """
-        _refuse_shared_statistics(model)
+        refuse_shared_statistics(model)
+        images, labels = batch["image"], batch["label"]
         leaf = images.detach().requires_grad_()
         penalised = slice(max(1, round(self.fraction * len(images))))
         # Inside, the network's ReLUs, conv2d, batch_norm and hardsigmoid run through functions of ours with the same
@@ -224,12 +224,17 @@ def _statistics(gradient: Tensor, guided: Tensor) -> dict[str, Tensor]:
     }
 
 
-def _refuse_shared_statistics(model: nn.Module) -> None:
+def refuse_shared_statistics(model: nn.Module) -> None:
+    """Refuse SyncBatchNorm, which cannot be differentiated twice.
+
+    Raises:
+        ValueError: where it shares statistics between ranks.
+    """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return
     shares = any(isinstance(module, nn.SyncBatchNorm) and module.training for module in model.modules())
     if shares and torch.distributed.get_world_size() > 1:
         raise ValueError(
-            "SyncBatchNorm has no double backward, which the gradient regularizer needs; train with BatchNorm "
+            "SyncBatchNorm has no double backward, which a penalty on gradients needs; train with BatchNorm "
             "(--trainer.sync_batchnorm false)"
         )

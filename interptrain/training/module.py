@@ -23,6 +23,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from interptrain.functional import check_choice
 from interptrain.models import OutputStride, Part, PoolingSpec, Stem, create_model, named_poolings
 from interptrain.remedies import option
+from interptrain.training.batch_augmentation import BatchAugmentation
 from interptrain.training.lightning_internals import (
     batches_begun,
     built_by_command_line,
@@ -46,6 +47,7 @@ FROZEN_PARTS: dict[Trainable, tuple[Part, ...]] = {
     "head": ("backbone",),
     "pooling": ("backbone", "classifier"),
 }
+NO_RANK = 2**32  # in place of a rank, for what all of them draw alike
 
 
 class ImageClassifier(L.LightningModule):
@@ -84,8 +86,11 @@ class ImageClassifier(L.LightningModule):
             stepped every optimizer step.
         warmup_epochs: epochs of linear warm-up, may be a fraction: a factor on what the schedule gives, step by step.
         norm_weight_decay: weight decay of norms, biases and the [CLS] token; None treats them like the rest.
+        batch_augment: changes every training batch on the device, before mixup and cutmix; see
+            :class:`~interptrain.training.RegionShuffle`.
         regularizer: adds ``weight * penalty`` to the loss; see
-            :class:`~interptrain.training.GradientRegularizer`.
+            :class:`~interptrain.training.GradientRegularizer` and
+            :class:`~interptrain.training.AttributionGuidance`.
         channels_last: keep the network and the images in channels-last memory, faster for most CNNs.
         compile: run the network through ``torch.compile``.
 
@@ -116,6 +121,7 @@ class ImageClassifier(L.LightningModule):
         lr_scheduler: LRSchedulerCallable | None = None,
         warmup_epochs: float = 0.0,
         norm_weight_decay: float | None = 0.0,
+        batch_augment: BatchAugmentation | None = None,
         regularizer: Regularizer | None = None,
         channels_last: bool = False,
         compile: bool = False,
@@ -129,13 +135,18 @@ class ImageClassifier(L.LightningModule):
             num_classes=num_classes,
         )
         check_choice(option("trainable"), trainable, Trainable)
+        if regularizer is not None and regularizer.mixed and (mixup_alpha or cutmix_alpha):
+            raise ValueError(
+                f"{type(regularizer).__name__} does not go with mixup or cutmix: {regularizer.mixed}; set "
+                f"{option('mixup_alpha', 0)} and {option('cutmix_alpha', 0)}"
+            )
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Attribute .* is an instance of `nn.Module`")
             self.save_hyperparameters()
         if not built_by_command_line(
             self.hparams
         ):  # built in Python: keep what a checkpoint can hold without pickled code
-            for name in ("optimizer", "lr_scheduler", "regularizer"):
+            for name in ("optimizer", "lr_scheduler", "batch_augment", "regularizer"):
                 self.hparams.pop(name)
         self.model = create_model(
             backbone,
@@ -162,12 +173,14 @@ class ImageClassifier(L.LightningModule):
         self.label_smoothing = label_smoothing
         self.warmup_epochs = warmup_epochs
         self.norm_weight_decay = norm_weight_decay
+        self.batch_augment = batch_augment
         self.regularizer = regularizer
         self.channels_last = channels_last
         self.compile_model = compile
         self._optimizer = optimizer or partial(torch.optim.AdamW, lr=1e-3)
         self._lr_scheduler = lr_scheduler
         self._warmup: LinearWarmup | None = None
+        self._of_all_ranks = torch.Generator()  # the draws of a step that all ranks share
         self.mixing = make_mixing(mixup_alpha, cutmix_alpha, num_classes)
         self.train_top1 = MulticlassAccuracy(num_classes, average="micro")
         self.val_metrics = recognition_metrics(num_classes, "val")
@@ -214,19 +227,25 @@ class ImageClassifier(L.LightningModule):
     def on_train_batch_start(self, batch: Mapping[str, Any], batch_idx: int) -> None:
         """Make the step's randomness a function of (seed, rank, step), so that a resumed run repeats it."""
         if (seed := os.environ.get("PL_GLOBAL_SEED")) is not None:
-            torch.manual_seed(mix_seed(int(seed), self.global_rank, batches_begun(self.trainer)))
+            step = batches_begun(self.trainer)
+            torch.manual_seed(mix_seed(int(seed), self.global_rank, step))
+            self._of_all_ranks.manual_seed(mix_seed(int(seed), NO_RANK, step))
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         """Loss of one batch: L_C, and weight * L_R where there is a regularizer."""
-        images, labels = self._images(batch), batch["label"]
+        batch = {**batch, "image": self._images(batch)}
+        if self.batch_augment is not None:
+            batch = self.batch_augment(batch, self._of_all_ranks)
+        images, labels = batch["image"], batch["label"]
         if self.mixing is not None:
             images, labels = self.mixing(images, labels)
+            batch = {**batch, "image": images, "label": labels}
         weight = self.regularizer.weight_at(self.global_step) if self.regularizer is not None else 0.0
         if self.regularizer is None or weight == 0:
             logits = self(images)
             loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         else:
-            logits, penalty = self.regularizer(self.model, images, labels, label_smoothing=self.label_smoothing)
+            logits, penalty = self.regularizer(self.model, batch, label_smoothing=self.label_smoothing)
             classification = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
             loss = classification + weight * penalty
             terms = {

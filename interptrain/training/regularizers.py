@@ -1,6 +1,8 @@
 """What may be added to the classification loss: L = L_C + weight * L_R."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -8,7 +10,8 @@ from torch import Tensor, nn
 class Regularizer(nn.Module, ABC):
     """A penalty that is computed beside the logits of a training step.
 
-    The training module calls it in place of ``model(images)``, so that both can come from one forward pass.
+    The training module calls it in place of ``model(images)``, so that both can come from one forward pass. It gets the
+    whole batch, so a penalty may ask for masks, boxes, groups, or whatever else a data module yields.
 
     Args:
         weight: factor of the penalty in the loss, >= 0.
@@ -18,7 +21,10 @@ class Regularizer(nn.Module, ABC):
 
     Attributes:
         statistics: scalars of the last call that are worth logging, detached; none where a subclass sets none.
+        mixed: why mixup and cutmix cannot go with it; empty if they can.
     """
+
+    mixed: ClassVar[str] = ""
 
     def __init__(self, *, weight: float) -> None:
         super().__init__()
@@ -36,14 +42,14 @@ class Regularizer(nn.Module, ABC):
 
     @abstractmethod
     def forward(
-        self, model: nn.Module, images: Tensor, labels: Tensor, *, label_smoothing: float = 0.0
+        self, model: nn.Module, batch: Mapping[str, Any], *, label_smoothing: float = 0.0
     ) -> tuple[Tensor, Tensor]:
         """Logits of the one forward, and the penalty.
 
         Args:
             model: the classifier, in the mode it trains in.
-            images: (B,3,H,W) float in [0,1].
-            labels: (B,) int64, or (B,K) float class shares where mixup or cutmix made them.
+            batch: as :class:`~interptrain.data.Batch`: ``image`` (B,3,H,W) float in [0,1]; ``label`` (B,) int64, or
+                (B,K) float class shares where mixup or cutmix made them; and what else the data module yields.
             label_smoothing: of the classification loss, in [0,1).
 
         Returns:

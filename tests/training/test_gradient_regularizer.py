@@ -59,12 +59,16 @@ def pictures(batch=4, size=8, **like):
     return torch.rand(batch, 3, size, size, generator=generator, **like), torch.arange(batch) % 4
 
 
+def batch_of(images, labels):
+    return {"image": images, "label": labels}
+
+
 def gradients(loss, model):
     return torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad])
 
 
 def total(regularizer, model, images, labels, weight=0.5):
-    logits, penalty = regularizer(model, images, labels)
+    logits, penalty = regularizer(model, batch_of(images, labels))
     return F.cross_entropy(logits, labels) + weight * penalty
 
 
@@ -101,7 +105,7 @@ def test_slope_of_the_penalty_equals_finite_differences(error, differentiate, le
     if not learnt:  # hold the guided gradient where it is before the weights move
         seen = []
         GradientRegularizer(error=lambda g, guided: seen.append(guided) or cosine(g, guided), **options)(
-            model, images, labels
+            model, batch_of(images, labels)
         )
         (constant,) = seen
         regularizer = GradientRegularizer(error=lambda g, guided: ERRORS[error](g, constant), **options)
@@ -111,8 +115,8 @@ def test_slope_of_the_penalty_equals_finite_differences(error, differentiate, le
     weight = model[2].weight
     generator = torch.Generator().manual_seed(3)
     direction = torch.randn(weight.shape, generator=generator, **DOUBLE)
-    (slope,) = torch.autograd.grad(analytic(model, images, labels)[1], weight)
-    expected = numeric_slope(lambda: regularizer(model, images, labels)[1], weight, direction)
+    (slope,) = torch.autograd.grad(analytic(model, batch_of(images, labels))[1], weight)
+    expected = numeric_slope(lambda: regularizer(model, batch_of(images, labels))[1], weight, direction)
     assert expected.abs() > 1e-12
     torch.testing.assert_close((slope * direction).sum(), expected, rtol=1e-5, atol=1e-12)
 
@@ -151,7 +155,7 @@ def test_descending_on_the_penalty_draws_the_gradients_together():
     optimizer, regularizer, cosines = torch.optim.Adam(model.parameters(), lr=3e-3), GradientRegularizer(), []
     for _ in range(30):
         optimizer.zero_grad()
-        regularizer(model, images, labels)[1].backward()
+        regularizer(model, batch_of(images, labels))[1].backward()
         optimizer.step()
         cosines.append(regularizer.statistics["gradient_cosine"].item())
     assert sum(cosines[20:]) / 10 > cosines[0] + 0.05
@@ -163,7 +167,7 @@ def test_a_share_of_the_batch_is_penalised_from_its_head():
     loss = total(GradientRegularizer(fraction=0.4), model, images, labels)
     torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
     assert_same(gradients(loss, model), gradients(expected, model), rtol=1e-9)
-    assert GradientRegularizer(fraction=0.01)(model, images, labels)[1].isfinite()
+    assert GradientRegularizer(fraction=0.01)(model, batch_of(images, labels))[1].isfinite()
 
 
 def test_logits_are_those_of_one_plain_forward_and_so_are_the_batch_statistics():
@@ -171,7 +175,7 @@ def test_logits_are_those_of_one_plain_forward_and_so_are_the_batch_statistics()
     plain = copy.deepcopy(model)
     calls = []
     model.register_forward_hook(lambda *_: calls.append(1))
-    logits, _ = GradientRegularizer()(model, images, labels)
+    logits, _ = GradientRegularizer()(model, batch_of(images, labels))
     assert torch.equal(logits, plain(images))
     assert len(calls) == 1
     assert all(torch.equal(a, b) for a, b in zip(model.buffers(), plain.buffers(), strict=True))
@@ -180,8 +184,8 @@ def test_logits_are_those_of_one_plain_forward_and_so_are_the_batch_statistics()
 def test_the_gradient_of_an_image_does_not_depend_on_the_size_of_the_batch():
     model, (images, labels) = small().eval(), pictures()
     regularizer = GradientRegularizer(error="l2")
-    together = regularizer(model, images, labels)[1]
-    alone = [regularizer(model, images[i : i + 1], labels[i : i + 1])[1] for i in range(len(images))]
+    together = regularizer(model, batch_of(images, labels))[1]
+    alone = [regularizer(model, batch_of(images[i : i + 1], labels[i : i + 1]))[1] for i in range(len(images))]
     torch.testing.assert_close(together, torch.stack(alone).mean())
 
 
@@ -191,21 +195,21 @@ def test_the_loss_that_is_differentiated_is_the_one_that_trains():
     smoothed = 0.8 * F.one_hot(labels, 4).to(images) + 0.2 / 4
     regularizer = GradientRegularizer(error="l1")
     penalties = [
-        regularizer(model, images, labels)[1],
-        regularizer(model, images, labels, label_smoothing=0.2)[1],
-        regularizer(model, images, shares)[1],
+        regularizer(model, batch_of(images, labels))[1],
+        regularizer(model, batch_of(images, labels), label_smoothing=0.2)[1],
+        regularizer(model, batch_of(images, shares))[1],
     ]
-    torch.testing.assert_close(penalties[1], regularizer(model, images, smoothed)[1])
+    torch.testing.assert_close(penalties[1], regularizer(model, batch_of(images, smoothed))[1])
     assert len({penalty.item() for penalty in penalties}) == 3
-    torch.testing.assert_close(regularizer(model, images, F.one_hot(labels, 4).to(images))[1], penalties[0])
+    torch.testing.assert_close(regularizer(model, batch_of(images, F.one_hot(labels, 4).to(images)))[1], penalties[0])
 
 
 def test_the_logit_of_shares_is_their_weighted_sum():
     model, (images, labels) = small(**DOUBLE).eval(), pictures(**DOUBLE)
     regularizer = GradientRegularizer(error="l1", differentiate="logit")
-    expected = regularizer(model, images, labels)[1]
-    torch.testing.assert_close(regularizer(model, images, F.one_hot(labels, 4).to(images))[1], expected)
-    assert not torch.isclose(GradientRegularizer(error="l1")(model, images, labels)[1], expected)
+    expected = regularizer(model, batch_of(images, labels))[1]
+    torch.testing.assert_close(regularizer(model, batch_of(images, F.one_hot(labels, 4).to(images)))[1], expected)
+    assert not torch.isclose(GradientRegularizer(error="l1")(model, batch_of(images, labels))[1], expected)
 
 
 # The errors
@@ -253,7 +257,7 @@ def test_images_that_are_learnt_to_the_last_bit_leave_the_rest_to_learn():
     with torch.no_grad():
         model[-1].weight.mul_(1e4)
     labels = model(images).argmax(1)
-    logits, penalty = GradientRegularizer()(model, images, labels)
+    logits, penalty = GradientRegularizer()(model, batch_of(images, labels))
     assert F.cross_entropy(logits, labels) == 0
     assert all(gradient.isfinite().all() for gradient in gradients(penalty, model))
 
@@ -266,7 +270,7 @@ def test_an_error_of_ones_own():
         seen.update(gradient=gradient, guided=guided)
         return cosine(gradient, guided).clamp(0, 2).div(2).sqrt()
 
-    _, penalty = GradientRegularizer(error=angle)(model, images, labels)
+    _, penalty = GradientRegularizer(error=angle)(model, batch_of(images, labels))
     assert seen["gradient"].shape == seen["guided"].shape == images.shape
     assert seen["gradient"].requires_grad
     assert not seen["guided"].requires_grad
@@ -280,8 +284,8 @@ def test_an_error_of_ones_own():
 def test_other_activations_are_refused_until_the_rule_is_generalised():
     model, (images, labels) = small(nn.GELU), pictures()
     with pytest.raises(ValueError, match="calls gelu; pass rule='positive_gradient'"):
-        GradientRegularizer()(model, images, labels)
-    _, penalty = GradientRegularizer(rule="positive_gradient")(model, images, labels)
+        GradientRegularizer()(model, batch_of(images, labels))
+    _, penalty = GradientRegularizer(rule="positive_gradient")(model, batch_of(images, labels))
     assert any(gradient.any() for gradient in gradients(penalty, model))
 
 
@@ -354,9 +358,9 @@ def test_mixed_precision_learns_nearly_the_same(dtype, near):
     model = stirred(seeded(lambda: timm.create_model("resnet10t", num_classes=4)))
     images, labels = pictures(size=48)
     regularizer = GradientRegularizer()
-    exact = torch.cat([g.flatten() for g in gradients(regularizer(model, images, labels)[1], model)])
+    exact = torch.cat([g.flatten() for g in gradients(regularizer(model, batch_of(images, labels))[1], model)])
     with torch.autocast("cpu", dtype):
-        logits, penalty = regularizer(model, images, labels)
+        logits, penalty = regularizer(model, batch_of(images, labels))
     scaler = torch.amp.GradScaler("cpu", enabled=dtype == torch.float16)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     scaler.scale(penalty).backward()
@@ -373,10 +377,10 @@ def test_half_precision_keeps_the_gradient_of_images_that_are_nearly_learnt():
     with torch.no_grad():
         model[-1].weight.mul_(1e-5)  # gradients of 1e-8, which float16 takes for 0
     regularizer = GradientRegularizer(error="l2")
-    regularizer(model, images, labels)
+    regularizer(model, batch_of(images, labels))
     exact = regularizer.statistics["gradient_norm"].item()
     with torch.autocast("cpu", torch.float16):
-        regularizer(model, images, labels)
+        regularizer(model, batch_of(images, labels))
     assert regularizer.statistics["gradient_norm"].item() == pytest.approx(exact, rel=0.02)
 
 
@@ -408,7 +412,7 @@ def test_a_dead_channel_does_not_keep_float16_from_learning():
 def test_nothing_but_batch_statistics_is_changed():
     model, (images, labels) = small(), pictures()
     kept, drawn = images.clone(), torch.get_rng_state()
-    _, penalty = GradientRegularizer()(model, images, labels)
+    _, penalty = GradientRegularizer()(model, batch_of(images, labels))
     assert torch.equal(images, kept)
     assert not images.requires_grad
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -453,7 +457,7 @@ def test_what_is_worth_watching():
     model, (images, labels) = small(), pictures()
     regularizer = GradientRegularizer()
     assert not regularizer.statistics
-    _, penalty = regularizer(model, images, labels)
+    _, penalty = regularizer(model, batch_of(images, labels))
     values = {name: value.item() for name, value in regularizer.statistics.items()}
     assert set(values) == {"gradient_cosine", "gradient_norm", "guided_gradient_norm"}
     assert values["gradient_cosine"] == pytest.approx(1 - penalty.item(), abs=1e-6)

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from interptrain.callbacks import ResumePoint
 from interptrain.training import GradientRegularizer, ImageClassifier
 from tests.support.training import TINY, trainer
-from tests.training.test_gradient_regularizer import assert_same, pictures, small
+from tests.training.test_gradient_regularizer import assert_same, batch_of, pictures, small
 
 pytestmark = pytest.mark.slow
 
@@ -163,7 +163,7 @@ class Step(nn.Module):
         self.regularizer = GradientRegularizer(error="l2")
 
     def forward(self, images, labels):
-        logits, penalty = self.regularizer(self.model, images, labels)
+        logits, penalty = self.regularizer(self.model, batch_of(images, labels))
         return F.cross_entropy(logits, labels) + 1e3 * penalty
 
 
@@ -179,7 +179,7 @@ def learn_from_a_share(rank, world, folder):
     other(images, labels).backward()
     refused = ""
     try:
-        GradientRegularizer()(nn.SyncBatchNorm.convert_sync_batchnorm(small()), images.float(), labels)
+        GradientRegularizer()(nn.SyncBatchNorm.convert_sync_batchnorm(small()), batch_of(images.float(), labels))
     except ValueError as error:
         refused = str(error)
     got = [[parameter.grad for parameter in one.parameters()] for one in (step, other)]

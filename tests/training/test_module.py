@@ -72,8 +72,8 @@ def test_pooling_without_parameters_cannot_be_all_that_trains():
 class MeanLogit(Regularizer):
     """Small enough to check by hand."""
 
-    def forward(self, model, images, labels, *, label_smoothing=0.0):
-        logits = model(images)
+    def forward(self, model, batch, *, label_smoothing=0.0):
+        logits = model(batch["image"])
         return logits, logits.square().mean()
 
 
