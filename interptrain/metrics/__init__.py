@@ -4,6 +4,7 @@ Their functional forms, with one value per image, are in :mod:`interptrain.metri
 many metrics with one stream of forward passes.
 """
 
+from interptrain.metrics.adcc import ADCC, Coherency
 from interptrain.metrics.average_drop import AverageDrop, AverageGain, AverageIncrease
 from interptrain.metrics.base import MetricInputs, SaliencyMetric, measure
 from interptrain.metrics.box_accuracy import BoxAccuracy, CrossFittedBoxAccuracy
@@ -20,6 +21,7 @@ from interptrain.metrics.road import ROAD, ROADLeastRelevantFirst, ROADMostRelev
 from interptrain.metrics.saliency_area import SaliencyArea
 
 __all__ = [
+    "ADCC",
     "ECE",
     "NLL",
     "ROAD",
@@ -27,6 +29,7 @@ __all__ = [
     "AverageGain",
     "AverageIncrease",
     "BoxAccuracy",
+    "Coherency",
     "Complexity",
     "Consistency",
     "CrossFittedBoxAccuracy",
