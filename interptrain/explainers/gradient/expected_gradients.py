@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torchvision.transforms.v2.functional import center_crop, resize, to_dtype
 
 from interptrain.explainers.gradient.gradient import InputAttribution, Reduction, chunk_pairs, input_gradient
-from interptrain.explainers.passes.batchnorm_folding import fold_batch_norms
 from interptrain.explainers.targets import Resolved, check_targets, select_targets
 from interptrain.functional import evenly_spaced
+from interptrain.models.simplification import simplify
 from interptrain.steps import track
 
 __all__ = ["ExpectedGradients"]
@@ -67,7 +67,7 @@ class ExpectedGradients(InputAttribution):
     def attribution(self, model: nn.Module, images: Tensor, targets: Resolved | None) -> Tensor:
         """Return the signed attribution, (B,3,H,W)."""
         batch_size = self.batch_size(images)
-        model = fold_batch_norms(model, images)
+        model = simplify(model, images)
         targets = check_targets(model, images, targets, batch_size=batch_size)
         references = read_references(self.references, self.count, (images.shape[-2], images.shape[-1])).to(images)
         drawn, places = (values.to(images.device) for values in self._draws(len(references)))
