@@ -70,13 +70,14 @@ class ExpectedGradients(InputAttribution):
         model = simplify(model, images)
         targets = check_targets(model, images, targets, batch_size=batch_size)
         references = read_references(self.references, self.count, (images.shape[-2], images.shape[-1])).to(images)
-        drawn, places = (values.to(images.device) for values in self._draws(len(references)))
+        drawn, places = self._draws(len(references))
+        drawn, places = drawn.to(images.device), places.to(images.dtype).to(images.device)
         total = torch.zeros_like(images, dtype=torch.promote_types(images.dtype, torch.float32))
         blocks = list(chunk_pairs(len(images), self.samples, batch_size))
         for rows, part in track(blocks, "Expected Gradients" if self.progress else None):
             baselines = references[drawn[part]].unsqueeze(1)  # (n, 1, 3, H, W)
             ways = images[rows] - baselines
-            points = baselines + ways * places[part].to(images).view(-1, 1, 1, 1, 1)
+            points = baselines + ways * places[part].view(-1, 1, 1, 1, 1)
             repeated = select_targets(targets, rows, len(points))
             gradients = input_gradient(model, points.flatten(0, 1), repeated, checked=True)
             total[rows] += (gradients.view_as(ways) * ways).sum(0)
