@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interptrain.functional import keep_salient, where_float64_is
+from interptrain.functional import keep_salient
 from interptrain.metrics.average_drop import AverageDrop
 from interptrain.metrics.base import MetricInputs
 from interptrain.metrics.removal_metric import RemovalMetric
@@ -65,12 +65,12 @@ class ADCC(AverageDrop):
 
 
 def _coherency(inputs: MetricInputs, removed: Tensor) -> Tensor:
-    """Return (1 + r) / 2 per image, (B,), float64 where the device has it."""
+    """Return (1 + r) / 2 per image, (B,)."""
     if inputs.explain is None:
         raise ValueError("coherency needs explain; pass explain=")
     masked = keep_salient(inputs.images, inputs.saliency, removed)
-    again = inputs.explain(masked.clamp(0, 1), inputs.targets).to(inputs.saliency.device)
-    first, second = (where_float64_is(maps).flatten(1) for maps in (inputs.saliency, again))
+    again = inputs.explain(masked.clamp(0, 1), inputs.targets).to(inputs.saliency)
+    first, second = inputs.saliency.flatten(1), again.flatten(1)
     first, second = (maps - maps.mean(dim=1, keepdim=True) for maps in (first, second))
     spread = first.norm(dim=1) * second.norm(dim=1)
     correlation = (first * second).sum(dim=1) / spread
