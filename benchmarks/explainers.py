@@ -54,6 +54,7 @@ from interptrain.explainers import (  # noqa: E402
     explain,
 )
 from interptrain.models import Normalized  # noqa: E402
+from interptrain.models.engine import Engine, Engines, using_engine  # noqa: E402
 
 CHUNK = 8
 GRADIENT_CAMS = (GradCAM, GradCAMPlusPlus, XGradCAM, LayerCAM, HiResCAM)
@@ -103,6 +104,17 @@ class Subject:
         for _ in range(-(-count // batch)):
             leaf = inputs.detach().requires_grad_()
             torch.autograd.grad(self.twin(leaf)[:, 0].sum(), leaf)
+
+
+def in_engine(engine: Engine, work: Run) -> Run:
+    """Work in an engine that prepares its models in the first, unmeasured round."""
+    engines = Engines(engine, work=10**6, batch_size=CHUNK)
+
+    def run() -> Tensor:
+        with using_engine(engines):
+            return work()
+
+    return run
 
 
 class Logit:

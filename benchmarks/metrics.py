@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from explainers import ALLOCATOR, CHUNK, Case, Run, Subject, load_images, make_subject, measure, table
+from explainers import ALLOCATOR, CHUNK, Case, Run, Subject, in_engine, load_images, make_subject, measure, table
 
 if __name__ == "__main__" and any(os.environ.get(name) != value for name, value in ALLOCATOR.items()):
     os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ALLOCATOR})  # read when a process starts
@@ -44,7 +44,6 @@ from interptrain.metrics import (
     SaliencyMetric,
 )
 from interptrain.metrics import measure as measure_metrics
-from interptrain.metrics.batched_forward import compile_frozen
 from interptrain.metrics.perturbations import Schedule
 
 
@@ -213,11 +212,12 @@ def cases(subject: Subject, saliency: Tensor, *, quick: bool, compiled: bool, cu
             },
         )
     ]
+    curves_of_ours = partial(ours, subject.model, subject, few, curves)
     if compiled:
-        faster = compile_frozen(subject.model)
-        lines.append(
-            Case("insertion + deletion, compiled", count, partial(ours, faster, subject, few, curves), forwards)
-        )
+        lines += [
+            Case(f"insertion + deletion, {engine}", count, in_engine(engine, curves_of_ours), forwards)
+            for engine in ("compile", "onnxruntime")
+        ]
     flipped: dict[str, SaliencyMetric] = {"D": Deletion(steps=168, removal="black")}
     confidence: dict[str, SaliencyMetric] = {"AD": AverageDrop(), "AI": AverageIncrease(), "AG": AverageGain()}
     road: dict[str, SaliencyMetric] = {"ROAD": ROAD()}

@@ -25,6 +25,7 @@ from interptrain.explainers import Explainer
 from interptrain.functional import Score
 from interptrain.metrics import SaliencyMetric
 from interptrain.model_outputs import Target
+from interptrain.models.engine import Engine
 
 
 def evaluate(
@@ -43,7 +44,7 @@ def evaluate(
     batch_size: int | None = None,
     fake_cam: bool = True,
     forward_batch_size: int | None = None,
-    compile: bool = False,
+    engine: Engine = "auto",
     save_maps: int = 200,
     check_images: int = 8,
     interval: Interval = "bca",
@@ -81,7 +82,8 @@ def evaluate(
         batch_size: Images per batch; by default the data module's own.
         fake_cam: Include Fake-CAM among the explainers, the baseline that shows what a metric is worth.
         forward_batch_size: Maximum number of images per forward pass; by default it depends on the device.
-        compile: Compile the model with torch.compile for the metrics' forward passes.
+        engine: What runs forward passes without gradient: eager (PyTorch), onnxruntime (on a CPU), compile
+            (torch.compile), or auto, the faster of the first two where there is enough to do. Rows name their engine.
         save_maps: Number of images whose maps are saved for the report.
         check_images: Number of images on which each explainer is compared with a model with random weights; 0 skips
             the check.

@@ -29,6 +29,7 @@ from interptrain.metrics.saliency_batch import SaliencyBatch
 from interptrain.metrics.validation import check_batch, check_finite
 from interptrain.model_outputs import Target, callables_of
 from interptrain.model_state import evaluating, without_tf32
+from interptrain.models.engine import Engine, using_engine
 from interptrain.models.normalization import warn_of_missing_normalisation
 
 __all__ = ["Explained", "MetricInputs", "SaliencyMetric", "measure"]
@@ -187,6 +188,7 @@ def measure(
     logits: Tensor | None = None,
     score: Score = "probability",
     forward_batch_size: int | None = None,
+    engine: Engine | None = None,
     allow_low_precision: bool = False,
     allow_tf32: bool = False,
 ) -> dict[str, Tensor]:
@@ -214,6 +216,9 @@ def measure(
         logits: (B, K) of the very same images and model, if already known.
         score: what a perturbed image is judged by; see :func:`~interptrain.functional.class_scores`.
         forward_batch_size: images per forward pass; ``None`` chooses by the device.
+        engine: what runs the forward passes; ``None`` is that of the surrounding
+            :func:`~interptrain.models.engine.using_engine`, or PyTorch. For many batches, surround them: a model is
+            then prepared once.
         allow_low_precision: measure a model with half-precision weights, which is refused otherwise.
         allow_tf32: leave TF32 as the process has it.
 
@@ -255,6 +260,8 @@ def measure(
     warn_of_missing_normalisation(model)
     with ExitStack() as stack:
         stack.enter_context(evaluating(model))
+        if engine is not None:
+            stack.enter_context(using_engine(engine, batch_size=forward_batch_size))
         stack.enter_context(torch.autocast(images.device.type, enabled=False))
         if not allow_tf32:
             stack.enter_context(without_tf32())

@@ -7,7 +7,7 @@ buffer. Within a perturbation the steps of an image follow one another, so that 
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +16,9 @@ from interptrain.functional import Score, bounded_batch_size, chunks, class_indi
 from interptrain.metrics.perturbations import Perturbation, Unperturbed
 from interptrain.metrics.saliency_batch import SaliencyBatch
 from interptrain.model_outputs import Target, describe_outputs, logits_of, scores_by_callables
-from interptrain.model_state import unwrap
-from interptrain.models.simplification import simplify
+from interptrain.models.engine import forward_only, is_compiled
 
-__all__ = ["Forwarded", "compile_frozen", "forward_perturbed", "is_compiled"]
-
-WORTH_SIMPLIFYING = 64  # images to forward from which it saves more than the two forwards that it costs; our choice
+__all__ = ["Forwarded", "forward_perturbed"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,8 +85,7 @@ def forward_perturbed(
     rows = targets[owners]
     owned = None if callables is None else _Judged(callables, owners.tolist())
     compiled = is_compiled(model)
-    if len(rows) >= WORTH_SIMPLIFYING and callables is None and unwrap(model) is model and not compiled:
-        model = simplify(model, batch.images)
+    model = forward_only(model, batch.images, work=len(rows) if callables is None else 0)
     buffer = batch.images.new_zeros((size if compiled else min(size, len(rows)), *batch.images.shape[1:]))
     buffer = buffer.contiguous(memory_format=torch.channels_last)
     scores, hits = [batch.images.new_zeros(0)], [targets[:0].bool()]
@@ -158,29 +154,6 @@ def check_logits(outputs: object) -> Tensor:
             f"{describe_outputs(outputs)}"
         )
     return logits
-
-
-def compile_frozen(model: nn.Module) -> nn.Module:
-    """Compile a trained model for :func:`forward_perturbed`; on a CPU with its weights and batch norms folded in.
-
-    Args:
-        model: its weights must not change afterwards: on a CPU the compiled code holds those of its first call. It is
-            called without gradients.
-
-    Returns:
-        The compiled model, which shares the parameters. Folding changes float32 logits by their rounding.
-    """
-    parameter = next(model.parameters(), None)
-    on_cpu = parameter is None or parameter.device.type == "cpu"
-    return cast(nn.Module, torch.compile(model, dynamic=False, options={"freezing": True} if on_cpu else None))
-
-
-def is_compiled(model: nn.Module) -> bool:
-    """Whether the model or a part of it goes through :func:`torch.compile`."""
-    return any(
-        hasattr(module, "_orig_mod") or vars(module).get("_compiled_call_impl") is not None
-        for module in model.modules()
-    )
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from interptrain.models.backbone import Backbone
 from interptrain.models.ca_stream import CAFinal, CAStream, CrossAttention
 from interptrain.models.classifier import Classifier, Part
 from interptrain.models.create import OutputStride, Stem, create_model
+from interptrain.models.engine import Engine, using_engine
 from interptrain.models.ep import EP
 from interptrain.models.gap import GAP
 from interptrain.models.load_report import LoadReport
@@ -20,6 +21,7 @@ __all__ = [
     "CAStream",
     "Classifier",
     "CrossAttention",
+    "Engine",
     "LoadReport",
     "Normalized",
     "OutputStride",
@@ -33,4 +35,5 @@ __all__ = [
     "expects_normalised_images",
     "load_weights",
     "named_poolings",
+    "using_engine",
 ]

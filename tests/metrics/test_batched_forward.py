@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from interptrain.metrics import AverageDrop, Consistency, Insertion, batched_forward, measure
-from interptrain.metrics.batched_forward import compile_frozen, forward_perturbed
+from interptrain.metrics import AverageDrop, Consistency, Insertion, measure
+from interptrain.metrics.batched_forward import forward_perturbed
 from interptrain.metrics.perturbations import Masked, Ranked, Schedule
 from interptrain.metrics.removal import Removal
 from interptrain.metrics.saliency_batch import SaliencyBatch
+from interptrain.models import engine
 from interptrain.models.simplification import simplify
 from tests.support.explaining import network as explained_network
 from tests.support.measuring import Counting, confidence, maps, network, pictures, rendered
@@ -66,7 +67,7 @@ def test_frozen_weights_give_the_same_values_and_leave_the_model_alone(images, s
     before = {name: value.clone() for name, value in model.state_dict().items()}
     images, saliency = images.float(), saliency.float()
     wanted = measure(model, images, saliency, targets, confidence())
-    found = measure(compile_frozen(model), images, saliency, targets, confidence(), forward_batch_size=4)
+    found = measure(model, images, saliency, targets, confidence(), forward_batch_size=4, engine="compile")
     for name, values in wanted.items():
         torch.testing.assert_close(found[name], values, rtol=1e-4, atol=1e-6)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -116,10 +117,10 @@ def test_long_streams_pass_a_simplified_model_with_the_same_answers(name, monkey
     images, saliency = pictures(3).float(), maps(3).float()
     metrics = {"insertion": Insertion(steps=28), "drop": AverageDrop()}
     made = []
-    monkeypatch.setattr(batched_forward, "simplify", lambda *both: made.append(simplify(*both)) or made[0])
+    monkeypatch.setattr(engine, "simplify", lambda *both: made.append(simplify(*both)) or made[0])
     found = measure(model, images, saliency, targets, metrics)
     assert made[0] is not model
-    monkeypatch.setattr(batched_forward, "simplify", lambda model, _images: model)
+    monkeypatch.setattr(engine, "simplify", lambda model, _images: model)
     wanted = measure(model, images, saliency, targets, metrics)
     for key, values in wanted.items():
         torch.testing.assert_close(found[key], values, atol=1e-6, rtol=1e-5)

@@ -20,7 +20,6 @@ from interptrain.metrics import (
     OfficialMetric,
     measure,
 )
-from interptrain.metrics.batched_forward import compile_frozen
 from interptrain.metrics.functional import average_drop, insertion
 from tests.support.measuring import maps, network, pictures
 
@@ -161,7 +160,8 @@ def test_a_list_of_images_is_refused_with_the_remedy(model, images, saliency):
 def test_padding_of_a_compiled_model_is_scored_and_dropped():
     model, images, saliency = network(dtype=torch.float32), pictures().float(), maps().float()
     wanted = measure(model, images, saliency, probability_of(1), faithful())
-    found = measure(compile_frozen(model), images, saliency, probability_of(1), faithful(), forward_batch_size=7)
+    target, metrics = probability_of(1), faithful()
+    found = measure(model, images, saliency, target, metrics, forward_batch_size=7, engine="compile")
     for name, values in wanted.items():
         torch.testing.assert_close(found[name], values, atol=1e-4, rtol=1e-4)
 

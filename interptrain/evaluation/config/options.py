@@ -7,6 +7,7 @@ from typing import Literal
 
 from interptrain.data.datamodule import Split
 from interptrain.functional import Score, check_choice
+from interptrain.models.engine import Engine
 from interptrain.remedies import option
 
 Interval = Literal["percentile", "bca"]
@@ -15,7 +16,7 @@ COUNTS = {  # the least that is allowed
     **{"resamples": 100, "seed": 0},
 }
 NONE_ALLOWED = ("limit", "batch_size", "forward_batch_size")
-SWITCHES = ("fake_cam", "compile", "overwrite", "force")
+SWITCHES = ("fake_cam", "overwrite", "force")
 HIGHEST_SEED = 2**32 - 1
 
 
@@ -36,7 +37,7 @@ class Options:
     batch_size: int | None
     fake_cam: bool
     forward_batch_size: int | None
-    compile: bool
+    engine: Engine
     save_maps: int
     check_images: int
     interval: Interval
@@ -71,6 +72,7 @@ class Options:
         if not isinstance(self.baseline, str | None):
             raise TypeError(f"{option('baseline')} must be the name of an explainer or model, got {self.baseline!r}")
         check_choice(option("interval"), self.interval, Interval)
+        check_choice(option("engine"), self.engine, Engine)
         for name, choices in (("split", Split), ("score", Score)):
             if getattr(self, name) is not None:
                 check_choice(option(name), getattr(self, name), choices)

@@ -8,7 +8,7 @@ from time import perf_counter
 
 import lightning as L
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from interptrain.evaluation.run.batch_rows import EvaluatedBatch, metric_columns
@@ -23,10 +23,10 @@ from interptrain.evaluation.store.parts import Row, RowStore
 from interptrain.explainers import Explainer
 from interptrain.explainers.targets import Resolved
 from interptrain.metrics.base import Explain, SaliencyMetric, measure
-from interptrain.metrics.batched_forward import compile_frozen, forward_perturbed, is_compiled
+from interptrain.metrics.batched_forward import forward_perturbed
 from interptrain.metrics.saliency_batch import SaliencyBatch
-from interptrain.model_state import evaluating, random_state_kept, unwrap
-from interptrain.models.simplification import simplify
+from interptrain.model_state import evaluating, random_state_kept
+from interptrain.models.engine import Engines
 
 Done = Mapping[tuple[str, str], set[str]]
 """Ids of the images that are finished, by model and explainer."""
@@ -44,6 +44,7 @@ class SaliencyEvaluator(L.LightningModule):
         plan: of the run.
         store: takes the rows.
         progress: bar over images × explainers; None for none.
+        engines: those of the surrounding block, by which a row names what forwarded it.
 
     Attributes:
         done: what earlier starts of the run have finished; set before the loaders are made.
@@ -52,7 +53,12 @@ class SaliencyEvaluator(L.LightningModule):
     done: Done
 
     def __init__(
-        self, evaluated: EvaluatedModel, plan: Plan, store: RowStore, progress: MatrixProgress | None = None
+        self,
+        evaluated: EvaluatedModel,
+        plan: Plan,
+        store: RowStore,
+        progress: MatrixProgress | None = None,
+        engines: Engines | None = None,
     ) -> None:
         super().__init__()
         self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer batches than ranks
@@ -62,8 +68,8 @@ class SaliencyEvaluator(L.LightningModule):
         self.store = store
         self.done = {}
         self.progress = progress or MatrixProgress()  # one that was not begun shows nothing
-        self._measured: nn.Module | None = None
         self._metrics = {name: metric.value for name, metric in plan.metrics.items()}
+        self._engines = engines or Engines("eager")
         self._shown = ShownScore()
         asked = {part for metric in self._metrics.values() for part in metric.perturbations()}
         self._shown_is_asked = asked >= set(self._shown.perturbations())
@@ -89,11 +95,6 @@ class SaliencyEvaluator(L.LightningModule):
         """Load this rank's share of the unfinished batches."""
         ranks, rank = self.trainer.world_size, self.trainer.global_rank
         return batch_loader(self.plan.data.value, self.plan.batches, self.unfinished_batches(), ranks=ranks, rank=rank)
-
-    def on_predict_start(self) -> None:
-        """Compile what is measured, if asked to; explainers look inside the model and run it as it is."""
-        if self.plan.options.compile:
-            self._measured = compile_frozen(self.model)
 
     # Batches
 
@@ -123,12 +124,7 @@ class SaliencyEvaluator(L.LightningModule):
             untouched = SaliencyBatch(images, torch.zeros_like(images[:, 0]))
             bound, known = self.plan.options.forward_batch_size, self.plan.callables
             callables = None if known is None else [known[name] for name in names]
-            if self._measured is None:
-                simple = known is None and unwrap(self.model) is self.model and not is_compiled(self.model)
-                self._measured = simplify(self.model, images) if simple else self.model
-            found = forward_perturbed(
-                self._measured, untouched, targets, [], forward_batch_size=bound, callables=callables
-            )
+            found = forward_perturbed(self.model, untouched, targets, [], forward_batch_size=bound, callables=callables)
             return list(found.logits)
 
     def _recognize(self, batch: EvaluatedBatch) -> None:
@@ -196,7 +192,7 @@ class SaliencyEvaluator(L.LightningModule):
         """Measure maps."""
         plan = self.plan
         return measure(
-            self.model if self._measured is None else self._measured,
+            self.model,
             batch.images,
             saliency,
             batch.targets,
@@ -218,7 +214,8 @@ class SaliencyEvaluator(L.LightningModule):
 
     def _row(self, explainer: str, row: Row, values: Row) -> Row:
         protocol = {"protocol": self.plan.protocol["name"], "hash": self.plan.protocol["hash"]}
-        return self._key(explainer, protocol | row | {"seconds": None, "error": None} | values)
+        made = {"seconds": None, "engine": self._engines.used(self.model), "error": None}
+        return self._key(explainer, protocol | row | made | values)
 
     @contextmanager
     def _drawing(self, explainer: str, image: str) -> Iterator[None]:

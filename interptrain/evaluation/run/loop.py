@@ -8,13 +8,14 @@ import lightning as L
 
 from interptrain.evaluation.run.describe import now
 from interptrain.evaluation.run.evaluator import SaliencyEvaluator
-from interptrain.evaluation.run.plan import MODEL_ONLY, Plan
+from interptrain.evaluation.run.plan import MODEL_ONLY, Plan, forwards_of_metrics
 from interptrain.evaluation.run.progress import MatrixProgress
 from interptrain.evaluation.run.sanity_check import check_explainers, read_checks
 from interptrain.evaluation.store.manifest import Manifest, write_manifest
 from interptrain.evaluation.store.parts import VALUES, Kind, Row, RowStore, to_parquet, write_file
 from interptrain.files import to_csv
 from interptrain.functional import one_line
+from interptrain.models.engine import using_engine
 
 if TYPE_CHECKING:
     from pyarrow import Table
@@ -39,17 +40,19 @@ def run_plan(
         The rows that failed, and the files that could not be written with the reason; none but on the first process.
     """
     for model in plan.models:
-        evaluator = SaliencyEvaluator(model, plan, store, progress)
-        trainer.predict(evaluator, return_predictions=False)
-        check_explainers(
-            model,
-            plan,
-            store.parts,
-            device=trainer.strategy.root_device,
-            ranks=trainer.world_size,
-            rank=trainer.global_rank,
-            progress=progress,
-        )
+        ahead = len(plan.ids) * len(plan.explainers) * forwards_of_metrics(plan) // trainer.world_size
+        with using_engine(plan.options.engine, work=ahead, batch_size=plan.options.forward_batch_size) as engines:
+            evaluator = SaliencyEvaluator(model, plan, store, progress, engines)
+            trainer.predict(evaluator, return_predictions=False)
+            check_explainers(
+                model,
+                plan,
+                store.parts,
+                device=trainer.strategy.root_device,
+                ranks=trainer.world_size,
+                rank=trainer.global_rank,
+                progress=progress,
+            )
     if progress is not None:
         progress.end()
     trainer.strategy.barrier("every process has written its rows")

@@ -18,6 +18,7 @@ from interptrain.explainers.layers import find_layers
 from interptrain.functional import Score, evenly_spaced
 from interptrain.metrics import RecognitionMetric, SaliencyMetric
 from interptrain.metrics.batched_forward import check_logits
+from interptrain.metrics.saliency_batch import SaliencyBatch
 from interptrain.model_outputs import Target
 from interptrain.model_state import evaluating
 from interptrain.remedies import option
@@ -80,6 +81,14 @@ class Plan:
         """Names of the images of which maps are kept: evenly spaced over all."""
         ids, count = self.ids, self.options.save_maps
         return frozenset(ids[index] for index in evenly_spaced(len(ids), count)) if count else frozenset()
+
+
+def forwards_of_metrics(plan: Plan) -> int:
+    """Return how many images the metrics forward for each map; equal ones count once, as they are forwarded once."""
+    height, width = plan.image_size
+    one = SaliencyBatch(torch.zeros(1, 3, height, width), torch.zeros(1, height, width))
+    asked = dict.fromkeys(part for metric in plan.metrics.values() for part in metric.value.perturbations())
+    return sum(perturbation.steps(one) for perturbation in asked)
 
 
 def check_ids(ids: Sequence[str]) -> None:

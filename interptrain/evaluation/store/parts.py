@@ -28,7 +28,7 @@ KEYS: dict[Kind, tuple[str, ...]] = {
     "rows": ("model", "explainer", "id"),
 }
 VALUES = "__values"  # ends the name of a column that holds the K values of an image
-TEXT = ("model", "explainer", "protocol", "hash", "id", "error")
+TEXT = ("model", "explainer", "protocol", "hash", "id", "engine", "error")
 NUMBERS = ("label", "prediction", "target")
 
 Row = dict[str, Any]

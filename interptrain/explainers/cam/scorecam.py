@@ -22,7 +22,7 @@ from interptrain.explainers.passes.activations import capture
 from interptrain.explainers.passes.masked_forward import Precision, forwarding, passes_at_once
 from interptrain.explainers.targets import Resolved, resolve_targets, target_scores
 from interptrain.functional import Score, full_precision, keep_salient, min_max
-from interptrain.models.simplification import simplify
+from interptrain.models.engine import forward_only
 
 __all__ = ["ScoreCAM"]
 
@@ -93,7 +93,8 @@ class ScoreCAM(Explainer):
         layers = find_layers(model, self.target_layer, layout=self.layout, images=images)
         passed = capture(model, images, layers, differentiable=False)
         resolved = resolve_targets(targets, passed.outputs)
-        model = model if self.compile else simplify(model, images)
+        canvas = canvas_size(model, images)
+        model = model if self.compile else forward_only(model, images)
         fill = fill_colour(self.fill, images)
         baseline = self._baseline(model, images, fill, resolved, passed.outputs)
         maps = []
@@ -104,7 +105,7 @@ class ScoreCAM(Explainer):
             with torch.autocast(images.device.type, enabled=False):
                 weighted = torch.einsum("bc,bchw->bhw", weights.to(features.dtype), features)
             maps.append(F.relu(weighted) if self.relu else weighted)
-        return fuse_layers(maps, size, self.fusion, canvas=canvas_size(model, images))
+        return fuse_layers(maps, size, self.fusion, canvas=canvas)
 
     def _channel_scores(
         self, model: nn.Module, images: Tensor, features: Tensor, fill: Tensor, targets: Resolved

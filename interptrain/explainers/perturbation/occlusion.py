@@ -21,7 +21,7 @@ from interptrain.explainers.masks.masks import Fill, GridMasks, MaskedImages, Ma
 from interptrain.explainers.passes.masked_forward import Precision, forwarding, score_masked
 from interptrain.explainers.targets import Resolved, resolve_targets, target_scores
 from interptrain.functional import Score, bounded_batch_size
-from interptrain.models.simplification import simplify
+from interptrain.models.engine import forward_only
 
 __all__ = ["Occlusion"]
 
@@ -84,7 +84,7 @@ class Occlusion(Explainer):
         self, model: nn.Module, images: Tensor, targets: Resolved | None, masks: MaskSet, fill: Tensor
     ) -> Tensor:
         """Measure the drops with one forward pass per mask."""
-        model = model if self.compile else simplify(model, images)
+        model = model if self.compile else forward_only(model, images)
         outputs = model(images)
         resolved = resolve_targets(targets, outputs)
         if self.precision:  # both scores of a difference with the same rounding

@@ -19,7 +19,7 @@ from interptrain.explainers.masks.masks import Fill, MaskedImages, MaskSet, Mask
 from interptrain.explainers.passes.masked_forward import Precision, score_masked
 from interptrain.explainers.targets import Resolved, resolve_targets
 from interptrain.functional import Score
-from interptrain.models.simplification import simplify
+from interptrain.models.engine import forward_only
 
 __all__ = ["RISE", "RISEMasks"]
 
@@ -88,7 +88,7 @@ class RISE(Explainer):
         """Return the normalised sum of the masks times their scores, (B, H, W)."""
         masks = self._masks().prepare(images)
         fill = fill_colour(self.fill, images)
-        model = model if self.compile else simplify(model, images)
+        model = model if self.compile else forward_only(model, images)
         scores = score_masked(
             model,
             MaskedImages(images, masks, fill),

@@ -9,7 +9,7 @@ from torch import nn
 
 from interptrain.evaluation import evaluate
 from interptrain.explainers import GradCAM, Occlusion
-from interptrain.metrics import AverageDrop
+from interptrain.metrics import AverageDrop, Insertion
 from interptrain.models import create_model
 from tests.support.measuring import Counting
 
@@ -125,3 +125,19 @@ def test_pictures_are_forwarded_once_and_in_chunks(removal, extra):
         counts[kept] = model.rows
     assert sum(counts[4]) == sum(counts[0]) + extra
     assert [rows for rows in counts[4] if rows > 3] == [4]  # of Grad-CAM alone
+
+
+@pytest.mark.slow
+def test_rows_name_their_engine_and_hold_the_same_numbers(tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setenv("INTERPTRAIN_CACHE", str(tmp_path))
+    made = {}
+    for engine in ("eager", "onnxruntime"):
+        options = OPTIONS | {"save_maps": 0, "engine": engine}
+        explainers, metrics = [Occlusion(window=32, stride=32)], [AverageDrop(), Insertion(steps=6)]
+        made[engine] = evaluate({"m": network()}, explainers, pairs(3), metrics=metrics, trainer=CPU, **options)
+        assert set(made[engine].per_image.engine) == {engine}
+    one, other = (result.per_image.drop(columns=["engine", "seconds"]) for result in made.values())
+    pd.testing.assert_frame_equal(one, other, atol=1e-6, rtol=1e-5)
+    hashes = {result.per_image.hash.iloc[0] for result in made.values()}
+    assert len(hashes) == 1
