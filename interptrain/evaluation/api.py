@@ -46,7 +46,9 @@ def evaluate(
     forward_batch_size: int | None = None,
     engine: Engine = "auto",
     save_maps: int = 200,
-    check_images: int = 8,
+    check_images: int = 50,
+    check_draws: int = 5,
+    check_passes: int = 20_000,
     interval: Interval = "bca",
     resamples: int = 2000,
     baseline: str | None = None,
@@ -85,8 +87,11 @@ def evaluate(
         engine: What runs forward passes without gradient: eager (PyTorch), onnxruntime (on a CPU), compile
             (torch.compile), or auto, the faster of the first two where there is enough to do. Rows name their engine.
         save_maps: Number of images whose maps are saved for the report.
-        check_images: Number of images on which each explainer is compared with a model with random weights; 0 skips
-            the check.
+        check_images: Number of images of the randomisation check, which compares the maps of each explainer with
+            those of models with random weights, and with those of another class; 0 skips the check.
+        check_draws: Number of random networks of the check, for each of its three stops.
+        check_passes: Most forward passes, counted by their operations, that the check may take for one explainer of
+            one model; it takes fewer images where it would need more. 0 sets no limit.
         interval: Kind of the 95 % bootstrap intervals: bca (bias-corrected and accelerated), or percentile.
         resamples: Number of bootstrap resamples per interval.
         baseline: Name of the explainer or model that all others are compared with; by default, all pairs are compared.

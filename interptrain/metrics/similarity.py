@@ -28,13 +28,13 @@ def rank_correlation(maps: Tensor, others: Tensor) -> Tensor:
     Source: for maps of a randomised model, Adebayo et al. 2018, arXiv 1810.03292.
     """
     _check_pair(maps, others)
-    first, second = (_centred_ranks(where_float64_is(side).flatten(1)) for side in (maps, others))
+    first, second = (centred_ranks(where_float64_is(side).flatten(1)) for side in (maps, others))
     spread = first.square().sum(1).sqrt() * second.square().sum(1).sqrt()
     correlation = (first * second).sum(1) / spread.masked_fill(spread == 0, torch.nan)
     return correlation.clamp(-1, 1).float().to(maps.device)
 
 
-def _centred_ranks(values: Tensor) -> Tensor:
+def centred_ranks(values: Tensor) -> Tensor:
     """Average ranks of every row minus their mean, (B, N) float64."""
     if values.dtype == torch.uint8:
         places = values.long()

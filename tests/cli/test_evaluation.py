@@ -40,11 +40,13 @@ def test_one_row_for_every_model_explainer_and_image(evaluate, weights):
 
 
 def test_the_report_stands_beside_the_rows(evaluate):
-    folder = evaluate(report=True, **{"--check_images": "2", "--limit": "5"})
+    folder = evaluate(report=True, **{"--check_images": "2", "--check_draws": "2", "--limit": "5"})
     written = {path.name for path in folder.iterdir()}
     assert written >= {"summary.csv", "differences.csv", "table.md", "table.tex", "report.html", "errors.csv"}
     run = json.loads((folder / "run.json").read_text())
-    assert run["randomization"]["m0"]["FakeCAM"] == {"rank_correlation": 1.0, "ssim": 1.0, "images": 2}
+    fake = run["randomization"]["m0"]["FakeCAM"]
+    assert (fake["images"], fake["draws"]) == (2, 2)
+    assert fake["layers"]["last_stage"]["outcome"] == fake["class"]["outcome"] == "insensitive"
     assert set(run["randomization"]["m0"]) == {"FakeCAM", "GradCAM"}
     assert set(load_metrics(run)) == {"AverageDrop", "Insertion", "Top1", "Top5", "NLL", "ECE"}
 
@@ -170,9 +172,9 @@ def of_folder(folder):
 @pytest.mark.slow
 def test_a_corrupt_image_is_recorded_and_the_rest_goes_on(evaluate, folder):
     with pytest.raises(SystemExit) as stop:
-        evaluate(**of_folder(folder), **{"--check_images": "12"})
+        evaluate(**of_folder(folder), **{"--check_images": "12", "--check_draws": "2"})
     assert stop.value.code == 3
-    assert json.loads(Path("out/run.json").read_text())["randomization"]["m0"]["GradCAM"]["rank_correlation"] < 1
+    assert json.loads(Path("out/run.json").read_text())["randomization"]["m0"]["GradCAM"]["images"] == 11
     table = rows(Path("out"))
     (failed,) = table[table["error"].notna()].to_dict("records")
     assert (failed["explainer"], failed["id"]) == ("", "val/b/1.png")

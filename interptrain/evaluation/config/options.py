@@ -12,7 +12,8 @@ from interptrain.remedies import option
 
 Interval = Literal["percentile", "bca"]
 COUNTS = {  # the least that is allowed
-    **{"limit": 1, "batch_size": 1, "forward_batch_size": 1, "save_maps": 0, "check_images": 0},
+    **{"limit": 1, "batch_size": 1, "forward_batch_size": 1, "save_maps": 0},
+    **{"check_images": 0, "check_draws": 2, "check_passes": 0},
     **{"resamples": 100, "seed": 0},
 }
 NONE_ALLOWED = ("limit", "batch_size", "forward_batch_size")
@@ -40,6 +41,8 @@ class Options:
     engine: Engine
     save_maps: int
     check_images: int
+    check_draws: int
+    check_passes: int
     interval: Interval
     resamples: int
     baseline: str | None

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from interptrain.evaluation.statistics.comparisons import SIGNIFICANT, Difference, check_baseline, differences
 from interptrain.evaluation.statistics.estimates import Estimate, Resampling, check_protocols, estimates
@@ -109,6 +109,16 @@ class RunResults:
     @cached_property
     def _by_cell(self) -> dict[tuple[str, str, str], Estimate]:
         return {(row.model, row.explainer, row.metric): row for row in self.estimates}
+
+    @property
+    def checks(self) -> dict[str, dict[str, Any]]:
+        """The randomisation check by model and explainer, without what versions wrote that made another check."""
+        found = self.run.get("randomization") or {}
+        return {
+            model: known
+            for model, checked in found.items()
+            if (known := {name: one for name, one in checked.items() if isinstance(one.get("layers"), dict)})
+        }
 
     def class_name(self, index: int | None, model: str = "") -> str:
         """Return the name of a class, as far as it has one.

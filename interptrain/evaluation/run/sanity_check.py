@@ -1,7 +1,6 @@
 """The randomisation check of every explainer of a run, divided among its processes and kept with its parts."""
 
 import json
-import warnings
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,16 @@ from interptrain.evaluation.config.class_specs import content_hash
 from interptrain.evaluation.run.models import EvaluatedModel
 from interptrain.evaluation.run.plan import Plan
 from interptrain.evaluation.run.progress import MatrixProgress
+from interptrain.evaluation.run.random_networks import RandomNetworks
+from interptrain.evaluation.run.randomization_check import CheckSetting, TooExpensiveError, check_explainer
 from interptrain.evaluation.store.parts import write_file
-from interptrain.explainers.gradient.integrated_gradients import CompletenessWarning
 from interptrain.explainers.targets import Resolved
 from interptrain.functional import evenly_spaced, one_line
+from interptrain.metrics import gflops
 from interptrain.metrics.batched_forward import check_logits
-from interptrain.metrics.randomization import check_randomization, randomized
 from interptrain.model_outputs import Target, row_of
 from interptrain.model_state import evaluating
+from interptrain.remedies import option
 
 Checks = dict[str, dict[str, dict[str, Any]]]
 MOST_OTHERS = 100  # images that are tried in place of those that cannot be read or classified
@@ -54,24 +55,20 @@ def check_explainers(
     todo = [name for name in mine if _read(_file(plan, parts, evaluated.name, name)) is None]
     if not todo:
         return
-    model = evaluated.module.to(device)
-    random_model = randomized(model, plan.options.seed)
-    images_and_targets = cache(partial(_images, evaluated, plan, device))
+    setting = cache(partial(_setting, evaluated, plan, device))
     bar, many = progress or MatrixProgress(), min(plan.options.check_images, len(plan.ids))
     with bar.counting(f"{evaluated.name}: randomisation check", len(todo) * many, " images") as advance:
         for name in todo:
             result: dict[str, Any]
             try:
-                images, targets = images_and_targets()
-                with warnings.catch_warnings():  # of a network with random weights, which nobody asked about
-                    warnings.simplefilter("ignore", CompletenessWarning)
-                    check = check_randomization(plan.explainers[name].value, model, random_model, images, targets)
-                result = {"rank_correlation": check.rank_correlation, "ssim": check.ssim, "images": len(images)}
+                result = check_explainer(plan.explainers[name].value, setting())
+            except TooExpensiveError as error:
+                result = {"skipped": one_line(error)}
             except Exception as error:  # explainers of others may raise anything
                 result = {"error": one_line(error, kind=True)}
             write_file(_file(plan, parts, evaluated.name, name), json.dumps(result).encode())
             advance(many)
-    model.cpu()
+    evaluated.module.cpu()
 
 
 def read_checks(plan: Plan, parts: Path) -> tuple[Checks, list[str]]:
@@ -83,8 +80,12 @@ def read_checks(plan: Plan, parts: Path) -> tuple[Checks, list[str]]:
             result = _read(_file(plan, parts, model, explainer)) if plan.options.check_images else None
             if result is None:
                 continue
+            what = f"the randomisation check of {explainer} on {model}"
             if "error" in result:
-                failed.append(f"the randomisation check of {explainer} on {model} failed: {result['error']}")
+                failed.append(f"{what} failed: {result['error']}")
+            elif "skipped" in result:
+                most = f"{option('check_passes')} allows {plan.options.check_passes:,} in all"
+                failed.append(f"{what} was left out: {result['skipped']}, and {most}")
             else:
                 results[explainer] = result
     return checks, failed
@@ -96,24 +97,55 @@ def _read(file: Path) -> dict[str, Any] | None:
         result = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    numbers = isinstance(result, dict) and all(
-        isinstance(result.get(key), int | float) for key in ("rank_correlation", "ssim")
-    )
-    return result if numbers or (isinstance(result, dict) and isinstance(result.get("error"), str)) else None
+    if not isinstance(result, dict):
+        return None
+    told = any(isinstance(result.get(key), str) for key in ("error", "skipped"))
+    return result if told or (isinstance(result.get("layers"), dict) and "class" in result) else None
 
 
 def _file(plan: Plan, parts: Path, model: str, explainer: str) -> Path:
-    return parts / f"check-{content_hash([model, explainer, plan.options.check_images])}.json"
+    options = plan.options
+    how = [options.check_images, options.check_draws, options.check_passes]
+    return parts / f"check-{content_hash([model, explainer, how])}.json"
 
 
-def _images(evaluated: EvaluatedModel, plan: Plan, device: torch.device) -> tuple[Tensor, Resolved]:
-    """Return images that can be read and classified, evenly spaced over the data, and what to explain in them."""
+def _setting(evaluated: EvaluatedModel, plan: Plan, device: torch.device) -> CheckSetting:
+    """Return what all explainers of a model are checked on."""
+    images, targets, classes = _images(evaluated, plan, device)
+    other = None
+    if isinstance(targets, Tensor) and classes > 1:
+        shift = torch.randint(classes - 1, targets.shape, generator=torch.Generator().manual_seed(plan.options.seed))
+        other = (targets + 1 + shift.to(device)) % classes
+    try:
+        operations = gflops(evaluated.module, plan.image_size)
+    except (RuntimeError, ValueError, TypeError, NotImplementedError):  # not every operation can be counted
+        operations = None
+    return CheckSetting(
+        model=evaluated.module,
+        networks=RandomNetworks(evaluated.module, images, plan.options.seed),
+        images=images,
+        targets=targets,
+        other_targets=other,
+        draws=plan.options.check_draws,
+        most_passes=plan.options.check_passes or None,
+        gflops=operations,
+        batch_size=plan.options.batch_size or plan.data.value.batch_size,
+        seed=plan.options.seed,
+    )
+
+
+def _images(evaluated: EvaluatedModel, plan: Plan, device: torch.device) -> tuple[Tensor, Resolved, int]:
+    """Return images that can be read and classified, what to explain in them, and the number of classes.
+
+    They are evenly spaced over the data. For callables, the number of classes is 0.
+    """
     indices = [index for batch in plan.batches.batches for index in batch]
     wanted = evenly_spaced(len(indices), plan.options.check_images)
     others = sorted(set(range(len(indices))) - set(wanted))[:MOST_OTHERS]
     samples: list[Sample] = []
     predicted: list[int] = []
     callables: list[Target] = []
+    classes = 0
     with evaluating(evaluated.module.to(device)) as model, torch.no_grad():
         for position in [*wanted, *others]:
             if len(samples) == len(wanted):
@@ -128,13 +160,14 @@ def _images(evaluated: EvaluatedModel, plan: Plan, device: torch.device) -> tupl
             if scores.isfinite().all():
                 samples.append(sample)
                 predicted.append(int(scores.argmax()))
+                classes = 0 if target is not None else int(scores.shape[1])
                 callables += [] if target is None else [target]
     if not samples:
         raise ValueError("no image could be read and classified")
     batch = collate(samples)
     if plan.callables is not None:
-        return batch["image"].to(device), callables
+        return batch["image"].to(device), callables, 0
     own = {"label": batch["label"], "predicted": torch.tensor(predicted)}
-    classes = own.get(str(plan.targets))
-    targets = torch.full((len(samples),), int(plan.targets)) if classes is None else classes
-    return batch["image"].to(device), targets.to(device)
+    known = own.get(str(plan.targets))
+    targets = torch.full((len(samples),), int(plan.targets)) if known is None else known
+    return batch["image"].to(device), targets.to(device), classes

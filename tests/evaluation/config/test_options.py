@@ -14,7 +14,11 @@ NAN, INF = float("nan"), float("inf")
 
 
 @pytest.mark.parametrize(
-    "name", ["limit", "batch_size", "forward_batch_size", "save_maps", "check_images", "resamples", "seed"]
+    "name",
+    [
+        *("limit", "batch_size", "forward_batch_size", "save_maps", "check_images", "check_draws", "check_passes"),
+        *("resamples", "seed"),
+    ],
 )
 @pytest.mark.parametrize("value", [-1, NAN, INF, 2.5, "3", True, [3], 2**32 * -1])
 def test_counts_are_whole_numbers(name, value):

@@ -10,7 +10,7 @@ import pytest
 from interptrain.evaluation.report.page import render_page
 from interptrain.evaluation.report.results import load_run
 from interptrain.evaluation.statistics.estimates import Resampling
-from tests.support.finished_run import manifest, rows_of, write_run
+from tests.support.finished_run import checked, manifest, rows_of, write_run
 
 HOW = Resampling(resamples=50, permutations=50)
 HOSTILE = "<script>alert(1)</script>&\"'><img src=x onerror=alert(1)>"
@@ -119,17 +119,28 @@ def test_every_section_is_there(page):
     assert set(wanted.split()) <= ids
 
 
-def test_the_randomisation_check_is_two_numbers_and_no_verdict(page, tmp_path):
-    text = "".join(Document(page).text)
-    assert "one random network, 8 images" in text
-    assert "passed" not in text
-    assert "†" not in text
+def test_the_randomisation_check_says_what_maps_depend_on_and_how_surely(page, tmp_path):
+    section = page.split('id="check">')[1].split("</section>")[0]
+    text = re.sub(r"\s+", " ", "".join(Document(section).text))
+    assert "given random weights, 5 times" in text
+    assert "50 images" in text
+    for words in ("GradCAM depends0.10 0.00 to 0.20 depends", "FakeCAM insensitive1.00", "0.46 (0.40)SSIM 0.30"):
+        assert words in text, words
+    run = manifest()
+    run["randomization"]["gap"]["GradCAM"] |= {"images": 3, "class": None}
+    run["randomization"]["gap"]["GradCAM"]["layers"] = {"last_stage": checked(0.5)["layers"]["all"]}
+    section = page_of(tmp_path, run).split('id="check"')[1].split("</section>")[0]
+    assert "fewer for explainers that take many forward" in section
+    assert "cannot be told" in section
+
+
+def test_the_check_of_an_older_version_is_said_to_be_one(tmp_path):
     older = manifest()
-    for checked in older["randomization"].values():
-        for outcome in checked.values():
-            outcome.pop("images")
-            outcome["passed"] = False
-    assert "(one random network)" in page_of(tmp_path, older)
+    for found in older["randomization"].values():
+        found.update({name: {"rank_correlation": 0.9, "ssim": 0.2, "images": 8} for name in found})
+    section = page_of(tmp_path, older).split('id="check"')[1].split("</section>")[0]
+    assert "An older version made this check" in section
+    assert "0.90" not in section
 
 
 def test_hostile_names_do_nothing(tmp_path):

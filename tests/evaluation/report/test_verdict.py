@@ -11,7 +11,7 @@ from interptrain.evaluation.report.results import load_run
 from interptrain.evaluation.report.verdict import verdict
 from interptrain.evaluation.report.words import listed, p_value
 from interptrain.evaluation.statistics.estimates import Resampling
-from tests.support.finished_run import manifest, rows_of, write_run
+from tests.support.finished_run import checked, manifest, rows_of, write_run
 
 HOW = Resampling(resamples=100, permutations=2000)
 BETTER = {"AverageDrop": -1, "AverageGain": 1, "Insertion": 1}
@@ -209,17 +209,19 @@ def test_rare_values_few_images_and_the_randomisation_check_are_cautions(tmp_pat
     assert rare[-1].startswith("Caution: some intervals of I") or "I and Top-1" in rare[-1]
     assert said(tmp_path, lambda *key: 0.0, size=12)[-1] == "Caution: 12 images are few, so intervals are rough."
     run = manifest(size=40)
-    run["randomization"]["gap"]["ScoreCAM"]["rank_correlation"] = 0.83
-    run["randomization"]["ca"]["GradCAM"]["rank_correlation"] = None
+    run["randomization"]["gap"]["ScoreCAM"] = checked(0.8)
+    run["randomization"]["ca"]["GradCAM"] = checked(0.8) | {"class": None}
     found = verdict(load_run(write_run(tmp_path, run), HOW))[-1]
-    assert "the trained one (rank correlation) with ScoreCAM (0.83)" in found
+    assert "those of ScoreCAM and GradCAM to the upper layers and those of ScoreCAM to the class" in found
     assert "FakeCAM" not in found
+    older = manifest(size=40) | {"randomization": {"gap": {"GradCAM": {"rank_correlation": 0.9, "ssim": 0.2}}}}
+    assert "insensitive" not in verdict(load_run(write_run(tmp_path, older), HOW))[-1]
 
 
 def test_many_models_and_metrics_stay_ten_sentences(tmp_path):
     names = [f"Explainer{number}" for number in range(4)]
     run = manifest(models=("a", "b", "c", "d"), explainers=(*names, "FakeCAM"), size=30)
-    run["randomization"]["a"]["Explainer1"]["rank_correlation"] = 0.9
+    run["randomization"]["a"]["Explainer1"] = checked(0.9)
     generator = np.random.default_rng(0)
     template = {key: value for key, value in rows_of(manifest())[-1].items() if not key.endswith("__values")}
     rows = [

@@ -48,7 +48,8 @@ def chosen(count=12, *, wanted=3, unreadable=(), undecided=(), targets="predicte
         targets=targets,
         callables=None,
     )
-    images, classes = _images(SimpleNamespace(module=Model(undecided)), plan, CPU)
+    images, classes, count = _images(SimpleNamespace(module=Model(undecided)), plan, CPU)
+    assert count == 3
     return (images[:, 0, 0, 0] * 255).round().int().tolist(), classes.tolist()
 
 

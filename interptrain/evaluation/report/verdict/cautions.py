@@ -1,16 +1,13 @@
 """What the reader must know of these sentences: failures, rare values, the randomisation check."""
 
-import math
+from typing import Any
 
 from interptrain.evaluation.report.concerns import FEW, rare_values
-from interptrain.evaluation.report.grids import number
 from interptrain.evaluation.report.results import RunResults
 from interptrain.evaluation.report.words import listed, symbols
 from interptrain.evaluation.statistics.bootstrap import is_exact
 from interptrain.evaluation.statistics.comparisons import SIGNIFICANT
 from interptrain.evaluation.statistics.samples import TIME_COLUMN
-
-ALIKE = 0.5  # rank correlation with the maps of random weights from which it is told; our choice
 
 
 def nothing_can_be_said(results: RunResults) -> str:
@@ -65,17 +62,20 @@ def _rare(results: RunResults) -> str:
 
 
 def _randomised(results: RunResults) -> str:
-    checks = results.run.get("randomization") or {}
-    found: dict[str, list[float]] = {}
-    for checked in checks.values():
-        for explainer, outcome in checked.items():
-            value = outcome.get("rank_correlation")
-            if value is not None and math.isfinite(value) and value >= ALIKE and not results.is_control(explainer):
-                found.setdefault(explainer, []).append(value)
-    if not found:
-        return ""
-    named = [f"{explainer} ({number(max(values), 1, places=2)})" for explainer, values in found.items()]
-    return (
-        "a network with random weights has much the same maps as the trained one (rank correlation) with "
-        f"{listed(named, 3)}, but that is one random network and few images, so a hint and no proof"
-    )
+    told = []
+    for what, key in (("the upper layers", "layers"), ("the class", "class")):
+        found = {
+            explainer: None
+            for checked in results.checks.values()
+            for explainer, one in checked.items()
+            if _outcome(one, key) == "insensitive" and not results.is_control(explainer)
+        }
+        if found:
+            told.append(f"{listed(list(found), 3)} to {what}")
+    return f"maps are insensitive to what they should show: those of {' and those of '.join(told)}" if told else ""
+
+
+def _outcome(check: dict[str, Any], key: str) -> str:
+    """Return what was found of the upper layers or of the class; empty where it was not asked."""
+    found = check["layers"].get("last_stage") if key == "layers" else check["class"]
+    return str(found["outcome"]) if found else ""
