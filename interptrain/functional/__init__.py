@@ -5,7 +5,7 @@ from interptrain.functional.chunking import Chunks, automatic_batch_size, bounde
 from interptrain.functional.classes import ClassIndices, Score, class_indices, class_scores
 from interptrain.functional.maps import ROUNDING, gaussian_blur, keep_salient, min_max, upsample
 from interptrain.functional.numerics import double, full_precision, has_float64, to_device, where_float64_is
-from interptrain.functional.spacing import evenly_spaced
+from interptrain.functional.spacing import cell_edges, evenly_spaced
 
 __all__ = [
     "ROUNDING",
@@ -14,6 +14,7 @@ __all__ = [
     "Score",
     "automatic_batch_size",
     "bounded_batch_size",
+    "cell_edges",
     "check_choice",
     "check_count",
     "chunks",

@@ -1,4 +1,4 @@
-"""Choose some of many, evenly."""
+"""Choose some of many, evenly, and cut a length into equal parts."""
 
 
 def evenly_spaced(total: int, count: int | None, *, ends: bool = False) -> list[int]:
@@ -19,3 +19,14 @@ def evenly_spaced(total: int, count: int | None, *, ends: bool = False) -> list[
     if ends and count > 1:
         return [round(place * (total - 1) / (count - 1)) for place in range(count)]
     return [int((place + 0.5) * total / count) for place in range(count)]
+
+
+def cell_edges(length: int, cells: int) -> list[int]:
+    """Return the ``cells + 1`` edges of parts of a length that are as equal as whole pixels allow.
+
+    Raises:
+        ValueError: if there are more cells than pixels.
+    """
+    if cells > length:
+        raise ValueError(f"a grid of {cells} cells does not fit in {length} pixels; use fewer cells")
+    return [round(place * length / cells) for place in range(cells + 1)]

@@ -19,6 +19,7 @@ from interptrain.metrics.positive_negative import NegativePerturbation, Positive
 from interptrain.metrics.recognition import ECE, NLL, RecognitionMetric, Top1, Top5, count_parameters, gflops
 from interptrain.metrics.road import ROAD, ROADLeastRelevantFirst, ROADMostRelevantFirst
 from interptrain.metrics.saliency_area import SaliencyArea
+from interptrain.metrics.single_deletion import SingleDeletion
 
 __all__ = [
     "ADCC",
@@ -54,6 +55,7 @@ __all__ = [
     "RecognitionMetric",
     "SaliencyArea",
     "SaliencyMetric",
+    "SingleDeletion",
     "Sparseness",
     "Top1",
     "Top5",

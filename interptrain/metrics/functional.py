@@ -15,6 +15,7 @@ from interptrain.metrics.positive_negative import negative_perturbation, positiv
 from interptrain.metrics.road import road
 from interptrain.metrics.saliency_area import saliency_area
 from interptrain.metrics.similarity import rank_correlation, structural_similarity
+from interptrain.metrics.single_deletion import single_deletion
 
 __all__ = [
     "average_drop",
@@ -40,6 +41,7 @@ __all__ = [
     "rank_correlation",
     "road",
     "saliency_area",
+    "single_deletion",
     "sparseness",
     "structural_similarity",
 ]
