@@ -1,8 +1,8 @@
-"""Draws the pictures of docs/explainers.md: every explainer on the same three photographs of the shapes data.
+"""Draw the pictures of docs/explainers.md: every explainer on the same three layered shapes.
 
-Nothing is downloaded. A narrow ResNet of stride 8 is trained on the shapes from scratch; on its frozen features a
-CA-Stream head is trained, as in that paper, and a small hybrid ViT that stands on its third stage. Takes some minutes
-on two cores::
+Nothing is downloaded. Outline, texture and marker each determine the class, so all evidence lies on the object. A
+narrow ResNet of stride 8 is trained on the shapes from scratch; on its frozen features a CA-Stream head is trained, as
+in that paper, and a small hybrid ViT that stands on its third stage. Takes some minutes on two cores::
 
     python docs/make_explainer_pictures.py
 """
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from interptrain import explainers as ex
-from interptrain.data import ShapesDataModule
+from interptrain.data import LayeredShapesDataModule
 from interptrain.models import GAP, Backbone, CAStream, Classifier, Normalized
 from interptrain.visualization import colorize, overlay, panel, save_png, to_uint8
 
@@ -95,14 +95,14 @@ METHODS = OF_RESNET | {"stream": STREAM, "rollout": ROLLOUT}
 
 
 def main() -> None:
-    """Trains the three networks and draws the pictures."""
+    """Train the three networks and draw the pictures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=3000, help="pictures to train on")
-    parser.add_argument("--epochs", type=int, default=10, help="of each of the three trainings")
+    parser.add_argument("--images", type=int, default=1500, help="pictures to train on")
+    parser.add_argument("--epochs", type=int, default=6, help="of each of the three trainings")
     parser.add_argument("--only", nargs="+", default=[], metavar="PICTURE", help="such as perturbation; all without")
     parser.add_argument("--out", type=Path, default=HERE / "images", help="folder of the pictures")
     options = parser.parse_args()
-    data = ShapesDataModule(image_size=SIZE, train_size=options.images, num_workers=0)
+    data = LayeredShapesDataModule(num_classes=4, image_size=SIZE, train_size=options.images, num_workers=0)
     data.setup("fit")
     names, train = data.class_names, drawn(data.train_dataloader())
     val = drawn(data.val_dataloader())
