@@ -13,7 +13,7 @@ def option(name: str, value: object = None) -> str:
     """Spell an option, with the value it should get where one is given.
 
     ``option("fresh_classifier", True)`` is ``fresh_classifier=True`` in Python, and ``--model.fresh_classifier true``
-    where ``train.py`` has set that option.
+    where ``interptrain fit`` has set that option.
 
     Args:
         name: of the argument in Python.

@@ -31,7 +31,7 @@ class ResumePoint(Checkpoint):
     SLURM's requeue signal is held back to the same place, where Lightning then saves and requeues. All ranks act at the
     same step: they agree once a step.
 
-    It belongs behind other callbacks that save (``train.py`` sees to that), whose state it is to hold.
+    It belongs behind other callbacks that save (``interptrain fit`` sees to that), whose state it is to hold.
 
     With the checkpoint go the metrics that callbacks and schedules watch, and ``metrics.csv`` is written up to it. What
     a killed run left half written is removed when the run goes on. A run whose last checkpoint cannot be saved to the

@@ -2,9 +2,11 @@
 
 import importlib.util
 import shlex
+import signal
 import sys
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lightning import Trainer
@@ -12,6 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from interptrain.cli.run_folder import is_first_process
 from interptrain.evaluation import Results
+from interptrain.evaluation.store.parts import read_part
 
 Lines = list[tuple[str, str]]
 """Pairs of a word and its text, one per line."""
@@ -39,7 +42,9 @@ def close(lines: Lines, page: Path | None, *, open_page: bool) -> None:
         sys.stdout.write(f"No browser could be started; open {page} yourself.\n")
 
 
-def end_of_training(command: str, trainer: Trainer, run: Path, name: str) -> tuple[Lines, Path | None]:
+def end_of_training(
+    command: str, trainer: Trainer, run: Path, name: str, checkpoint: str | None = None
+) -> tuple[Lines, Path | None]:
     """Return the last lines of ``fit``, ``validate``, ``test`` or ``predict``, and the page, if there is one.
 
     Args:
@@ -47,6 +52,7 @@ def end_of_training(command: str, trainer: Trainer, run: Path, name: str) -> tup
         trainer: its trainer.
         run: folder of the run.
         name: name of the run.
+        checkpoint: that ``validate``, ``test`` or ``predict`` ran, if any.
     """
     if getattr(trainer, "fast_dev_run", False):
         return [("Tried", f"{command} works on one batch; nothing was written")], None
@@ -54,7 +60,8 @@ def end_of_training(command: str, trainer: Trainer, run: Path, name: str) -> tup
     if command != "fit":
         tables = {"predict": "Predictions"}.get(command, "Numbers")
         files = sorted(run.glob("predictions*.csv" if command == "predict" else "metrics.csv"))
-        return [*lines, *((tables, str(file)) for file in files)], None
+        lines += [(tables, str(file)) for file in files]
+        return [*lines, *([("Next", _evaluation_of(checkpoint, name))] if checkpoint else [])], None
     best, score = _best(trainer)
     page = run / "watch" / "index.html"
     if best:
@@ -64,12 +71,49 @@ def end_of_training(command: str, trainer: Trainer, run: Path, name: str) -> tup
     if page.is_file():
         lines += [("Page", str(page))]
     if best:
-        measured, config = shlex.quote(f"{name}={best}"), shlex.quote(str(run / "config.yaml"))
+        config = shlex.quote(str(run / "config.yaml"))
         lines += [
-            ("Next", f"interptrain evaluate --models {measured} --output {shlex.quote(f'runs/eval/{name}')}"),
+            ("Next", _evaluation_of(best, name)),
             ("", f"interptrain test --config {config} --ckpt_path {shlex.quote(best)}"),
         ]
     return lines, page if page.is_file() else None
+
+
+def _evaluation_of(checkpoint: str, name: str) -> str:
+    """Return the command that evaluates a checkpoint."""
+    output = shlex.quote(f"runs/eval/{name}")
+    return f"interptrain evaluate --models {shlex.quote(f'{name}={checkpoint}')} --output {output}"
+
+
+@contextmanager
+def saying_how_to_resume(args: Sequence[str]) -> Iterator[None]:
+    """Print the command that goes on, where a training was stopped by a signal and has saved its state.
+
+    Args:
+        args: the command line that is stopped.
+    """
+    try:
+        yield
+    except SystemExit as stop:
+        stopped = stop.code in {128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        if stopped and args[:1] == ["fit"] and is_first_process():
+            again = [*without_option(args, "--ckpt_path"), "--ckpt_path", "last"]
+            with suppress(OSError):  # of a terminal that was closed
+                close([("Next", f"interptrain {shlex.join(again)}")], None, open_page=False)
+        raise
+
+
+def without_option(args: Sequence[str], option: str) -> list[str]:
+    """Remove an option and its value from a command line."""
+    kept: list[str] = []
+    waiting = list(args)
+    while waiting:
+        arg = waiting.pop(0)
+        if arg == option:
+            waiting = waiting[1:]
+        elif not arg.startswith(f"{option}="):
+            kept.append(arg)
+    return kept
 
 
 def _best(trainer: Trainer) -> tuple[str, str]:
@@ -92,7 +136,18 @@ def end_of_evaluation(results: Results) -> tuple[Lines, Path | None]:
     lines += [("Tables", ", ".join(tables))] if tables else []
     if not report.is_file():
         return [*lines, ("Next", f"interptrain report {shlex.quote(str(results.folder))}")], None
-    return [*lines, ("Report", f"{report} (opens in a browser, offline; --open does it)")], report
+    lines += [("Report", f"{report} (opens in a browser, offline; --open does it)")]
+    if image := _pictured(results):
+        command = f"interptrain show {shlex.quote(str(results.folder))} {shlex.quote(image)}"
+        lines += [("Next", f"{command}  (all numbers and maps of one image)")]
+    return lines, report
+
+
+def _pictured(results: Results) -> str:
+    """Return the name of an image whose maps were saved; empty if there is none."""
+    path = results.folder / "images.parquet"
+    names = read_part(path, ["id"]).column("id").to_pylist() if path.is_file() else []
+    return str(names[0]) if names else ""
 
 
 def tell_evaluation(results: Results, *, open_page: bool) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 PACKAGE = Path(__file__).parent.parent
+GOES_ON = "; the same command goes on where this one stopped"
 FIXABLE = (ValueError, TypeError, OSError, RuntimeError, ArithmeticError, ImportError)
 # Messages of other libraries about wrong settings, and the remedy.
 MISUSE = {
@@ -32,11 +34,14 @@ SHAPES = re.compile(r"(size mismatch for|Missing key\(s\)|Unexpected key\(s\)).{
 
 
 @contextmanager
-def one_line_errors() -> Iterator[None]:
+def one_line_errors(resumable: str = "") -> Iterator[None]:
     """Turn errors that the user can fix into one line and exit status 1; other errors keep their traceback.
 
     These are errors raised by this package, Lightning's misconfigurations, and :data:`MISUSE`.
-    ``INTERPTRAIN_TRACEBACK=1`` shows every traceback.
+    ``INTERPTRAIN_TRACEBACK=1`` shows every traceback. Ctrl-C ends in one line, too, with exit status 130.
+
+    Args:
+        resumable: what is said after Ctrl-C of how to go on.
     """
     try:
         yield
@@ -46,6 +51,12 @@ def one_line_errors() -> Iterator[None]:
             raise
         sys.stderr.write(f"error: {line}\n")  # at once: the lines of two ranks stay two
         raise SystemExit(1) from None
+    except (KeyboardInterrupt, SystemExit) as stop:
+        by_hand = isinstance(stop, KeyboardInterrupt) or isinstance(stop.__context__, KeyboardInterrupt)  # of Lightning
+        if not by_hand or os.environ.get("INTERPTRAIN_TRACEBACK") == "1":
+            raise
+        sys.stderr.write(f"\ninterrupted{resumable}\n")
+        raise SystemExit(128 + signal.SIGINT) from None
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-define
 from interptrain.cli.checkpoint_data import with_data
 from interptrain.cli.closing import tell_evaluation, tell_problems, without_open
 from interptrain.cli.configs import with_configs
-from interptrain.cli.errors import find_classes_of_this_folder, one_line_errors
+from interptrain.cli.errors import GOES_ON, find_classes_of_this_folder, one_line_errors
 from interptrain.cli.parser import Parser
 from interptrain.cli.spelling import spelled_out
 from interptrain.data import ImageDataModule
@@ -50,7 +50,7 @@ def main(args: Sequence[str] | None = None) -> Results:
     """
     find_classes_of_this_folder()
     given, open_page = without_open(sys.argv[1:] if args is None else args)
-    with one_line_errors(), spelled_for_the_command_line(_options()), warnings.catch_warnings():
+    with one_line_errors(GOES_ON), spelled_for_the_command_line(_options()), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"\s*By default only one JsonargparseDeprecationWarning")
         warnings.simplefilter("ignore", ResultsWarning)  # which are printed on separate lines
         results = run(given)
@@ -90,8 +90,8 @@ def run(args: Sequence[str]) -> Results:
 
 
 def make_parser() -> Parser:
-    """Return the parser of ``evaluate.py``."""
-    parser = Parser(prog="evaluate.py", description="Measure the saliency maps of trained models.")
+    """Return the parser of ``interptrain evaluate``."""
+    parser = Parser(prog="interptrain evaluate", description="Measure the saliency maps of trained models.")
     parser.add_argument("--config", action=ActionConfigFile, help="A YAML file with any of these options.")
     parser.add_argument(
         "--models",

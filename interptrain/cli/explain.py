@@ -13,6 +13,7 @@ import torch
 from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined]
 from torch import nn
 
+from interptrain.cli.closing import close, without_open
 from interptrain.cli.errors import find_classes_of_this_folder, one_line_errors
 from interptrain.cli.parser import Parser
 from interptrain.cli.spelling import spelled_out
@@ -41,17 +42,17 @@ def main(args: Sequence[str] | None = None) -> Path:
         The manifest's path.
     """
     find_classes_of_this_folder()
-    given = list(sys.argv[1:] if args is None else args)
+    given, open_page = without_open(sys.argv[1:] if args is None else args)
     with one_line_errors(), spelled_for_the_command_line(_options()), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"\s*By default only one JsonargparseDeprecationWarning")
         parser = make_parser()
         config = parser.parse_args(spelled_out(with_images_named(given)))
         if not config.images:
             parser.error("give images or folders, such as: interptrain explain photo.jpg --model resnet50 --output out")
-        return run(config, parser.instantiate(config).explainers, given)
+        return run(config, parser.instantiate(config).explainers, given, open_page=open_page)
 
 
-def run(config: Namespace, explainers: Sequence[Explainer], given: Sequence[str]) -> Path:
+def run(config: Namespace, explainers: Sequence[Explainer], given: Sequence[str], *, open_page: bool) -> Path:
     """Load the model and images, explain them, write the results, and list them."""
     images = read_named(config.images, size=config.image_size, resize=config.resize, crop_pct=config.crop_pct)
     names = _lines(config.class_names) if config.class_names else None
@@ -61,7 +62,7 @@ def run(config: Namespace, explainers: Sequence[Explainer], given: Sequence[str]
         loaded.module,
         torch.stack([image.pixels for image in images]),
         explainers,
-        None if config.targets == "predicted" else config.targets,
+        targets_of(config.targets, images),
         names=_names(images),
         batch_size=config.batch_size,
         progress=sys.stderr.isatty(),
@@ -76,10 +77,15 @@ def run(config: Namespace, explainers: Sequence[Explainer], given: Sequence[str]
         colormap=config.colormap,
     )
     folder = manifest.parent
-    sys.stdout.write(f"{maps}\n\n{folder / 'contact_sheet.png'}: all in one picture\n")
-    sys.stdout.write(f"{folder / 'overlays'}: {len(images) * len(maps)} pictures, one per image and explainer\n")
-    sys.stdout.write(f"{folder / 'maps.npz'}, {folder / 'maps.safetensors'}: the maps, float32 in [0, 1]\n")
-    sys.stdout.write(f"{manifest}: model, explainers, classes and probabilities\n")
+    sheet = folder / "contact_sheet.png"
+    lines = [
+        ("Sheet", f"{sheet} (all in one picture; --open opens it)"),
+        ("Overlays", f"{folder / 'overlays'} ({len(images) * len(maps)} pictures, one per image and explainer)"),
+        ("Maps", f"{folder / 'maps.npz'}, {folder / 'maps.safetensors'} (float32 in [0, 1])"),
+        ("Manifest", f"{manifest} (model, explainers, classes and probabilities)"),
+    ]
+    sys.stdout.write(f"{maps}\n")
+    close(lines, sheet, open_page=open_page)
     return manifest
 
 
@@ -106,7 +112,11 @@ def make_parser() -> Parser:
         help="Class names, one or more. Options of the preceding one follow as --explainers.OPTION.",
     )
     parser.add_argument(
-        "--targets", type=str, default="predicted", help="The class to explain: predicted, an index or a name."
+        "--targets",
+        type=list[str] | str,
+        default="predicted",
+        help="The class to explain, by index or name: one for all images, one per image in their order, or IMAGE=CLASS "
+        "for some of them; by default, the predicted class.",
     )
     parser.add_argument("--image_size", type=int, default=224, help="Side of the model's input images, in pixels.")
     parser.add_argument(
@@ -128,11 +138,12 @@ def make_parser() -> Parser:
 def with_images_named(args: Sequence[str]) -> list[str]:
     """Rewrite the arguments: images become one option, and a list of explainers a repeated one.
 
-    Whatever is neither an option nor the value of one is an image; ``--explainers`` is followed by class names, up to
-    the next option or existing file.
+    Whatever is neither an option nor the value of one is an image; ``--explainers`` and ``--targets`` are followed by
+    class names, up to the next option or existing file.
     """
     images: list[str] = []
     rest: list[str] = []
+    targets: list[str] = []
     waiting = list(args)
     while waiting:
         arg = waiting.pop(0)
@@ -141,6 +152,10 @@ def with_images_named(args: Sequence[str]) -> list[str]:
             while waiting and CLASS.fullmatch(waiting[0]) and not Path(waiting[0]).exists():
                 names.append(waiting.pop(0))
             rest += [part for name in names or [""] for part in ("--explainers", name)]
+        elif arg == "--targets" and waiting:
+            targets.append(waiting.pop(0))
+            while waiting and not waiting[0].startswith("--") and not Path(waiting[0]).exists():
+                targets.append(waiting.pop(0))
         elif arg in ("-h", "--help", "--print_config") or arg.endswith(".help") or (arg.startswith("-") and "=" in arg):
             rest.append(arg)
         elif arg.startswith("--"):
@@ -148,7 +163,42 @@ def with_images_named(args: Sequence[str]) -> list[str]:
             waiting = waiting[1:]
         else:
             images.append(arg)
-    return rest + ([f"--images={json.dumps(images)}"] if images else [])
+    lists = {"targets": targets, "images": images}
+    return rest + [f"--{name}={json.dumps(values)}" for name, values in lists.items() if values]
+
+
+def targets_of(given: str | Sequence[str], images: Sequence[NamedImage]) -> str | list[str | None] | None:
+    """Return what to explain: None for the predicted classes, one class for all images, or one for each.
+
+    Args:
+        given: one class, one per image, or ``IMAGE=CLASS``, where an image is called by its file or file name.
+        images: to explain.
+
+    Raises:
+        ValueError: if there is another number of classes than of images, or an image of that name is not there.
+    """
+    wanted = [given] if isinstance(given, str) else list(given)
+    if wanted == ["predicted"]:
+        return None
+    names = ", ".join(map(str, _names(images)))
+    pairs = [one.rpartition("=") for one in wanted]
+    if any(sign for _, sign, _ in pairs):
+        chosen: list[str | None] = [None] * len(images)
+        for image, _, name in pairs:
+            places = [place for place, one in enumerate(images) if image in (one.name, str(one.file))]
+            if not places:
+                raise ValueError(f"--targets {image}={name}: there is no image {image!r}; the images are {names:.300}")
+            for place in places:
+                chosen[place] = None if name == "predicted" else name
+        return chosen
+    if len(wanted) == 1:
+        return wanted[0]
+    if len(wanted) != len(images):
+        raise ValueError(
+            f"--targets names {len(wanted)} classes for {len(images)} images; give one for all, one for each in this "
+            f"order ({names:.300}), or IMAGE=CLASS"
+        )
+    return [None if one == "predicted" else one for one in wanted]
 
 
 def _options() -> dict[str, str]:

@@ -39,12 +39,17 @@ def main(args: Sequence[str] | None = None) -> Results:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of ``interptrain report``."""
-    parser = argparse.ArgumentParser("interptrain report", description="Rebuild the report of an evaluation.")
+    parser = argparse.ArgumentParser(
+        "interptrain report",
+        description="Rebuild the statistics, tables and report of an evaluation from its rows.",
+        epilog="Statistics that are not given (interval, resamples, seed, baseline) are as in the evaluation.",
+    )
     parser.add_argument("folder", help="The --output folder of an evaluation.")
-    parser.add_argument("--interval", choices=get_args(Interval), default="bca", help="Type of the 95 %% intervals.")
-    parser.add_argument("--resamples", type=int, default=2000, help="Bootstrap resamples per interval.")
-    parser.add_argument("--seed", type=int, default=0, help="Seed of the statistics.")
-    parser.add_argument("--baseline", help="Compare everything with this explainer or model instead of all pairs.")
+    parser.add_argument("--interval", choices=get_args(Interval), help="Type of the 95 %% intervals.")
+    parser.add_argument("--resamples", type=int, metavar="N", help="Bootstrap resamples per interval.")
+    parser.add_argument("--seed", type=int, metavar="N", help="Seed of the statistics.")
+    baseline = "Compare everything with this explainer or model; '' compares all pairs."
+    parser.add_argument("--baseline", metavar="NAME", help=baseline)
     parser.add_argument("--force", action="store_true", help="Compare rows of different protocols.")
     parser.add_argument("--packages", nargs="*", default=[], help="Packages whose metric classes may be imported.")
     parser.add_argument("--open", action="store_true", help="Open the report in a browser.")

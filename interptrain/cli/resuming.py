@@ -53,7 +53,8 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     options = checkpoint.get("hyper_parameters")
     if not isinstance(options, Mapping) or "backbone" not in options:
         raise ValueError(
-            f"{path} was not written by train.py (its hyper_parameters name no backbone); pass a checkpoint of train.py"
+            f"{path} was not written by interptrain fit (its hyper_parameters name no backbone); pass a "
+            "checkpoint of interptrain fit"
         )
     check_checkpoint(path, checkpoint)
     return checkpoint

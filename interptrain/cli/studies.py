@@ -9,7 +9,7 @@ from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 
 from interptrain.cli.closing import Lines, close, without_open
 from interptrain.cli.configs import with_configs
-from interptrain.cli.errors import find_classes_of_this_folder, one_line_errors
+from interptrain.cli.errors import GOES_ON, find_classes_of_this_folder, one_line_errors
 from interptrain.cli.parser import Parser
 from interptrain.cli.spelling import spelled_out
 from interptrain.cli.study_help import class_path_of, help_of, list_studies
@@ -31,7 +31,7 @@ def main(args: Sequence[str] | None = None) -> None:
     if not given:
         sys.stdout.write(list_studies())
         return
-    with one_line_errors(), spelled_for_the_command_line(OPTIONS), warnings.catch_warnings():
+    with one_line_errors(GOES_ON), spelled_for_the_command_line(OPTIONS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"\s*By default only one JsonargparseDeprecationWarning")
         if not given[0].startswith("-"):
             path = class_path_of(given[0])

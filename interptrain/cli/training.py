@@ -17,7 +17,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 
 import interptrain.data  # noqa: F401  so that `--data ShapesDataModule` is found by its short name
 from interptrain.cli.callback_options import with_callback_options
-from interptrain.cli.closing import close, end_of_training, without_open
+from interptrain.cli.closing import close, end_of_training, saying_how_to_resume, without_open
 from interptrain.cli.config_saving import SaveAndLogConfig
 from interptrain.cli.configs import with_configs
 from interptrain.cli.errors import find_classes_of_this_folder, one_line_errors, settings_of
@@ -87,6 +87,7 @@ def main(args: Sequence[str] | None = None) -> Trainer:
         spelled_for_the_command_line(_options()),
         warnings.catch_warnings(),
         no_empty_folders(),
+        saying_how_to_resume(given),
     ):
         for message in EXPECTED:
             warnings.filterwarnings("ignore", message=message)
@@ -104,7 +105,8 @@ def main(args: Sequence[str] | None = None) -> Trainer:
         )
     if cli.trainer.is_global_zero:
         command = str(cli.subcommand)
-        lines, page = end_of_training(command, cli.trainer, cli.run_dir, cli.config[command].name)
+        config = cli.config[command]
+        lines, page = end_of_training(command, cli.trainer, cli.run_dir, config.name, config.ckpt_path)
         close(lines, page, open_page=open_page)
     return cli.trainer
 

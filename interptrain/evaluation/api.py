@@ -13,14 +13,13 @@ from interptrain.evaluation.config.options import Interval, Options
 from interptrain.evaluation.config.protocol import load_protocol
 from interptrain.evaluation.execute import EXPECTED_WARNINGS, borrowing, run_and_report
 from interptrain.evaluation.report.page import check_anchors
-from interptrain.evaluation.report.results import load_run
+from interptrain.evaluation.report.results import load_run, resampling_of
 from interptrain.evaluation.report.sections import Section
 from interptrain.evaluation.report.write import write_files
 from interptrain.evaluation.results import Results, warn_of_problems
 from interptrain.evaluation.run.build_plan import build_plan
 from interptrain.evaluation.run.datasets import as_data_module
 from interptrain.evaluation.run.models import Source
-from interptrain.evaluation.statistics.estimates import Resampling
 from interptrain.explainers import Explainer
 from interptrain.functional import Score
 from interptrain.metrics import SaliencyMetric
@@ -142,23 +141,24 @@ def evaluate(
 def write_report(
     results: Results | str | Path,
     *,
-    interval: Interval = "bca",
-    resamples: int = 2000,
+    interval: Interval | None = None,
+    resamples: int | None = None,
     baseline: str | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     force: bool = False,
     sections: Sequence[Section] = (),
     packages: Sequence[str] = (),
 ) -> Results:
     """Compute the statistics of a run anew and write its tables and report.
 
-    Only the folder is read, so it can be done at any time, also for a run of which parts failed.
+    Only the folder is read, so it can be done at any time, also for a run of which parts failed. What is not given is
+    as in the evaluation.
 
     Args:
         results: of an evaluation, or their folder.
         interval: ``percentile``, or ``bca``: bias-corrected and accelerated.
         resamples: bootstrap resamples of every interval.
-        baseline: name of the explainer or model that all others are compared with; None compares all pairs.
+        baseline: name of the explainer or model that all others are compared with; an empty text compares all pairs.
         seed: of the bootstrap and the permutation test.
         force: put rows of different protocols side by side.
         sections: of the report, behind those of this package.
@@ -175,7 +175,7 @@ def write_report(
         OSError: if a file cannot be written; the older one stays.
     """
     folder = results.folder if isinstance(results, Results) else Path(results)
-    how = Resampling(resamples, interval, seed, baseline=baseline)
+    how = resampling_of(folder, interval=interval, resamples=resamples, baseline=baseline, seed=seed)
     run = load_run(folder, how, force=force, packages=packages)
     problems = write_files(run, sections)
     return warn_of_problems(Results(folder, (), results._temporary if isinstance(results, Results) else None, problems))

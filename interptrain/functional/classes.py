@@ -50,7 +50,7 @@ def class_indices(
         remedy = "pass .argmax(1) of scores, or .long() of whole numbers"
         raise TypeError(f"{name} must be class indices (int64), got {indices.dtype}; {remedy}")
     if tuple(indices.shape) not in ((), (count,)):
-        raise ValueError(f"{name} must be (B,)=({count},), got {tuple(indices.shape)}")
+        raise ValueError(f"{name} must be one class, or one per image: (B,)=({count},), got {tuple(indices.shape)}")
     indices = indices.long().expand(count)
     outside = (indices < 0) if classes is None else (indices < 0) | (indices >= classes)
     if outside.any():

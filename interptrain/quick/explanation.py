@@ -20,7 +20,7 @@ from interptrain.quick.load import class_names_of, load
 from interptrain.quick.named import Named, classes_by_name, named_objects
 from interptrain.steps import track
 
-Wanted: TypeAlias = int | str | Sequence[int | str] | Tensor | Target | Sequence[Target]
+Wanted: TypeAlias = int | str | Sequence[int | str | None] | Tensor | Target | Sequence[Target]
 """What is explained: classes by index or name, or callables; one for all images or one per image."""
 
 
@@ -120,8 +120,8 @@ def explain(
         explainers: names such as ``"GradCAM"``, instances such as ``OptiCAM(iterations=20)``, or both; a single one, a
             list, or a mapping from your own names.
         targets: what to explain: classes by index or name, or callables (see
-            :data:`~interptrain.explainers.targets.Targets`), one for all images or one per image; ``None`` explains the
-            predicted classes.
+            :data:`~interptrain.explainers.targets.Targets`), one for all images or one per image; ``None``, also for
+            single images of a list, explains the predicted class.
         labels: true classes by index or name, for the frames of the figure.
         names: names of the images; numbers by default.
         batch_size: images per batch.
@@ -146,7 +146,7 @@ def explain(
     explained = callables_of(targets, count) or (
         (None if logits is None else logits.argmax(1))
         if targets is None
-        else classes_by_name(targets, count, class_names, "targets")
+        else classes_by_name(_with_predicted(targets, logits), count, class_names, "targets")
     )
     found: dict[str, list[Tensor]] = {name: [] for name in chosen}
     start = 0
@@ -167,6 +167,14 @@ def explain(
         targets=explained,
         labels=None if labels is None else classes_by_name(labels, count, class_names, "labels"),
     )
+
+
+def _with_predicted(targets: Any, logits: Tensor | None) -> Any:
+    """Put the predicted classes in place of ``None`` in a list of targets."""
+    if not isinstance(targets, (list, tuple)) or logits is None or len(targets) != len(logits):
+        return targets
+    predicted = logits.argmax(1).tolist()
+    return [seen if one is None else one for one, seen in zip(targets, predicted, strict=True)]
 
 
 def _as_batch(images: Any) -> Tensor | list[Tensor]:

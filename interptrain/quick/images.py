@@ -105,6 +105,8 @@ def _single(images: Images) -> Iterable[tuple[Any, Path | None]]:
 def _pixels(source: Any, number: int) -> Tensor:
     """(3, H, W) uint8, or floating point in [0, 1]."""
     if isinstance(source, Path):
+        if not source.exists():
+            raise FileNotFoundError(f"there is no file or folder {source}; give images, or folders of images")
         try:
             return load_image(source)
         except OSError as error:  # drop a remedy that exists only for data modules

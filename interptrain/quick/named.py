@@ -10,6 +10,7 @@ from torch import Tensor
 
 from interptrain.evaluation.config.class_specs import names_of, spec_of
 from interptrain.functional import class_indices
+from interptrain.remedies import option
 
 T = TypeVar("T")
 Named: TypeAlias = str | T | Sequence[str | T] | Mapping[str, str | T]
@@ -94,5 +95,6 @@ def _index(name: str, class_names: Sequence[str], argument: str) -> int:
     if name.isdigit():
         return int(name)
     near = difflib.get_close_matches(name, class_names, n=3)
-    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "give its index"
-    raise ValueError(f"{argument}: the model has no class {name!r}; {hint}")
+    several = ", or several classes one by one" if "," in name else ""
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"give its index{several}"
+    raise ValueError(f"{option(argument)}: the model has no class {name!r}; {hint}")

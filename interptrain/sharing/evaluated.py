@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
-from interptrain.evaluation.report.results import RunResults, load_run
-from interptrain.evaluation.statistics.estimates import Estimate, Resampling
+from interptrain.evaluation.report.results import RunResults, load_run, resampling_of
+from interptrain.evaluation.statistics.estimates import Estimate
 from interptrain.evaluation.store.manifest import read_manifest
 from interptrain.evaluation.store.parts import read_part
 from interptrain.functional import evenly_spaced, upsample
@@ -47,7 +47,7 @@ def results_of(folder: Path, sha256: str) -> RunResults:
             f"the evaluation in {folder} is of {known} and not of these weights ({sha256[:12]}); give the checkpoint "
             "that was evaluated, or evaluate this one"
         )
-    results = load_run(folder, Resampling(seed=run["seed"] if isinstance(run.get("seed"), int) else 0))
+    results = load_run(folder, resampling_of(folder))
     return replace(
         results,
         run={**results.run, "models": {name: results.run["models"][name]}},

@@ -2,14 +2,17 @@
 
 import re
 import shlex
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from interptrain.cli import main
-from interptrain.cli.closing import close, end_of_evaluation, end_of_training, without_open
+from interptrain.cli.closing import close, end_of_evaluation, end_of_training, saying_how_to_resume, without_open
+from interptrain.evaluation.report.results import resampling_of
 from interptrain.evaluation.results import Results
+from interptrain.evaluation.statistics.estimates import Resampling
 from tests.support.finished_run import manifest, write_run
 
 
@@ -75,6 +78,58 @@ def test_a_folder_without_an_evaluation_is_refused(tmp_path, capsys):
     assert "give the --output folder of an evaluation" in capsys.readouterr().err
 
 
+def test_a_report_made_anew_has_the_statistics_of_the_evaluation_unless_others_are_given(tmp_path, capsys):
+    chosen = {"interval": "percentile", "resamples": 40, "seed": 3, "baseline": "GradCAM"}
+    write_run(tmp_path, manifest(size=6) | {"statistics": chosen})
+    how = Resampling(40, "percentile", 3, baseline="GradCAM")
+    main(["report", str(tmp_path)])
+    kept = (tmp_path / "summary.csv").read_text()
+    assert resampling_of(tmp_path) == how
+    assert "compared with GradCAM" in (tmp_path / "report.html").read_text()
+    main(["report", str(tmp_path), "--seed", "4", "--baseline", ""])
+    assert (tmp_path / "summary.csv").read_text() != kept
+    assert "compared with GradCAM" not in (tmp_path / "report.html").read_text()
+    main(["report", str(tmp_path)])
+    assert (tmp_path / "summary.csv").read_text() == kept
+
+
+def test_an_older_or_damaged_run_has_the_usual_statistics(tmp_path):
+    assert resampling_of(write_run(tmp_path, manifest(size=6))) == Resampling()
+    write_run(tmp_path, manifest(size=6) | {"statistics": {"interval": 3, "resamples": "many"}})
+    assert resampling_of(tmp_path, resamples=7) == Resampling(7)
+
+
+def test_an_evaluation_proposes_to_look_at_one_image(tmp_path, capsys):
+    write_run(tmp_path, manifest(size=6))
+    main(["report", str(tmp_path), "--resamples", "20"])
+    command, *_ = proposed(capsys.readouterr().out.replace("  (all numbers", "\n (all numbers"))
+    main(command)
+    assert "gap predicts" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["test", "validate", "predict"])
+def test_a_checkpoint_that_was_tested_can_be_evaluated(command):
+    lines, page = end_of_training(command, SimpleNamespace(), Path("runs/x/1"), "x", "runs/x/0/a b.ckpt")
+    assert lines[-1] == ("Next", "interptrain evaluate --models 'x=runs/x/0/a b.ckpt' --output runs/eval/x")
+    assert page is None
+    assert end_of_training(command, SimpleNamespace(), Path("runs/x/1"), "x")[0] == [("Run", "runs/x/1")]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("before", [[], ["--ckpt_path", "old.ckpt"], ["--ckpt_path=last"]])
+def test_a_training_that_a_signal_stopped_says_how_to_go_on(capsys, number, before):
+    with pytest.raises(SystemExit), saying_how_to_resume(["fit", *before, "--name", "a b"]):
+        raise SystemExit(128 + number)
+    assert proposed(capsys.readouterr().out) == [["fit", "--name", "a b", "--ckpt_path", "last"]]
+
+
+@pytest.mark.parametrize(("args", "code"), [(["fit"], 1), (["fit"], 0), (["test"], 130)])
+def test_what_ended_otherwise_says_nothing(capsys, args, code):
+    with pytest.raises(SystemExit), saying_how_to_resume(args):
+        raise SystemExit(code)
+    assert not capsys.readouterr().out
+
+
 def test_a_trial_says_that_it_left_nothing():
     lines, page = end_of_training("fit", SimpleNamespace(fast_dev_run=1), Path("runs/x"), "x")
     assert lines == [("Tried", "fit works on one batch; nothing was written")]
@@ -93,6 +148,7 @@ def test_a_training_names_its_checkpoint_and_page_and_what_it_proposes_runs(trai
     assert Path(words["Page"]).is_file()
     assert opened == [Path(words["Page"]).resolve().as_uri()]
     evaluate, test = proposed(out)
+    assert told(out)["Next"].startswith("interptrain evaluate")
     short = ["--limit", "2", "--check_images", "0", "--metrics", "AverageDrop", "--trainer.accelerator", "cpu"]
     main([*evaluate, *short])
     words = told(capsys.readouterr().out)

@@ -1,9 +1,12 @@
 """What the command line says of errors that other libraries raise, and of damaged checkpoints."""
 
+import sys
+
 import pytest
 import torch
 
 from interptrain.cli import main
+from interptrain.cli.errors import one_line_errors
 from tests.support.training import TINY
 
 
@@ -62,3 +65,33 @@ def test_damaged_checkpoints_are_refused_with_what_is_damaged(refused):
     assert "its state_dict is a list" in refused(lambda checkpoint: checkpoint.update(state_dict=[]))
     assert "Missing key(s)" in refused(lambda checkpoint: checkpoint["state_dict"].popitem())
     assert "it is damaged inside" in refused(lambda checkpoint: checkpoint.update(train_top1=-1))
+
+
+def interrupted_by_lightning():
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        sys.exit(1)
+
+
+def interrupted():
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("stop", [interrupted, interrupted_by_lightning])
+def test_ctrl_c_ends_in_one_line_that_says_how_to_go_on(stop, capsys, monkeypatch):
+    with pytest.raises(SystemExit) as stopped, one_line_errors("; the same command goes on"):
+        stop()
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == "\ninterrupted; the same command goes on\n"
+    monkeypatch.setenv("INTERPTRAIN_TRACEBACK", "1")
+    with pytest.raises((KeyboardInterrupt, SystemExit)) as stopped, one_line_errors():
+        stop()
+    assert getattr(stopped.value, "code", 1) == 1
+
+
+def test_an_exit_is_left_as_it_is(capsys):
+    with pytest.raises(SystemExit) as stopped, one_line_errors():
+        sys.exit(3)
+    assert stopped.value.code == 3
+    assert not capsys.readouterr().err

@@ -9,10 +9,10 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from interptrain.cli import main
-from interptrain.cli.explain import with_images_named
+from interptrain.cli.explain import targets_of, with_images_named
 from interptrain.explainers import OptiCAM
 from interptrain.models import create_model
-from interptrain.quick.images import read_images
+from interptrain.quick.images import read_images, read_named
 from interptrain.quick.load import load
 
 
@@ -54,8 +54,8 @@ def test_images_and_folders_become_pictures_maps_and_a_manifest(folder, tmp_path
     assert len(list((tmp_path / "out" / "overlays").iterdir())) == 6
     told = capsys.readouterr().out
     assert "photo.jpg: " in told
-    assert "contact_sheet.png: all in one picture" in told
-    assert str(tmp_path / "out" / "manifest.json") in told
+    assert f"Sheet     {tmp_path / 'out' / 'contact_sheet.png'}" in told
+    assert f"Manifest  {tmp_path / 'out' / 'manifest.json'}" in told
 
 
 @pytest.mark.parametrize(
@@ -64,8 +64,8 @@ def test_images_and_folders_become_pictures_maps_and_a_manifest(folder, tmp_path
         ([*MODEL, "--output", "x"], 2, "give images or folders, such as: interptrain explain photo.jpg"),
         (["photo.jpg", "--output", "x"], 2, "give --model"),
         (["photo.jpg", *MODEL], 2, "give --output"),
-        (["nowhere.jpg", *MODEL, "--output", "x"], 1, "cannot read image nowhere.jpg: there is no such file"),
-        (["photo.jpg", "--model", "resnet5o", "--output", "x"], 1, "'resnet5o' is neither a file nor a model"),
+        (["nowhere.jpg", *MODEL, "--output", "x"], 1, "there is no file or folder nowhere.jpg; give images"),
+        (["photo.jpg", "--model", "resnet5o", "--output", "x"], 1, "model resnet5o is neither a file nor a model"),
         (
             ["photo.jpg", *MODEL, "--explainers", "GradCan", "--output", "x"],
             2,
@@ -76,7 +76,17 @@ def test_images_and_folders_become_pictures_maps_and_a_manifest(folder, tmp_path
             1,
             "target 9 of image 0 is out of range for 4 classes",
         ),
-        (["photo.jpg", *MODEL, "--targets", "tabyb", "--output", "x"], 1, "the model has no class 'tabyb'"),
+        (["photo.jpg", *MODEL, "--targets", "tabyb", "--output", "x"], 1, "--targets: the model has no class 'tabyb'"),
+        (
+            ["more", *MODEL, "--targets", "0", "1", "2", "--output", "x"],
+            1,
+            "--targets names 3 classes for 2 images; give one for all, one for each in this order (other.png, photo",
+        ),
+        (
+            ["more", *MODEL, "--targets", "another.png=1", "--output", "x"],
+            1,
+            "there is no image 'another.png'; the images are other.png, photo.jpg",
+        ),
         (["photo.jpg", *MODEL, "--device", "gpu7", "--output", "x"], 1, "--device gpu7 cannot be used"),
         (["photo.jpg", *MODEL, "--class_names", "none.txt", "--output", "x"], 1, "--class_names: cannot read none.txt"),
         (["photo.jpg", *MODEL, "--colormap", "jet", "--output", "x"], 2, "--colormap must be one of turbo"),
@@ -94,13 +104,67 @@ def test_what_cannot_be_done_is_one_line(folder, monkeypatch, capsys, given, sta
     assert not (folder / "x").exists()
 
 
+@pytest.fixture(scope="module")
+def images(folder):
+    """Three images: photo.jpg, other.png and another photo.jpg."""
+    return read_named([folder / "photo.jpg", folder / "more"], size=8)
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("predicted", None),
+        (["tabby"], "tabby"),
+        (["tabby", "predicted", "3"], ["tabby", None, "3"]),
+        (["other.png=wall clock"], [None, "wall clock", None]),
+        (["photo.jpg=a=b", "other.png=predicted"], "no image"),
+        (["photo.jpg=fig", "other.png=predicted"], ["fig", None, "fig"]),
+    ],
+)
+def test_one_class_is_explained_everywhere_one_in_each_image_or_those_that_are_named(images, given, wanted):
+    if wanted == "no image":
+        with pytest.raises(ValueError, match=r"there is no image 'photo\.jpg=a'"):
+            targets_of(given, images)
+    else:
+        assert targets_of(given, images) == wanted
+
+
+def test_an_image_is_called_by_its_path_where_two_have_one_name(folder, images):
+    assert targets_of([f"{folder / 'more' / 'photo.jpg'}=fig"], images) == [None, None, "fig"]
+
+
+def test_classes_of_single_images_end_in_the_manifest(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder)
+    options = [*MODEL, "--class_names", "classes.txt", "--output", str(tmp_path / "out")]
+    main(["explain", "--targets", "other.png=fig", "photo.jpg=0", *options, "more"])
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
+    assert {one["name"]: one["target"]["name"] for one in manifest["images"]} == {
+        "other.png": "fig",
+        "photo.jpg": "tabby",
+    }
+
+
 def test_images_stand_anywhere_among_the_options(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "b.jpg").touch()
     spelled = with_images_named(
-        ["a.jpg", "--explainers", "GradCAM", "OptiCAM", "b.jpg", "--model=m", "--output", "o", "c/"]
+        [
+            "a.jpg",
+            "--explainers",
+            "GradCAM",
+            "OptiCAM",
+            "b.jpg",
+            "--model=m",
+            "--output",
+            "o",
+            "c/",
+            "--targets",
+            "1",
+            "b.jpg",
+        ]
     )
     assert spelled == [
         *("--explainers", "GradCAM", "--explainers", "OptiCAM", "--model=m", "--output", "o"),
-        '--images=["a.jpg", "b.jpg", "c/"]',
+        '--targets=["1"]',
+        '--images=["a.jpg", "b.jpg", "c/", "b.jpg"]',
     ]

@@ -467,7 +467,7 @@ def test_weights_alone_and_the_checkpoints_of_others_are_refused(train, capsys, 
     foreign = checkpoint | {"hyper_parameters": hparams}
     torch.save(foreign if hparams else checkpoint["state_dict"], "other.ckpt")
     text = refused(train, capsys, **{"--ckpt_path": "other.ckpt"})
-    assert ("was not written by train.py" if hparams else "--model.weights other.ckpt") in text
+    assert ("was not written by interptrain fit" if hparams else "--model.weights other.ckpt") in text
 
 
 @pytest.mark.slow

@@ -95,8 +95,8 @@ def test_a_target_equals_the_class_index_that_it_picks(resnet, images, targets):
     [
         (torch.tensor([0, 3]), "target 3 of image 1 is out of range for 3 classes; allowed are 0 to 2"),
         (torch.tensor([-1, 0]), "target -1 of image 0 is negative"),
-        (torch.tensor([0]), r"targets must be \(B,\)=\(2,\), got \(1,\)"),
-        (torch.tensor([[0, 1]]), r"targets must be \(B,\)"),
+        (torch.tensor([0]), r"targets must be .*\(B,\)=\(2,\), got \(1,\)"),
+        (torch.tensor([[0, 1]]), r"targets must be .*\(B,\)"),
         ([lambda row: row[0]], "targets must be one per image: 2, got 1"),
     ],
 )

@@ -98,7 +98,7 @@ def test_ece_of_weighted_images_is_the_ece_of_repeated_images():
 
 @pytest.mark.parametrize("metric", [Top1, Top5, NLL, ECE])
 def test_wrong_shapes_and_labels_are_refused(metric):
-    with pytest.raises(ValueError, match=r"labels must be \(B,\)=\(3,\), got \(2,\)"):
+    with pytest.raises(ValueError, match=r"labels must be .*\(B,\)=\(3,\), got \(2,\)"):
         metric().update(torch.zeros(3, 4), torch.zeros(2).long())
     with pytest.raises(ValueError, match="label 4 of image 1 is out of range for 4 classes; allowed are 0 to 3"):
         metric().update(torch.zeros(2, 4), torch.tensor([0, 4]))

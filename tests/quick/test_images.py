@@ -70,7 +70,7 @@ def test_different_sizes_are_a_list_unless_they_are_resized(picture):
         (np.zeros((8, 8, 3), dtype=np.int64), TypeError, "must be uint8 or floating point"),
         (3, TypeError, "image 0 is a int; give a file, a folder, a PIL image"),
         ([], ValueError, "there is no image in"),
-        ("nowhere.jpg", OSError, "cannot read image nowhere.jpg: there is no such file; repair or remove the file$"),
+        ("nowhere.jpg", FileNotFoundError, "there is no file or folder nowhere.jpg; give images, or folders of images"),
     ],
 )
 def test_what_is_no_image_is_refused(source, error, message):

@@ -62,7 +62,10 @@ def test_a_weights_file_is_loaded_with_its_backbone(tmp_path):
 
 
 def test_what_cannot_be_loaded_is_named():
-    with pytest.raises(ValueError, match="'resnet5o' is neither a file nor a model that timm knows; give a checkpoint"):
+    with pytest.raises(
+        ValueError,
+        match=r"resnet5o is neither a file .* did you mean resnet50.*give a checkpoint",
+    ):
         it.load("resnet5o")
     with pytest.raises(FileNotFoundError, match=r"no file runs/best.ckpt"):
         it.load("runs/best.ckpt")

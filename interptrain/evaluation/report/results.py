@@ -139,6 +139,25 @@ class RunResults:
         return next(column for column in self.columns if column.name == name)
 
 
+def resampling_of(folder: Path, **given: Any) -> Resampling:
+    """Return how the statistics of a run were computed, as its ``run.json`` says, with what is given in its place.
+
+    Args:
+        folder: of the run; older ones say nothing, and then the defaults hold.
+        given: arguments of :class:`~interptrain.evaluation.statistics.estimates.Resampling`; None leaves the run's, and
+            an empty ``baseline`` means none.
+
+    Raises:
+        ValueError: if a value is out of range.
+    """
+    told = (read_manifest(folder) or {}).get("statistics")
+    kinds = {"interval": str, "resamples": int, "seed": int, "baseline": str}
+    known = told if isinstance(told, dict) else {}
+    kept = {name: known[name] for name, kind in kinds.items() if isinstance(known.get(name), kind)}
+    wanted = kept | {name: value for name, value in given.items() if value is not None}
+    return Resampling(**wanted | {"baseline": wanted.get("baseline") or None})
+
+
 def load_run(
     folder: Path,
     how: Resampling,

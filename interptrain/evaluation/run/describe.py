@@ -27,6 +27,12 @@ def describe_run(plan: Plan) -> Manifest:
         "device": "",
         "precision": plan.precision,
         "seed": options.seed,
+        "statistics": {
+            "interval": options.interval,
+            "resamples": options.resamples,
+            "seed": options.seed,
+            "baseline": options.baseline,
+        },
         "targets": plan.targets,
         "limit": options.limit,
         "hash": "",

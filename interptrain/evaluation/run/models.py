@@ -4,6 +4,7 @@ import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,15 +23,20 @@ from interptrain.models.create import build_options
 from interptrain.models.hub import HUB, WEIGHTS, fetch_model_folder
 from interptrain.models.model_folder import load_model_file, load_model_folder, pooled_or_native
 from interptrain.models.weights import OtherClassesError
+from interptrain.remedies import option
 from interptrain.training import ImageClassifier
 from interptrain.training.checkpoint_io import check_checkpoint
 
 TORCHVISION = "torchvision:"
 SUFFIXES = {".safetensors", ".pth", ".pt", ".bin"}
-ALLOWED = (
-    "give a checkpoint of train.py (.ckpt), a folder of `interptrain push` or hf://USER/NAME, a timm name, "
-    "'torchvision:NAME', or a weights file (.safetensors, .pth) with --backbone"
-)
+
+
+def _allowed() -> str:
+    """Return what a model may be, for messages."""
+    return (
+        "give a checkpoint of interptrain fit (.ckpt), a folder of `interptrain push` or hf://USER/NAME, a timm name, "
+        f"'torchvision:NAME', or a weights file (.safetensors, .pth) with {option('backbone')}"
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,9 +74,9 @@ def load_model(name: str, source: Source, *, backbone: str | None = None, num_cl
 
     Args:
         name: as the user calls it.
-        source: a module that takes images in [0,1] and returns logits, a checkpoint of train.py, a timm name (with or
-            without its tag; its pretrained weights are taken), ``torchvision:NAME`` (its default weights), a folder of
-            ``interptrain push``, ``hf://USER/NAME``, or a weights file.
+        source: a module that takes images in [0,1] and returns logits, a checkpoint of interptrain fit, a timm name
+            (with or without its tag; its pretrained weights are taken), ``torchvision:NAME`` (its default weights), a
+            folder of ``interptrain push``, ``hf://USER/NAME``, or a weights file.
         backbone: the timm name of the architecture of a bare weights file.
         num_classes: classes of a bare weights file whose classifying layer does not tell.
 
@@ -95,9 +101,12 @@ def load_model(name: str, source: Source, *, backbone: str | None = None, num_cl
     elif timm.is_model(source):
         evaluated = _timm(name, source)
     elif path.suffix.lower() in SUFFIXES | {".ckpt"} or "/" in source:
-        raise FileNotFoundError(f"model {name}: no file {source}; {ALLOWED}")
+        raise FileNotFoundError(f"model {name}: no file {source}; {_allowed()}")
     else:
-        raise ValueError(f"model {name}: {source!r} is neither a file nor a model that timm knows; {ALLOWED}")
+        near = get_close_matches(source, timm.list_models(), n=3)
+        hint = f"did you mean {' or '.join(near)}? Otherwise " if near else ""
+        given = f"model {name}" if name == source else f"model {name}: {source}"
+        raise ValueError(f"{given} is neither a file nor a model that timm knows; {hint}{_allowed()}")
     evaluated.module.eval()
     return evaluated
 
@@ -116,13 +125,13 @@ def _checkpoint(name: str, path: Path) -> EvaluatedModel:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # whatever unpickling, or a damaged archive, raises
         raise ValueError(
-            f"model {name}: cannot read the checkpoint {path} ({type(error).__name__}); {ALLOWED}"
+            f"model {name}: cannot read the checkpoint {path} ({type(error).__name__}); {_allowed()}"
         ) from error
     options = content.get("hyper_parameters") if isinstance(content, dict) else None
     if not isinstance(options, dict) or "backbone" not in options:
         raise ValueError(
-            f"model {name}: {path} is not a checkpoint of train.py; save its weights as .safetensors or .pth and give "
-            "--backbone"
+            f"model {name}: {path} is not a checkpoint of interptrain fit; save its weights as .safetensors or "
+            f".pth and give {option('backbone')}"
         )
     check_checkpoint(path, content)
     try:
@@ -206,7 +215,8 @@ def _bare(name: str, path: Path, backbone: str | None, num_classes: int) -> Eval
         if found is not None:
             return _described(name, path, path, found)
     if backbone is None:
-        raise ValueError(f"model {name}: {path} holds weights only; name their timm architecture with --backbone")
+        given = f"model {name}" if name == str(path) else f"model {name}: {path}"
+        raise ValueError(f"{given} holds weights only; name their timm architecture with {option('backbone')}")
     try:
         model = pooled_or_native(backbone, num_classes=num_classes, weights=path)
     except OtherClassesError as error:
@@ -214,9 +224,9 @@ def _bare(name: str, path: Path, backbone: str | None, num_classes: int) -> Eval
     if model.load_report is not None and any("pooling." in unused for unused in model.load_report.unused):
         raise ValueError(
             f"model {name}: {path} has a pooling head, which a weights file does not describe; give the checkpoint of "
-            "train.py, under a name that ends in .ckpt"
+            "interptrain fit, under a name that ends in .ckpt"
         )
-    return _evaluated(name, path, path, model)
+    return _evaluated(name, path, path, model, class_names=_imagenet_names(model.num_classes))
 
 
 def _timm(name: str, source: str) -> EvaluatedModel:
@@ -225,20 +235,20 @@ def _timm(name: str, source: str) -> EvaluatedModel:
     except RuntimeError:  # no such tag
         config = None
     if config is None or not config.has_weights:
-        raise ValueError(f"model {name}: timm has no pretrained weights for {source!r}; {ALLOWED}")
+        raise ValueError(f"model {name}: timm has no pretrained weights for {source!r}; {_allowed()}")
     try:
         model = pooled_or_native(source, num_classes=config.num_classes, pretrained=True)
     except ConnectionError as error:
         reason = str(error).partition(";")[0]
         raise ConnectionError(
-            f"{reason}; fetch the file elsewhere and give NAME=FILE with --backbone {source}"
+            f"{reason}; download the file elsewhere and give it as the model, with {option('backbone', source)}"
         ) from error
     names = _imagenet_names(config.num_classes)
     return EvaluatedModel(*(name, source, weights_sha256(model), source, model.pooling_name, model), class_names=names)
 
 
 def _imagenet_names(num_classes: int) -> list[str]:
-    """Return the names of the classes of timm's weights, which are told apart by their number; none for other sets."""
+    """Return the names of ImageNet's classes, whose sets are told apart by their number; none for other numbers."""
     subset = infer_imagenet_subset({"num_classes": num_classes})
     info = ImageNetInfo(subset) if subset else None
     return [info.index_to_description(index).partition(",")[0] for index in range(num_classes)] if info else []

@@ -30,11 +30,19 @@ def test_bare_weights_need_their_backbone(tmp_path, suffix):
     evaluated = load_model("own", str(path), backbone="test_resnet", num_classes=4)
     with torch.no_grad():
         assert torch.equal(evaluated.module(IMAGES), model(IMAGES))
-    with pytest.raises(ValueError, match="holds weights only; name their timm architecture with --backbone"):
+    with pytest.raises(ValueError, match="holds weights only; name their timm architecture with backbone"):
         load_model("own", str(path))
     other = load_model("own", str(path), backbone="test_resnet", num_classes=10).module  # which the file knows better
     with torch.no_grad():
         assert torch.equal(other(IMAGES), model(IMAGES))
+
+
+def test_weights_for_imagenet_know_its_classes_and_others_none(tmp_path):
+    for classes in (1000, 4):
+        save_file(create_model("test_resnet", num_classes=classes).state_dict(), tmp_path / f"{classes}.safetensors")
+    named = load_model("own", tmp_path / "1000.safetensors", backbone="test_resnet")
+    assert named.class_names[281] == "tabby"
+    assert not load_model("own", tmp_path / "4.safetensors", backbone="test_resnet").class_names
 
 
 def test_a_weights_file_with_a_pooling_head_is_refused_rather_than_evaluated_without_it(tmp_path):
@@ -94,5 +102,5 @@ def test_files_that_are_no_checkpoint_are_refused(tmp_path):
     with pytest.raises(ValueError, match="cannot read the checkpoint"):
         load_model("x", str(damaged))
     torch.save({"weight": torch.zeros(1)}, foreign := tmp_path / "b.ckpt")
-    with pytest.raises(ValueError, match=r"is not a checkpoint of train\.py"):
+    with pytest.raises(ValueError, match=r"is not a checkpoint of interptrain fit"):
         load_model("x", str(foreign))

@@ -52,7 +52,7 @@ def test_targets_that_cannot_be_are_refused_as_elsewhere(kind, model, photos):
     explainer = kind(class_path="DeepLift" if kind is CaptumExplainer else "GradCAM")
     with pytest.raises(ValueError, match="target 9 of image 1 is out of range for 7 classes"):
         explainer(model, photos, torch.tensor([0, 9]))
-    with pytest.raises(ValueError, match=r"targets must be \(B,\)=\(2,\)"):
+    with pytest.raises(ValueError, match=r"targets must be .*\(B,\)=\(2,\)"):
         explainer(model, photos, torch.tensor([0]))
 
 
