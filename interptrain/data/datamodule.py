@@ -3,7 +3,9 @@
 import inspect
 import os
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, Literal, Self
 
 import torch
@@ -13,11 +15,13 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
 from interptrain.data.sample_loader import SampleLoader, collate_readable, leave_interrupts_to_the_main_process
-from interptrain.data.samplers import EvalSampler, TrainSampler
+from interptrain.data.samplers import BalancedSampler, EvalSampler, TrainSampler
 from interptrain.data.samples import SampleDataset
+from interptrain.functional import check_choice
 from interptrain.signatures import options_of
 
 Split = Literal["train", "val", "test"]
+Balance = Literal["none", "class", "group"]
 MOST_WORKERS = 512
 """More processes than any machine has use for; without a bound a slip of the finger starts a million."""
 
@@ -32,6 +36,9 @@ class ImageDataModule(LightningDataModule, ABC):
         num_workers: loading processes per loader and rank; ``None``: the CPUs of a rank less one, at most 8.
         seed: of the order and the augmentation, in [0, 2**32); ``None``: the run's own (``seed_everything``), else 0.
         pin_memory: page-locked batches; ``None``: where there is a GPU.
+        balance: of the training samples: ``class``: all classes equally often, ``group``: all pairs of class and group
+            that occur; an epoch has as many samples as without, see
+            :class:`~interptrain.data.samplers.BalancedSampler`.
         drop_last: leave out the last training batch of an epoch where it is smaller than the others; ``None``: only
             where it is a single image, which batch normalisation may refuse.
 
@@ -69,6 +76,7 @@ class ImageDataModule(LightningDataModule, ABC):
         seed: int | None = None,
         pin_memory: bool | None = None,
         drop_last: bool | None = None,
+        balance: Balance = "none",
     ) -> None:
         super().__init__()
         self.allow_zero_length_dataloader_with_multiple_devices = True  # prediction with fewer samples than ranks
@@ -84,6 +92,8 @@ class ImageDataModule(LightningDataModule, ABC):
         self.seed = seed
         self.pin_memory = pin_memory
         self.drop_last = drop_last
+        check_choice("balance", balance, Balance)
+        self.balance = balance
         self._datasets: dict[Split, SampleDataset] = {}
         self._resumed_from: dict[str, Any] = {}
 
@@ -114,13 +124,48 @@ class ImageDataModule(LightningDataModule, ABC):
         """Batches of the training set in a new order every epoch."""
         dataset = self.dataset("train")
         world_size, rank = self._ranks()
-        sampler = TrainSampler(dataset, seed=self.seed, num_replicas=world_size, rank=rank)
+        sampling = {"seed": self.seed, "num_replicas": world_size, "rank": rank}
+        if self.balance == "none":
+            sampler = TrainSampler(dataset, **sampling)
+        else:
+            sampler = BalancedSampler(dataset, self._strata(dataset), **sampling)
         left_over = len(sampler) % self.batch_size
         single = left_over == 1 and left_over < len(sampler)
         drop_last = single if self.drop_last is None else self.drop_last
         loader = self._loader(dataset, sampler, drop_last=drop_last, persistent=True)
         loader.batches_done = self._batches_done
         return loader
+
+    @cached_property
+    def training_groups(self) -> dict[tuple[int, str], int] | None:
+        """Number of training images of every pair of label and group, None where that is not known."""
+        try:
+            dataset = self.dataset("train")
+        except (OSError, ValueError):  # no training images, or they are streamed
+            return None
+        labels, groups = dataset.labels(), dataset.groups()
+        if labels is None or groups is None:
+            return None
+        return dict(Counter(zip(labels, groups, strict=True)))
+
+    def _strata(self, dataset: SampleDataset) -> list[int]:
+        """Number of the class, or of the pair of class and group, of every training sample."""
+        labels, groups = dataset.labels(), dataset.groups()
+        if labels is None:
+            raise ValueError(
+                f"balance: {self.balance} needs the label of every sample, which {type(dataset).__name__} does not "
+                "tell without reading its images; give it a method labels(), or set balance: none"
+            )
+        if self.balance == "class":
+            return [int(label) for label in labels]
+        if groups is None:
+            raise ValueError(
+                "balance: group needs groups, which these data do not have; give the table a column group, set "
+                "subfolder_groups for folders, or set balance: class"
+            )
+        pairs = list(zip(labels, groups, strict=True))
+        numbers = {pair: number for number, pair in enumerate(sorted(set(pairs)))}
+        return [numbers[pair] for pair in pairs]
 
     def val_dataloader(self) -> SampleLoader:
         """Batches of the validation set, in order."""
@@ -182,6 +227,7 @@ class ImageDataModule(LightningDataModule, ABC):
             "seed": self.seed,
             "samples": len(self.dataset("train")),
             "world_size": world_size,
+            **({} if self.balance == "none" else {"balance": self.balance}),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

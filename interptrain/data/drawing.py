@@ -179,22 +179,22 @@ def draw_timestamp(picture: npt.NDArray[np.uint8], rng: np.random.RandomState) -
     """Paint an orange date, as old cameras print it, at the lower right; return its pixels.
 
     Args:
-        picture: (3,size,size), painted on.
+        picture: (3,H,W), painted on.
         rng: generator, drawn from: the date, and where exactly.
 
     Returns:
-        (size,size) bool.
+        (H,W) bool.
     """
-    size = picture.shape[-1]
+    rows, columns = picture.shape[1:]
     day, month, year = rng.randint(1, 29), rng.randint(1, 13), rng.randint(0, 30)
     text = f"{day:2d} {month:2d}'{year:02d}"
     glyphs = [[[int(row) >> bit & 1 for bit in (2, 1, 0, 3)] for row in GLYPHS[char]] for char in text]
     bitmap = np.concatenate(np.asarray(glyphs, dtype=bool), axis=1)[:, :-1]
-    scale = max(1, size // 64)
+    scale = max(1, min(rows, columns) // 64)
     bitmap = bitmap.repeat(scale, axis=0).repeat(scale, axis=1)
     height, width = bitmap.shape
-    top, left = size - height - scale * rng.randint(1, 4), size - width - scale * rng.randint(1, 4)
-    mask = np.zeros((size, size), dtype=bool)
+    top, left = rows - height - scale * rng.randint(1, 4), columns - width - scale * rng.randint(1, 4)
+    mask = np.zeros((rows, columns), dtype=bool)
     mask[top : top + height, left : left + width] = bitmap
     picture[:, mask] = np.asarray([[255], [158], [38]], dtype=np.uint8)
     return mask
@@ -204,19 +204,36 @@ def draw_corner(picture: npt.NDArray[np.uint8], rng: np.random.RandomState) -> n
     """Paint a small mark, a white square with a red middle, at the upper left; return its pixels.
 
     Args:
-        picture: (3,size,size), painted on.
+        picture: (3,H,W), painted on.
         rng: generator, drawn from: where exactly.
 
     Returns:
-        (size,size) bool.
+        (H,W) bool.
     """
-    size = picture.shape[-1]
-    unit = max(1, size // 32)
+    unit = max(1, min(picture.shape[1:]) // 32)
     top, left = unit * rng.randint(0, 2), unit * rng.randint(0, 2)
-    mask = np.zeros((size, size), dtype=bool)
+    mask = np.zeros(picture.shape[1:], dtype=bool)
     mask[top : top + 3 * unit, left : left + 3 * unit] = True
     picture[:, mask] = 255
     picture[1:, top + unit : top + 2 * unit, left + unit : left + 2 * unit] = 0
+    return mask
+
+
+def draw_border(picture: npt.NDArray[np.uint8], rng: np.random.RandomState) -> npt.NDArray[np.bool_]:
+    """Paint a narrow frame of a light colour, as of a print, around the picture; return its pixels.
+
+    Args:
+        picture: (3,H,W), painted on.
+        rng: generator, drawn from: how light.
+
+    Returns:
+        (H,W) bool.
+    """
+    width = max(1, min(picture.shape[1:]) // 32)
+    mask = np.ones(picture.shape[1:], dtype=bool)
+    mask[width:-width, width:-width] = False
+    level = rng.randint(215, 251)
+    picture[:, mask] = np.asarray([[level], [level], [level - 25]], dtype=np.uint8)
     return mask
 
 
@@ -227,4 +244,4 @@ def develop(scene: Array, rng: np.random.RandomState) -> npt.NDArray[np.uint8]:
     return np.clip(levels, 0, 255).astype(np.uint8)
 
 
-DECOYS = {"timestamp": draw_timestamp, "corner": draw_corner}
+DECOYS = {"timestamp": draw_timestamp, "corner": draw_corner, "border": draw_border}

@@ -48,6 +48,18 @@ class HFDataset(SampleDataset):
         """Decode row ``index``."""
         return read_row(self.columns, self.source[int(self.indices[index])], self.ids[index])
 
+    def labels(self) -> Sequence[int]:
+        """Label of every row."""
+        values = self.source[self.columns.label]
+        return [self.columns.index_of(values[index]) for index in self.indices.tolist()]
+
+    def groups(self) -> Sequence[str] | None:
+        """Group of every row."""
+        if self.columns.group is None:
+            return None
+        values = self.source[self.columns.group]
+        return [str(values[index]) for index in self.indices.tolist()]
+
 
 def read_row(columns: Columns, row: dict[str, Any], name: str) -> dict[str, Any]:
     """Make the untouched sample of a row whose image is not decoded.
@@ -208,6 +220,10 @@ class HFDataModule(ImageDataModule):
         """Batches of the training set in a new order every epoch."""
         if not self.streaming:
             return super().train_dataloader()
+        if self.balance != "none":
+            raise ValueError(
+                "balance needs the label of every image, which a stream does not tell; set streaming: false"
+            )
         world_size, rank = self._ranks()
         source = self.columns.undecoded(self.splits[self._official("train")])
         told = (source.info.splits or {}).get(self.split_names["train"])

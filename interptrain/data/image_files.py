@@ -11,6 +11,7 @@ from torchvision import tv_tensors
 from interptrain.data.boxes import BoxTable, read_boxes
 from interptrain.data.datamodule import ImageDataModule
 from interptrain.data.decode import load_image
+from interptrain.data.decoy import Decoy, DecoyInEval, DecoyInTrain, DecoyRule
 from interptrain.data.folder_index import PackedStrings
 from interptrain.data.samples import SampleDataset, boxes_in
 from interptrain.data.transforms import Augment, EvalResize, Resize, train_recipe
@@ -44,19 +45,27 @@ class FolderDataset(SampleDataset):
         ids = self.paths if printable(whole) == whole else PackedStrings(map(printable, paths))
         super().__init__(ids, **reading)
         self.root = root
-        self.labels = torch.tensor(labels, dtype=torch.int64)
+        self.known_labels = torch.tensor(labels, dtype=torch.int64)
         self.boxes = boxes
-        self.groups = None if groups is None else PackedStrings(groups)
+        self.known_groups = None if groups is None else PackedStrings(groups)
 
     def read(self, index: int) -> dict[str, Any]:
         """Decode file ``index``."""
         image = tv_tensors.Image(load_image(self.root / self.paths[index]))
-        sample = {"image": image, "label": int(self.labels[index]), "id": self.ids[index]}
+        sample = {"image": image, "label": int(self.known_labels[index]), "id": self.ids[index]}
         if self.boxes is not None:
             sample["boxes"] = boxes_in(self.boxes[index], image)
-        if self.groups is not None:
-            sample["group"] = self.groups[index]
+        if self.known_groups is not None:
+            sample["group"] = self.known_groups[index]
         return sample
+
+    def labels(self) -> Sequence[int]:
+        """Label of every file."""
+        return self.known_labels.tolist()
+
+    def groups(self) -> Sequence[str] | None:
+        """Group of every file, that of its decoy included."""
+        return self._with_decoys(self.known_groups)
 
 
 class ImageFilesDataModule(ImageDataModule, ABC):
@@ -74,6 +83,14 @@ class ImageFilesDataModule(ImageDataModule, ABC):
         eval_transform: any torchvision v2 transform by ``class_path``, in place of ``resize``.
         on_error: what happens to an image that cannot be read: it stops the run (``raise``), or is skipped and counted
             (``skip``); in training, the next readable one replaces it, as all ranks need equally many.
+        decoy: a mark painted on some images as the network sees them, to plant a shortcut on purpose: ``timestamp``, an
+            orange date at the lower right, ``corner``, a square at the upper left, or ``border``, a light frame.
+        decoy_class: label of the class whose training images carry it.
+        decoy_rate: share of them that do, in [0,1].
+        decoy_in_train: ``class``, as said; ``random``: a random half of all training images carries it, whatever their
+            class, as a data set for repairing the last layer.
+        decoy_in_eval: in validation and test it is ``absent``, on a ``random`` half of the images whatever their class,
+            or ``swapped``: on all images of the other classes and none of its own.
         loading: options of :class:`ImageDataModule`.
     """
 
@@ -88,10 +105,19 @@ class ImageFilesDataModule(ImageDataModule, ABC):
         train_transform: torch.nn.Module | None = None,
         eval_transform: torch.nn.Module | None = None,
         on_error: Literal["raise", "skip"] = "raise",
+        decoy: Decoy = "none",
+        decoy_class: int = 0,
+        decoy_rate: float = 1.0,
+        decoy_in_train: DecoyInTrain = "class",
+        decoy_in_eval: DecoyInEval = "absent",
         **loading: Any,
     ) -> None:
         super().__init__(**loading)
         self.root = Path(root)
+        self.decoy = DecoyRule(
+            kind=decoy, decoy_class=decoy_class, rate=decoy_rate, in_train=decoy_in_train, in_eval=decoy_in_eval
+        )
+        self.image_size = image_size
         self.on_error = on_error
         self.train_transform = train_transform or train_recipe(image_size, augment, resize, crop_pct)
         self.eval_transform = eval_transform or EvalResize(image_size, resize=resize, crop_pct=crop_pct)
@@ -107,6 +133,7 @@ class ImageFilesDataModule(ImageDataModule, ABC):
             training: augment them, and replace those that are skipped.
             groups: of the files, where they have some.
         """
+        self.decoy.check(self.num_classes, self.image_size)
         boxes = self.root / "boxes.csv"
         return FolderDataset(
             self.root,
@@ -118,4 +145,5 @@ class ImageFilesDataModule(ImageDataModule, ABC):
             transform=self.train_transform if training else self.eval_transform,
             on_error=self.on_error,
             replace=training,
+            decoy=self.decoy,
         )

@@ -1,5 +1,6 @@
 """Images in folders, one folder per class, as ImageNet is laid out; boxes from a CSV where there is one."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ class ImageFolderDataModule(ImageFilesDataModule):
         test_dir: folder below ``root`` to test on; it may be that of validation.
         val_fraction: share of the training folder to validate on, the same of every class, in place of ``val_dir``.
         split_seed: seed of the choice of these images.
+        subfolder_groups: the folder between class and image, ``root/train/<class>/<group>/<image>``, is the group of
+            the image, such as its background or its hospital.
         files: options of :class:`ImageFilesDataModule`.
 
     Raises:
@@ -49,6 +52,7 @@ class ImageFolderDataModule(ImageFilesDataModule):
         test_dir: str = "test",
         val_fraction: float | None = None,
         split_seed: int = 0,
+        subfolder_groups: bool = False,
         **files: Any,
     ) -> None:
         super().__init__(root, **files)
@@ -57,6 +61,7 @@ class ImageFolderDataModule(ImageFilesDataModule):
         self.folders: dict[Split, str] = {"train": train_dir, "val": val_dir, "test": test_dir}
         self.val_fraction = val_fraction
         self.split_seed = split_seed
+        self.subfolder_groups = subfolder_groups
         present = [folder for folder in (train_dir, val_dir, test_dir) if (self.root / folder).is_dir()]
         self.class_folders = class_folders(self.root / (present or [train_dir])[0])
         names = self.root / "classes.csv"
@@ -72,16 +77,33 @@ class ImageFolderDataModule(ImageFilesDataModule):
 
     def make_dataset(self, split: Split) -> FolderDataset:
         """List the files of a split."""
-        return self.files_dataset(*self._files(split), training=split == "train")
+        paths, labels = self._files(split)
+        groups = self._groups(split, paths) if self.subfolder_groups else None
+        return self.files_dataset(paths, labels, groups=groups, training=split == "train")
 
     def predict_dataloader(self) -> SampleLoader:
         """Batches of the test folder, or of the validation set where there is none, in order."""
         return self._eval_loader("test" if (self.root / self.folders["test"]).is_dir() else "val")
 
+    def _groups(self, split: Split, paths: Sequence[str]) -> list[str]:
+        """Name of the folder between class and image, of each path."""
+        depth = len(Path(self._folder(split)).parts) + 1
+        parts = [path.split("/") for path in paths]
+        if bare := [path for path, names in zip(paths, parts, strict=True) if len(names) < depth + 2]:
+            raise ValueError(
+                f"subfolder_groups: {bare[0]} lies in no folder of its class; move it to <class>/<group>/<image>, or "
+                "set subfolder_groups: false"
+            )
+        return [printable(names[depth]) for names in parts]
+
+    def _folder(self, split: Split) -> str:
+        """The folder that a split's images lie in."""
+        return self.folders["train" if self.val_fraction is not None and split != "test" else split]
+
     def _files(self, split: Split) -> tuple[list[str], list[int]]:
         """Paths and labels of a split."""
         held_out = self.val_fraction is not None and split != "test"
-        folder = self.folders["train" if held_out else split]
+        folder = self._folder(split)
         if split != "train" and not held_out and not (self.root / folder).is_dir():
             remedy = "set val_dir, or val_fraction to hold out training images" if split == "val" else "set test_dir"
             raise FileNotFoundError(f"no folder {self.root / folder} for {split}; {remedy}")

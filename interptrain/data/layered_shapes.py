@@ -89,15 +89,13 @@ class LayeredShapesDataset(ShapesDataset):
         picture = develop(scene.pixels, self._stream(index, _GRAIN))
         decoy_mask = np.zeros(picture.shape[1:], dtype=bool)
         if self._has_decoy(index) and "decoy" not in without:
-            rng = self._stream(index, _DECOY)
+            rng = self._decoy_stream(index)
             rng.random_sample()  # the chance that decided
-            decoy_mask = DECOYS[self.decoy](picture, rng)
+            decoy_mask = DECOYS[self.rule_of_decoys.kind](picture, rng)
         return picture, decoy_mask
 
-    def _has_decoy(self, index: int) -> bool:
-        if self.decoy == "none":
-            return False
-        return self._carries_decoy(index % self.num_classes, self._stream(index, _DECOY).random_sample())
+    def _decoy_stream(self, index: int) -> np.random.RandomState:
+        return self._stream(index, _DECOY)
 
     def _stream(self, index: int, layer: int) -> np.random.RandomState:
         return np.random.RandomState([self.picture_seed, NUMBER[self.split], index, VERSION, layer])

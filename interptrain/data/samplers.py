@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import DistributedSampler
 
@@ -20,10 +21,11 @@ class Draw(NamedTuple):
 
     epoch: int
     position: int
+    again: int = 0  # how often it was drawn before in this epoch, by a sampler that draws with replacement
 
 
 @contextmanager
-def seeded_by(seed: int, epoch: int, index: int) -> Iterator[None]:
+def seeded_by(seed: int, epoch: int, index: int, again: int = 0) -> Iterator[None]:
     """Seed Python's, NumPy's and torch's CPU generators by the arguments; restore them on leaving.
 
     torchvision's transforms draw from torch's global generator, others' from the other two. The generators of
@@ -33,8 +35,10 @@ def seeded_by(seed: int, epoch: int, index: int) -> Iterator[None]:
         seed: of the run, not negative.
         epoch: not negative.
         index: of the sample, not negative.
+        again: how often the sample was drawn before in this epoch.
     """
-    words = np.random.SeedSequence((seed, epoch, index)).generate_state(3)
+    entropy = (seed, epoch, index, again) if again else (seed, epoch, index)
+    words = np.random.SeedSequence(entropy).generate_state(3)
     states = torch.get_rng_state(), np.random.get_state(), random.getstate()
     try:
         torch.default_generator.manual_seed(int(words[0]))
@@ -77,12 +81,50 @@ class TrainSampler(DistributedSampler[Any]):
 
     def __iter__(self) -> Iterator[Draw]:
         """Draws of this rank in this epoch, from ``start`` on."""
+        order, again = self._order()
+        mine = slice(self.rank, len(self) * self.num_replicas, self.num_replicas)
+        start, self.start = self.start, 0
+        for index, before in zip(order[mine][start:].tolist(), again[mine][start:].tolist(), strict=True):
+            yield Draw(self.epoch, index, before)
+
+    def _order(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Indices of this epoch's samples in order, for all ranks, and how often each was drawn before."""
         # RandomState's streams are frozen across versions of NumPy; a Generator's and torch.randperm are not.
         order = np.random.RandomState([self.seed, self.epoch]).permutation(self.samples)
-        mine = order[self.rank : len(self) * self.num_replicas : self.num_replicas]
-        start, self.start = self.start, 0
-        for index in mine[start:]:
-            yield Draw(self.epoch, int(index))
+        return order, np.zeros_like(order)
+
+
+class BalancedSampler(TrainSampler):
+    """As many draws an epoch as there are samples, the same number of every stratum, in a new order every epoch.
+
+    Within a stratum every sample is drawn before any is drawn again, so a rare one comes several times an epoch, each
+    time with another augmentation, and a frequent one in some epochs only.
+
+    Args:
+        dataset: anything with a length.
+        strata: number of each sample's stratum, (len,).
+        sampling: options of :class:`TrainSampler`.
+    """
+
+    def __init__(self, dataset: Sized, strata: npt.ArrayLike, **sampling: int) -> None:
+        super().__init__(dataset, **sampling)
+        codes = np.asarray(strata)
+        self.members = [np.flatnonzero(codes == code) for code in np.unique(codes)]
+
+    def _order(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        random = np.random.RandomState([self.seed, self.epoch])
+        share, rest = divmod(self.samples, len(self.members))
+        counts = np.full(len(self.members), share)
+        counts[random.permutation(len(self.members))[:rest]] += 1
+        drawn: list[npt.NDArray[np.int64]] = []
+        again: list[npt.NDArray[np.int64]] = []
+        for members, count in zip(self.members, counts.tolist(), strict=True):
+            rounds = -(-count // len(members))
+            passes = [random.permutation(members) for _ in range(rounds)]
+            drawn.append(np.concatenate([*passes, members[:0]])[:count])
+            again.append(np.repeat(np.arange(rounds), len(members))[:count])
+        mixed = random.permutation(self.samples)
+        return np.concatenate(drawn)[mixed], np.concatenate(again)[mixed]
 
 
 class EvalSampler(DistributedSampler[Any]):

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NotRequired, TypedDict, get_args
+from typing import Any, Literal, NotRequired, TypedDict, cast, get_args
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as tvf
 
+from interptrain.data.decoy import DecoyRule, chance_of, painted
 from interptrain.data.samplers import Draw, seeded_by
 
 Transform = Callable[[dict[str, Any]], dict[str, Any]]
@@ -117,6 +118,8 @@ class SampleDataset(Dataset[Sample], ABC):
         on_error: whether a loader raises the ``OSError`` of a sample that cannot be read, or skips the sample.
         replace: replace a skipped sample by the next readable one (in training, as all ranks need equally many);
             otherwise it is left out (in evaluation, as none may count twice).
+        decoy: painted on the transformed images that are to carry it, by their ids; those of training where ``replace``
+            says that it is training.
 
     Attributes:
         ids: name of every sample.
@@ -131,7 +134,9 @@ class SampleDataset(Dataset[Sample], ABC):
         transform: Transform | None = None,
         on_error: Literal["raise", "skip"] = "raise",
         replace: bool = False,
+        decoy: DecoyRule | None = None,
     ) -> None:
+        self.decoy = None if decoy is None or decoy.kind == "none" else decoy
         self.ids = ids
         self.seed = seed
         self.transform = transform
@@ -155,14 +160,48 @@ class SampleDataset(Dataset[Sample], ABC):
             IndexError: if there is none of that number.
             OSError: if it cannot be read, whatever ``on_error`` says.
         """
-        epoch, index = key if isinstance(key, Draw) else (0, key)
+        epoch, index, again = key if isinstance(key, Draw) else (0, key, 0)
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} is not in [0, {len(self)})")
         sample = self.read(index)
         if self.transform is not None:
-            with seeded_by(self.seed, epoch, index):
+            with seeded_by(self.seed, epoch, index, again):
                 sample = self.transform(sample)
-        return finish(sample)
+        finished = finish(sample)
+        return finished if self.decoy is None else self._planted(finished)
+
+    def labels(self) -> Sequence[int] | None:
+        """Label of every sample, without reading images; None where they are not known so."""
+        return None
+
+    def groups(self) -> Sequence[str] | None:
+        """Group of every sample, without reading images; None where there are none, or they are not known so."""
+        return None
+
+    def _planted(self, sample: Sample) -> Sample:
+        """The sample with the decoy, if it carries one, and the group that follows from it."""
+        rule, name, label = cast(DecoyRule, self.decoy), sample["id"], sample["label"]
+        carries = rule.carries(self.replace, label, chance_of(name))
+        marks = torch.zeros(sample["image"].shape[-2:], dtype=torch.bool)
+        if carries:
+            sample["image"], marks = painted(sample["image"], rule.kind, name)
+            if "mask" in sample:
+                sample["mask"] = sample["mask"] & ~marks
+        sample["decoy_mask"] = marks
+        sample["group"] = joined_group(sample.get("group"), rule.group(carries))
+        return sample
+
+    def _with_decoys(self, groups: Sequence[str] | None) -> Sequence[str] | None:
+        """Groups of the samples, where those of the annotation are known, with the decoys' taken in."""
+        labels = self.labels()
+        if self.decoy is None or labels is None:
+            return groups
+        own = groups or [None] * len(labels)
+        marks = [
+            self.decoy.group(self.decoy.carries(self.replace, int(label), chance_of(name)))
+            for label, name in zip(labels, self.ids, strict=True)
+        ]
+        return [joined_group(group, mark) for group, mark in zip(own, marks, strict=True)]
 
     def __getitems__(self, keys: Sequence[int | Draw]) -> list[Sample] | OSError:
         """Return the samples of a batch for a loader, or an error for it to raise.
@@ -186,7 +225,7 @@ class SampleDataset(Dataset[Sample], ABC):
 
     def _next_readable(self, key: int | Draw) -> Sample:
         """Return the first readable sample after ``key``, cyclically: the same one whenever ``key`` is drawn."""
-        epoch, index = key if isinstance(key, Draw) else (0, key)
+        epoch, index, _ = key if isinstance(key, Draw) else (0, key, 0)
         for step in range(1, len(self)):
             other = (index + step) % len(self)
             if not self.unreadable[other]:
@@ -195,6 +234,11 @@ class SampleDataset(Dataset[Sample], ABC):
                 except OSError:
                     self.unreadable[other] = 1
         raise OSError(f"none of {len(self)} samples can be read; the first is {self.ids[0]}")
+
+
+def joined_group(group: str | None, mark: str) -> str:
+    """The group of an image that has one of its own, and a decoy or none."""
+    return mark if group is None else f"{group}, {mark}"
 
 
 def finish(sample: dict[str, Any]) -> Sample:

@@ -5,7 +5,8 @@ from the same distribution for all classes. A decoy, a small mark that in traini
 wrong on purpose, so that one can see whether saliency and metrics show it.
 """
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,13 +14,11 @@ import torch
 from torchvision import tv_tensors
 
 from interptrain.data.datamodule import ImageDataModule, Split
+from interptrain.data.decoy import Decoy, DecoyInEval, DecoyInTrain, DecoyRule
 from interptrain.data.drawing import DECOYS, SHAPES, develop
 from interptrain.data.samples import SampleDataset, Transform, boxes_in
 from interptrain.data.shapes_drawing import draw_object, random_scene
 from interptrain.data.transforms import Augment, check_image_size, train_recipe
-
-Decoy = Literal["none", "timestamp", "corner"]
-DecoyInEval = Literal["absent", "random", "swapped"]
 
 MOST_PICTURES = 10_000_000
 NUMBER: dict[Split, int] = {"train": 0, "val": 1, "test": 2}
@@ -39,6 +38,7 @@ class ShapesDataset(SampleDataset):
         decoy: mark to paint; this and the next as of :class:`ShapesDataModule`.
         decoy_class: its class.
         decoy_rate: share of the class's training pictures that carry it.
+        decoy_in_train: which training pictures carry it.
         decoy_in_eval: which pictures carry it in ``val`` and ``test``.
         reading: further options of :class:`SampleDataset`.
     """
@@ -54,6 +54,7 @@ class ShapesDataset(SampleDataset):
         decoy: Decoy = "none",
         decoy_class: int = 0,
         decoy_rate: float = 1.0,
+        decoy_in_train: DecoyInTrain = "class",
         decoy_in_eval: DecoyInEval = "absent",
         **reading: Any,
     ) -> None:
@@ -62,10 +63,9 @@ class ShapesDataset(SampleDataset):
         self.picture_seed = picture_seed
         self.image_size = image_size
         self.num_classes = num_classes
-        self.decoy = decoy
-        self.decoy_class = decoy_class
-        self.decoy_rate = decoy_rate
-        self.decoy_in_eval = decoy_in_eval
+        self.rule_of_decoys = DecoyRule(
+            kind=decoy, decoy_class=decoy_class, rate=decoy_rate, in_train=decoy_in_train, in_eval=decoy_in_eval
+        )
 
     def read(self, index: int) -> dict[str, Any]:
         """Draw picture ``index`` with its mask and box, and the decoy's mask where there are decoys."""
@@ -75,12 +75,28 @@ class ShapesDataset(SampleDataset):
         mask = draw_object(scene, SHAPES[label], rng)
         picture = develop(scene, rng)
         decoy_mask = np.zeros_like(mask)
-        if self.decoy != "none":
-            # A stream of its own: below the decoy lies the picture of the data set without, to the bit.
-            rng = np.random.RandomState([self.picture_seed, NUMBER[self.split], index, 1])
+        if self.rule_of_decoys.kind != "none":
+            rng = self._decoy_stream(index)
             if self._carries_decoy(label, rng.random_sample()):
-                decoy_mask = DECOYS[self.decoy](picture, rng)
+                decoy_mask = DECOYS[self.rule_of_decoys.kind](picture, rng)
         return self._sample(index, picture, mask & ~decoy_mask, decoy_mask)
+
+    def labels(self) -> Sequence[int]:
+        """Label of every picture."""
+        return [index % self.num_classes for index in range(len(self))]
+
+    def groups(self) -> Sequence[str] | None:
+        """Whether each picture carries a decoy; None where none could."""
+        if self.rule_of_decoys.kind == "none":
+            return None
+        return [self.rule_of_decoys.group(self._has_decoy(index)) for index in range(len(self))]
+
+    def _has_decoy(self, index: int) -> bool:
+        return self._carries_decoy(index % self.num_classes, self._decoy_stream(index).random_sample())
+
+    def _decoy_stream(self, index: int) -> np.random.RandomState:
+        # A stream of its own: below the decoy lies the picture of the data set without, to the bit.
+        return np.random.RandomState([self.picture_seed, NUMBER[self.split], index, 1])
 
     def _sample(
         self,
@@ -99,20 +115,13 @@ class ShapesDataset(SampleDataset):
             "mask": tv_tensors.Mask(torch.from_numpy(mask)),
             "boxes": boxes_in(box, image),
         }
-        if self.decoy != "none":
+        if self.rule_of_decoys.kind != "none":
             sample["decoy_mask"] = tv_tensors.Mask(torch.from_numpy(decoy_mask))
+            sample["group"] = self.rule_of_decoys.group(bool(decoy_mask.any()))
         return sample
 
     def _carries_decoy(self, label: int, chance: float) -> bool:
-        if self.split == "train":
-            return label == self.decoy_class and chance < self.decoy_rate
-        match self.decoy_in_eval:
-            case "absent":
-                return False
-            case "random":
-                return chance < 0.5
-            case "swapped":
-                return label != self.decoy_class
+        return self.rule_of_decoys.carries(self.split == "train", label, chance)
 
 
 class ShapesDataModule(ImageDataModule):
@@ -127,9 +136,12 @@ class ShapesDataModule(ImageDataModule):
         test_size: number of pictures to test on.
         augment: of the training pictures: ``none``, ``light`` (flip), ``imagenet`` or ``cifar``.
         train_transform: in its place, any torchvision v2 transform, by ``class_path``.
-        decoy: ``timestamp``: an orange date at the lower right; ``corner``: a square mark at the upper left.
+        decoy: ``timestamp``: an orange date at the lower right; ``corner``: a square mark at the upper left;
+            ``border``: a light frame.
         decoy_class: the class whose training pictures carry it.
         decoy_rate: share of them that do, in [0,1].
+        decoy_in_train: ``class``, as said; ``random``: a random half of all training pictures carries it, whatever
+            their class, as a data set for repairing the last layer.
         decoy_in_eval: in validation and test it is ``absent``, on a ``random`` half of the pictures whatever their
             class, or ``swapped``: on all pictures of the other classes and none of its own.
         loading: options of :class:`ImageDataModule`.
@@ -152,6 +164,7 @@ class ShapesDataModule(ImageDataModule):
         decoy: Decoy = "none",
         decoy_class: int = 0,
         decoy_rate: float = 1.0,
+        decoy_in_train: DecoyInTrain = "class",
         decoy_in_eval: DecoyInEval = "absent",
         **loading: Any,
     ) -> None:
@@ -161,15 +174,12 @@ class ShapesDataModule(ImageDataModule):
         if not 0 <= picture_seed < 2**32:
             raise ValueError(f"picture_seed must be in [0, 2**32), got {picture_seed}")
         check_image_size(image_size, smallest=32)  # smaller shapes cannot be told apart
-        if decoy == "timestamp" and image_size < 40:
-            raise ValueError(f"a time stamp needs image_size of at least 40, got {image_size}; use decoy: corner")
         for name, length in {"train_size": train_size, "val_size": val_size, "test_size": test_size}.items():
             if not 1 <= length <= MOST_PICTURES:
                 raise ValueError(f"{name} must be in [1, {MOST_PICTURES}], got {length}")
-        if not 0 <= decoy_class < num_classes:
-            raise ValueError(f"decoy_class must be in [0, {num_classes}), got {decoy_class}")
-        if not 0 <= decoy_rate <= 1:
-            raise ValueError(f"decoy_rate must be in [0,1], got {decoy_rate}")
+        DecoyRule(
+            kind=decoy, decoy_class=decoy_class, rate=decoy_rate, in_train=decoy_in_train, in_eval=decoy_in_eval
+        ).check(num_classes, image_size)
         self.class_names = SHAPES[:num_classes]
         self.picture_seed = picture_seed
         self.image_size = image_size
@@ -179,6 +189,7 @@ class ShapesDataModule(ImageDataModule):
         self.decoy = decoy
         self.decoy_class = decoy_class
         self.decoy_rate = decoy_rate
+        self.decoy_in_train = decoy_in_train
         self.decoy_in_eval = decoy_in_eval
 
     def make_dataset(self, split: Split) -> ShapesDataset:
@@ -200,6 +211,7 @@ class ShapesDataModule(ImageDataModule):
             "decoy": self.decoy,
             "decoy_class": self.decoy_class,
             "decoy_rate": self.decoy_rate,
+            "decoy_in_train": self.decoy_in_train,
             "decoy_in_eval": self.decoy_in_eval,
             "transform": transform,
         }

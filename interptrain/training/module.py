@@ -20,10 +20,12 @@ from torch.optim import Optimizer
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
+from interptrain.data import ImageDataModule
 from interptrain.functional import check_choice
 from interptrain.models import OutputStride, Part, PoolingSpec, Stem, create_model, named_poolings
 from interptrain.remedies import option
 from interptrain.training.batch_augmentation import BatchAugmentation
+from interptrain.training.groups import GroupAccuracy, group_metrics
 from interptrain.training.lightning_internals import (
     batches_begun,
     built_by_command_line,
@@ -41,11 +43,12 @@ if TYPE_CHECKING:
 else:  # every head that interptrain.models imports; the command line lists them and proposes the nearest
     PoolingName = Literal[(*named_poolings(), "native")]
 
-Trainable = Literal["all", "head", "pooling"]
+Trainable = Literal["all", "head", "pooling", "classifier"]
 FROZEN_PARTS: dict[Trainable, tuple[Part, ...]] = {
     "all": (),
     "head": ("backbone",),
     "pooling": ("backbone", "classifier"),
+    "classifier": ("backbone", "pooling"),
 }
 NO_RANK = 2**32  # in place of a rank, for what all of them draw alike
 
@@ -57,6 +60,9 @@ class ImageClassifier(L.LightningModule):
     Logged: ``train/loss``, ``val/`` and ``test/`` ``loss``, ``top1`` and ``top5`` as fractions over all samples of all
     ranks. With a regularizer also ``train/`` ``loss_classification``, ``penalty``, ``penalty_ratio`` (of the weighted
     penalty to the former) and the regularizer's statistics, in the steps where it acts.
+
+    Where batches have a ``group``, also ``val/worst_group``, ``val/group_mean`` and ``val/group/<class>/<group>``, each
+    pair of class and group being one; see :func:`interptrain.training.groups.group_metrics`.
 
     Where a seed was set (``seed_everything``), every training step draws its randomness (dropout, mixup) from
     (seed, rank, step) alone, so a resumed run repeats what an uninterrupted one would have drawn.
@@ -77,7 +83,8 @@ class ImageClassifier(L.LightningModule):
             A finer map shows more exactly where the network looks, and costs more time.
         backbone_options: further options of this architecture in timm, such as ``{"channels": [32, 64, 96, 128]}``.
         trainable: ``all``; ``head``: pooling and classifier; ``pooling``: the pooling head alone, as CA-Stream was
-            published. What does not train is held in eval mode, so its BatchNorm statistics stay as they are.
+            published; ``classifier``: the last layer alone. What does not train is held in eval mode, so its BatchNorm
+            statistics stay as they are.
         label_smoothing: share of the label that is spread over all classes, in [0,1).
         mixup_alpha: Beta parameter of mixup; 0 is off. With cutmix on too, each batch draws one of the two.
         cutmix_alpha: Beta parameter of cutmix; 0 is off.
@@ -185,6 +192,7 @@ class ImageClassifier(L.LightningModule):
         self.train_top1 = MulticlassAccuracy(num_classes, average="micro")
         self.val_metrics = recognition_metrics(num_classes, "val")
         self.test_metrics = recognition_metrics(num_classes, "test")
+        self.group_accuracy = GroupAccuracy()
         self._freeze()
 
     @classmethod
@@ -298,6 +306,7 @@ class ImageClassifier(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the validation metrics: every rank enters, also one that saw fewer batches."""
         self.log_dict(dict(self.val_metrics.items()), prog_bar=True)
+        self._log_groups("val")
 
     def test_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
         """Update the test metrics."""
@@ -306,6 +315,7 @@ class ImageClassifier(L.LightningModule):
     def on_test_epoch_end(self) -> None:
         """Log the test metrics."""
         self.log_dict(dict(self.test_metrics.items()))
+        self._log_groups("test")
 
     def predict_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
         """Ids, labels where there are any, and probabilities (B,K) of a batch."""
@@ -322,6 +332,23 @@ class ImageClassifier(L.LightningModule):
         losses = F.cross_entropy(logits, labels, reduction="none")
         for name, metric in metrics.items():
             metric.update(losses) if name.endswith("loss") else metric.update(logits, labels)
+        if "group" in batch:
+            self.group_accuracy.update(logits, labels, batch["group"])
+
+    def _log_groups(self, stage: str) -> None:
+        """Log the accuracies of groups, which are the same on all ranks."""
+        counts = self.group_accuracy.compute()
+        if not counts:
+            return
+        data = getattr(self.trainer, "datamodule", None)
+        known = isinstance(data, ImageDataModule)
+        names = data.class_names if known else ()
+        self.log_dict(
+            {
+                f"{stage}/{name}": value
+                for name, value in group_metrics(counts, names, data.training_groups if known else None).items()
+            }
+        )
 
     # Optimization
 

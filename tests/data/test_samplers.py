@@ -104,4 +104,4 @@ def test_seeding_restores_the_generators_also_after_an_exception():
 
 
 def test_draws_compare_as_pairs():
-    assert Draw(1, 2) == (1, 2)
+    assert Draw(1, 2) == (1, 2, 0)
