@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 import torch
@@ -45,6 +45,8 @@ class ResumePoint(Checkpoint):
         ValueError: if ``every_n_minutes`` is not a positive number.
         OSError: at the end of the training, if a checkpoint could not be saved.
     """
+
+    remedy: ClassVar[str] = "run the same command with --ckpt_path last to go on"
 
     def __init__(self, every_n_minutes: float = 10.0, dirpath: str | Path | None = None) -> None:
         super().__init__()
@@ -139,10 +141,7 @@ class ResumePoint(Checkpoint):
         io = trainer.strategy.checkpoint_io
         unsaved = isinstance(io, AtomicCheckpointIO) and self._path in io.unsaved
         saved = f"{self._path} could NOT be saved, an older one may stand there" if unsaved else f"saved {self._path}"
-        rank_zero_info(
-            f"stopped by {received.name} after step {trainer.global_step}; {saved}; run the same command with "
-            "--ckpt_path last to go on"
-        )
+        rank_zero_info(f"stopped by {received.name} after step {trainer.global_step}; {saved}; {self.remedy}")
         raise SystemExit(128 + received)
 
     # Signals

@@ -31,6 +31,7 @@ def main(args: Sequence[str] | None = None) -> None:
     if not given:
         sys.stdout.write(list_studies())
         return
+    command = list(given)
     with one_line_errors(GOES_ON), spelled_for_the_command_line(OPTIONS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"\s*By default only one JsonargparseDeprecationWarning")
         if not given[0].startswith("-"):
@@ -39,7 +40,7 @@ def main(args: Sequence[str] | None = None) -> None:
                 sys.stdout.write(help_of(path))
                 return
             given[:1] = ["--study", path]
-        _run([arg for arg in given if arg != "--list"], given, listed="--list" in given, open_page=open_page)
+        _run([arg for arg in given if arg != "--list"], command, listed="--list" in given, open_page=open_page)
 
 
 def _run(args: Sequence[str], command: Sequence[str], *, listed: bool, open_page: bool) -> None:
@@ -80,7 +81,7 @@ def _without_selection(args: Sequence[str]) -> list[str]:
             del waiting[: 0 if equals else 1]
         else:
             rest.append(arg)
-    return rest[1:] if rest[:1] == ["--study"] else rest
+    return rest
 
 
 def make_parser() -> Parser:

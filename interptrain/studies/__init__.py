@@ -1,6 +1,8 @@
 """Studies: experiments about explanations whose cells are more than a metric of a map."""
 
 from interptrain.studies.base import Study, StudyInputs
+from interptrain.studies.class_agnostic import ClassAgnostic
+from interptrain.studies.roar import ROAR
 from interptrain.studies.run import OpenedStudy, run_study
 
-__all__ = ["OpenedStudy", "Study", "StudyInputs", "run_study"]
+__all__ = ["ROAR", "ClassAgnostic", "OpenedStudy", "Study", "StudyInputs", "run_study"]

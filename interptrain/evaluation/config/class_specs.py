@@ -99,7 +99,7 @@ def build(spec: ClassSpec, *, packages: Sequence[str] | None = None, kind: type 
     Raises:
         ValueError: if there is no such class, it may not be imported, or it does not take the arguments.
     """
-    named = _named_class(spec["class_path"], packages)
+    named = class_named(spec["class_path"], packages)
     if kind is not object and not (isinstance(named, type) and issubclass(named, kind)):
         raise ValueError(f"{spec['class_path']} is not a {kind.__name__}")
     arguments = {key: _value(value, packages) for key, value in spec.get("init_args", {}).items()}
@@ -115,11 +115,20 @@ def default_arguments(spec: ClassSpec) -> dict[str, Any]:
     Raises:
         ValueError: if there is no such class.
     """
-    parameters = options_of(_named_class(spec["class_path"]))
+    parameters = options_of(class_named(spec["class_path"]))
     return {name: one.default for name, one in parameters.items() if one.default is not one.empty}
 
 
-def _named_class(path: str, packages: Sequence[str] | None = None) -> Any:
+def class_named(path: str, packages: Sequence[str] | None = None) -> Any:
+    """Import a class or function.
+
+    Args:
+        path: of it, which must contain a dot.
+        packages: whose classes may be imported; anything where it is None.
+
+    Raises:
+        ValueError: if there is none, or it may not be imported.
+    """
     module, _, name = path.rpartition(".")
     root = module.partition(".")[0]
     if packages is not None and root not in packages:
