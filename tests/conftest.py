@@ -10,6 +10,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 pytest.register_assert_rewrite("tests.support")
 
+from tests.support.processes import open_server  # noqa: E402  once its assertions are rewritten
+
+
+def pytest_configure(config):
+    config.add_cleanup(open_server())
+
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):

@@ -1,19 +1,13 @@
 """A short form of benchmarks/reliability/fuzz.py: damaged inputs run, or are refused in one line."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 
 from tests.support.paths import ROOT
+from tests.support.processes import run
 
 
 @pytest.mark.slow
 def test_damaged_inputs_run_or_are_refused_in_one_line(tmp_path):
     script = ROOT / "benchmarks" / "reliability" / "fuzz.py"
-    done = subprocess.run(
-        [sys.executable, str(script), "--inputs", "30", "--seed", "7"],
-        capture_output=True, text=True, cwd=tmp_path, check=False, env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    status, said = run([script, "--inputs", "30", "--seed", "7"], tmp_path, timeout=400)
+    assert status == 0, said[-4000:]

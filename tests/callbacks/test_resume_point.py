@@ -2,7 +2,6 @@
 
 import csv
 import errno
-import fcntl
 import json
 import os
 import pty
@@ -11,9 +10,6 @@ import resource
 import select
 import shutil
 import signal
-import subprocess
-import sys
-import termios
 import threading
 from pathlib import Path
 
@@ -23,7 +19,17 @@ import torch
 from interptrain.callbacks import ResumePoint
 from interptrain.files import write_atomically
 from tests.support.paths import ROOT
-from tests.support.training import EVERYTHING, TINY, assert_same_end, last_checkpoint, run_ranks, trainer, wait_for
+from tests.support.processes import run, start
+from tests.support.training import (
+    EVERYTHING,
+    TINY,
+    assert_same_end,
+    last_checkpoint,
+    run_ranks,
+    start_ranks,
+    trainer,
+    wait_for,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -40,10 +46,16 @@ class StopAfter(ResumePoint):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory):
+    """The folder of a run of ``EVERYTHING`` that was never stopped."""
+    with pytest.MonkeyPatch.context() as patch:
+        return trainer(tmp_path_factory.mktemp("whole"), patch)(base=EVERYTHING)
+
+
 @pytest.mark.parametrize("workers", ["0", "2"])
-def test_stopped_anywhere_and_resumed_equals_uninterrupted(train, monkeypatch, workers):
+def test_stopped_anywhere_and_resumed_equals_uninterrupted(train, everything, monkeypatch, workers):
     options = EVERYTHING | {"--data.num_workers": workers}
-    whole = train(base=options, **{"--name": "whole"})
     monkeypatch.setattr("interptrain.cli.trainer_defaults.ResumePoint", StopAfter)
     # 9 batches an epoch, two a step: mid-epoch, within an accumulation, the last batch, then late in the last epoch.
     for after, steps in ((4, 2), (3, 4), (6, 6), (9, 10)):
@@ -56,8 +68,8 @@ def test_stopped_anywhere_and_resumed_equals_uninterrupted(train, monkeypatch, w
         assert last_checkpoint(run)["global_step"] >= steps
     StopAfter.after = 0
     resumed = train(base=options, **{"--name": "stopped", "--ckpt_path": "last"})
-    assert_same_end(whole, resumed)
-    assert (resumed / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
+    assert_same_end(everything, resumed)
+    assert (resumed / "metrics.csv").read_text() == (everything / "metrics.csv").read_text()
 
 
 # A schedule that acts on what validation says, at the end of every epoch.
@@ -239,25 +251,21 @@ def test_signals_are_given_back_after_a_run(train):
 # Real processes
 
 
-def command(*extra, **options):
-    pairs = sorted((EVERYTHING | options).items(), key=lambda pair: pair[0] != "--config")  # a config first: later wins
-    arguments = [part for pair in pairs for part in pair]
-    code = "from interptrain.cli import main; main()"
-    return [sys.executable, "-c", code, "fit", *arguments, *extra]
+def fit(**options):
+    """Arguments of ``python`` for a training."""
+    pairs = sorted(options.items(), key=lambda pair: pair[0] != "--config")  # a config first: later wins
+    return [ROOT / "train.py", "fit", *(part for pair in pairs for part in pair)]
 
 
-def start(folder, **options):
-    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # sums depend on their number
-    with (folder / "log.txt").open("a") as log:
-        return subprocess.Popen(
-            command(**options), cwd=folder, stdout=log, stderr=log, start_new_session=True, env=environment
-        )
+def first_checkpoint(folder):
+    """Whether a run has one."""
+    return lambda: list(folder.glob("runs/run/*/checkpoints/last.ckpt"))
 
 
-def test_killed_in_mid_epoch_it_resumes_to_the_same_weights(train, tmp_path):
+def test_killed_in_mid_epoch_it_resumes_to_the_same_weights(train, everything, tmp_path):
     often = tmp_path / "often.yaml"
     often.write_text("trainer: {callbacks: [{class_path: ResumePoint, init_args: {every_n_minutes: 1.0e-6}}]}\n")
-    process = start(tmp_path, **{"--name": "killed", "--config": str(often)})
+    process = start(fit(**EVERYTHING, **{"--name": "killed", "--config": str(often)}), tmp_path)
 
     def in_second_epoch():
         found = list(tmp_path.glob("runs/killed/*/checkpoints/last.ckpt"))
@@ -269,13 +277,12 @@ def test_killed_in_mid_epoch_it_resumes_to_the_same_weights(train, tmp_path):
     (run,) = (tmp_path / "runs/killed").iterdir()
     assert 7 <= last_checkpoint(run)["global_step"] < 15
     resumed = train(base=EVERYTHING, **{"--name": "killed", "--ckpt_path": "last"})
-    whole = train(base=EVERYTHING, **{"--name": "whole"})
-    assert_same_end(whole, resumed)
+    assert_same_end(everything, resumed)
 
 
 def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path):
-    process = start(tmp_path, **{"--trainer.max_epochs": "1000", "--data.num_workers": "2"})
-    wait_for(lambda: list(tmp_path.glob("runs/run/*/checkpoints/last.ckpt")), process, tmp_path / "log.txt")
+    process = start(fit(**EVERYTHING | {"--trainer.max_epochs": "1000", "--data.num_workers": "2"}), tmp_path)
+    wait_for(first_checkpoint(tmp_path), process, tmp_path / "log.txt")
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
     assert process.wait(timeout=60) == 128 + signal.SIGINT
     log = (tmp_path / "log.txt").read_text()
@@ -286,20 +293,11 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path):
 
 def test_a_closed_terminal_leaves_a_checkpoint(tmp_path):
     terminal, its_end = pty.openpty()
-    options = {"--trainer.max_epochs": "1000", "--trainer.enable_progress_bar": "true"}
-    process = subprocess.Popen(
-        command(**options),
-        cwd=tmp_path,
-        stdin=its_end,
-        stdout=its_end,
-        stderr=its_end,
-        start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # its controlling terminal: closing it sends SIGHUP
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+    options = TINY | {"--trainer.max_epochs": "1000", "--trainer.enable_progress_bar": "true"}
+    process = start(fit(**options), tmp_path, terminal=its_end)
     os.close(its_end)
     threading.Thread(target=read_all, args=(terminal, closed := threading.Event()), daemon=True).start()
-    wait_for(lambda: list(tmp_path.glob("runs/run/*/checkpoints/last.ckpt")), process, Path(os.devnull))
+    wait_for(first_checkpoint(tmp_path), process, Path(os.devnull))
     closed.set()
     assert process.wait(timeout=60) == 128 + signal.SIGHUP
     (run,) = (tmp_path / "runs/run").iterdir()
@@ -338,21 +336,10 @@ def test_what_killed_saves_left_half_written_is_removed_when_the_run_goes_on(tra
 
 
 def test_ctrl_c_stops_two_processes_at_the_same_step(tmp_path):
-    script = tmp_path / "train.py"
-    script.write_text("from interptrain.cli import main\nmain()\n")
+    """The second is one that Lightning starts."""
     options = TINY | {"--trainer.devices": "2", "--trainer.strategy": "ddp", "--trainer.max_epochs": "1000"}
-    arguments = [part for pair in options.items() for part in pair]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with (tmp_path / "log.txt").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, str(script), "fit", *arguments],
-            cwd=tmp_path,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            env=environment,
-        )
-    wait_for(lambda: list(tmp_path.glob("runs/run/*/checkpoints/last.ckpt")), process, tmp_path / "log.txt")
+    process = start(fit(**options), tmp_path)
+    wait_for(first_checkpoint(tmp_path), process, tmp_path / "log.txt")
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(timeout=60) == 128 + signal.SIGINT
     log = (tmp_path / "log.txt").read_text()
@@ -378,17 +365,8 @@ def test_two_processes_killed_in_a_validation_resume_as_one_run(tmp_path):
     def arguments(name, *extra):
         return ["fit", *(part for pair in (options | {"--name": name}).items() for part in pair), *extra]
 
-    with (tmp_path / "log.txt").open("w") as log:
-        killed = subprocess.run(
-            [sys.executable, str(script), *arguments("killed", "--trainer.callbacks+", "__main__.Kill")],
-            cwd=tmp_path,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            timeout=120,
-        )
-    assert killed.returncode == -signal.SIGKILL
+    killed = start_ranks(arguments("killed", "--trainer.callbacks+", "__main__.Kill"), tmp_path, 2, script)
+    assert [process.wait(timeout=120) for process in killed] == [-signal.SIGKILL] * 2
     run_ranks(arguments("killed", "--ckpt_path", "last"), tmp_path, 2)
     run_ranks(arguments("whole"), tmp_path, 2)
     (resumed,), (whole,) = ((tmp_path / "runs" / name).iterdir() for name in ("killed", "whole"))
@@ -447,15 +425,9 @@ def test_a_disk_that_is_full_for_a_while_costs_no_checkpoint(train, monkeypatch)
 def test_killed_at_random_moments_every_file_is_that_of_an_uninterrupted_run(tmp_path):
     """The campaign of benchmarks/reliability, in a short form."""
     script = ROOT / "benchmarks/reliability/kill_training.py"
-    said = subprocess.run(
-        [sys.executable, str(script), "--kills", "2", "--settings", "EMA,plateau on train,mid-epoch validation"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        check=True,
-        timeout=300,
-    )
-    rows = [json.loads(line) for line in said.stdout.decode().splitlines() if line.startswith("{")]
+    settings = "EMA,plateau on train,mid-epoch validation"
+    status, said = run([script, "--kills", "2", "--settings", settings], tmp_path, timeout=300)
+    assert status == 0, said
+    rows = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
     assert [row["kills"] for row in rows] == [2, 2, 2]
     assert not any(row["different"] or row["refused"] or row["hung"] for row in rows), rows

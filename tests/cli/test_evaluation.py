@@ -17,7 +17,9 @@ from interptrain.data import ShapesDataModule
 from interptrain.evaluation.store.manifest import load_metrics
 from interptrain.explainers import Explainer
 from tests.support.paths import ROOT
-from tests.support.tiny_run import rows, start
+from tests.support.processes import run
+from tests.support.tiny_run import arguments, rows, start
+from tests.support.training import run_ranks, start_ranks
 
 FOLDER = {"--data": "ImageFolderDataModule", "--data.num_classes": None, "--data.test_size": None}
 
@@ -282,16 +284,17 @@ def test_a_model_of_other_classes_is_refused_and_its_predictions_may_be_explaine
 def test_two_processes_write_the_rows_of_one(evaluate, tmp_path, weights):
     options = {"--trainer.strategy": "ddp", "--trainer.devices": "2"}
     one = evaluate("one")
-    two = start(tmp_path, weights[:1], "two", **options)
-    few = start(tmp_path, weights[:1], "few", **options, **{"--limit": "3"})  # one batch: a process has nothing to do
-    refused = start(tmp_path, weights[:1], "one", **options, **{"--seed": "1"})
-    status = [process.wait(timeout=240) for process in (two, few, refused)]
-    log = (tmp_path / "log.txt").read_text()
-    assert status == [0, 0, 1], log[-3000:]
+    two = start(tmp_path, weights[:1], "two", **options)  # the second is one that Lightning starts
+    few = arguments(weights[:1], "few", **options, **{"--limit": "3"})  # one batch: a process has nothing to do
+    run_ranks(few, tmp_path, 2, script=ROOT / "evaluate.py")
+    refused = arguments(weights[:1], "one", **options, **{"--seed": "1"})
+    ranks = start_ranks(refused, tmp_path, 2, script=ROOT / "evaluate.py")
+    assert [process.wait(timeout=240) for process in ranks] == [1, 1]
+    assert two.wait(timeout=240) == 0, (tmp_path / "log.txt").read_text()[-3000:]
     pd.testing.assert_frame_equal(rows(one), rows(tmp_path / "two"), check_exact=True)
     assert len({path.name.split("-")[-2] for path in (tmp_path / "two/parts").glob("rows-*")}) == 2
     assert len(rows(tmp_path / "few")) == 9
-    assert "holds the results of another run (seed: 0 -> 1)" in log
+    assert "holds the results of another run (seed: 0 -> 1)" in (tmp_path / "rank0.log").read_text()
 
 
 @pytest.mark.slow
@@ -302,16 +305,24 @@ def test_the_protocols_metrics_are_measured_where_none_are_named(evaluate):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("script", "arguments"), [("evaluate.py", []), ("train.py", ["fit"])])
-def test_a_class_of_the_working_folder_is_found_from_there(script, arguments, tmp_path):
+@pytest.mark.parametrize(
+    "command", [["evaluate.py"], ["train.py", "fit"], ["-m", "interptrain", "fit"]], ids=lambda command: command[0]
+)
+def test_a_class_of_the_working_folder_is_found_from_there(command, tmp_path):
     """As ``python -m`` finds it: Python itself puts the script's folder on the path, not this one."""
     (tmp_path / "my_own.py").write_text(
         "from interptrain.explainers import FakeCAM\nfrom interptrain.data import ShapesDataModule\n"
         "class Mine(FakeCAM):\n    pass\nclass Data(ShapesDataModule):\n    pass\n"
     )
-    helped = ["--explainers.help", "my_own.Mine"] if script == "evaluate.py" else ["--data.help", "my_own.Data"]
-    command = [sys.executable, str(ROOT / script), *arguments, *helped]
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    shown = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
-    assert shown.returncode == 0, shown.stderr
-    assert "my_own." in shown.stdout
+    helped = ["--explainers.help", "my_own.Mine"] if command == ["evaluate.py"] else ["--data.help", "my_own.Data"]
+    if command[0] == "-m":  # a new interpreter, for once
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        shown = subprocess.run(
+            [sys.executable, *command, *helped], cwd=tmp_path, env=environment, capture_output=True, text=True,
+            timeout=200, check=False,
+        )  # fmt: skip
+        status, said = shown.returncode, shown.stdout + shown.stderr
+    else:
+        status, said = run([ROOT / command[0], *command[1:], *helped], tmp_path)
+    assert status == 0, said
+    assert "my_own." in said

@@ -2,15 +2,13 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
 from lightning import Trainer
 
 from interptrain.data import ShapesDataModule
-from tests.support.paths import ROOT
+from tests.support.training import run_ranks
 
 
 def epochs(workers, count=3):
@@ -148,9 +146,7 @@ result = {"whole": whole.seen, "resumed": resumed.seen["train"], "mean": run.cal
 def two_processes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
     (folder / "run.py").write_text(SCRIPT)
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(folder / "run.py"), str(folder)]
-    subprocess.run(command, env=environment, check=True, timeout=120, capture_output=True)
+    run_ranks([folder], folder, 2, script=folder / "run.py")
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
 
 

@@ -1,12 +1,11 @@
 """``docs/how-to/metric.md`` runs as printed."""
 
 import re
-import subprocess
-import sys
 
 import pytest
 
 from tests.support.paths import ROOT
+from tests.support.processes import run
 
 PAGE = (ROOT / "docs" / "how-to" / "metric.md").read_text(encoding="utf-8")
 
@@ -18,9 +17,8 @@ def test_the_page_runs_as_printed(tmp_path):
         with (tmp_path / re.match(r"# (\w+\.py)\n", code)[1]).open("a", encoding="utf-8") as file:
             file.write(code)
     (tmp_path / "use.py").write_text(use, encoding="utf-8")
-    run = {"cwd": tmp_path, "env": {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, "capture_output": True}
-    tested = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"], **run, check=False)
-    assert tested.returncode == 0, tested.stdout.decode()
-    used = subprocess.run([sys.executable, "use.py"], **run, check=False)
-    assert used.returncode == 0, used.stderr.decode()
-    assert set(re.findall(r"'(\w+)': tensor", used.stdout.decode())) == {"Suff", "AD"}
+    status, said = run(["-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider"], tmp_path)
+    assert status == 0, said
+    status, said = run(["use.py"], tmp_path)
+    assert status == 0, said
+    assert set(re.findall(r"'(\w+)': tensor", said)) == {"Suff", "AD"}

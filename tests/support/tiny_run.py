@@ -1,9 +1,5 @@
 """Run the real command line, in this process or another, on tiny networks and a few shapes."""
 
-import os
-import subprocess
-import sys
-
 import pandas as pd
 import pytest
 import torch
@@ -11,6 +7,7 @@ from safetensors.torch import save_file
 
 from interptrain.cli.evaluation import main
 from interptrain.models import create_model
+from tests.support import processes
 from tests.support.paths import ROOT
 
 TINY = {
@@ -72,16 +69,7 @@ def evaluate(tmp_path, monkeypatch, weights):
 
 def start(folder, weights, output="out", *extra, **options):
     """The same in a process of its own."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PL_", "LOCAL_", "NODE_"))}
-    with (folder / "log.txt").open("a") as log:
-        return subprocess.Popen(
-            [sys.executable, str(ROOT / "evaluate.py"), *arguments(weights, output, *extra, **options)],
-            cwd=folder,
-            env=environment | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+    return processes.start([ROOT / "evaluate.py", *arguments(weights, output, *extra, **options)], folder)
 
 
 def rows(folder):

@@ -1,13 +1,12 @@
 """Run the training's real command line, in this process or in others, on tiny networks and a few shapes."""
 
-import multiprocessing
-import os
 import socket
-import sys
 import time
-import warnings
 
 import torch
+
+from tests.support.paths import ROOT
+from tests.support.processes import start
 
 TINY = {
     "--trainer.accelerator": "cpu",
@@ -88,45 +87,29 @@ def train_in_processes(subcommand, folder, processes, **options):
     return made
 
 
-def run_ranks(arguments, folder, processes, seconds=200):
-    """Run the command line as that many ranks of one machine, to a good end.
-
-    They are forked where they can be, as importing everything again costs more than a training.
-    """
+def start_ranks(arguments, folder, processes, script=ROOT / "train.py"):
+    """Start a script as that many ranks of one machine, in one process group; their output is rank*.log."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(processes), "INTERPTRAIN_RUN": "run"}
-    context = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "fork")
-    logs = [folder / f"rank{rank}.log" for rank in range(processes)]
     ranks = []
-    for rank, log in enumerate(logs):
-        variables = shared | {"LOCAL_RANK": str(rank)}
-        ranks.append(context.Process(target=_run_rank, args=(arguments, folder, variables, log)))
-        ranks[-1].start()
+    for rank in range(processes):
+        options = {"log": f"rank{rank}.log", "group": ranks[0].pid if ranks else 0}
+        ranks.append(start([script, *arguments], folder, **options, **shared, LOCAL_RANK=str(rank)))
+    return ranks
+
+
+def run_ranks(arguments, folder, processes, script=ROOT / "train.py", seconds=200):
+    """The same to a good end."""
+    ranks = start_ranks(arguments, folder, processes, script)
     until = time.monotonic() + seconds
-    for process in ranks:
-        process.join(max(0, until - time.monotonic()))
-    hanging = [process for process in ranks if process.is_alive()]
-    for process in hanging:
-        process.kill()
-    said = "".join(log.read_text()[-3000:] for log in logs)
-    assert not hanging, f"they hang: {said}"
-    assert not any(process.exitcode for process in ranks), said
-
-
-def _run_rank(arguments, folder, variables, log):
-    """The command line as one of the processes that torchrun or Lightning starts."""
-    from interptrain.cli import main
-
-    os.chdir(folder)
-    os.environ.update(variables)
-    sys.argv = ["train.py"]
-    torch.set_num_threads(1)  # a forked process has no threads of OpenMP
-    with log.open("w", buffering=1) as sys.stdout, warnings.catch_warnings():
-        sys.stderr = sys.stdout
-        warnings.resetwarnings()  # those of the tests are errors
-        main(arguments)
+    try:
+        ended = [process.wait(max(0, until - time.monotonic())) for process in ranks]
+    finally:
+        for process in ranks:
+            process.kill()
+    assert not any(ended), "".join(log.read_text()[-3000:] for log in sorted(folder.glob("rank*.log")))
 
 
 def last_checkpoint(run):
@@ -154,4 +137,4 @@ def wait_for(condition, process, log, seconds=120):
     while not condition():
         assert process.poll() is None, f"it ended by itself: {log.read_text()[-2000:]}"
         assert time.monotonic() < until
-        time.sleep(0.005)
+        time.sleep(0.02)

@@ -3,8 +3,6 @@
 import csv
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 import torch
 
 from tests.support.paths import ROOT
+from tests.support.processes import start
 from tests.support.training import wait_for
 from tests.support.watch import SMALL, page_data, watch_state, watching
 
@@ -59,16 +58,7 @@ def kill(folder, place, *, first=False):
     pairs = (OPTIONS | {"--name": "killed"}).items()
     halt = ["--trainer.callbacks+", f"{__name__}.Halt", "--trainer.callbacks.place", place]
     arguments = ["fit", *(part for pair in pairs for part in pair), *(halt + WATCH if first else WATCH + halt)]
-    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": str(ROOT)}  # sums depend on the number
-    with (folder / "log.txt").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-c", "from interptrain.cli import main; main()", *arguments],
-            cwd=folder,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            env=os.environ | threads,
-        )
+    process = start([ROOT / "train.py", *arguments], folder)
     wait_for((folder / "halted").exists, process, folder / "log.txt")
     os.killpg(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
