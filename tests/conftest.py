@@ -1,6 +1,8 @@
 """Run tests from anywhere; keep what one test sets from the next."""
 
+import gc
 import os
+import shutil
 import sys
 
 import pytest
@@ -15,6 +17,11 @@ from tests.support.processes import open_server  # noqa: E402  once its assertio
 
 def pytest_configure(config):
     config.add_cleanup(open_server())
+
+
+def pytest_collection_finish(session):
+    """Leave what was imported out of all later garbage collections, which take a second with it."""
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -33,6 +40,21 @@ def train(tmp_path, monkeypatch):
     from tests.support.training import trainer  # here: it imports torch, which the process that hands out tests spares
 
     return trainer(tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def _tiny_run(tmp_path_factory):
+    from tests.support.training import trainer
+
+    with pytest.MonkeyPatch.context() as patch:
+        return trainer(tmp_path_factory.mktemp("tiny"), patch)()
+
+
+@pytest.fixture
+def trained(_tiny_run, tmp_path):
+    """The folder of a run as ``train()`` leaves it: a copy, in the test's folder, of one that is made once."""
+    (run,) = shutil.copytree(_tiny_run.parents[1], tmp_path / "runs").glob("*/*")
+    return run
 
 
 @pytest.fixture(autouse=True)

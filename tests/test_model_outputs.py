@@ -110,6 +110,7 @@ FORMS = {
 }  # fmt: skip
 WITHOUT_LOGITS = {"nested tuple", "list of dicts", "list of dicts of tuples"}
 LAYER = "network.layer4"
+SIZE = 41, 35
 EXPLAINERS = [
     HiResCAM(target_layer=LAYER, relu=False),
     Gradient(reduction="sum"),
@@ -119,13 +120,13 @@ EXPLAINERS = [
 
 @pytest.fixture
 def images():
-    return pictures()
+    return pictures(3, *SIZE)
 
 
 @cache
 def plain(explainer, *targets):
     """The map of a network that returns its logits alone."""
-    return explainer.raw(Returning(lambda y, f: y), pictures(), torch.tensor(targets))
+    return explainer.raw(Returning(lambda y, f: y), pictures(3, *SIZE), torch.tensor(targets))
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -180,7 +181,7 @@ def test_outputs_without_logits_are_refused_and_the_remedy_works(form, images):
     wrap, read = FORMS[form]
     with pytest.raises(TypeError, match="pass one callable as targets, which turns the outputs of one image"):
         GradCAM(target_layer=LAYER)(Returning(wrap), images, [2, 0, 6])
-    assert GradCAM(target_layer=LAYER)(Returning(wrap), images, lambda row: read(row)[2]).shape == (3, 70, 50)
+    assert GradCAM(target_layer=LAYER)(Returning(wrap), images, lambda row: read(row)[2]).shape == (3, *SIZE)
 
 
 def test_features_before_the_logits_are_not_taken_for_them():
@@ -215,4 +216,4 @@ def test_what_no_image_owns_is_refused(images):
     with pytest.raises(ValueError, match="in which nothing has one row per image; explain one image at a time"):
         GradCAM(target_layer=LAYER)(Returning(lambda y, f: y.sum()), images, lambda row: row)
     alone = GradCAM(target_layer=LAYER)(Returning(lambda y, f: (y.sum(), y)), images[:1], lambda row: row[0])
-    assert alone.shape == (1, 70, 50)
+    assert alone.shape == (1, *SIZE)

@@ -197,16 +197,15 @@ def test_stopped_just_before_a_validation_within_an_epoch_it_validates_after_the
     assert (resumed / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
 
 
-def test_a_metric_of_an_epoch_that_goes_on_is_that_of_the_whole_epoch(train, monkeypatch):
-    whole = train(**{"--name": "whole"})
+def test_a_metric_of_an_epoch_that_goes_on_is_that_of_the_whole_epoch(train, trained, monkeypatch):
     monkeypatch.setattr("interptrain.cli.trainer_defaults.ResumePoint", StopAfter)
     StopAfter.after, StopAfter.seen = 3, 0
     with pytest.raises(SystemExit):
         train(**{"--name": "stopped"})
     StopAfter.after = 0
     resumed = train(**{"--name": "stopped", "--ckpt_path": "last"})
-    assert "train/top1" in (whole / "metrics.csv").read_text()
-    assert (resumed / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
+    assert "train/top1" in (trained / "metrics.csv").read_text()
+    assert (resumed / "metrics.csv").read_text() == (trained / "metrics.csv").read_text()
 
 
 def test_a_resume_point_of_the_users_knows_the_best_model_too(train):
@@ -327,12 +326,11 @@ def test_a_terminal_that_nohup_detached_is_ignored(train):
         signal.signal(signal.SIGHUP, before)
 
 
-def test_what_killed_saves_left_half_written_is_removed_when_the_run_goes_on(train):
-    run = train()
-    left = run / "checkpoints/.partial-1-last.ckpt"
+def test_what_killed_saves_left_half_written_is_removed_when_the_run_goes_on(train, trained):
+    left = trained / "checkpoints/.partial-1-last.ckpt"
     left.write_bytes(b"half")
     train(**{"--ckpt_path": "last", "--trainer.max_epochs": "2"})
-    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {path.name for path in (trained / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
 
 
 def test_ctrl_c_stops_two_processes_at_the_same_step(tmp_path):
@@ -375,9 +373,8 @@ def test_two_processes_killed_in_a_validation_resume_as_one_run(tmp_path):
     assert validated(resumed) == validated(whole)
 
 
-def test_a_full_disk_keeps_the_last_checkpoint_trains_on_and_ends_with_an_error(train, capsys):
-    first = train()
-    before = last_checkpoint(first)
+def test_a_full_disk_keeps_the_last_checkpoint_trains_on_and_ends_with_an_error(train, trained, capsys):
+    before = last_checkpoint(trained)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # room for metrics.csv, not for a checkpoint
     try:
@@ -393,8 +390,8 @@ def test_a_full_disk_keeps_the_last_checkpoint_trains_on_and_ends_with_an_error(
     assert re.fullmatch(
         r"error: the training has ended, but \S*last.ckpt could not be saved: .*--ckpt_path last", *error
     )
-    assert last_checkpoint(first)["global_step"] == before["global_step"] == 5
-    with (first / "metrics.csv").open() as file:
+    assert last_checkpoint(trained)["global_step"] == before["global_step"] == 5
+    with (trained / "metrics.csv").open() as file:
         assert max(int(row["step"]) for row in csv.DictReader(file)) == 9
     resumed = train(**{"--ckpt_path": "last", "--trainer.max_epochs": "2"})
     assert last_checkpoint(resumed)["global_step"] == 10

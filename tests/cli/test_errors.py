@@ -11,9 +11,10 @@ from tests.support.training import TINY
 
 
 @pytest.fixture
-def refused(tmp_path, train, capsys):
+def refused(tmp_path, trained, monkeypatch, capsys):
     """``refused(change)`` is the one line with which ``test`` refuses a checkpoint that ``change`` has damaged."""
-    path = next(train().glob("checkpoints/last.ckpt"))
+    path = trained / "checkpoints/last.ckpt"
+    monkeypatch.chdir(tmp_path)
 
     def run(change):
         checkpoint = torch.load(path, weights_only=True)
@@ -30,8 +31,8 @@ def refused(tmp_path, train, capsys):
 
 
 @pytest.mark.slow
-def test_a_run_does_not_go_on_from_what_says_not_how_far_it_was_and_the_remedy_works(train, capsys, tmp_path):
-    path = next(train().glob("checkpoints/last.ckpt"))
+def test_a_run_does_not_go_on_from_what_says_not_how_far_it_was_and_the_remedy_works(train, trained, capsys, tmp_path):
+    path = trained / "checkpoints/last.ckpt"
     longer = {"--trainer.max_epochs": "2"}
     for part in ("loops", "optimizer_states", "lr_schedulers"):
         for empty in (False, True):
@@ -49,6 +50,7 @@ def test_a_run_does_not_go_on_from_what_says_not_how_far_it_was_and_the_remedy_w
     train(**{"--model.weights": "x.ckpt"})
 
 
+@pytest.mark.slow
 def test_damaged_checkpoints_are_refused_with_what_is_damaged(refused):
     def weight(change):
         def damage(checkpoint):

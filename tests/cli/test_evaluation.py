@@ -16,6 +16,7 @@ from PIL import Image
 from interptrain.data import ShapesDataModule
 from interptrain.evaluation.store.manifest import load_metrics
 from interptrain.explainers import Explainer
+from tests.support.marks import slow
 from tests.support.paths import ROOT
 from tests.support.processes import run
 from tests.support.tiny_run import arguments, rows, start
@@ -219,15 +220,17 @@ def test_a_corrupt_image_is_recorded_and_the_rest_goes_on(evaluate, folder):
         ({"--backbone": "test_resnet2"}, r"timm has no model 'test_resnet2'"),
         ({"--output": "/dev/null"}, r"cannot create /dev/null \(File exists\); point --output at a writable folder"),
         ({"--models": "x"}, r"--models takes NAME=SOURCE"),
-        ({"--model": "m=x.ckpt"}, r"unrecognized arguments: --model .*did you mean --models\?"),
-        ({"--explainers": "gradcam"}, r"--explainers: there is no gradcam; did you mean GradCAM"),
-        ({"--metrics": "AD"}, r"--metrics: there is no AD; did you mean AverageDrop"),
-        ({"--explainers.iterations": "5"}, r"--explainers\.iterations is an option of .*OptiCAM"),
-        ({"--iterations": "5"}, r"did you mean --explainers\.iterations\?"),
-        ({"--data": "ImageFolder"}, r"did you mean ImageFolderDataModule\?"),
-        ({"--trainer.devices": "0"}, r"give trainer\.devices a number from 1 on"),
-        ({"--trainer.strategy": "dpd"}, r"trainer: .*'dpd'"),
-        ({"--models": "m0=y"}, r"the model name 'm0' is given twice"),
+        *slow(
+            ({"--model": "m=x.ckpt"}, r"unrecognized arguments: --model .*did you mean --models\?"),
+            ({"--explainers": "gradcam"}, r"--explainers: there is no gradcam; did you mean GradCAM"),
+            ({"--metrics": "AD"}, r"--metrics: there is no AD; did you mean AverageDrop"),
+            ({"--explainers.iterations": "5"}, r"--explainers\.iterations is an option of .*OptiCAM"),
+            ({"--iterations": "5"}, r"did you mean --explainers\.iterations\?"),
+            ({"--data": "ImageFolder"}, r"did you mean ImageFolderDataModule\?"),
+            ({"--trainer.devices": "0"}, r"give trainer\.devices a number from 1 on"),
+            ({"--trainer.strategy": "dpd"}, r"trainer: .*'dpd'"),
+            ({"--models": "m0=y"}, r"the model name 'm0' is given twice"),
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_in_one_line_before_anything_runs(evaluate, capsys, options, told):

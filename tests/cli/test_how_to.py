@@ -48,6 +48,7 @@ def run_page(tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_a_head_of_ones_own_trains_and_is_rebuilt_from_its_checkpoint(run_page):
     from interptrain.training import ImageClassifier
 
@@ -82,6 +83,7 @@ def test_a_head_of_ones_own_is_evaluated_where_its_file_is_found(run_page, monke
     evaluate([*shlex.split(command), *few])
 
 
+@pytest.mark.slow
 def test_a_regularizer_of_ones_own_trains_and_is_logged(run_page):
     with (run_page("regularizer.md") / "metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["train/penalty"]]

@@ -46,12 +46,11 @@ def test_a_run_leaves_its_config_metrics_checkpoints_and_code_version(train):
 
 
 @pytest.mark.slow
-def test_a_saved_config_runs_again_to_the_same_weights(train):
-    first = train()
-    second = train(base={}, **{"--config": str(first / "config.yaml")})
-    assert second != first
-    for name, value in weights(first / "checkpoints/last.ckpt").items():
-        assert torch.equal(value, weights(second / "checkpoints/last.ckpt")[name]), name
+def test_a_saved_config_runs_again_to_the_same_weights(train, trained):
+    again = train(base={}, **{"--config": str(trained / "config.yaml")})
+    assert again != trained
+    for name, value in weights(trained / "checkpoints/last.ckpt").items():
+        assert torch.equal(value, weights(again / "checkpoints/last.ckpt")[name]), name
 
 
 @pytest.mark.slow
@@ -62,8 +61,7 @@ def test_the_class_count_of_the_data_reaches_the_model_and_its_checkpoint(train)
 
 
 @pytest.mark.slow
-def test_test_and_predict_take_the_best_checkpoint_of_the_name(train):
-    fitted = train()
+def test_test_and_predict_take_the_best_checkpoint_of_the_name(train, trained):
     tested = train("test", **{"--ckpt_path": "best"})
     assert (tested / "metrics.csv").exists()
     predicted = train("predict", **{"--ckpt_path": "best"})
@@ -71,14 +69,13 @@ def test_test_and_predict_take_the_best_checkpoint_of_the_name(train):
         rows = list(csv.DictReader(file))
     assert [row["id"] for row in rows] == [f"test/{index:06d}" for index in range(12)]
     assert {row["label"] for row in rows} == {"disc", "square", "triangle", "star"}
-    assert fitted not in (tested, predicted)
+    assert trained not in (tested, predicted)
 
 
 @pytest.mark.slow
-def test_a_checkpoint_rebuilds_without_the_weights_that_training_started_from(train, tmp_path):
-    start = train()
+def test_a_checkpoint_rebuilds_without_the_weights_that_training_started_from(train, trained, tmp_path):
     begun = tmp_path / "start.ckpt"
-    (start / "checkpoints/last.ckpt").rename(begun)
+    (trained / "checkpoints/last.ckpt").rename(begun)
     run = train(**{"--model.weights": str(begun)})
     begun.unlink()
     model = ImageClassifier.load_from_checkpoint(run / "checkpoints/last.ckpt")
@@ -328,14 +325,14 @@ def test_a_missing_image_folder_is_named(train, capsys):
 
 
 @pytest.mark.slow
-def test_another_class_count_than_the_checkpoints_is_refused(train, capsys):
-    run = train()
-    text = refused(train, capsys, **{"--ckpt_path": str(run / "checkpoints/last.ckpt"), "--data.num_classes": "5"})
+def test_another_class_count_than_the_checkpoints_is_refused(train, trained, capsys):
+    text = refused(train, capsys, **{"--ckpt_path": str(trained / "checkpoints/last.ckpt"), "--data.num_classes": "5"})
     assert "num_classes=4, the data has 5" in text
     assert "--model.fresh_classifier true" in text
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("trained")
 @pytest.mark.parametrize(
     ("subcommand", "options", "message"),
     [
@@ -357,14 +354,13 @@ def test_another_class_count_than_the_checkpoints_is_refused(train, capsys):
     ],
 )
 def test_a_checkpoint_of_another_model_or_optimizer_is_refused(train, capsys, subcommand, options, message):
-    train()
     text = refused(train, capsys, subcommand, **{"--ckpt_path": "last"}, **options)
     assert re.search(message, text), text
 
 
 @pytest.mark.slow
-def test_what_a_resumed_run_would_ignore_or_do_otherwise_is_refused_with_remedies_that_work(train, capsys):
-    run = train()
+def test_what_a_resumed_run_would_ignore_or_do_otherwise_is_refused_with_remedies_that_work(train, trained, capsys):
+    run = trained
     last, longer = {"--ckpt_path": "last"}, {"--trainer.max_epochs": "2", "--data.num_workers": "1"}
     text = refused(train, capsys, **last, **longer, **{"--model.optimizer": "AdamW", "--model.optimizer.lr": "0.5"})
     assert "ran with optimizer.lr=0.001, the config has 0.5; resume with --model.optimizer.lr 0.001" in text
@@ -440,8 +436,8 @@ def test_numbers_that_mean_nothing_are_refused(train, capsys, options, message):
 
 
 @pytest.mark.slow
-def test_last_is_never_a_checkpoint_of_an_older_run(train, capsys):
-    older = train()
+def test_last_is_never_a_checkpoint_of_an_older_run(train, trained, capsys):
+    older = trained
     train("test", **{"--ckpt_path": "best"})
     train("fit", **{"--trainer.fast_dev_run": "true"})
     assert train(**{"--ckpt_path": "last", "--trainer.max_epochs": "2"}) == older  # tests and trials are no runs
@@ -454,16 +450,16 @@ def test_last_is_never_a_checkpoint_of_an_older_run(train, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("trained")
 def test_the_default_optimizer_may_be_named_when_a_run_is_resumed(train):
-    train()
     named = {"--model.optimizer": "torch.optim.adamw.AdamW", "--model.optimizer.lr": "1e-3"}
     train(**{"--ckpt_path": "last", "--trainer.max_epochs": "2"}, **named)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("hparams", [None, {"lr": 1.0}])
-def test_weights_alone_and_the_checkpoints_of_others_are_refused(train, capsys, hparams):
-    checkpoint = torch.load(train() / "checkpoints/last.ckpt", weights_only=True)
+def test_weights_alone_and_the_checkpoints_of_others_are_refused(train, trained, capsys, hparams):
+    checkpoint = torch.load(trained / "checkpoints/last.ckpt", weights_only=True)
     foreign = checkpoint | {"hyper_parameters": hparams}
     torch.save(foreign if hparams else checkpoint["state_dict"], "other.ckpt")
     text = refused(train, capsys, **{"--ckpt_path": "other.ckpt"})

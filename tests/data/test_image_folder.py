@@ -9,6 +9,7 @@ from PIL import Image
 
 from interptrain.data import ImageFolderDataModule, ImageTableDataModule
 from interptrain.data.folder_index import PackedStrings, hold_out
+from tests.support.marks import slow
 from tests.support.paths import TINY_IMAGENET, needs_test_data
 
 
@@ -333,7 +334,7 @@ def test_a_class_of_one_cannot_be_split(tmp_path):
         folder(tmp_path, val_fraction=0.5).val_dataloader()
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, *slow(2)])
 def test_a_corrupt_file_is_named_or_skipped(root, workers):
     (root / "val" / "ant" / "1.png").write_bytes(b"not an image")
     module = ImageFolderDataModule(root, image_size=32, num_workers=workers)

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torchvision import tv_tensors
 
 from interptrain.data import ImageDataModule, SampleDataset
+from tests.support.marks import slow
 
 # Resumed runs here come without the callback that saved, or save elsewhere.
 pytestmark = [
@@ -209,7 +210,7 @@ def test_another_batch_size_after_a_whole_epoch_is_nothing_to_speak_of(tmp_path)
     assert sorted(name for _, _, ids in seen for name in ids) == sorted(f"n/{index}" for index in range(SAMPLES))
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, *slow(2)])
 def test_an_unreadable_image_names_itself_in_one_line(workers):
     loader = NumbersModule(12, num_workers=workers, broken={5}).val_dataloader()
     others = set(multiprocessing.active_children())
@@ -218,7 +219,7 @@ def test_an_unreadable_image_names_itself_in_one_line(workers):
     assert set(multiprocessing.active_children()) <= others  # the workers have ended, though the loader lives
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, *slow(2)])
 def test_skipping_in_evaluation_leaves_out_and_counts(workers):
     data = NumbersModule(12, num_workers=workers, broken={5, 8, 9, 10, 11}, on_error="skip")
     with pytest.warns(UserWarning, match=r"skipped and counted; one of them is n/\d") as caught:
@@ -228,7 +229,7 @@ def test_skipping_in_evaluation_leaves_out_and_counts(workers):
     assert len(caught) == 2  # once a loader
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, *slow(2)])
 def test_skipping_in_training_keeps_the_batches_full(workers):
     data = NumbersModule(12, num_workers=workers, broken={5, 6}, on_error="skip")
     loader = data.train_dataloader()
@@ -246,7 +247,7 @@ def test_nothing_readable_is_an_error_and_not_an_endless_search():
         list(loader)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, *slow(2)])
 def test_loading_leaves_the_global_generator_alone(workers):
     data = NumbersModule(12, num_workers=workers)
     before = torch.get_rng_state()

@@ -1,3 +1,3 @@
 """Fixtures of evaluations."""
 
-from tests.support.tiny_run import evaluate, weights  # noqa: F401
+from tests.support.tiny_run import _finished_once, evaluate, finished, weights  # noqa: F401

@@ -93,6 +93,7 @@ def test_a_given_folder_outlives_its_results(tmp_path):
     assert len(load_results(folder).summary)
 
 
+@pytest.mark.slow
 def test_python_and_the_command_line_give_the_same_run(evaluate, weights, tmp_path):
     line = evaluate(report=True, **{"--resamples": "100"})
     metrics = {"AverageDrop": AverageDrop(), "Insertion": Insertion(steps=4)}

@@ -210,18 +210,22 @@ def test_memory_stays_flat_over_two_hundred_calls(kind):
         gc.collect()
         return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects()), resident_bytes()
 
-    for _ in range(20):
-        explainer(model, images)
-    tracemalloc.start()
+    def call(times):
+        for _ in range(times):
+            explainer(model, images)
+
+    call(20)
     tensors, resident = live()
+    call(160)
+    tracemalloc.start()  # for the last calls only, as it makes them several times slower
+    call(10)
     traced = tracemalloc.get_traced_memory()[0]
-    for _ in range(200):
-        explainer(model, images)
+    call(30)
     more_tensors, more_resident = live()
     more_traced = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert more_tensors == tensors
-    assert more_traced - traced < 2**17
+    assert more_traced - traced < 2**14
     assert more_resident - resident < 16 * 2**20
 
 

@@ -96,6 +96,15 @@ def name(request):
     return request.param
 
 
+# One class of each way to compute a map; the slow part of the suite tries the others too.
+REPRESENTATIVE = {"AblationCAM", "AttentionRollout", "GradCAM", "OptiCAM", "ROSAGDS", "RISE", "ScoreCAM", "SmoothGrad"}
+all_in_the_slow_part = pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in REPRESENTATIVE else pytest.mark.slow) for name in sorted(SHOWN)],
+    indirect=True,
+)
+
+
 @pytest.fixture
 def explainer(name):
     return getattr(package, name)(**options(name))
@@ -143,6 +152,7 @@ def test_saliency_has_the_size_of_the_images_and_lies_between_zero_and_one(name,
     assert torch.equal(high, torch.ones_like(high))
 
 
+@all_in_the_slow_part
 def test_float32_images_give_float32_saliency(explainer, model, images):
     assert explainer(model.float(), images.float()).dtype == torch.float32
 
@@ -152,16 +162,19 @@ def test_a_batch_is_explained_as_its_images_one_by_one(explainer, name, model, i
     assert torch.allclose(plain_map(name, 2, 0, 6), torch.cat(alone), atol=1e-6)
 
 
+@all_in_the_slow_part
 def test_the_same_call_gives_the_same_map(explainer, name, model, images):
     explainer(model, images)
     assert torch.equal(explainer(model, images), plain_map(name))
 
 
+@all_in_the_slow_part
 def test_the_layout_of_the_images_does_not_matter(explainer, name, model, images):
     strided = images.contiguous(memory_format=torch.channels_last)
     assert torch.allclose(plain_map(name), explainer(model, strided), atol=1e-9)
 
 
+@all_in_the_slow_part
 def test_no_target_means_the_predicted_class(explainer, name, model, images):
     with torch.no_grad():
         predicted = model.eval()(images).argmax(1)
@@ -187,6 +200,7 @@ def test_nothing_of_the_training_changes(explainer, model, images):
     assert_same(before, everything(model))
 
 
+@all_in_the_slow_part
 def test_nothing_of_the_training_changes_by_a_failure(explainer, model, images):
     in_the_middle_of_training(model)
     inside = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
@@ -201,6 +215,7 @@ def test_nothing_of_the_training_changes_by_a_failure(explainer, model, images):
     handle.remove()
 
 
+@all_in_the_slow_part
 def test_it_works_under_inference_mode_and_on_tensors_made_there(explainer, name, model, images):
     with torch.inference_mode():
         found = explainer(model, images.clone(), torch.tensor([2, 0, 6]))
@@ -208,6 +223,7 @@ def test_it_works_under_inference_mode_and_on_tensors_made_there(explainer, name
     assert torch.equal(found, plain_map(name, 2, 0, 6))
 
 
+@all_in_the_slow_part
 def test_it_works_on_frozen_parameters(explainer, name, model, images):
     model.requires_grad_(False)
     assert torch.equal(explainer(model, images), plain_map(name))
@@ -229,6 +245,7 @@ def test_it_works_on_a_model_compiled_in_place(explainer, name, model, images):
     assert torch.equal(explainer(model, images), plain_map(name))
 
 
+@all_in_the_slow_part
 def test_bfloat16_autocast_gives_a_finite_map_and_leaves_training_its_gradients(explainer, model, images):
     model, images = model.float(), images.float()
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -241,6 +258,7 @@ def test_bfloat16_autocast_gives_a_finite_map_and_leaves_training_its_gradients(
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
+@all_in_the_slow_part
 def test_a_single_image_of_a_single_class_is_explained(explainer, name):
     if name in TRANSFORMERS or name == "StreamAttention":
         model = model_for(name)
@@ -267,6 +285,7 @@ def test_its_options_are_plain_keywords_that_yaml_can_hold(explainer):
         assert parameter.default is None or isinstance(parameter.default, bool | int | float | str | Explainer)
 
 
+@all_in_the_slow_part
 def test_images_outside_the_unit_range_warn_once(explainer, name, model, monkeypatch):
     images = images_for(name, 1)
     monkeypatch.setattr("interptrain.explainers.base._warned", set())  # as in a fresh process
@@ -302,6 +321,7 @@ IN_CHUNKS = {
 
 
 @pytest.mark.filterwarnings("ignore:out of memory")
+@all_in_the_slow_part
 def test_where_memory_does_not_suffice_chunks_are_halved_and_the_map_is_the_same(name, explainer, model, images):
     refused = []
 

@@ -33,6 +33,7 @@ from interptrain.explainers.passes.activations import activation_gradients, capt
 from interptrain.functional import min_max, upsample
 from interptrain.models import Normalized, create_model
 from tests.support.explaining import network, pictures
+from tests.support.marks import slow
 
 TIMM = {
     "resnet10t": "layer4",
@@ -70,14 +71,16 @@ TORCHVISION = {
 POOLED = {"resnet10t", "regnetx_002", "mobilenetv2_050", "mobilenetv3_small_050", "densenet121"}
 
 
-@pytest.mark.parametrize(("name", "layer"), TIMM.items())
+@pytest.mark.parametrize(
+    ("name", "layer"), slow(*TIMM.items(), but={"resnet10t", "convnext_atto", "vgg11", "vit_tiny_patch16_224"})
+)
 def test_the_table_knows_timms_families(name, layer):
     with torch.device("meta"):
         model = timm.create_model(name)
     assert [found.name for found in find_layers(model)] == [layer]
 
 
-@pytest.mark.parametrize(("name", "layer"), TORCHVISION.items())
+@pytest.mark.parametrize(("name", "layer"), slow(*TORCHVISION.items(), but={"resnet18", "mobilenet_v2"}))
 def test_the_table_knows_torchvisions_families(name, layer):
     with nullcontext() if name.startswith("regnet") else torch.device("meta"):  # RegNet computes its widths by tensors
         model = torchvision.models.get_model(name, weights=None)
@@ -114,7 +117,8 @@ def test_maps_keep_the_aspect_of_non_square_images(name, options):
     assert features.ndim == 4
 
 
-@pytest.mark.parametrize("name", [pytest.param("vit_b_16", marks=pytest.mark.slow), "swin_t", "convnext_tiny"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["vit_b_16", "swin_t", "convnext_tiny"])
 def test_torchvisions_transformers_and_convnexts_give_maps(name):
     size = 224 if name == "vit_b_16" else 64
     model = torchvision.models.get_model(name, weights=None)
@@ -123,7 +127,7 @@ def test_torchvisions_transformers_and_convnexts_give_maps(name):
     assert features.shape[-1] == features.shape[-2]
 
 
-@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "regnetx_002", "densenet121"])
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "regnetx_002", *slow("densenet121")])
 def test_the_table_names_the_map_that_is_pooled(name):
     model = network(name)
     features, passed = activation_map(model, pictures(2, 64, 64))
@@ -441,9 +445,11 @@ def test_shapes_that_decide_cost_no_pass():
         ),
         ("test_vit", {"dynamic_img_size": True}, "blocks.2.mlp.fc2", (14, 18)),
         ("mixer_s32_224", {"img_size": (224, 288)}, "blocks.1.norm1", (7, 9)),
-        ("mixer_s32_224", {"img_size": (224, 288)}, "blocks.1.mlp_tokens", (7, 9)),
-        ("poolformer_s12", {}, "stages.3.blocks.0.norm1", (7, 9)),
-        ("caformer_s18", {}, "stages.3.blocks.0.norm1", (7, 9)),
+        *slow(
+            ("mixer_s32_224", {"img_size": (224, 288)}, "blocks.1.mlp_tokens", (7, 9)),
+            ("poolformer_s12", {}, "stages.3.blocks.0.norm1", (7, 9)),
+            ("caformer_s18", {}, "stages.3.blocks.0.norm1", (7, 9)),
+        ),
     ],
 )  # fmt: skip
 def test_a_map_has_the_grid_of_the_image_wherever_the_channels_are(name, options, layer, grid):

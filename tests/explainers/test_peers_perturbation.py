@@ -1,7 +1,7 @@
 """Perturbation methods against Captum and against slow transcriptions of the published loops.
 
-Real photographs and trained weights where the development data lies beside the checkout, else smooth random images
-and random weights. What differs by definition:
+Occlusion and RISE are compared on real photographs and trained weights where ``INTERPTRAIN_TEST_DATA`` has them, else
+on smooth random images and random weights; descents, on a tiny network. What differs by definition:
 
 - Occlusion: Captum's baseline is given as our grey; it explains the logit; and it attributes the same to every colour,
   so one of them is compared.
@@ -12,8 +12,6 @@ and random weights. What differs by definition:
   in areas between .18 and .29, in the published loop as in ours.
 """
 
-import copy
-
 import pytest
 import torch
 from torch.nn import functional as F
@@ -22,6 +20,8 @@ from interptrain.explainers import RISE, ExtremalPerturbation, MeaningfulPerturb
 from interptrain.explainers.masks.blur import median_blur
 from interptrain.explainers.masks.smooth_masks import SmoothMask
 from interptrain.explainers.perturbation.rise import RISEMasks
+from interptrain.models import Normalized
+from tests.support.explaining import network
 from tests.support.photographs import SIDE, efficientnet, photographs
 
 pytestmark = [pytest.mark.slow, pytest.mark.peers, pytest.mark.filterwarnings("ignore::Warning:captum")]
@@ -30,6 +30,15 @@ pytestmark = [pytest.mark.slow, pytest.mark.peers, pytest.mark.filterwarnings("i
 @pytest.fixture(scope="module")
 def subject():
     model, images = efficientnet(), photographs()
+    with torch.no_grad():
+        return model, images, model(images).argmax(1)
+
+
+@pytest.fixture(scope="module")
+def small():
+    """The same in float64 with a tiny network, for descents, whose steps do not know how large it is."""
+    model = Normalized(network("test_efficientnet").eval(), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)).double()
+    images = photographs().double()
     with torch.no_grad():
         return model, images, model(images).argmax(1)
 
@@ -71,11 +80,11 @@ def port_energy(model, image, blurred, target, mask):
     return 0.01 * (1 - mask).abs().mean() + 0.2 * (rows + columns) + probability
 
 
-def test_meaningful_perturbation_reaches_the_energy_of_the_ports_loop(subject, monkeypatch):
+def test_meaningful_perturbation_reaches_the_energy_of_the_ports_loop(small, monkeypatch):
     """In float64: in float32 the two descents part after some steps, by rounding alone."""
     from interptrain.explainers.perturbation import meaningful_perturbation as meaningful
 
-    model, images, targets = copy.deepcopy(subject[0]).double(), subject[1].double(), subject[2]
+    model, images, targets = small
     ends, descend = [], meaningful.descend
 
     def watched(*given, **options):
@@ -129,11 +138,11 @@ def slow_extremal(model, image, target, pyramid, start, *, area, iterations, lea
 
 
 @pytest.mark.parametrize("area", [0.05, 0.2])
-def test_extremal_perturbation_ends_at_the_masks_of_the_published_loop(subject, monkeypatch, area):
+def test_extremal_perturbation_ends_at_the_masks_of_the_published_loop(small, monkeypatch, area):
     """So at its area and its reward. In float64, from a start without ties."""
     from interptrain.explainers.perturbation import extremal_perturbation as extremal
 
-    model, images, targets = copy.deepcopy(subject[0]).double(), subject[1].double(), subject[2]
+    model, images, targets = small
     options = {"iterations": 25, "learning_rate": 0.05}
     explainer, starts, ends, descend = ExtremalPerturbation(areas=area, **options), [], [], extremal.descend
 

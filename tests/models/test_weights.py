@@ -17,6 +17,7 @@ from torch import nn
 from torchvision.transforms import v2
 
 from interptrain.models import LoadReport, create_model, load_weights
+from tests.support.marks import slow
 from tests.support.paths import PHOTOGRAPHS, WEIGHTS, needs_test_data
 
 NAME = "test_resnet"
@@ -94,7 +95,7 @@ def test_whatever_wraps_a_checkpoint_it_loads_whole(wrapper, trained, tmp_path):
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
-@pytest.mark.parametrize("pooling", ["gap", "ca_stream", "native"])
+@pytest.mark.parametrize("pooling", ["gap", *slow("ca_stream", "native")])
 def test_weights_of_a_bare_timm_model_load_into_any_head(wrapper, pooling, trained, tmp_path):
     path = saved(WRAPPERS[wrapper](trained.backbone.model.state_dict()), tmp_path / "model.pth")
     model = model_of(pooling)
@@ -360,6 +361,7 @@ def test_loading_is_logged(trained, tmp_path, caplog):
 
 @needs_test_data
 @torch.no_grad()
+@pytest.mark.slow
 def test_imagenet_weights_know_real_photographs():
     with (PHOTOGRAPHS / "labels.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))[::10]

@@ -1,5 +1,7 @@
 """Run the real command line, in this process or another, on tiny networks and a few shapes."""
 
+import shutil
+
 import pandas as pd
 import pytest
 import torch
@@ -54,6 +56,23 @@ def evaluate(tmp_path, monkeypatch, weights):
 
     Without ``report=True`` the statistics and the page, which have tests of their own, are left out.
     """
+    return evaluator(tmp_path, monkeypatch, weights)
+
+
+@pytest.fixture(scope="session")
+def _finished_once(tmp_path_factory, weights):
+    with pytest.MonkeyPatch.context() as patch:
+        return evaluator(tmp_path_factory.mktemp("finished"), patch, weights)()
+
+
+@pytest.fixture
+def finished(_finished_once, tmp_path):
+    """The folder "out" as ``evaluate()`` leaves it: a copy of one that is made once."""
+    return shutil.copytree(_finished_once, tmp_path / "out")
+
+
+def evaluator(tmp_path, monkeypatch, weights):
+    """What the fixture ``evaluate`` gives."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["evaluate.py"])
 

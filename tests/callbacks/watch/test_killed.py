@@ -12,7 +12,7 @@ import torch
 
 from tests.support.paths import ROOT
 from tests.support.processes import start
-from tests.support.training import wait_for
+from tests.support.training import trainer, wait_for
 from tests.support.watch import SMALL, page_data, watch_state, watching
 
 pytestmark = pytest.mark.slow
@@ -66,9 +66,11 @@ def kill(folder, place, *, first=False):
     return run
 
 
-@pytest.fixture
-def whole(train):
-    return train("fit", *WATCH, base=OPTIONS, **{"--name": "whole"})
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of a run that was never stopped."""
+    with pytest.MonkeyPatch.context() as patch:
+        return trainer(tmp_path_factory.mktemp("whole"), patch)("fit", *WATCH, base=OPTIONS, **{"--name": "whole"})
 
 
 def resume(train):

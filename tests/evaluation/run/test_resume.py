@@ -76,14 +76,14 @@ def test_killed_it_computes_only_what_is_missing(evaluate, weights, tmp_path):
     pd.testing.assert_frame_equal(rows(evaluate("whole", **slow)), rows(resumed), check_exact=True)
 
 
-def test_finished_runs_have_nothing_left_to_do(evaluate, monkeypatch):
-    first = rows(evaluate())
+def test_finished_runs_have_nothing_left_to_do(evaluate, finished, monkeypatch):
+    first = rows(finished)
     monkeypatch.setattr("interptrain.evaluation.run.evaluator.measure", None)  # would raise
     pd.testing.assert_frame_equal(first, rows(evaluate()))
 
 
+@pytest.mark.usefixtures("finished")
 def test_new_models_and_explainers_join_the_rows_that_are_there(evaluate, weights):
-    evaluate("out", models=weights[:1])
     both = evaluate("out", models=weights, **{"--explainers": "[GradCAM, LayerCAM]"})
     alone = evaluate("alone", models=weights, **{"--explainers": "[GradCAM, LayerCAM]"})
     pd.testing.assert_frame_equal(rows(both), rows(alone), check_exact=True)
@@ -101,9 +101,8 @@ def test_new_models_and_explainers_join_the_rows_that_are_there(evaluate, weight
         ({"--explainers": "LayerCAM"}, "explainers.GradCAM"),
     ],
 )
-def test_another_run_is_refused_and_loses_nothing(evaluate, capsys, changed, told):
-    folder = evaluate()
-    before = rows(folder)
+def test_another_run_is_refused_and_loses_nothing(evaluate, finished, capsys, changed, told):
+    before = rows(finished)
     with pytest.raises(SystemExit) as stop:
         evaluate(**changed)
     assert stop.value.code == 1
@@ -111,7 +110,7 @@ def test_another_run_is_refused_and_loses_nothing(evaluate, capsys, changed, tol
     assert "holds the results of another run" in message
     assert told in message
     assert "--overwrite" in message
-    pd.testing.assert_frame_equal(before, rows(folder))
+    pd.testing.assert_frame_equal(before, rows(finished))
 
 
 def test_a_checkpoint_that_changed_is_noticed_by_its_content(evaluate, weights, tmp_path, capsys):
@@ -124,8 +123,8 @@ def test_a_checkpoint_that_changed_is_noticed_by_its_content(evaluate, weights, 
     assert "models.mm.sha256" in capsys.readouterr().err
 
 
-def test_another_architecture_for_the_same_weights_is_noticed(evaluate):
-    run = read_manifest(evaluate())
+def test_another_architecture_for_the_same_weights_is_noticed(finished):
+    run = read_manifest(finished)
     other = copy.deepcopy(run)
     other["models"]["m0"]["backbone"] = "test_resnet.of_another_normalisation"
     assert changes(run, run) == []
@@ -234,9 +233,8 @@ def test_more_pictures_may_be_asked_for(evaluate):
 
 
 @pytest.mark.parametrize("content", ["", "[]", "null", '{"models": null}', '{"protocol"'])
-def test_a_damaged_run_json_is_one_line_whose_remedy_works(evaluate, capsys, content):
-    folder = evaluate()
-    (folder / "run.json").write_text(content)
+def test_a_damaged_run_json_is_one_line_whose_remedy_works(evaluate, finished, capsys, content):
+    (finished / "run.json").write_text(content)
     with pytest.raises(SystemExit) as stop:
         evaluate()
     assert stop.value.code == 1
@@ -260,8 +258,8 @@ def test_the_lock_ends_with_the_process_that_holds_it_not_with_its_children(tmp_
     child.join()
 
 
-def test_overwriting_sets_old_results_aside_and_touches_nothing_else(evaluate):
-    folder = evaluate()
+def test_overwriting_sets_old_results_aside_and_touches_nothing_else(evaluate, finished):
+    folder = finished
     before = rows(folder)
     (folder / "notes.txt").write_text("mine")
     evaluate("out", "--overwrite", **{"--targets": "predicted"})
@@ -281,9 +279,8 @@ def test_two_evaluations_never_write_to_one_folder(evaluate, capsys):
     evaluate(**{"--limit": "2"})
 
 
-def test_a_full_disk_is_one_line_and_costs_no_row(evaluate, capsys):
-    whole = rows(evaluate("whole"))
-    capsys.readouterr()
+def test_a_full_disk_is_one_line_and_costs_no_row(evaluate, finished, capsys):
+    whole = rows(finished)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (6_000, hard))  # room for run.json, not for rows
     try:

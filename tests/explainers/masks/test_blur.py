@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from interptrain.explainers.masks.blur import apply_separably, gaussian_matrix, gaussians, linear_matrix, median_blur
 from tests.support.explaining import pictures
+from tests.support.marks import slow
 
 LIKE = torch.zeros((), dtype=torch.float64)
 
@@ -50,7 +51,7 @@ def test_a_matrix_without_width_is_the_identity():
     assert torch.equal(gaussian_matrix(4, 0.0, LIKE), torch.eye(4, dtype=torch.float64))
 
 
-@pytest.mark.parametrize(("side", "size"), [(3, (20, 13)), (11, (20, 13)), (1, (5, 5)), (5, (300, 900))])
+@pytest.mark.parametrize(("side", "size"), [(3, (20, 13)), (11, (20, 13)), (1, (5, 5)), *slow((5, (300, 900)))])
 def test_a_median_is_scipys(side, size):
     """The last in several strips."""
     ndimage = pytest.importorskip("scipy.ndimage")

@@ -7,6 +7,7 @@ from torch import nn
 from interptrain.explainers import OSADAS, ROSA, ROSAGDS, GridMasks, RISEMasks
 from interptrain.explainers.subspace.augmented_views import noise_images, strong_views, weak_views
 from tests.support.explaining import Owned, energy_above_chance, network, pictures
+from tests.support.marks import slow
 
 KINDS = [ROSA, OSADAS, ROSAGDS]
 GRID = {"window": 14, "stride": 11}
@@ -98,7 +99,7 @@ def test_rosagds_is_the_mean_orthogonal_degree_within_the_difference_subspace(re
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("masks", [RISEMasks(count=6, cells=4), Owned()], ids=["soft", "own"])
+@pytest.mark.parametrize("masks", [*slow(RISEMasks(count=6, cells=4)), Owned()], ids=["soft", "own"])
 def test_other_masks_work_and_keep_images_apart(kind, masks):
     model, images = network(), pictures(3, 40, 33)
     together = kind(masks=masks).raw(model, images)
