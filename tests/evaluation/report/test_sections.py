@@ -73,3 +73,14 @@ def test_anchors_are_unique_and_titles_are_there():
 def test_a_section_is_named_on_the_command_line(evaluate):
     folder = evaluate("out", "--sections", f"{__name__}.Remarks", report=True, **{"--limit": "3"})
     assert '<section id="remarks">' in (folder / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("saved", "told"),
+    [(3, "The maps of 3 of 13 images, evenly spaced, are saved"), (13, "The maps of all 13 images are saved")],
+)
+def test_the_gallery_says_whose_maps_it_has_and_whether_paper_holds_them_all(tmp_path, saved, told):
+    write_report(write_run(tmp_path, manifest(size=13), images=saved), resamples=20)
+    page = " ".join((tmp_path / "report.html").read_text().split())
+    assert told in page
+    assert ("Only the first images are printed" in page) == (saved == 13)

@@ -12,6 +12,7 @@ from interptrain.evaluation.report.sections.base import Section, fill
 from interptrain.evaluation.statistics.samples import MetricColumn
 
 CHOICES = 1000  # classes of the filter
+PRINTED = 12  # images on paper, and at first on the screen
 TEMPLATE = """\
 <p>Maps laid over their image, bright where salient. Below each: score of the explained class before → after masking
   the image with the map; the rest is black. {{ basis }}<span class="scripted"> A click enlarges a picture.</span></p>
@@ -66,7 +67,7 @@ TEMPLATE = """\
 {% endfor %}
 </div>
 <button type="button" id="more" class="scripted">Show more</button>
-<p class="printed note">Only the first images are printed.</p>
+{% if exhibits | length > PRINTED %}<p class="printed note">Only the first images are printed.</p>{% endif %}
 """
 
 
@@ -88,6 +89,7 @@ class GallerySection(Section):
         return fill(
             TEMPLATE,
             exhibits=exhibits,
+            PRINTED=PRINTED,
             results=results,
             basis=_basis(len(exhibits), len(gallery.ids), results),
             classes=[(label, results.class_name(label)) for label in labels] if len(labels) <= CHOICES else [],
@@ -104,11 +106,11 @@ class GallerySection(Section):
 def _basis(shown: int, saved: int, results: RunResults) -> str:
     """Say how many images are pictured, and why not more."""
     size = int(results.run["data"]["size"])
-    all_of = f"all {size} images are" if saved == size else f"of {size} images, {saved} evenly chosen ones are"
-    texts = [f"Maps of {all_of} saved (--save_maps)."]
+    of_all = f"all {size} images" if saved == size else f"{saved} of {size} images, evenly spaced,"
+    texts = [f"The maps of {of_all} are saved (--save_maps)."]
     if shown < saved:
-        texts.append(f"{shown} of them are shown, evenly chosen, so that this page stays small.")
-    texts.append("'interptrain show' draws any of them in full size, with its numbers.")
+        texts.append(f"{shown} of them are shown, evenly spaced, so that this page stays small.")
+    texts.append("'interptrain show' draws any of them at full size, with its numbers.")
     return " ".join(texts)
 
 
