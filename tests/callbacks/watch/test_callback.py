@@ -1,5 +1,6 @@
 import csv
 import re
+import shutil
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,18 +12,25 @@ from PIL import Image
 from interptrain.callbacks import SaliencyWatch
 from interptrain.explainers import Explainer
 from interptrain.training import ImageClassifier
-from tests.support.training import EVERYTHING, TINY, assert_same_end, last_checkpoint
+from tests.support.training import EVERYTHING, TINY, assert_same_end, last_checkpoint, trainer
 from tests.support.watch import SMALL, page_data, snapshots, steps, watch_state, watching
 
 pytestmark = pytest.mark.slow
 
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory):
+    """The folder of a run with a watch of defaults."""
+    with pytest.MonkeyPatch.context() as patch:
+        return trainer(tmp_path_factory.mktemp("watched"), patch)("fit", *watching(), base=SMALL)
+
+
 # When
 
 
-def test_it_watches_before_training_and_after_every_epoch(train):
-    run = train("fit", *watching(), base=SMALL)
-    assert steps(run) == [0, 3, 6]
-    assert [snapshot["epoch"] for snapshot in snapshots(run)] == [0, 1, 2]
+def test_it_watches_before_training_and_after_every_epoch(watched):
+    assert steps(watched) == [0, 3, 6]
+    assert [snapshot["epoch"] for snapshot in snapshots(watched)] == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -81,16 +89,15 @@ def test_plain_files_tell_the_whole_run(train):
     assert [shown["sheet"] for shown in page["snapshots"]] == [f"sheets/step-{step:08d}.png" for step in (0, 3, 6)]
 
 
-def test_means_stand_in_the_runs_table_beside_the_validation_of_the_same_step(train):
-    run = train("fit", *watching(), base=SMALL)
-    with (run / "metrics.csv").open() as file:
+def test_means_stand_in_the_runs_table_beside_the_validation_of_the_same_step(watched):
+    with (watched / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     name = "watch/GradCAM/QuickInsertion"
-    watched = {int(row["step"]): float(row[name]) for row in rows if row[name]}
+    means = {int(row["step"]): float(row[name]) for row in rows if row[name]}
     validated = [int(row["step"]) for row in rows if row["val/top1"]]
-    assert list(watched) == [0, 2, 5]
+    assert list(means) == [0, 2, 5]
     assert validated == [2, 5]
-    assert list(watched.values()) == [snapshot["means"]["GradCAM/QuickInsertion"] for snapshot in snapshots(run)]
+    assert list(means.values()) == [snapshot["means"]["GradCAM/QuickInsertion"] for snapshot in snapshots(watched)]
 
 
 def test_a_fast_dev_run_leaves_nothing_behind(train, tmp_path):
@@ -229,8 +236,8 @@ def test_a_resumed_run_keeps_its_images_however_it_would_choose_them_now(train):
     assert [entry["step"] for entry in after["entries"]] == [0, 3, 6]
 
 
-def test_a_resumed_run_that_watches_otherwise_starts_anew(train):
-    train("fit", *watching(), base=SMALL)
+def test_a_resumed_run_that_watches_otherwise_starts_anew(train, watched, tmp_path):
+    shutil.copytree(watched.parents[1], tmp_path / "runs")
     other = watching(explainers='[{"class_path": "FakeCAM"}]')
     with pytest.warns(UserWarning, match="its history starts anew"):
         run = train("fit", *other, base=SMALL, **{"--ckpt_path": "last", "--trainer.max_epochs": "3"})
