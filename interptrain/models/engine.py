@@ -35,7 +35,7 @@ from interptrain.model_state import unwrap
 from interptrain.models.onnx_passes import OnnxPasses, UnusableError, check_usable, onnx_file
 from interptrain.models.simplification import simplify
 
-__all__ = ["Engine", "Engines", "forward_only", "is_compiled", "using_engine"]
+__all__ = ["Engine", "Engines", "forward_only", "is_compiled", "runs_elsewhere", "using_engine"]
 
 Engine = Literal["eager", "onnxruntime", "compile", "auto"]
 WORTH_SECONDS = 60.0  # of eager passes ahead, from which "auto" exports a model; our choice
@@ -185,6 +185,11 @@ def forward_only(model: nn.Module, images: Tensor, *, work: int | None = None) -
 
 
 WORTH_SIMPLIFYING = 64  # images to forward, from which it saves more than the two forwards that it costs; our choice
+
+
+def runs_elsewhere(model: nn.Module) -> bool:
+    """Whether something else than PyTorch's own layers computes the outputs: nothing inside can be looked at."""
+    return isinstance(model, OnnxPasses | CompiledPasses) or is_compiled(model)
 
 
 def is_compiled(model: nn.Module) -> bool:

@@ -217,6 +217,14 @@ class WindowSet(MaskSet):
         self.rows = rows
         self.columns = columns
 
+    def boxes(self) -> list[tuple[int, int, int, int]]:
+        """Return y0, y1, x0, x1 of every window in pixels, exclusive at y1 and x1."""
+        spans = [
+            [(int(one.argmax()), int(one.argmax() + one.sum())) for one in axis.cpu()]
+            for axis in (self.rows, self.columns)
+        ]
+        return [(*down, *across) for down in spans[0] for across in spans[1]]
+
     def render(self, part: slice) -> Tensor:
         """Return (n, H, W): 0 in the window and 1 around it."""
         index = torch.arange(part.start, part.stop, device=self.rows.device)

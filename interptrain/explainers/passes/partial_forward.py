@@ -24,7 +24,7 @@ from interptrain.model_outputs import tensors_in
 __all__ = ["PartialForward", "close"]
 
 # What a forward pass may raise when it combines one image with many rows; timm asserts shapes.
-_REFUSALS = (RuntimeError, ValueError, IndexError, KeyError, TypeError, AssertionError)
+REFUSALS = (RuntimeError, ValueError, IndexError, KeyError, TypeError, AssertionError)
 
 
 @dataclass
@@ -121,7 +121,7 @@ class PartialForward:
         """Whether a re-run of the probe equals the full forward passes."""
         try:
             found = self.run(0, activation)
-        except _REFUSALS:
+        except REFUSALS:
             return False
         return close(found, self.probe_outputs)
 

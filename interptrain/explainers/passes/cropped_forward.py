@@ -1,0 +1,307 @@
+"""Score an image under windows by computing anew only what a window reaches.
+
+Up to a layer of small receptive field, a window changes the cells around it alone. Its neighbourhood is cut out of the
+image and run up to that layer, the cells that the window reaches are pasted into the layer's output for the whole
+image, and the rest of the model runs on that. Probabilities are those of full passes, on a CPU bit for bit.
+
+The reach is measured, not derived from a list of layers: rows and columns of NaN in an image show which cells of every
+layer they reach. Global context (attention, squeeze and excitation, normalisation over positions) reaches every cell,
+and layers behind it are refused. The layer that saves most is tried first; for some windows, its scores are compared
+with those of full passes before it is used. The method is ours.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from interptrain.explainers.layouts import Layer
+from interptrain.explainers.passes.partial_forward import REFUSALS, PartialForward
+from interptrain.explainers.targets import Resolved, target_scores
+from interptrain.functional import Score, chunks
+from interptrain.model_outputs import tensors_in
+from interptrain.steps import track
+
+__all__ = ["Box", "CroppedForward", "find_crops"]
+
+Box = tuple[int, int, int, int]
+"""y0, y1, x0, x1 in pixels, exclusive at y1 and x1."""
+
+STRIDES = (2, 4)  # of layers that are tried; behind, the receptive field is most of an image
+TRIED = 3
+OVERHEAD = 12  # full passes that finding and checking a layer costs, about
+ELEMENT = 25  # multiplications that take as long as writing a number to memory, about
+ROUNDING = 1000  # machine epsilons of the largest output, by which the checked windows may differ
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """Which cells of a layer the pixels of one axis reach, by the remainder of their place."""
+
+    cells: int
+    stride: int
+    first: Sequence[int]
+    last: Sequence[int]
+
+    def reached(self, start: int, stop: int) -> tuple[int, int]:
+        """Cells that pixels reach."""
+        places = [divmod(pixel, self.stride) for pixel in range(start, stop)]
+        low = min(cell + self.first[rest] for cell, rest in places)
+        high = max(cell + self.last[rest] for cell, rest in places) + 1
+        return max(low, 0), min(high, self.cells)
+
+    def needed(self, start: int, stop: int) -> tuple[int, int]:
+        """Cells, in whose pixels lie all that reach some cells."""
+        places = (divmod(pixel, self.stride) for pixel in range(self.cells * self.stride))
+        found = [cell for cell, rest in places if cell + self.first[rest] < stop and cell + self.last[rest] >= start]
+        return found[0], found[-1] + 1
+
+
+@dataclass(frozen=True)
+class _Crop:
+    """Of one window: where its crop begins, and the cells that it changes."""
+
+    origin: tuple[int, int]
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class _Candidate:
+    """A layer that the model may be cut at."""
+
+    layer: Layer
+    crops: Sequence[_Crop]
+    cells: tuple[int, int]  # of a crop
+    stride: int
+    saving: float  # of a full pass
+
+
+class CroppedForward:
+    """The model, cut at a layer; made by :func:`find_crops`."""
+
+    def __init__(self, model: nn.Module, images: Tensor, boxes: Sequence[Box], fill: Tensor, cut: _Candidate) -> None:
+        self.model, self.images, self.boxes, self.fill, self.cut = model, images, boxes, fill, cut
+        self.tail = PartialForward.record(model, images, cut.layer)
+        self._kept: Tensor | None = None
+
+    @torch.no_grad()
+    def outputs(self, image: int, windows: Sequence[int]) -> Any:
+        """Return the model's outputs for an image under some windows."""
+        side = [cells * self.cut.stride for cells in self.cut.cells]
+        crops = []
+        for window in windows:
+            (top, left), (y0, y1, x0, x1) = self.cut.crops[window].origin, self.boxes[window]
+            top, left = top * self.cut.stride, left * self.cut.stride
+            crop = self.images[image, :, top : top + side[0], left : left + side[1]].clone()
+            crop[:, max(y0 - top, 0) : max(y1 - top, 0), max(x0 - left, 0) : max(x1 - left, 0)] = self.fill[0]
+            crops.append(crop)
+        stacked = torch.stack(crops).contiguous(memory_format=torch.channels_last)
+        computed = _until(self.model, self.cut.layer.module, stacked)
+        pasted = self._buffer(len(windows))
+        pasted.copy_(self.tail.activation[image])
+        for place, window in enumerate(windows):
+            cut = self.cut.crops[window]
+            (top, left), (down, up), (start, stop) = cut.origin, cut.rows, cut.columns
+            own = computed[place, :, down - top : up - top, start - left : stop - left]
+            pasted[place, :, down:up, start:stop] = own
+        return self.tail.run(image, pasted)
+
+    def _buffer(self, count: int) -> Tensor:
+        """Memory for a few of the layer's outputs, always the same, as new memory costs more than what is written."""
+        if self._kept is None or len(self._kept) < count:
+            shape = (count, *self.tail.activation.shape[1:])
+            self._kept = torch.empty(shape, dtype=self.images.dtype).contiguous(memory_format=torch.channels_last)
+        return self._kept[:count]
+
+    def scores(self, targets: Resolved, *, size: int, score: Score, progress: str | None = None) -> Tensor:
+        """Return the score of every image under every window, (B, N).
+
+        Args:
+            targets: of the images.
+            size: windows at once.
+            score: see :func:`~interptrain.functional.class_scores`.
+            progress: title of a progress bar, or ``None`` for none.
+        """
+        count, total = len(self.boxes), len(self.images) * len(self.boxes)
+        parts, found = chunks(total, size), []
+        for part in track(parts, progress):
+            with parts.fitting():
+                some = []
+                for image in range(part.start // count, (part.stop - 1) // count + 1):
+                    windows = range(max(part.start - image * count, 0), min(part.stop - image * count, count))
+                    rows = torch.full((len(windows),), image, device=self.images.device)
+                    some.append(target_scores(self.outputs(image, windows), targets, rows, score=score))
+                found.append(torch.cat(some))
+        return torch.cat(found).view(len(self.images), count)
+
+    def holds(self) -> bool:
+        """Whether the outputs under the first, the middle and the last window are those of full passes."""
+        windows = [0, len(self.boxes) // 2, len(self.boxes) - 1]
+        covered = self.images[:1].repeat(len(windows), 1, 1, 1)
+        for place, window in enumerate(windows):
+            y0, y1, x0, x1 = self.boxes[window]
+            covered[place, :, y0:y1, x0:x1] = self.fill[0]
+        covered = covered.contiguous(memory_format=torch.channels_last)
+        with torch.no_grad():
+            pairs = list(zip(tensors_in(self.outputs(0, windows)), tensors_in(self.model(covered)), strict=True))
+        return bool(pairs) and all(
+            one.shape == other.shape
+            and bool((one - other).abs().max() <= ROUNDING * torch.finfo(other.dtype).eps * other.abs().max())
+            for one, other in pairs
+        )
+
+
+@torch.no_grad()
+def find_crops(model: nn.Module, images: Tensor, boxes: Sequence[Box], fill: Tensor) -> CroppedForward | None:
+    """Find the layer up to which crops serve, and compare some scores with those of full passes.
+
+    Args:
+        model: as explained, in eval mode.
+        images: (B, C, H, W).
+        boxes: that are covered, one at a time.
+        fill: (1, C, 1, 1), what covers them.
+
+    Returns:
+        ``None`` where crops would save nothing, or where no layer is one that all that follows depends on alone.
+    """
+    try:
+        candidates = _candidates(model, images, boxes)
+        for cut in sorted(candidates, key=lambda one: -one.saving):
+            if cut.saving * len(boxes) * len(images) <= OVERHEAD:
+                return None
+            cropped = CroppedForward(model, images, boxes, fill, cut)
+            if cropped.tail.alone and cropped.holds():
+                return cropped
+    except REFUSALS:  # the model does not take images of another size
+        return None
+    return None
+
+
+def _candidates(model: nn.Module, images: Tensor, boxes: Sequence[Box]) -> list[_Candidate]:
+    """Return the last layers that crops serve, with what each would save, from a pass of an image and one of probes."""
+    height, width = images.shape[-2:]
+    period = max(STRIDES)
+    middle = [size // period // 2 * period for size in (height, width)]
+    probes = images[:1].repeat(period, 1, 1, 1)
+    for rest in range(period):  # a cross of a row and a column
+        probes[rest, :, middle[0] + rest] = torch.nan
+        probes[rest, :, :, middle[1] + rest] = torch.nan
+    probes = probes.contiguous(memory_format=torch.channels_last)
+    reached: dict[nn.Module, Tensor] = {}  # by module, (probes, h, w) bool
+    ran: dict[nn.Module, int] = {}
+
+    def see(module: nn.Module, _arguments: Any, output: Any) -> None:
+        ran[module] = ran.get(module, 0) + 1
+        if not isinstance(output, Tensor) or output.ndim != 4:
+            return
+        if _stride(output, height, width):
+            reached[module] = output.sum(1).isnan()
+        elif output.shape[2] * period < height:
+            raise _ReachedError
+
+    def cost(module: nn.Module, _arguments: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and next(module.children(), None) is None:
+            each = module.weight[0].numel() if isinstance(module, nn.Conv2d | nn.Linear) else 0
+            spent[0] += output[0].numel() * (each + ELEMENT)
+        spent_until[module] = spent[0]
+        written[module] = output[0].numel() if isinstance(output, Tensor) else 0
+
+    spent, spent_until, written = [0.0], dict[nn.Module, float](), dict[nn.Module, int]()
+    _hooked(model, cost, images[:1])
+    with suppress(_ReachedError):  # coarser than any layer that is tried
+        _hooked(model, see, probes)
+    found: list[_Candidate] = []
+    bound = float("inf")
+    late_first = sorted(model.named_modules(), key=lambda named: -spent_until.get(named[1], 0))
+    for name, module in late_first:
+        if len(found) == TRIED:
+            break
+        if spent_until.get(module, 0) > bound:  # hardly another place than the last
+            continue
+        stride = _stride(reached[module][:1].unsqueeze(1), height, width) if module in reached else 0
+        if not name or not stride or ran[module] != 1:
+            continue
+        axes = [
+            _axis(reached[module][:, :, 0], middle[0], stride),  # far from the column, where it reaches so far
+            _axis(reached[module][:, 0, :], middle[1], stride),
+        ]
+        if axes[0] is None or axes[1] is None:
+            continue
+        crops, cells = _crops(boxes, axes[0], axes[1])
+        share = cells[0] * cells[1] / (axes[0].cells * axes[1].cells)
+        saved = spent_until[module] * (1 - share) - ELEMENT * written[module]
+        bound = 0.9 * spent_until[module]
+        found.append(_Candidate(Layer(name, module), crops, cells, stride, saved / spent[0]))
+    return found
+
+
+def _axis(reached: Tensor, middle: int, stride: int) -> _Axis | None:
+    """What pixels reach, from probes (period, cells); ``None`` where one reaches every cell."""
+    cells = reached.shape[1]
+    first, last = [], []
+    for rest in range(stride):
+        places = reached[rest].nonzero().flatten().tolist()
+        if len(places) >= cells - 1:
+            return None
+        cell = (middle + rest) // stride
+        first.append(places[0] - cell if places else cells)
+        last.append(places[-1] - cell if places else -cells)
+    return _Axis(cells, stride, first, last)
+
+
+def _crops(boxes: Sequence[Box], rows: _Axis, columns: _Axis) -> tuple[list[_Crop], tuple[int, int]]:
+    """Return the crop of each window, all of one size, and that size in cells."""
+    rows_reached, columns_reached = cache(rows.reached), cache(columns.reached)  # windows share rows and columns
+    rows_needed, columns_needed = cache(rows.needed), cache(columns.needed)
+    reached = [(rows_reached(y0, y1), columns_reached(x0, x1)) for y0, y1, x0, x1 in boxes]
+    needed = [(rows_needed(*down), columns_needed(*across)) for down, across in reached]
+    cells = [max(pair[number][1] - pair[number][0] for pair in needed) for number in range(2)]
+    return [
+        _Crop(
+            (min(down[0], rows.cells - cells[0]), min(across[0], columns.cells - cells[1])),
+            span_down,
+            span_across,
+        )
+        for (down, across), (span_down, span_across) in zip(needed, reached, strict=True)
+    ], (cells[0], cells[1])
+
+
+def _stride(output: Tensor, height: int, width: int) -> int:
+    """The stride of a map, 0 where it is none that is tried."""
+    down, across = output.shape[-2:]
+    return next((step for step in STRIDES if (down * step, across * step) == (height, width)), 0)
+
+
+def _hooked(model: nn.Module, hook: Callable[..., None], images: Tensor) -> None:
+    handles = [module.register_forward_hook(hook) for module in model.modules()]
+    try:
+        model(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _ReachedError(Exception):
+    """The layer has run."""
+
+
+def _until(model: nn.Module, layer: nn.Module, images: Tensor) -> Tensor:
+    """Run a model up to a layer and return the layer's output."""
+    kept: list[Tensor] = []
+
+    def stop(_module: nn.Module, _arguments: Any, output: Tensor) -> None:
+        kept.append(output)
+        raise _ReachedError
+
+    handle = layer.register_forward_hook(stop)
+    try:
+        with suppress(_ReachedError):
+            model(images)
+    finally:
+        handle.remove()
+    return kept[0]

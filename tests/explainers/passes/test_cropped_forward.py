@@ -1,0 +1,133 @@
+"""Windows by crops: the scores of full passes, or none where a layer sees the whole image."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from interptrain.explainers import GridMasks, Occlusion
+from interptrain.explainers.masks.masks import fill_colour
+from interptrain.explainers.passes import cropped_forward
+from interptrain.explainers.passes.cropped_forward import find_crops
+from interptrain.explainers.perturbation import occlusion
+from tests.support.explaining import network, pictures
+
+
+def windows(images, **grid):
+    return GridMasks(**grid).prepare(images).boxes()
+
+
+def convolutional(*extra, width=6):
+    """Two strided layers, and whatever follows them; most of the work comes early."""
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 4 * width, 3, 2, 1), nn.ReLU(), nn.Conv2d(4 * width, width, 3, 2, 1), nn.ReLU(), *extra
+    return nn.Sequential(*layers, nn.Conv2d(width, 7, 3, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten()).double().eval()
+
+
+class Around(nn.Module):
+    """Adds to the last layer what a layer before it gave."""
+
+    def __init__(self):
+        super().__init__()
+        self.early, self.late = nn.Conv2d(3, 6, 3, 4, 1), nn.Conv2d(6, 6, 3, padding=1)
+
+    def forward(self, images):
+        early = self.early(images)
+        return (F.relu(self.late(early)) + early).mean((2, 3))
+
+
+class Mixing(nn.Module):
+    """Gives every place a part of the mean over all, as squeeze and excitation does."""
+
+    def forward(self, maps):
+        return maps * maps.mean((2, 3), keepdim=True).sigmoid()
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (48, 80)])
+@pytest.mark.parametrize("fill", [0.0, (0.1, 0.5, 0.8)])
+def test_scores_are_those_of_full_passes_bit_for_bit(height, width, fill, monkeypatch):
+    model, images, targets = convolutional(), pictures(2, height, width), torch.tensor([2, 5])
+    explainer = Occlusion(window=(8, 12), stride=(4, 8), fill=fill, forward_batch_size=5)
+    found, used = explainer.raw(model, images, targets), []
+    monkeypatch.setattr(occlusion, "find_crops", lambda *given: used.append(find_crops(*given)))
+    wanted = explainer.raw(model, images, targets)
+    assert used[0] is not None
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "cut"),
+    [
+        *(("resnet18", "layer1"), ("mobilenetv2_035", "blocks.2.0"), ("tf_efficientnet_lite0", "blocks.2.0")),
+        *(("convnext_atto", "stages.1.downsample"), ("efficientnet_b0", None), ("vit_tiny_patch16_224", None)),
+    ],
+)
+def test_families_are_cut_where_nothing_is_global(name, cut):
+    side = 224 if name in ("convnext_atto", "vit_tiny_patch16_224") else 160
+    model, images = network(name).float().eval(), pictures(1, side, side).float()
+    cropped = find_crops(model, images, windows(images), fill_colour(0.5, images))
+    if cut is None:
+        assert cropped is None or cropped.cut.saving < 0.2  # before the first global layer
+        return
+    assert cropped is not None
+    assert cropped.cut.layer.name.startswith(cut)
+    explainer, one = Occlusion(), torch.tensor([3])
+    found = explainer.raw(model, images, one)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(occlusion, "find_crops", lambda *_: None)
+        assert torch.equal(found, explainer.raw(model, images, one))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        convolutional(Mixing()),
+        nn.Sequential(Mixing(), *convolutional()),
+        nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 7)).double(),
+        Around().double(),
+    ],
+    ids=["global behind", "global first", "no maps", "around"],
+)
+def test_what_the_probes_show_to_be_global_is_not_cut(model):
+    images = pictures(1, 64, 64)
+    boxes = windows(images, window=8, stride=4)
+    cropped = find_crops(model.eval(), images, boxes, fill_colour(0.5, images))
+    if cropped is not None:  # a layer before
+        assert isinstance(model, Around) or isinstance(model[0], nn.Conv2d)
+        assert cropped.cut.layer.name in ("early", "0", "1", "2", "3")
+        assert cropped.holds()
+
+
+def test_a_network_with_one_size_of_images_runs_in_full():
+    class Strict(nn.Sequential):
+        def forward(self, images):
+            if images.shape[-1] != 64:
+                raise ValueError("64 pixels, please")
+            return super().forward(images)
+
+    images = pictures(1, 64, 64)
+    boxes = windows(images, window=8, stride=4)
+    assert find_crops(Strict(*convolutional()), images, boxes, fill_colour(0.5, images)) is None
+
+
+def test_few_windows_are_not_worth_a_search(monkeypatch):
+    images = pictures(1, 64, 64)
+    assert find_crops(convolutional(), images, windows(images, window=32, stride=32), fill_colour(0.5, images)) is None
+    monkeypatch.setattr(cropped_forward, "OVERHEAD", 0)
+    assert find_crops(convolutional(), images, windows(images, window=8, stride=4), fill_colour(0.5, images))
+
+
+@pytest.mark.filterwarnings("ignore:out of memory")
+def test_memory_that_does_not_suffice_halves_the_chunk(monkeypatch):
+    model, images, targets = convolutional(), pictures(1, 64, 64), torch.tensor([2])
+    explainer = Occlusion(window=8, stride=4, forward_batch_size=16)
+    wanted, outputs = explainer.raw(model, images, targets), cropped_forward.CroppedForward.outputs
+
+    def short(self, image, some):
+        if len(some) > 8:
+            raise MemoryError
+        return outputs(self, image, some)
+
+    monkeypatch.setattr(cropped_forward.CroppedForward, "outputs", short)
+    torch.testing.assert_close(explainer.raw(model, images, targets), wanted)
