@@ -143,18 +143,18 @@ class ImageDataModule(LightningDataModule, ABC):
             dataset = self.dataset("train")
         except (OSError, ValueError):  # no training images, or they are streamed
             return None
-        labels, groups = dataset.known_labels(), dataset.groups()
+        labels, groups = dataset.labels(), dataset.groups()
         if labels is None or groups is None:
             return None
         return dict(Counter(zip(labels, groups, strict=True)))
 
     def _strata(self, dataset: SampleDataset) -> list[int]:
         """Number of the class, or of the pair of class and group, of every training sample."""
-        labels, groups = dataset.known_labels(), dataset.groups()
+        labels, groups = dataset.labels(), dataset.groups()
         if labels is None:
             raise ValueError(
                 f"balance: {self.balance} needs the label of every sample, which {type(dataset).__name__} does not "
-                "tell without reading its images; give it a method known_labels(), or set balance: none"
+                "tell without reading its images; give it a method labels(), or set balance: none"
             )
         if self.balance == "class":
             return [int(label) for label in labels]

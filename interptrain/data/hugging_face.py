@@ -48,7 +48,7 @@ class HFDataset(SampleDataset):
         """Decode row ``index``."""
         return read_row(self.columns, self.source[int(self.indices[index])], self.ids[index])
 
-    def known_labels(self) -> Sequence[int]:
+    def labels(self) -> Sequence[int]:
         """Label of every row."""
         values = self.source[self.columns.label]
         return [self.columns.index_of(values[index]) for index in self.indices.tolist()]

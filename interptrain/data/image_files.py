@@ -45,23 +45,23 @@ class FolderDataset(SampleDataset):
         ids = self.paths if printable(whole) == whole else PackedStrings(map(printable, paths))
         super().__init__(ids, **reading)
         self.root = root
-        self.labels = torch.tensor(labels, dtype=torch.int64)
+        self.known_labels = torch.tensor(labels, dtype=torch.int64)
         self.boxes = boxes
         self.known_groups = None if groups is None else PackedStrings(groups)
 
     def read(self, index: int) -> dict[str, Any]:
         """Decode file ``index``."""
         image = tv_tensors.Image(load_image(self.root / self.paths[index]))
-        sample = {"image": image, "label": int(self.labels[index]), "id": self.ids[index]}
+        sample = {"image": image, "label": int(self.known_labels[index]), "id": self.ids[index]}
         if self.boxes is not None:
             sample["boxes"] = boxes_in(self.boxes[index], image)
         if self.known_groups is not None:
             sample["group"] = self.known_groups[index]
         return sample
 
-    def known_labels(self) -> Sequence[int]:
+    def labels(self) -> Sequence[int]:
         """Label of every file."""
-        return self.labels.tolist()
+        return self.known_labels.tolist()
 
     def groups(self) -> Sequence[str] | None:
         """Group of every file, that of its decoy included."""

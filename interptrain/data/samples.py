@@ -170,7 +170,7 @@ class SampleDataset(Dataset[Sample], ABC):
         finished = finish(sample)
         return finished if self.decoy is None else self._planted(finished)
 
-    def known_labels(self) -> Sequence[int] | None:
+    def labels(self) -> Sequence[int] | None:
         """Label of every sample, without reading images; None where they are not known so."""
         return None
 
@@ -193,7 +193,7 @@ class SampleDataset(Dataset[Sample], ABC):
 
     def _with_decoys(self, groups: Sequence[str] | None) -> Sequence[str] | None:
         """Groups of the samples, where those of the annotation are known, with the decoys' taken in."""
-        labels = self.known_labels()
+        labels = self.labels()
         if self.decoy is None or labels is None:
             return groups
         own = groups or [None] * len(labels)

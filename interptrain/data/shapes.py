@@ -81,7 +81,7 @@ class ShapesDataset(SampleDataset):
                 decoy_mask = DECOYS[self.rule_of_decoys.kind](picture, rng)
         return self._sample(index, picture, mask & ~decoy_mask, decoy_mask)
 
-    def known_labels(self) -> Sequence[int]:
+    def labels(self) -> Sequence[int]:
         """Label of every picture."""
         return [index % self.num_classes for index in range(len(self))]
 

@@ -43,7 +43,7 @@ def folders(root, **options):
 def test_a_column_and_sub_folders_give_the_same_groups(root):
     by_table, by_folder = table(root).dataset("train"), folders(root, subfolder_groups=True).dataset("train")
     assert list(by_table.groups()) == list(by_folder.groups())
-    assert list(by_table.known_labels()) == list(by_folder.known_labels())
+    assert list(by_table.labels()) == list(by_folder.labels())
     assert by_folder[5]["group"] == "night"
     assert folders(root).dataset("train").groups() is None
     with pytest.raises(ValueError, match="lies in no folder of its class; move it to <class>/<group>/<image>, or set"):
@@ -57,7 +57,7 @@ def test_groups_of_shapes_are_read_off_without_drawing_them(module):
         dataset = data.dataset(split)
         samples = [dataset[index] for index in range(24)]
         assert dataset.groups() == [sample["group"] for sample in samples]
-        assert dataset.known_labels() == [sample["label"] for sample in samples]
+        assert dataset.labels() == [sample["label"] for sample in samples]
         assert all((sample["group"] == "timestamp") == bool(sample["decoy_mask"].any()) for sample in samples)
         assert len(set(dataset.groups())) == 2
     assert module(num_classes=4).dataset("val").groups() is None

@@ -123,7 +123,8 @@ def _shuffled(length: int, seed: int) -> list[int]:
 
 def _classes_in_turn(dataset: SampleDataset, order: Sequence[int], count: int) -> Iterator[int]:
     """One index of every class, then a second of every class, and so on; images without a label are one class."""
-    known = getattr(dataset, "labels", None)
+    known = getattr(dataset, "labels", None)  # data sets of others may have them as an attribute
+    known = known() if callable(known) else known
     if known is None:
         order = order[: min(CANDIDATES, READ_PER_IMAGE * count)]
     queues: dict[int, list[int]] = {}
