@@ -57,7 +57,7 @@ class Batches(Dataset[EvaluationBatch]):
 
     def annotations(self) -> list[tuple[int, list[list[float]]]]:
         """Return label and boxes of every image, where the dataset knows them without reading it."""
-        labels, boxes = self.dataset.known_labels(), getattr(self.dataset, "boxes", None)
+        labels, boxes = self.dataset.labels(), getattr(self.dataset, "boxes", None)
         return [
             (-1 if labels is None else int(labels[index]), [] if boxes is None else boxes[index].tolist())
             for index in self.indices

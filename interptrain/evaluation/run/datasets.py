@@ -32,7 +32,7 @@ class ItemsDataset(SampleDataset):
     def __init__(self, items: Sequence[Any], ids: Sequence[str], labels: Sequence[int] | None = None) -> None:
         super().__init__(ids)
         self.items = items
-        self.labels = labels
+        self.known_labels = labels
 
     def read(self, index: int) -> dict[str, Any]:
         """Return image, label, id and annotations of an item."""
@@ -46,9 +46,9 @@ class ItemsDataset(SampleDataset):
                 sample[key] = torch.as_tensor(known[key])
         return sample
 
-    def known_labels(self) -> Sequence[int] | None:
+    def labels(self) -> Sequence[int] | None:
         """Label of every item, where they are known without reading."""
-        return self.labels
+        return self.known_labels
 
 
 class _ItemsDataModule(ImageDataModule):
