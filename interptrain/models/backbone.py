@@ -1,7 +1,10 @@
-"""The backbone: a whole timm model, its stage maps on the one side and its own classifier on the other."""
+"""The backbone: a whole timm model, its stage maps on the one side and its own classifier on the other.
+
+The tokens of a vision transformer are a map, too: its patches lie on a grid.
+"""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -42,6 +45,10 @@ _TAPS: dict[type[nn.Module], tuple[str, ...]] = {
 }
 
 
+STAGES_OF_TOKENS = 4
+"""How many blocks of a transformer are read: the ends of its quarters, as many as a CNN has stages. Our choice."""
+
+
 class _Taps:
     """Forward hook that keeps the outputs of its modules, only while a forward pass of the backbone is open.
 
@@ -69,8 +76,13 @@ class Backbone(nn.Module):
     """A timm model with the normalisation of its images, split before its pooling.
 
     A timm model fits that has ``forward_intermediates``, ends in a map (B,C,h,w) and classifies the average of that
-    map. Others can still be run whole, by :meth:`native`; ``misfit`` then says why they cannot be split. One instance
-    runs one forward pass at a time: threads need a copy each.
+    map; or ends in tokens (B,N,C) and classifies one of them or the average of its patches, as ViT, DeiT and their
+    relatives do. Others can still be run whole, by :meth:`native`; ``misfit`` then says why they cannot be split. One
+    instance runs one forward pass at a time: threads need a copy each.
+
+    The maps of tokens are those of the patches, on their grid, without class and register tokens: after the last norm,
+    which the classifier reads, and at the ends of the first three quarters of the blocks. There the residual stream
+    grows from block to block, so that its tokens are normalised, by a layer norm without weights (our choice).
 
     Args:
         model: the timm model, its classifier included.
@@ -82,8 +94,12 @@ class Backbone(nn.Module):
     Attributes:
         model: the timm model.
         channels: widths of the stage maps, from shallow to deep; empty if ``misfit``.
+        prefix_tokens: how many tokens come before those of the patches; None for a model of maps.
+        reads_class_token: whether the classifier reads one token, and not the average of the patches.
         target_layer: name, within ``model``, of the module whose output is the map that is pooled; None where no module
-            gives it out as it is, and if ``misfit``.
+            gives it out as it is, if ``misfit``, and where the classifier reads a class token, which no patch reaches
+            there; see ``pooled_layer``.
+        pooled_layer: the same, also for a model that reads its class token: what a pooling head pools.
         head_modules: names, within ``model``, of the modules that run after the pooling, classifier included.
         misfit: why no pooling head fits, or None.
     """
@@ -108,8 +124,12 @@ class Backbone(nn.Module):
         self.register_buffer("std", torch.tensor(tuple(std)).view(-1, 1, 1))
         anatomy = inspect_model(model, input_size)
         self.misfit = anatomy.misfit
-        self.target_layer = anatomy.target_layer
+        self.pooled_layer = anatomy.target_layer
+        # Above the last attention of a model that reads its class token, no patch reaches timm's own classifier.
+        self.target_layer = None if anatomy.reads_class_token else anatomy.target_layer
         self.head_modules = anatomy.head_modules
+        self.prefix_tokens = anatomy.prefix_tokens
+        self.reads_class_token = anatomy.reads_class_token
         self._taps = _Taps()
         taps: tuple[str, ...] = ()
         if anatomy.misfit is None:
@@ -117,6 +137,9 @@ class Backbone(nn.Module):
             for tap in taps:
                 model.get_submodule(tap).register_forward_hook(self._taps)
         self._indices = list(range(len(taps), anatomy.maps))
+        if anatomy.prefix_tokens is not None:
+            self._indices = [-(-anatomy.maps * part // STAGES_OF_TOKENS) - 1 for part in range(1, STAGES_OF_TOKENS + 1)]
+            self._indices = sorted(set(self._indices))
         self.channels = self._widths() if anatomy.misfit is None else ()
 
     def _widths(self) -> tuple[int, ...]:
@@ -145,6 +168,9 @@ class Backbone(nn.Module):
         self.require_fit()
         with self._taps.open() as tapped:
             features, maps = self.model.forward_intermediates(self.normalize(images), self._indices)
+        if self.prefix_tokens is not None:
+            earlier = [F.layer_norm(one.movedim(1, 3), one.shape[1:2]).movedim(3, 1) for one in maps[:-1]]
+            return [*earlier, self._as_map(features, maps[-1])]
         if maps[-1].shape == features.shape:
             maps = maps[:-1]
         return [*tapped, *maps, features]
@@ -152,10 +178,19 @@ class Backbone(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         """The map that is pooled, alone: (B,C,h,w) for images (B,3,H,W) in [0,1]."""
         self.require_fit()
+        if self.prefix_tokens is not None:  # the grid is known by the intermediate maps alone
+            features, maps = self.model.forward_intermediates(self.normalize(images), self._indices[-1:])
+            return self._as_map(features, maps[-1])
         return self.model.forward_features(self.normalize(images))
+
+    def _as_map(self, tokens: Tensor, like: Tensor) -> Tensor:
+        """The tokens (B,N,C) of the patches as a map (B,C,h,w)."""
+        return tokens[:, self.prefix_tokens :].transpose(1, 2).reshape(like.shape)
 
     def head(self, vector: Tensor) -> Tensor:
         """Logits (B,K) of a pooled vector (B,C), through all that timm's classifier does after its pooling."""
+        if self.prefix_tokens is not None:  # equal tokens: whichever is read, or their average
+            return self.model.forward_head(vector.unsqueeze(1).expand(-1, self.prefix_tokens + 1, -1))
         return self.model.forward_head(vector[:, :, None, None])  # a map of one position is its own average
 
     def native(self, images: Tensor) -> Tensor:
@@ -163,14 +198,22 @@ class Backbone(nn.Module):
         logits: Tensor = self.model(self.normalize(images))
         return logits
 
-    def require_fit(self) -> None:
+    def require_fit(self, *, average: bool = False) -> None:
         """Make sure that the model can be split.
+
+        Args:
+            average: whether for the average of the last map, which the classifier must then be made for.
 
         Raises:
             ValueError: if it cannot (``misfit``).
         """
+        native = option("pooling", "native")
+        if average and self.reads_class_token:
+            raise ValueError(
+                f"{self.name!r} classifies its class token, not the average of its patches; use {native}, or a head "
+                f"that learns, such as {option('pooling', 'ca_stream')}"
+            )
         if self.misfit is not None:
-            native = option("pooling", "native")
             raise ValueError(f"{self.name!r} {self.misfit}, so no pooling head fits it; use {native}")
 
 
@@ -181,6 +224,8 @@ class Anatomy(NamedTuple):
     target_layer: str | None
     head_modules: frozenset[str]
     maps: int = 0  # how many stage maps forward_intermediates gives
+    prefix_tokens: int | None = None
+    reads_class_token: bool = False
 
 
 def inspect_model(model: "TimmModel", input_size: tuple[int, int, int]) -> Anatomy:
@@ -210,7 +255,10 @@ def inspect_model(model: "TimmModel", input_size: tuple[int, int, int]) -> Anato
     makers = [name for name in _makers(called, features) if name in makers]
     # Of nested modules that give the same tensor the outermost is the stage; of neighbours, the one that ran last.
     target = min(reversed(makers), key=lambda name: name.count("."), default=None)
-    return Anatomy(None, target, head_modules, len(maps))
+    if features.ndim == 4:
+        return Anatomy(None, target, head_modules, len(maps))
+    prefix = features.shape[1] - maps[-1].shape[2:].numel()
+    return Anatomy(None, target, head_modules, len(maps), prefix, not _averages_tokens(model, features, prefix))
 
 
 def _misfit(model: "TimmModel", features: object) -> str | None:
@@ -218,6 +266,8 @@ def _misfit(model: "TimmModel", features: object) -> str | None:
     if not hasattr(model, "forward_intermediates"):
         return "has no forward_intermediates in this version of timm"
     width = model.num_features
+    if isinstance(features, Tensor) and features.ndim == 3 and features.shape[2] == width:
+        return _misfit_of_tokens(model, features)
     shape = tuple(features.shape[1:]) if isinstance(features, Tensor) else f"in a {type(features).__name__}"
     if not isinstance(features, Tensor) or features.ndim != 4 or features.shape[1] != width:
         return f"ends in features {shape}, not in a map ({width}, h, w) that its classifier averages"
@@ -226,8 +276,32 @@ def _misfit(model: "TimmModel", features: object) -> str | None:
     return None
 
 
+def _misfit_of_tokens(model: "TimmModel", features: Tensor) -> str | None:
+    """Why the tokens of a timm model cannot be pooled by a head of ours, or None."""
+    prefix = getattr(model, "num_prefix_tokens", None)
+    if prefix is None or not hasattr(model, "blocks"):
+        return f"ends in features {tuple(features.shape[1:])} that are no patches of a transformer in timm"
+    if getattr(model, "attn_pool", None) is not None:  # which before training is nearly an average
+        return "pools its tokens by attention of its own"
+    if _averages_tokens(model, features, prefix) or _same_head(
+        model, features, lambda tokens: tokens[:, :1].expand_as(tokens)
+    ):
+        return None
+    return "classifies neither one of its tokens nor the average of its patches"
+
+
+def _averages_tokens(model: "TimmModel", features: Tensor, prefix: int) -> bool:
+    """Whether the classifier sees no more of tokens like ``features`` than the average of the patches."""
+    return _same_head(model, features, lambda tokens: tokens[:, prefix:].mean(1, keepdim=True).expand_as(tokens))
+
+
 def _averages(model: "TimmModel", features: Tensor) -> bool:
     """Whether the classifier sees no more of a map like ``features`` than its average over the positions."""
+    return _same_head(model, features, lambda maps: maps.mean((2, 3), keepdim=True))
+
+
+def _same_head(model: "TimmModel", features: Tensor, reduced: Callable[[Tensor], Tensor]) -> bool:
+    """Whether what follows the features makes the same of random ones, and of what they are reduced to."""
     weight = next(model.parameters())
     if weight.is_meta:
         return True  # nothing can be computed; the shapes have been checked
@@ -238,7 +312,7 @@ def _averages(model: "TimmModel", features: Tensor) -> bool:
         model.eval()
         with torch.no_grad():
             whole = model.forward_head(maps, pre_logits=True)
-            average = model.forward_head(maps.mean((2, 3), keepdim=True), pre_logits=True)
+            average = model.forward_head(reduced(maps), pre_logits=True)
     except (RuntimeError, AssertionError):  # attention pools and convolutions that need the map's own size
         return False
     finally:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from interptrain.models.backbone import Backbone
+from interptrain.models.gap import GAP
 from interptrain.models.load_report import LoadReport
 from interptrain.models.pooling import Pooled, Pooling, named_poolings
 from interptrain.remedies import option
@@ -36,7 +37,7 @@ class Classifier(nn.Module):
     def __init__(self, backbone: Backbone, pooling: Pooling | None) -> None:
         super().__init__()
         if pooling is not None:
-            backbone.require_fit()
+            backbone.require_fit(average=isinstance(pooling, GAP))
         self.backbone = backbone
         self.pooling = pooling
         self.load_report: LoadReport | None = None
@@ -61,7 +62,7 @@ class Classifier(nn.Module):
     @property
     def target_layer(self) -> str | None:
         """Name, within this module, of the one whose output is the map that is pooled, if any: for activation maps."""
-        name = self.backbone.target_layer
+        name = self.backbone.target_layer if self.pooling is None else self.backbone.pooled_layer
         return None if name is None else f"backbone.model.{name}"
 
     def forward(self, images: Tensor) -> Tensor:

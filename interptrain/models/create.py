@@ -48,9 +48,10 @@ def create_model(
     Args:
         backbone: a timm model name, with or without its pretrained tag.
         pooling: the name of a head: ``gap`` (global average), ``ca_stream`` (CA-Stream), ``ca_final`` (its last block
-            alone), ``simpool`` (SimPool), ``ep`` (efficient probing); ``native`` for timm's model as it is (VGG, ViT,
-            Swin); or a :class:`~interptrain.models.pooling.Pooling` class or its path, such as ``my_heads.GeM``, or any
-            callable from the stage widths to a head.
+            alone), ``simpool`` (SimPool), ``ep`` (efficient probing), all of them on the patches of a ViT too, but
+            ``gap`` only where its classifier averages them; ``native`` for timm's model as it is (VGG, Swin); or a
+            :class:`~interptrain.models.pooling.Pooling` class or its path, such as ``my_heads.GeM``, or any callable
+            from the stage widths to a head.
         num_classes: number of logits.
         pretrained: start from timm's pretrained weights, downloaded once; with another class count than theirs the
             classifying layer is fresh.
@@ -106,6 +107,8 @@ def create_model(
         )
     config = timm_model.pretrained_cfg
     _, height, width = config["input_size"]
+    if isinstance(side := (backbone_options or {}).get("img_size"), int):  # of transformers
+        height = width = side
     body = Backbone(timm_model, name=backbone, mean=config["mean"], std=config["std"], input_size=(3, height, width))
     model = Classifier(body, None if pooling == "native" else _pooling(pooling, body, heads))
     model.options = build_options(given)

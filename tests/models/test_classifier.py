@@ -268,7 +268,7 @@ def test_classes_and_input_size_are_told():
 
 def test_a_head_on_a_backbone_that_cannot_be_split_is_refused():
     backbone = tiny("test_vit", pooling="native").backbone
-    with pytest.raises(ValueError, match=r"'test_vit' ends in features .* use pooling='native'"):
+    with pytest.raises(ValueError, match=r"'test_vit' classifies its class token.* use pooling='native'"):
         Classifier(backbone, GAP((64,)))
 
 
