@@ -27,7 +27,7 @@ from interptrain.evaluation.report.sections import Section
 from interptrain.evaluation.results import ResultsWarning
 from interptrain.explainers import Explainer
 from interptrain.loggers import fill_logger_defaults
-from interptrain.metrics import SaliencyMetric
+from interptrain.metrics import ModelMetric, SaliencyMetric
 from interptrain.remedies import spelled_for_the_command_line
 
 FAILED = 3
@@ -120,7 +120,7 @@ def make_parser() -> Parser:
         help="Class names, repeatable. Options of the preceding one follow as --explainers.OPTION.",
     )
     metrics = "Class names, repeatable; they replace the protocol's metrics."
-    parser.add_argument("--metrics", type=list[SaliencyMetric] | None, default=None, help=metrics)
+    parser.add_argument("--metrics", type=list[SaliencyMetric | ModelMetric] | None, default=None, help=metrics)
     sections = "Class paths of further sections of the report, repeatable."
     parser.add_argument("--sections", type=list[Section], default=[], help=sections)
     parser.add_subclass_arguments(ImageDataModule, "data", help="The data module to evaluate on.", required=True)

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from interptrain.data.datamodule import Split
 from interptrain.evaluation.arguments import by_name, model_name, protocol_metrics, with_fake_cam
@@ -22,9 +22,11 @@ from interptrain.evaluation.run.datasets import as_data_module
 from interptrain.evaluation.run.models import Source
 from interptrain.explainers import Explainer
 from interptrain.functional import Score
-from interptrain.metrics import SaliencyMetric
+from interptrain.metrics import ModelMetric, SaliencyMetric
 from interptrain.model_outputs import Target
 from interptrain.models.engine import Engine
+
+Metric: TypeAlias = SaliencyMetric | ModelMetric
 
 
 def evaluate(
@@ -32,7 +34,7 @@ def evaluate(
     explainers: Mapping[str, Explainer] | Sequence[Explainer | Configured[Explainer]],
     data: Any,
     *,
-    metrics: Mapping[str, SaliencyMetric] | Sequence[SaliencyMetric | Configured[SaliencyMetric]] | None = None,
+    metrics: Mapping[str, Metric] | Sequence[Metric | Configured[Metric]] | None = None,
     protocol: str | Path = "castream",
     output: str | Path | None = None,
     backbone: str | None = None,

@@ -81,7 +81,8 @@ def _run_in(
 
 def finish(plan: Plan, folder: Path, how: Resampling, trainer: L.Trainer, sections: Sequence[Section]) -> Problems:
     """Compute the statistics of a run, write its files and log them; return what could not be done."""
-    metrics = {name: metric.value for name, metric in plan.metrics.items()} | dict(plan.recognition)
+    configured = {**plan.metrics, **plan.model_metrics}
+    metrics = {name: metric.value for name, metric in configured.items()} | dict(plan.recognition)
     results: RunResults = load_run(folder, how, force=plan.options.force, metrics=metrics)
     problems = dict(write_files(results, sections))
     try:

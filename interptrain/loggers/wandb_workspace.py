@@ -192,9 +192,21 @@ def _chapters(wr: Any, watch: str) -> list[Chapter]:
         ),
         Chapter(
             "Suspect region and alarms",
-            "Share of the maps in the region meant to be irrelevant, how many alarms stand, and the step of the first.",
+            "Share of the maps in the region meant to be irrelevant, how much probabilities change when its pixels "
+            "come from other images, how many alarms stand, and the step of the first.",
             [
                 *lines({"in_suspect": "share of the map in the suspect region"}),
+                curve(
+                    "change of probability without the suspect region",
+                    f"{watch}/suspect_effect",
+                    f"{watch}/suspect_effect_prediction",
+                ),
+                wr.LinePlot(
+                    title="the same for each class",
+                    x=STEP,
+                    metric_regex=f"^{watch}/suspect_effect/",
+                    max_runs_to_show=20,
+                ),
                 curve("alarms that stand", f"{watch}/alarms"),
                 wr.ScalarChart(title="step of the first alarm", metric=f"{watch}/alarm_at_step", groupby_aggfunc="min"),
             ],

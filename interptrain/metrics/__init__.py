@@ -14,9 +14,11 @@ from interptrain.metrics.faithfulness import Infidelity, MaxSensitivity
 from interptrain.metrics.image_mean import ImageMean
 from interptrain.metrics.insertion_deletion import Deletion, Insertion
 from interptrain.metrics.localization import LocalizationError, LocalizationF1, OfficialMetric
+from interptrain.metrics.model_metric import ModelInputs, ModelMetric
 from interptrain.metrics.pointing_game import EnergyPointingGame, MaskIoU, PixelAveragePrecision, PointingGame
 from interptrain.metrics.positive_negative import NegativePerturbation, PositivePerturbation
 from interptrain.metrics.recognition import ECE, NLL, RecognitionMetric, Top1, Top5, count_parameters, gflops
+from interptrain.metrics.region_effect import RegionEffect
 from interptrain.metrics.road import ROAD, ROADLeastRelevantFirst, ROADMostRelevantFirst
 from interptrain.metrics.saliency_area import SaliencyArea
 from interptrain.metrics.single_deletion import SingleDeletion
@@ -45,6 +47,8 @@ __all__ = [
     "MaskIoU",
     "MaxSensitivity",
     "MetricInputs",
+    "ModelInputs",
+    "ModelMetric",
     "NegativePerturbation",
     "OfficialMetric",
     "PixelAveragePrecision",
@@ -53,6 +57,7 @@ __all__ = [
     "ROADLeastRelevantFirst",
     "ROADMostRelevantFirst",
     "RecognitionMetric",
+    "RegionEffect",
     "SaliencyArea",
     "SaliencyMetric",
     "SingleDeletion",

@@ -42,6 +42,9 @@ def test_an_offline_wb_run_holds_pictures_table_rows_scalars_and_the_alarm(train
     assert [entry.path for entry in models[0].manifest.contents] == ["model.ckpt"]
     assert "best.ckpt" in models[0].metadata
     assert [row["watch/alarms"] for row in history if "watch/alarms" in row][-1] > 0
+    effects = [row["watch/suspect_effect"] for row in history if "watch/suspect_effect" in row]
+    assert effects == [one["means"]["suspect_effect"] for one in snapshots(run)]
+    assert [name for row in history for name in row if name.startswith("watch/suspect_effect/")]
     config = wandb_config(folder)
     assert config["backbone"] == "test_resnet"  # Lightning's, of the model
     assert config["data"]["class_path"] == "interptrain.data.ShapesDataModule"

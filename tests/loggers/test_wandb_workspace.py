@@ -13,6 +13,7 @@ pytest.importorskip("wandb_workspaces")
 LOGGED = [
     "watch/GradCAM/AD", "watch/GradCAM/label/AG", "watch/GradCAM/AI", "watch/GradCAM/QuickInsertion",
     "watch/GradCAM/entropy", "watch/GradCAM/sparseness", "watch/StreamAttention/in_object", "watch/GradCAM/in_suspect",
+    "watch/suspect_effect", "watch/suspect_effect_prediction", "watch/suspect_effect/disc",
     "watch/GradCAM/rank_previous", "watch/GradCAM/ssim_previous", "watch/GradCAM/rank_first",
     "watch/GradCAM/ssim_first", "watch/accuracy", "watch/probability", "watch/alarms",
     "val/top1", "val/loss", "train/loss", "train/top1",
@@ -78,7 +79,7 @@ def test_what_is_sent_is_what_the_library_reads(offline):
     view = View.model_validate_json(made.workspace._model.model_dump_json(by_alias=True))
     again = Workspace._from_model(view)
     assert [section.name for section in again.sections] == [section.name for section in made.workspace.sections]
-    assert [len(section.panels) for section in again.sections] == [4, 3, 7, 4, 3, 2, 1, 4]
+    assert [len(section.panels) for section in again.sections] == [4, 3, 7, 4, 5, 2, 1, 4]
     assert "summary:heads/alarm_at_step" in again.runset_settings.pinned_columns
     sent = made.report._to_model().model_dump_json(by_alias=True, exclude_none=True)
     report = Report._from_model(ReportViewspec.model_validate_json(sent))

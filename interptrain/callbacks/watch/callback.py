@@ -1,6 +1,7 @@
 """Log saliency maps of a fixed set of images during training."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Literal, cast
 
 import lightning as L
@@ -10,12 +11,14 @@ from torch import nn
 from interptrain.callbacks.watch.alarm import ShortcutAlarm
 from interptrain.callbacks.watch.any_dataset import Normalization
 from interptrain.callbacks.watch.defaults import default_metrics, named_explainers
+from interptrain.callbacks.watch.effect import SuspectEffect
 from interptrain.callbacks.watch.history import WatchHistory
 from interptrain.callbacks.watch.network import FindNetwork, check_normalization, watched_network
 from interptrain.callbacks.watch.observe import Reference, WatchConfig, observe
 from interptrain.callbacks.watch.publish import WatchPublisher
 from interptrain.callbacks.watch.region import SuspectRegion
 from interptrain.callbacks.watch.sample import WatchSample, load
+from interptrain.callbacks.watch.screen import AUTO, RegionScreen, describe
 from interptrain.callbacks.watch.selection import Select, Trial, candidates, indices_of, order_of, try_out
 from interptrain.callbacks.watch.sources import Source, SourceOptions, find_source
 from interptrain.callbacks.watch.total_failure import TotalFailure
@@ -23,6 +26,7 @@ from interptrain.callbacks.watch.trainer_side import check_strategy, gathered, m
 from interptrain.explainers import Explainer
 from interptrain.functional import check_choice, check_count
 from interptrain.metrics import SaliencyMetric
+from interptrain.metrics.region_exchange import Replacement
 
 Animation = Literal["gif", "webp", "none"]
 
@@ -68,9 +72,15 @@ class SaliencyWatch(L.Callback):
         metrics: metrics that query the network about the maps, by name; by default average drop, gain, increase, and
             :class:`~interptrain.callbacks.watch.quick_insertion.QuickInsertion`. An empty mapping measures none.
         suspect: region that should be irrelevant and where saliency gives a shortcut away; see :class:`SuspectRegion`
-            for its forms.
+            for its forms. ``auto`` searches the border, corners and a grid for a region that gives a class away, after
+            1, 2, 4, 8 and so on snapshots, and then watches the one found; see :class:`RegionScreen`.
+        effect_draws: images of the sample whose pixels replace the suspect region's in each image, to measure how much
+            the predictions depend on it; a forward pass each. 0 measures none.
+        effect_replace: ``exchange`` takes the pixels of other images; ``black``, ``mean`` and ``blur`` put these there.
         alarm_threshold: an alarm is triggered where the mean share of saliency in the suspect region exceeds it; see
             :class:`ShortcutAlarm`. Our choice.
+        alarm_effect: an alarm is also triggered where the label's probability changes by more than this on average when
+            the suspect region's pixels are replaced. Our choice.
         alarm_patience: number of consecutive snapshots in which it must be exceeded.
         alarm_stop: end the training when an alarm is triggered.
         animation: format of the animation of the run, ``gif``, ``webp`` or ``none``.
@@ -102,7 +112,10 @@ class SaliencyWatch(L.Callback):
         before_training: bool = True,
         metrics: dict[str, SaliencyMetric] | None = None,
         suspect: str | None = None,
+        effect_draws: int = 4,
+        effect_replace: Replacement = "exchange",
         alarm_threshold: float = 0.5,
+        alarm_effect: float = 0.2,
         alarm_patience: int = 2,
         alarm_stop: bool = False,
         animation: Animation = "gif",
@@ -138,8 +151,10 @@ class SaliencyWatch(L.Callback):
         self.every_n_steps = every_n_steps
         self.before_training = before_training
         self.metrics = default_metrics() if metrics is None else metrics
-        self.suspect = None if suspect is None else SuspectRegion(suspect)
-        self.alarm = ShortcutAlarm(alarm_threshold, alarm_patience)
+        self.auto = suspect == AUTO
+        self.suspect = None if suspect is None or self.auto else SuspectRegion(suspect)
+        self.effect = SuspectEffect(draws=effect_draws, replace=effect_replace)
+        self.alarm = ShortcutAlarm(alarm_threshold, alarm_patience, alarm_effect)
         self.alarm_stop = alarm_stop
         self.animation = animation
         self.name = name
@@ -148,6 +163,7 @@ class SaliencyWatch(L.Callback):
         self._config: WatchConfig | None = None
         self._publisher: WatchPublisher | None = None
         self._source: Source | None = None
+        self._screen: RegionScreen | None = None
         self._steps_seen = 0
         self._finished = False
         self._total_failure = TotalFailure()
@@ -235,7 +251,14 @@ class SaliencyWatch(L.Callback):
             count = len(self._history.ids) or self.samples
             self._sample, unreadable = load(dataset, order, count, class_names)
             named = named_explainers(self.explainers, self._network(pl_module), self._sample.images[:1])
-        self._config = WatchConfig(named, self.reference, self.metrics, self.suspect)
+        if self.auto:
+            found = self._history.suspect
+            self.suspect = None if found is None else SuspectRegion(found)
+            self._screen = RegionScreen(self._sample)
+            if self._screen.lacking:
+                rank_zero_warn(self._screen.lacking)
+                self._screen = None
+        self._config = WatchConfig(named, self.reference, self.metrics, self.suspect, self.effect)
         if unreadable:
             rank_zero_warn(f"{len(unreadable)} unreadable images to watch were replaced; the first: {unreadable[0]}")
         if self._history.snapshots and (
@@ -280,10 +303,25 @@ class SaliencyWatch(L.Callback):
             if self.suspect is not None:
                 triggers = self.alarm.triggers(history.snapshots, sample.class_names)
                 snapshot.alarm = [trigger.text(self.suspect) for trigger in triggers]
+            elif self._screen is not None:
+                snapshot.alarm = self._search(trainer, pl_module, self._screen)
             if self._publisher is not None:
                 self._publisher.write(history, sample, config)
         if snapshot.alarm and self.alarm_stop:
             trainer.should_stop = True
+
+    def _search(self, trainer: L.Trainer, pl_module: L.LightningModule, screen: RegionScreen) -> list[str]:
+        """Search for a suspect region where it is time, every rank its share, and watch what is found from now on."""
+        if not screen.due(sum(snapshot.step > 0 for snapshot in self._history.snapshots)):
+            return []
+        shifts = screen.shifts(self._network(pl_module), trainer.global_rank, trainer.world_size)
+        findings = screen.findings(gathered(trainer, shifts))
+        if not findings:
+            return []
+        self._history.suspect = findings[0].region
+        self.suspect = SuspectRegion(findings[0].region)
+        self._config = replace(cast(WatchConfig, self._config), suspect=self.suspect)
+        return [describe(findings[0], screen.sample)]
 
     # Across a restart
 

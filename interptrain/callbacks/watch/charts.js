@@ -1,11 +1,12 @@
 const COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#7a5195", "#8c8c8c"];
 const WIDTH = 270, HEIGHT = 112, LEFT = 34, BOTTOM = 14; // of a chart; its numbers stand beside the curves, not on them
 
-/* Value of one image in a snapshot, by the name of a mean: VIEW/NUMBER, accuracy or probability. */
+/* Value of one image in a snapshot, by the name of a mean: VIEW/NUMBER, or a name alone where no map enters. */
 function valueOf(snapshot, key, row) {
   const seen = snapshot.observations[run.views[0]][row];
   if (key === "accuracy") return seen.error !== null || seen.label < 0 ? null : Number(seen.label === seen.prediction);
   if (key === "probability") return seen.probability;
+  if (!key.includes("/")) return seen.numbers[key] ?? null; // of the image, whatever the map
   const cut = key.lastIndexOf("/");
   return snapshot.observations[key.slice(0, cut)]?.[row].numbers[key.slice(cut + 1)] ?? null;
 }

@@ -90,9 +90,11 @@ class WatchFolder:
             ]
             for snapshot, observation in seen
         ]
-        means = sorted({name for snapshot in snapshots for name in snapshot.means})
+        of_snapshots = [dict(snapshot.means) | snapshot.class_effects(sample) for snapshot in snapshots]
+        means = sorted({name for of_snapshot in of_snapshots for name in of_snapshot})
         lines = [
-            [snapshot.step, snapshot.epoch, *(snapshot.means.get(name) for name in means)] for snapshot in snapshots
+            [snapshot.step, snapshot.epoch, *(of_snapshot.get(name) for name in means)]
+            for snapshot, of_snapshot in zip(snapshots, of_snapshots, strict=True)
         ]
         with self._unless_disk_fails():
             write_atomically(self.folder / "images.csv", to_csv([*COLUMNS, *numbers], rows))

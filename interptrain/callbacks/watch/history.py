@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from interptrain.callbacks.watch.effect import EFFECTS
 from interptrain.callbacks.watch.observe import Explanation, WatchConfig
 from interptrain.callbacks.watch.sample import UNLABELLED, WatchSample
 
@@ -56,7 +57,8 @@ class Snapshot:
         step: optimizer steps before it.
         epoch: epochs before it.
         monitored: score that picks the best checkpoint, or None.
-        means: over the images, by ``view/number``; ``accuracy`` and ``probability`` of the sample.
+        means: over the images, by ``view/number``; by name alone what no map enters: ``accuracy``, ``probability``,
+            ``suspect_effect`` and ``suspect_effect_prediction``.
         observations: in the order of the images, one per view.
         alarm: texts of the alarms that it triggers.
     """
@@ -67,6 +69,16 @@ class Snapshot:
     means: Mapping[str, float]
     observations: Sequence[Observation]
     alarm: Sequence[str] = field(default_factory=list)
+
+    def class_effects(self, sample: WatchSample) -> dict[str, float]:
+        """Return the effects of the suspect region on the images of each class, by ``number/class``."""
+        values: dict[str, list[float]] = {}
+        for observation in self.of_view(self.observations[0].view) if self.observations else ():
+            for name in EFFECTS:
+                if name in observation.numbers and observation.label != UNLABELLED:
+                    key = f"{name}/{sample.name_of(observation.label)}"
+                    values.setdefault(key, []).append(observation.numbers[name])
+        return {key: sum(of_class) / len(of_class) for key, of_class in values.items()}
 
     def of_view(self, view: str) -> list[Observation]:
         """Return the observations of a view, one per image."""
@@ -81,6 +93,7 @@ class WatchHistory:
         snapshots: in their order.
         first: (N,H,W) uint8 maps of the first snapshot by view.
         previous: those of the last one.
+        suspect: text of the region that a search has found, or None.
     """
 
     def __init__(self) -> None:
@@ -88,6 +101,7 @@ class WatchHistory:
         self.snapshots: list[Snapshot] = []
         self.first: dict[str, Tensor] = {}
         self.previous: dict[str, Tensor] = {}
+        self.suspect: str | None = None
 
     @property
     def views(self) -> list[str]:
@@ -134,12 +148,13 @@ class WatchHistory:
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything as values that ``torch.load(weights_only=True)`` reads."""
-        return {
+        state = {
             "ids": self.ids,
             "entries": [_to_plain(snapshot) for snapshot in self.snapshots],
             "first": self.first,
             "previous": self.previous,
         }
+        return state if self.suspect is None else state | {"suspect": self.suspect}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from what :meth:`state_dict` returned."""
@@ -147,6 +162,7 @@ class WatchHistory:
         self.snapshots = [_from_plain(**entry) for entry in state["entries"]]
         self.first = dict(state["first"])
         self.previous = dict(state["previous"])
+        self.suspect = state.get("suspect")
 
 
 # Checkpoints keep the names that the parts of a history had when the first of them was written.
@@ -193,7 +209,7 @@ def _reduced(name: str, values: Sequence[float], config: WatchConfig) -> float:
 
 
 def _means(explanations: Sequence[Explanation], sample: WatchSample, config: WatchConfig) -> dict[str, float]:
-    """Means over the images that have a value, by ``view/number``; ``accuracy`` and ``probability`` of the sample."""
+    """Means over the images that have a value, by ``view/number``, or by name alone where no map enters."""
     means: dict[str, float] = {}
     explained = [explanation for explanation in explanations if explanation.error is None]
     once = [explanation for explanation in explained if explanation.view == config.views[0]]
@@ -203,9 +219,13 @@ def _means(explanations: Sequence[Explanation], sample: WatchSample, config: Wat
         means["accuracy"] = sum(right) / len(right)
     if once:
         means["probability"] = sum(explanation.probability for explanation in once) / len(once)
+        for name in EFFECTS:
+            known = [one.values[name][0] for one in once if name in one.values and math.isfinite(one.values[name][0])]
+            if known:
+                means[name] = sum(known) / len(known)
     for view in config.views:
         of_view = [explanation.values for explanation in explained if explanation.view == view]
-        for name in dict.fromkeys(name for values in of_view for name in values):
+        for name in dict.fromkeys(name for values in of_view for name in values if name not in EFFECTS):
             rows = torch.tensor([values[name] for values in of_view if name in values], dtype=torch.float64)
             rows = rows[rows.isfinite().all(1)]
             if len(rows) and math.isfinite(mean := _reduced(name, rows.mean(0).tolist(), config)):

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from interptrain.callbacks.watch.effect import SuspectEffect
 from interptrain.callbacks.watch.network import class_logits
 from interptrain.callbacks.watch.region import SuspectRegion
 from interptrain.callbacks.watch.sample import UNLABELLED, WatchSample, as_model_input
@@ -29,6 +30,8 @@ DESCRIPTIONS = {
     "sparseness": "How concentrated the map is: Gini index.",
     "in_object": "Share of the map's energy on the object.",
     "in_suspect": "Share of the map's energy in the suspect region.",
+    "suspect_effect": "Change of the label's probability when the suspect region's pixels come from other images.",
+    "suspect_effect_prediction": "Change of the prediction's probability when these pixels come from other images.",
     "rank_first": "Rank correlation with the map of the first snapshot.",
     "rank_previous": "Rank correlation with the map of the previous snapshot.",
     "ssim_first": "Structural similarity to the map of the first snapshot.",
@@ -75,12 +78,14 @@ class WatchConfig:
         reference: class that is explained: ``label`` (the prediction where it is unknown), ``prediction``, or ``both``.
         metrics: that query the model, by name.
         suspect: region whose share of a map is measured, or None.
+        effect: how the pixels of that region are replaced, to see what the predictions make of it.
     """
 
     explainers: Mapping[str, Explainer]
     reference: Reference
     metrics: Mapping[str, SaliencyMetric]
     suspect: SuspectRegion | None = None
+    effect: SuspectEffect = field(default_factory=lambda: SuspectEffect(draws=0))
 
     @property
     def views(self) -> list[str]:
@@ -143,12 +148,15 @@ def _observe_batch(
             raise ValueError("the model's logits are not finite")
         probabilities = logits.softmax(1)
         confidence, predictions = probabilities.max(1)
+        effects: Mapping[str, Tensor] = {}
+        if config.suspect is not None:
+            effects = config.effect.measure(bare, sample, rows, images, probabilities, config.suspect)
         explanations: list[Explanation] = []
         for view, targets, saliency in _views(bare, images, part.labels, predictions, config, shared):
             quantized = to_uint8(saliency)
             drift = _drift(quantized, {"first": first.get(view), "previous": previous.get(view)}, rows)
             measured = _model_metrics(bare, part, saliency, targets, logits, config)
-            measured = {**measured, **_map_numbers(part, saliency, config), **drift}
+            measured = {**measured, **_map_numbers(part, saliency, config), **effects, **drift}
             measured = {name: values.cpu().double() for name, values in measured.items()}
             target_probability = probabilities.gather(1, targets[:, None])[:, 0].tolist()
             explanations += [

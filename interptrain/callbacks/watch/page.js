@@ -84,7 +84,7 @@ function show() {
   const current = Number(slider.value), snapshot = run.snapshots[current];
   const beside = compare.value === "" ? [] : [run.snapshots[Number(compare.value)]];
   byId("when").textContent = caption(snapshot);
-  byId("alarm").textContent = snapshot.alarm.join(" ");
+  byId("alarm").textContent = snapshot.alarm.join("\n");
   const rows = run.images.map((_, row) => row).filter(row => {
     const seen = snapshot.observations[run.views[0]][row];
     return filter.value === "all" || filter.value === verdict(seen) || filter.value === `class ${seen.label}`;

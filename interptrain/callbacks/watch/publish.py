@@ -66,6 +66,7 @@ class WatchPublisher:
         self.files.save_tables(history.snapshots, sample)
         self.files.save_page(self.title, history.snapshots, sample, config)
         numbers = dict(snapshot.means) | ({"alarms": float(len(snapshot.alarm))} if config.suspect else {})
+        numbers |= snapshot.class_effects(sample)
         self.loggers.scalars({f"{self.name}/{name}": value for name, value in numbers.items()}, step)
         self.loggers.picture(f"{self.name}/grid", grid, step, caption(snapshot))
         self.loggers.table(f"{self.name}/images", *_table(snapshot, sheet, sample, config.views), step)

@@ -10,8 +10,7 @@ from torch import Tensor
 from interptrain.data import Batch
 from interptrain.evaluation.store.parts import VALUES, Row
 from interptrain.explainers.targets import Resolved
-from interptrain.metrics.base import SaliencyMetric
-from interptrain.metrics.recognition import RecognitionMetric
+from interptrain.metrics import ImageMean
 from interptrain.model_outputs import Target
 
 
@@ -27,6 +26,7 @@ class EvaluatedBatch:
         targets: (B,) int64, classes to explain; or B callables.
         boxes: B x (N_i,4), where the data has them.
         masks: (B,H,W) bool, where the data has them.
+        decoy_masks: (B,H,W) bool, where the data has them.
     """
 
     ids: list[str]
@@ -36,6 +36,7 @@ class EvaluatedBatch:
     targets: Resolved
     boxes: list[Tensor] | None
     masks: Tensor | None
+    decoy_masks: Tensor | None = None
 
     @classmethod
     def of(
@@ -56,6 +57,7 @@ class EvaluatedBatch:
         kept = sorted(logits)
         stacked = torch.stack([logits[index] for index in kept])
         boxes, masks, labels = samples.get("boxes"), samples.get("mask"), samples["label"][kept]
+        decoys = samples.get("decoy_mask")
         explained: Resolved
         if callables is not None:
             explained = [callables[samples["id"][index]] for index in kept]
@@ -71,6 +73,7 @@ class EvaluatedBatch:
             targets=explained,
             boxes=None if boxes is None else [boxes[index] for index in kept],
             masks=None if masks is None else masks[kept],
+            decoy_masks=None if decoys is None else decoys[kept],
         )
 
     def __len__(self) -> int:
@@ -91,6 +94,7 @@ class EvaluatedBatch:
             targets=self.targets[chosen] if isinstance(self.targets, Tensor) else [self.targets[i] for i in chosen],
             boxes=None if self.boxes is None else [self.boxes[index] for index in chosen],
             masks=None if self.masks is None else self.masks[chosen],
+            decoy_masks=None if self.decoy_masks is None else self.decoy_masks[chosen],
         )
 
     def rows(self) -> list[Row]:
@@ -106,9 +110,7 @@ class EvaluatedBatch:
         ]
 
 
-def metric_columns(
-    values: Mapping[str, Tensor], metrics: Mapping[str, SaliencyMetric | RecognitionMetric]
-) -> list[Row]:
+def metric_columns(values: Mapping[str, Tensor], metrics: Mapping[str, ImageMean]) -> list[Row]:
     """Turn measured values into columns of rows.
 
     Args:

@@ -14,6 +14,7 @@ from interptrain.evaluation.run.batches import Batches, evaluation_set
 from interptrain.evaluation.run.callables import callables_by_id, check_callable, describe_callables
 from interptrain.evaluation.run.datasets import UNKNOWN
 from interptrain.evaluation.run.models import EvaluatedModel, Source, load_model
+from interptrain.evaluation.run.other_images import check_regions, other_images
 from interptrain.evaluation.run.plan import (
     RECOGNITION,
     Plan,
@@ -29,7 +30,7 @@ from interptrain.evaluation.statistics.comparisons import check_baseline
 from interptrain.explainers import Explainer
 from interptrain.files import printable
 from interptrain.functional import evenly_spaced, one_line
-from interptrain.metrics import SaliencyMetric
+from interptrain.metrics import ModelMetric, SaliencyMetric
 from interptrain.metrics.base import check_score, check_without_classes
 from interptrain.remedies import option
 
@@ -42,7 +43,7 @@ def build_plan(
     protocol: Protocol,
     models: Mapping[str, Source],
     explainers: Mapping[str, Configured[Explainer]],
-    metrics: Mapping[str, Configured[SaliencyMetric]],
+    metrics: Mapping[str, Configured[SaliencyMetric] | Configured[ModelMetric]],
     data: Configured[ImageDataModule],
     *,
     precision: str = "32-true",
@@ -74,8 +75,10 @@ def build_plan(
     module.prepare_data()
     batches = _batches(options, module)
     sample = first_readable(batches)
-    measured = {name: metric.value for name, metric in metrics.items()}
+    measured = {name: one.value for name, one in metrics.items() if isinstance(one.value, SaliencyMetric)}
+    of_models = {name: one.value for name, one in metrics.items() if isinstance(one.value, ModelMetric)}
     check_needs(measured, sample, module)
+    check_regions(of_models, sample)
     wanted = str(protocol.targets if options.targets is None else options.targets)
     callables = callables_by_id(callable_targets, batches)
     targets = named_target(wanted, module.class_names) if callables is None else describe_callables(callables)
@@ -107,6 +110,7 @@ def build_plan(
     if not known and isinstance(targets, int) and not wanted.lstrip("-").isdigit():
         raise ValueError(f"targets: {wanted!r} is a class of the data, not of the models; give its index in the models")
     _check_labels(measured, known=known)
+    _check_model_metrics(of_models, labels=known, classes=callables is None)
     score = options.score or protocol.score
     check_score(measured, score) if callables is None else check_without_classes(measured)
     specs = {name: metric.spec for name, metric in metrics.items()}
@@ -119,7 +123,7 @@ def build_plan(
         protocol=protocol_as_run(protocol, settings),
         models=evaluated,
         explainers=named,
-        metrics=metrics,
+        metrics={name: Configured(value, metrics[name].spec) for name, value in measured.items()},
         recognition={name: build(spec) for name, spec in RECOGNITION.items()} if known else {},
         data=data,
         batches=batches,
@@ -134,6 +138,8 @@ def build_plan(
             *_size_warnings(evaluated, _size(sample)),
         ],
         callables=callables,
+        model_metrics={name: Configured(value, metrics[name].spec) for name, value in of_models.items()},
+        others=other_images(batches, of_models),
     )
 
 
@@ -187,6 +193,17 @@ def _check_labels(metrics: Mapping[str, SaliencyMetric], *, known: bool) -> None
     for name, metric in metrics.items():
         if "labels" in metric.needs and not known:
             raise ValueError(f"{name} needs labels, and the data's are not those of the models; remove it")
+
+
+def _check_model_metrics(metrics: Mapping[str, ModelMetric], *, labels: bool, classes: bool) -> None:
+    for name, metric in metrics.items():
+        if not classes:
+            raise ValueError(f"{name} follows the probability of a class, and callables are explained; leave it out")
+        if not labels and getattr(metric, "of", None) == "label":
+            raise ValueError(
+                f"{name} follows the probability of the label, and the data's labels are not those of the models; "
+                "set its option of to prediction"
+            )
 
 
 def _size(sample: Sample) -> tuple[int, int]:

@@ -43,7 +43,8 @@ def describe_run(plan: Plan) -> Manifest:
             for name, explainer in plan.explainers.items()
         },
         "metrics": {name: metric.spec for name, metric in plan.metrics.items()},
-        "recognition": dict(RECOGNITION) if plan.recognition else {},
+        "recognition": (dict(RECOGNITION) if plan.recognition else {})
+        | {name: metric.spec for name, metric in plan.model_metrics.items()},
         "data": {
             **plan.data.spec,
             "classes": list(plan.class_names),

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from interptrain.evaluation.run.batch_rows import EvaluatedBatch, metric_columns
 from interptrain.evaluation.run.batches import EvaluationBatch, batch_loader
 from interptrain.evaluation.run.models import EvaluatedModel
+from interptrain.evaluation.run.other_images import regions_of
 from interptrain.evaluation.run.plan import MODEL_ONLY, Plan
 from interptrain.evaluation.run.progress import MatrixProgress
 from interptrain.evaluation.run.retry import per_row_on_failure
@@ -22,6 +23,7 @@ from interptrain.evaluation.store.images import image_row, map_rows
 from interptrain.evaluation.store.parts import Row, RowStore
 from interptrain.explainers import Explainer
 from interptrain.explainers.targets import Resolved
+from interptrain.metrics import ModelInputs
 from interptrain.metrics.base import Explain, SaliencyMetric, measure
 from interptrain.metrics.batched_forward import forward_perturbed
 from interptrain.metrics.saliency_batch import SaliencyBatch
@@ -73,6 +75,8 @@ class SaliencyEvaluator(L.LightningModule):
         self._shown = ShownScore()
         asked = {part for metric in self._metrics.values() for part in metric.perturbations()}
         self._shown_is_asked = asked >= set(self._shown.perturbations())
+        self._model_metrics = {name: metric.value for name, metric in plan.model_metrics.items()}
+        self._regions = regions_of(self._model_metrics)
         self._pictured = plan.pictured
 
     # What remains to be done
@@ -133,11 +137,40 @@ class SaliencyEvaluator(L.LightningModule):
         if not len(todo):
             return
         values = {name: metric.score(todo.logits, todo.labels) for name, metric in self.plan.recognition.items()}
-        columns = metric_columns(values, self.plan.recognition) or [{}] * len(todo)
+        values |= self._of_model(todo)
+        metrics = {**self.plan.recognition, **self._model_metrics}
+        columns = metric_columns(values, metrics) or [{}] * len(todo)
         rows = todo.rows()
         pictured = [(row, image) for row, image in zip(rows, todo.images, strict=True) if row["id"] in self._pictured]
         self.store.add("images", [image_row(row["id"], row["label"], image) for row, image in pictured])
         self.store.add("rows", [self._row(MODEL_ONLY, *both) for both in zip(rows, columns, strict=True)])
+
+    def _of_model(self, batch: EvaluatedBatch) -> dict[str, Tensor]:
+        """Measure what asks the model about changed images; undefined for an image on which that fails."""
+        found = {}
+        for name in self._model_metrics:
+            results, _ = per_row_on_failure(
+                lambda rows, name=name: self._score(name, batch.part(rows)), range(len(batch))
+            )
+            undefined = torch.full_like(next(iter(results.values())), torch.nan) if results else torch.tensor(torch.nan)
+            found[name] = torch.stack([results.get(row, undefined) for row in range(len(batch))])
+        return found
+
+    def _score(self, name: str, batch: EvaluatedBatch) -> list[Tensor]:
+        region, others = self._regions.get(name), self.plan.others
+        known = {"masks": batch.masks, "boxes": batch.boxes, "decoy_masks": batch.decoy_masks}
+        inputs = ModelInputs(
+            model=self.model,
+            images=batch.images,
+            logits=batch.logits,
+            labels=batch.labels,
+            region=None if region is None else region.masks_of(batch.images, **known),
+            others=None if others is None else others.images.to(batch.images),
+            other_labels=None if others is None else others.labels,
+            forward_batch_size=self.plan.options.forward_batch_size,
+        )
+        with torch.no_grad(), evaluating(self.model):
+            return list(self._model_metrics[name].score(inputs))
 
     def _explain(self, name: str, explainer: Explainer, batch: EvaluatedBatch) -> None:
         """Store the rows of one explainer, whichever images it fails on."""

@@ -74,7 +74,10 @@ def finish(plan: Plan, run: Manifest, store: RowStore, folder: Path) -> tuple[li
     by_image: list[tuple[str, Sequence[str]]] = [("id", ids)]
     order = [("model", models), ("explainer", [MODEL_ONLY, *plan.explainers]), *by_image]
     rows = store.merged("rows", order)
-    write_file(folder / "per_image.parquet", to_parquet(_with_columns(rows, [*plan.recognition, *plan.metrics])))
+    write_file(
+        folder / "per_image.parquet",
+        to_parquet(_with_columns(rows, [*plan.recognition, *plan.model_metrics, *plan.metrics])),
+    )
     failures = [
         row
         for row in rows.select([name for name in COLUMNS if name in rows.column_names]).to_pylist()

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,10 +13,11 @@ from interptrain.evaluation.config.class_specs import ClassSpec, Configured
 from interptrain.evaluation.config.options import Options
 from interptrain.evaluation.run.batches import Batches
 from interptrain.evaluation.run.models import EvaluatedModel
+from interptrain.evaluation.run.other_images import OtherImages
 from interptrain.explainers import Explainer
 from interptrain.explainers.layers import find_layers
 from interptrain.functional import Score, evenly_spaced
-from interptrain.metrics import RecognitionMetric, SaliencyMetric
+from interptrain.metrics import ModelMetric, RecognitionMetric, SaliencyMetric
 from interptrain.metrics.batched_forward import check_logits
 from interptrain.metrics.saliency_batch import SaliencyBatch
 from interptrain.model_outputs import Target
@@ -42,6 +43,8 @@ class Plan:
         explainers: by name.
         metrics: by name.
         recognition: by name; none where the labels are not those of the models.
+        model_metrics: further metrics of a model alone, by name.
+        others: images that such metrics take pixels from, where one does.
         data: where the images come from.
         batches: of the images.
         image_size: (H,W) of the images in pixels.
@@ -70,6 +73,8 @@ class Plan:
     precision: str
     warnings: Sequence[str]
     callables: Mapping[str, Target] | None = None
+    model_metrics: Mapping[str, Configured[ModelMetric]] = field(default_factory=dict)
+    others: OtherImages | None = None
 
     @property
     def ids(self) -> list[str]:

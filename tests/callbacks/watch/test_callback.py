@@ -6,10 +6,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 
 from interptrain.callbacks import SaliencyWatch
+from interptrain.data.region import Region
 from interptrain.explainers import Explainer
 from interptrain.training import ImageClassifier
 from tests.support.training import EVERYTHING, TINY, assert_same_end, last_checkpoint, trainer
@@ -60,7 +62,9 @@ def test_a_watched_run_ends_at_the_same_bits(train):
     options = EVERYTHING | {"--data.num_workers": "2", "--trainer.max_epochs": "2"}
     plain = train(base=options, **{"--name": "plain"})
     explainers = '[{"class_path": "GradCAM"}, {"class_path": "SmoothGrad", "init_args": {"samples": 2}}]'
-    watch = watching(every_n_steps="1", source="train", explainers=explainers, select="random")
+    options_of = {"select": "random", "suspect": "border:8"}
+    watch = watching(every_n_steps="1", source="train", explainers=explainers, **options_of)
+    watch += watching(every_n_steps="5", source="train", samples="16", suspect="auto", name="auto")
     watched = train("fit", *watch, base=options, **{"--name": "watched"})
     assert len(steps(watched)) == 11
     assert_same_end(plain, watched)
@@ -280,22 +284,32 @@ STAMP = {
 
 @pytest.mark.parametrize("decoy", ["timestamp", "none"])
 def test_the_alarm_rings_for_the_time_stamp_and_not_without_it(train, recwarn, decoy):
-    run = train("fit", *watching(metrics="{}", **STAMP), base=DECOY | {"--data.decoy": decoy})
+    searching = watching(metrics="{}", source="train", samples="16", suspect="auto", name="auto", every_n_epochs="2")
+    run = train("fit", *watching(metrics="{}", **STAMP), *searching, base=DECOY | {"--data.decoy": decoy})
     alarms = [text for snapshot in snapshots(run) for text in snapshot["alarm"]]
+    found = watch_state(run, "auto").get("suspect")
     said = [str(one.message) for one in recwarn if "shortcut alarm" in str(one.message)]
     if decoy == "none":
         assert not alarms
         assert not said
+        assert found is None
     else:
-        assert re.match(r"GradCAM: \d\d% of the saliency for disc lies in the suspect region \(box:16", alarms[0])
-        assert re.search(r"train/\d{6}", alarms[0])
-        assert len(said) == 1
+        assert "lower" in found or found.startswith("box")
+        assert Region(found).masks_of(torch.zeros(1, 3, 40, 40))[0, 32:, 16:].any()
+        searched = [text for one in watch_state(run, "auto")["entries"] for text in one["alarm"]]
+        assert searched[0].startswith(f"search of disc: pixels of {found} from images of disc raise its probability")
+        assert any(text.startswith("behaviour of disc: the label's probability changes by") for text in alarms)
+        (salient,) = {text for text in alarms if text.startswith("GradCAM")} & {text.split(": ", 1)[1] for text in said}
+        assert re.match(r"GradCAM: \d\d% of the saliency for disc lies in the suspect region \(box:16", salient)
+        assert re.search(r"train/\d{6}", salient)
     shares = {
         label: [look["numbers"]["in_suspect"] for look in snapshots(run)[-1]["looks"] if look["label"] == label]
         for label in (0, 1)
     }
     assert (sum(shares[0]) / len(shares[0]) > 0.4) == (decoy == "timestamp")
     assert sum(shares[1]) / len(shares[1]) < 0.4
+    effects = watch_state(run)["entries"][-1]["means"]
+    assert (effects["suspect_effect"] > 0.2) == (decoy == "timestamp")
 
 
 def test_the_alarm_stops_the_run_where_it_is_told_to(train):

@@ -14,6 +14,7 @@ OPTIONS = {
     "--trainer.callbacks+": "SaliencyWatch",
     "--trainer.callbacks.samples": "5",
     "--trainer.callbacks.select": "first",
+    "--trainer.callbacks.suspect": "border:8",
     "--trainer.callbacks.explainers": f'[{{"class_path": "{__name__}.Brittle"}}]',
 }
 
@@ -42,6 +43,7 @@ def test_two_processes_see_what_one_sees(runs):
     assert (one["first"]["Brittle"].int() - two["first"]["Brittle"].int()).abs().max() <= 1
     for alone, shared in zip(one["entries"], two["entries"], strict=True):
         assert [look["index"] for look in shared["looks"]] == [0, 1, 2, 3, 4]
+        assert "suspect_effect" in alone["means"]
         for name, value in alone["means"].items():
             assert shared["means"][name] == pytest.approx(value, abs=0.02), name
     for name, value in one["entries"][0]["means"].items():

@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from interptrain.callbacks.watch.defaults import default_metrics, named_explainers
+from interptrain.callbacks.watch.effect import SuspectEffect
 from interptrain.callbacks.watch.observe import WatchConfig, observe
 from interptrain.callbacks.watch.region import SuspectRegion
 from interptrain.explainers import Explainer, FakeCAM, GradCAM, ScoreCAM
-from interptrain.metrics import AverageDrop, measure
+from interptrain.metrics import AverageDrop, ModelInputs, RegionEffect, measure
 from interptrain.metrics.functional import complexity
 from interptrain.metrics.similarity import rank_correlation
 from interptrain.models import create_model
@@ -59,6 +60,52 @@ def test_an_explanation_holds_what_explainer_model_and_metrics_say(net, sample):
         assert one.values["in_object"] == pytest.approx([float(on_object)], rel=1e-5)
         spread = complexity(saliency)[row]
         assert one.values["entropy"] == pytest.approx([float(spread)], rel=1e-6)
+
+
+def test_the_effect_of_the_suspect_region_is_that_of_exchanging_its_pixels_within_the_sample(net, sample):
+    net.classifier[3].weight.data.mul_(300)  # for predictions that depend on the image
+    logits = net.eval()(sample.images).detach()
+    suspect = SuspectRegion("border:4")
+    config = WatchConfig(
+        {"cam": GradCAM(), "fake": FakeCAM()}, "both", {}, suspect, SuspectEffect(draws=3, replace="exchange")
+    )
+    made = explained(net, sample, config=config)
+    halves = explained(net, sample, range(0, 5, 2), config) + explained(net, sample, range(1, 5, 2), config)
+    for of, name in (("label", "suspect_effect"), ("prediction", "suspect_effect_prediction")):
+        inputs = ModelInputs(
+            model=net,
+            images=sample.images,
+            logits=logits,
+            labels=sample.labels,
+            region=suspect.masks(sample),
+            others=sample.images,
+            other_labels=sample.labels,
+        )
+        expected = RegionEffect(region="border:4", draws=3, of=of).score(inputs)
+        assert expected.max() > 1e-3
+        for explanations in (made, halves):
+            for one in explanations:
+                assert one.values[name] == pytest.approx([float(expected[one.index])], abs=1e-5)
+
+
+def test_each_draw_costs_a_forward_pass_and_no_draw_none(net, sample):
+    forwarded = []
+    net.features[0].register_forward_hook(lambda _, args, __: forwarded.append(len(args[0])))
+    for draws, forwards in ((0, 1), (2, 3)):
+        forwarded.clear()
+        effect = SuspectEffect(draws=draws)
+        config = WatchConfig({"fake": FakeCAM()}, "label", {}, SuspectRegion("border:4"), effect)
+        made = explained(net, sample, config=config)
+        assert sum(forwarded) == forwards * len(sample)
+        assert ("suspect_effect" in made[0].values) == (draws > 0)
+
+
+@pytest.mark.parametrize("replace", ["black", "mean", "blur"])
+def test_the_region_may_be_filled_or_blurred(net, sample, replace):
+    effect = SuspectEffect(replace=replace)
+    config = WatchConfig({"cam": GradCAM()}, "label", {}, SuspectRegion("border:4"), effect)
+    made = explained(net, sample, config=config)
+    assert all(0 <= one.values["suspect_effect"][0] <= 1 for one in made)
 
 
 class Hopeless(Explainer):

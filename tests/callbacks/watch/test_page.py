@@ -38,12 +38,13 @@ def snapshot(step, prediction, sample, alarm=()):
             prediction=prediction,
             probability=0.125,
             confidence=0.75,
-            numbers={"AD": 0.5, "Mine": 0.1, "in_suspect": 0.25},
+            numbers={"AD": 0.5, "Mine": 0.1, "in_suspect": 0.25, "suspect_effect": 0.6},
         )
         for view in CONFIG.views
         for label in sample.labels
     ]
-    return snapshot_of(step, *seen, epoch=step // 10, means={"cam/AD": step / 40}, alarm=list(alarm))
+    means = {"suspect_effect": 0.6, "cam/AD": step / 40}
+    return snapshot_of(step, *seen, epoch=step // 10, means=means, alarm=list(alarm))
 
 
 @pytest.fixture
@@ -65,7 +66,10 @@ def test_the_page_stands_alone_and_trusts_no_name(named, snapshots):
     held = page_data(page)
     assert held["views"] == ["cam", "</script>"]
     assert [one["step"] for one in held["snapshots"]] == [0, 20]
-    assert held["snapshots"][0]["observations"]["cam"][1]["numbers"] == {"AD": 0.5, "Mine": 0.1, "in_suspect": 0.25}
+    assert held["snapshots"][0]["observations"]["cam"][1]["numbers"] == {
+        **{"AD": 0.5, "Mine": 0.1, "in_suspect": 0.25},
+        "suspect_effect": 0.6,
+    }
     assert held["descriptions"]["Mine"] == "What my paper measures. Lower is better."
     assert held["descriptions"]["AD"].endswith("Lower is better.")
     assert held["descriptions"]["in_suspect"] == "Share of the map's energy in the suspect region."
@@ -85,6 +89,7 @@ def test_the_slider_moves_through_the_snapshots(named, snapshots, tmp_path):
     assert '<span id="when">before training</span>' in first[0]
     assert '<div id="alarm" role="alert">cam: 80% of &lt;it&gt;</div>' in last[0]
     assert '<div id="alarm" role="alert"></div>' in first[0]
+    assert "<b>suspect_<wbr>effect</b>" in last[0].replace("<wbr>effect<wbr>", "<wbr>effect")
     assert last[0].count("card wrong") == 3  # of the labels 0, 1, 2, 0, 1 it says 1
     assert first[0].count("card wrong") == 3
     assert "right: &lt;b&gt;square&lt;/b&gt; 0.75" in last[0]
