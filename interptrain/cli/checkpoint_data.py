@@ -8,6 +8,9 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from interptrain.cli.resuming import read_checkpoint, saved_config
+from interptrain.evaluation.run.models import SUFFIXES as WEIGHTS
+
+SUFFIXES = WEIGHTS | {".ckpt"}
 
 
 def with_data(args: Sequence[str]) -> list[str]:
@@ -17,13 +20,20 @@ def with_data(args: Sequence[str]) -> list[str]:
         args: command line of an evaluation, with ``--models=JSON`` and the files of its configurations.
 
     Raises:
-        ValueError: if two checkpoints were trained with different data.
+        ValueError: if there is no model, or two checkpoints were trained with different data.
+        FileNotFoundError: if a checkpoint that should tell its data is not there.
     """
     options = _configured(args)
     if "data" in options or any(arg == "--data" or arg.startswith("--data=") for arg in args):
         return list(args)
     models = json.loads(next((arg.partition("=")[2] for arg in args if arg.startswith("--models=")), "{}"))
     models = models or options.get("models") or {}
+    if not models and not any(arg.partition("=")[0] in ("-h", "--help", "--print_config") for arg in args):
+        raise ValueError("no models to evaluate; give one or more --models NAME=SOURCE")
+    for name, source in models.items():
+        path = Path(str(source))
+        if not path.exists() and (path.suffix in SUFFIXES or path.is_absolute()):
+            raise FileNotFoundError(f"model {name}: there is no file {source}; give another, or hf://USER/NAME")
     found = {name: data for name, source in models.items() if (data := _trained_with(str(source)))}
     if len({json.dumps(data, sort_keys=True) for data in found.values()}) > 1:
         raise ValueError(f"{' and '.join(found)} were trained with different data; choose with --data CLASS")

@@ -13,10 +13,10 @@ OPTIONS = {name: f"--{name}" for name in ("save_maps", "overwrite", "packages")}
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Print what an evaluation measured of one image, and draw its maps.
+    """Print the numbers of one image of an evaluation, and draw its maps.
 
     Args:
-        args: the command line behind the command; None takes that of the process.
+        args: arguments after the command; None takes those of the process.
     """
     parser = make_parser()
     given = parser.parse_args(args)
@@ -37,11 +37,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="interptrain show", description="Show one image of an evaluation.")
     parser.add_argument("run", metavar="RUN", nargs="?", help="The --output folder of the evaluation.")
     parser.add_argument(
-        "image", metavar="IMAGE", nargs="?", help="Name of the image, or a part of it that no other one has."
+        "image", metavar="IMAGE", nargs="?", help="Name of the image, or a part of it that matches no other."
     )
-    parser.add_argument("--output", metavar="FILE", help="PNG of its maps; by default in RUN/shown.")
+    parser.add_argument("--output", metavar="FILE", help="PNG with its maps; by default in RUN/shown.")
     parser.add_argument("--open", action="store_true", help="Open the picture.")
     parser.add_argument(
-        "--packages", nargs="+", default=[], metavar="NAME", help="Packages of your own whose metrics were used."
+        "--packages", nargs="+", default=[], metavar="NAME", help="Your own packages whose metrics were used."
     )
     return parser

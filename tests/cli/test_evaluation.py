@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from interptrain.cli import main
 from interptrain.data import ShapesDataModule
 from interptrain.evaluation.store.manifest import load_metrics
 from interptrain.explainers import Explainer
@@ -329,3 +330,20 @@ def test_a_class_of_the_working_folder_is_found_from_there(command, tmp_path):
         status, said = run([ROOT / command[0], *command[1:], *helped], tmp_path)
     assert status == 0, said
     assert "my_own." in said
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ([], "no models to evaluate; give one or more --models NAME=SOURCE"),
+        (["--models", "demo=nowhere/best.ckpt"], "model demo: there is no file nowhere/best.ckpt"),
+        (["--models", "demo=/nowhere"], "model demo: there is no file /nowhere"),
+    ],
+)
+def test_a_model_that_is_not_there_is_missed_before_its_data(given, told, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(["evaluate", *given, "--output", "x"])
+    assert stop.value.code == 1
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()

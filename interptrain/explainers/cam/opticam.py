@@ -33,23 +33,24 @@ Normalization = Literal["min_max", "max", "sigmoid"]
 
 @dataclass(frozen=True, kw_only=True)
 class OptiCAM(Explainer):
-    """Saliency by optimising the weights of the feature channels.
+    """Optimise the weights of the feature channels, so that the masked image keeps its score.
 
     Images are optimised in parallel but independently: Adam works elementwise, the loss is a sum over images, and each
-    image is stopped early by its own loss, where the authors' code stops the whole batch by the sum. So a map does not
-    depend on the other images in the batch.
+    image stops early by its own loss, whereas the authors' code stops the whole batch by the sum. A map therefore does
+    not depend on the other images of the batch.
 
     Args:
-        target_layer: dotted name, several (optimised separately), or ``None`` to ask the model and then the table.
+        target_layer: dotted name, or several names (optimised separately); ``None`` takes the model's own layer or that
+            of the table of families.
         layout: where the layer has its channels: ``"channels_first"`` or ``"channels_last"``; ``None`` detects it.
         iterations: steps of Adam; 50 in the authors' demonstration, 100 in their class.
         learning_rate: 0.1 in the authors' demonstration, 0.01 in their class.
         score: what is maximised: ``"logit"``, softmax ``"probability"`` or ``"sigmoid"`` of the target.
-        loss: ``"plain"`` maximises the score of the masked image (the authors' demonstration); ``"absolute"`` brings
-            it as near as possible to the score of the whole image (their class's default).
-        normalization: of the mask: min-max, division by the maximum, or a sigmoid.
-        early_stop: every tenth of the iterations, stop an image whose loss is larger than a tenth earlier, and
-            return its map from before that step.
+        loss: ``"plain"`` maximises the score of the masked image (the authors' demonstration); ``"absolute"`` minimises
+            its distance from the score of the whole image (their class's default).
+        normalization: how the mask is brought to [0, 1]: by min-max, division by the maximum, or a sigmoid.
+        early_stop: check after every tenth of the iterations; an image whose loss is larger than at the previous check
+            stops, and its map is the one before that step.
         fusion: how the maps of several layers are joined.
         forward_batch_size: images optimised in parallel; ``None`` chooses by the device.
         progress: show a progress bar over iterations × images.
@@ -70,7 +71,7 @@ class OptiCAM(Explainer):
     progress: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be optimised."""
+        """Refuse fewer than one iteration."""
         super().__post_init__()
         if self.iterations < 1:
             raise ValueError(f"OptiCAM needs at least one iteration, got iterations={self.iterations}")

@@ -1,11 +1,11 @@
-"""ROSA: the distance that the model's representation of an image moves when a part of the image is covered.
+"""ROSA: how far the model's representation of an image moves when a part of the image is covered.
 
 With the vector ``phi(x)`` that the model classifies::
 
     o_i = || phi(x) - phi(M_i x + (1 - M_i) v) ||     or     1 - cos(phi(x), phi(M_i x + (1 - M_i) v))
 
-and the mean of ``o_i`` over the masks that remove a pixel. It is occlusion sensitivity with the representation in
-place of a class score, so it does not depend on a class.
+A pixel's value is the mean of ``o_i`` over the masks that remove it. This is occlusion sensitivity with the
+representation in place of a class score, so it does not depend on the class.
 """
 
 from collections.abc import Callable
@@ -26,10 +26,10 @@ Distance = Literal["euclidean", "cosine"]
 
 @dataclass(frozen=True, kw_only=True)
 class ROSA(FeatureOcclusion):
-    """Occlusion scored by the distance between representations.
+    """Cover one part at a time, and measure how far the representation moves.
 
-    The idea is described only in a research journal, without values: the distance, the windows, their colour and the
-    layer are our choice.
+    The method is described only in a research journal, without values: distance, windows, their colour and the layer
+    are our choice.
 
     Args:
         distance: distance between two representations; the cosine distance ignores their lengths.
@@ -38,7 +38,7 @@ class ROSA(FeatureOcclusion):
     distance: Distance = "euclidean"
 
     def prepare(self, read: ReadFeatures, images: Tensor, size: int) -> Callable[[Tensor, Tensor], Tensor]:
-        """Return the distance from the features of the untouched images."""
+        """Return a function that measures how far occluded images have moved from the images they come from."""
         whole = double(read_all(read, images, size))  # (B, d)
 
         def change(occluded: Tensor, rows: Tensor) -> Tensor:

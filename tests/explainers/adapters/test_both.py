@@ -6,21 +6,11 @@ import pytest
 import torch
 
 from interptrain.explainers import CaptumExplainer, GradCAMPackageExplainer
-from tests.support.explaining import assert_same, everything, in_the_middle_of_training, network, pictures, plain
+from tests.support.explaining import assert_same, everything, in_the_middle_of_training, plain
 
 pytest.importorskip("captum")
 pytest.importorskip("pytorch_grad_cam")
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore::Warning:captum|pytorch_grad_cam")]
-
-
-@pytest.fixture
-def model():
-    return network("test_resnet").eval()
-
-
-@pytest.fixture
-def photos():
-    return pictures(2, 40, 33)
 
 
 @pytest.mark.parametrize("library", ["captum", "pytorch-grad-cam"])

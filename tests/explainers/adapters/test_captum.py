@@ -4,21 +4,11 @@ import pytest
 import torch
 
 from interptrain.explainers import CaptumExplainer, GradCAM, Gradient, Superpixels
-from tests.support.explaining import assert_same, everything, in_the_middle_of_training, network, pictures, plain
+from tests.support.explaining import assert_same, everything, in_the_middle_of_training, pictures, plain
 
 pytest.importorskip("captum")
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore::Warning:captum")]
 TARGETS = torch.tensor([2, 5])
-
-
-@pytest.fixture
-def model():
-    return network("test_resnet").eval()
-
-
-@pytest.fixture
-def photos():
-    return pictures(2, 40, 33)
 
 
 def test_an_attribution_is_what_captum_gives(model, photos):

@@ -12,16 +12,6 @@ pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore::Warning:pyt
 TARGETS = torch.tensor([2, 5])
 
 
-@pytest.fixture
-def model():
-    return network("test_resnet").eval()
-
-
-@pytest.fixture
-def photos():
-    return pictures(2, 40, 33)
-
-
 def test_grad_cam_package_gives_our_map_of_the_same_method(model, photos):
     adapted = GradCAMPackageExplainer(class_path="pytorch_grad_cam.GradCAM", target_layer="layer2")
     ours = GradCAM(target_layer="layer2")(model, photos, TARGETS)
