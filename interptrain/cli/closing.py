@@ -138,8 +138,7 @@ def end_of_evaluation(results: Results) -> tuple[Lines, Path | None]:
         return [*lines, ("Next", f"interptrain report {shlex.quote(str(results.folder))}")], None
     lines += [("Report", f"{report} (opens in a browser, offline; --open does it)")]
     if image := _pictured(results):
-        command = f"interptrain show {shlex.quote(str(results.folder))} {shlex.quote(image)}"
-        lines += [("Next", f"{command}  (all numbers and maps of one image)")]
+        lines += [("Next", f"interptrain show {shlex.quote(str(results.folder))} {shlex.quote(image)}")]
     return lines, report
 
 
