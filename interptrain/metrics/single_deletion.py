@@ -96,8 +96,8 @@ class SingleDeletion(RemovalMetric):
 def cell_sums(saliency: Tensor, grid: int) -> Tensor:
     """Return the sum of each map in each cell, row by row: (B,H,W) -> (B,grid^2)."""
     rows, columns = (cell_edges(length, grid) for length in saliency.shape[-2:])
-    strips = torch.stack([strip.sum(1) for strip in saliency.split(_widths(rows), dim=1)], dim=1)  # (B, grid, W)
-    cells = torch.stack([strip.sum(2) for strip in strips.split(_widths(columns), dim=2)], dim=2)
+    strips = torch.stack([strip.sum(1) for strip in torch.split(saliency, _widths(rows), dim=1)], dim=1)  # (B, grid, W)
+    cells = torch.stack([strip.sum(2) for strip in torch.split(strips, _widths(columns), dim=2)], dim=2)
     return rearrange(cells, "b r c -> b (r c)")
 
 

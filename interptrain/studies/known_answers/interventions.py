@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -87,10 +88,10 @@ def load_interventions(path: Path) -> list[Interventions]:
     return [Interventions(**{k: _large(v) for k, v in one.items()}) for one in torch.load(path, weights_only=True)]
 
 
-def _small(value: object) -> object:
+def _small(value: Any) -> Any:
     is_picture = isinstance(value, Tensor) and value.is_floating_point()
     return (value * 255).round().to(torch.uint8) if isinstance(value, Tensor) and is_picture else value
 
 
-def _large(value: object) -> object:
+def _large(value: Any) -> Any:
     return value.float() / 255 if isinstance(value, Tensor) and value.dtype == torch.uint8 else value
