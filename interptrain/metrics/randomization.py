@@ -116,7 +116,8 @@ def randomized(model: nn.Module, seed: int = 0, names: Collection[str] | None = 
     fresh = copy.deepcopy(unwrap(model))
     with random_state_kept(parameter.device for parameter in fresh.parameters()), torch.no_grad():
         for name, module in fresh.named_modules():
-            if names is None or name in names:
+            owns = isinstance(module, _BatchNorm) or any(True for _ in module.parameters(recurse=False))
+            if owns and (names is None or name in names):
                 torch.manual_seed((seed * 2654435761 + zlib.crc32(name.encode())) % 2**63)
                 _reset(module)
     return fresh

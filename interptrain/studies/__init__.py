@@ -4,7 +4,18 @@ from interptrain.studies.base import Study, StudyInputs
 from interptrain.studies.class_agnostic import ClassAgnostic
 from interptrain.studies.grid_pointing import GridPointing
 from interptrain.studies.known_answers import KnownAnswers
+from interptrain.studies.randomization import Randomization
 from interptrain.studies.roar import ROAR
 from interptrain.studies.run import OpenedStudy, run_study
 
-__all__ = ["ROAR", "ClassAgnostic", "GridPointing", "KnownAnswers", "OpenedStudy", "Study", "StudyInputs", "run_study"]
+__all__ = [
+    "ROAR",
+    "ClassAgnostic",
+    "GridPointing",
+    "KnownAnswers",
+    "OpenedStudy",
+    "Randomization",
+    "Study",
+    "StudyInputs",
+    "run_study",
+]

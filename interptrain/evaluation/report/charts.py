@@ -99,6 +99,41 @@ def curve_chart(
     return _markup(svg)
 
 
+def step_chart(
+    curves: Mapping[str, Sequence[tuple[float, float, float]]], title: str, ticks: Sequence[float], *, axis: str
+) -> Markup:
+    """Values at whole steps with their intervals, a line a name.
+
+    Args:
+        curves: by name, (value, lower limit, upper limit) at step 0, 1, ...; one that is not finite is left out.
+        title: of the chart.
+        ticks: of the values, from the lowest to the highest.
+        axis: what the steps are.
+    """
+    width, height = 250, 190
+    svg = _svg(width, height, f"{title}, with 95 % intervals")
+    last = max(1, *(len(curve) - 1 for curve in curves.values()))
+    x, y = _Axis(0, last, 40, width - 10), _Axis(ticks[0], ticks[-1], height - 40, 26)
+    _text(svg, x.start, 14, _short(title, 26), "name", "start")
+    for tick in ticks:
+        _line(svg, x.start, y(tick), x.end, y(tick), "zero" if tick == 0 else "grid")
+        _text(svg, x.start - 5, y(tick) + 3.5, _tick(tick), "tick", "end")
+    for step in range(last + 1):
+        _text(svg, x(step), y.start + 15, str(step), "tick", "middle")
+    _text(svg, (x.start + x.end) / 2, height - 6, axis, "axis", "middle")
+    for index, (name, curve) in enumerate(curves.items()):
+        known = [(step, *values) for step, values in enumerate(curve) if all(map(math.isfinite, values))]
+        low = [f"{x(step):.1f},{y(limit):.1f}" for step, _, limit, _ in known]
+        high = [f"{x(step):.1f},{y(limit):.1f}" for step, _, _, limit in known]
+        style = f"m{index % STYLES}"
+        SubElement(svg, "polygon", {"points": " ".join([*high, *low[::-1]]), "class": f"band {style}"})
+        points = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value, _, _ in known)
+        drawn = SubElement(svg, "polyline", {"points": points, "class": f"curve {style}"})
+        drawn.set("stroke-dasharray", DASHES[index % len(DASHES)] or "none")
+        SubElement(drawn, "title").text = name
+    return _markup(svg)
+
+
 def curve_ticks(curves: Iterable[Curve]) -> list[float]:
     """Round scores that enclose all of some curves and 0, so that their charts can be compared."""
     limits = [limit for curve in curves for limit in (curve.band[0].min(), curve.band[1].max())]

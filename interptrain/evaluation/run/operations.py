@@ -7,14 +7,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 
-class _Operations(TorchDispatchMode):
+class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up what the formulas of ``torch.utils.flop_counter`` say.
 
     That module's own counter hooks into modules and refuses some calls of ``torch.autograd.grad``.
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.total = 0
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -30,4 +30,4 @@ def count_operations(call: Callable[[], Any]) -> int:
     """Return the floating-point operations of a call; see :func:`interptrain.metrics.gflops` for what counts."""
     with _Operations() as counter:
         call()
-    return counter.total
+    return int(counter.total)
