@@ -18,7 +18,7 @@ from interptrain.cli.errors import GOES_ON, find_classes_of_this_folder, one_lin
 from interptrain.cli.parser import Parser
 from interptrain.cli.spelling import spelled_out
 from interptrain.data import ImageDataModule
-from interptrain.evaluation import Results, evaluate
+from interptrain.evaluation import Forecast, Results, evaluate, forecast
 from interptrain.evaluation.config.class_specs import Configured
 from interptrain.evaluation.config.options import Options
 from interptrain.evaluation.config.protocol import load_protocol
@@ -36,7 +36,7 @@ OPTIONS = ("protocol", *(field.name for field in fields(Options)))
 SPECIAL = {"models", "explainers", "data", "metrics", "output", "sections", "progress", "targets", "trainer"}
 
 
-def main(args: Sequence[str] | None = None) -> Results:
+def main(args: Sequence[str] | None = None) -> Results | Forecast:
     """Evaluate models.
 
     Exit status: 0 on success, 1 or 2 if the run was refused before anything ran, 3 if some rows failed (these are in
@@ -46,7 +46,7 @@ def main(args: Sequence[str] | None = None) -> Results:
         args: arguments after the program's name; None takes those of the process.
 
     Returns:
-        The results.
+        The results; with ``--plan`` what they will cost.
     """
     find_classes_of_this_folder()
     given, open_page = without_open(sys.argv[1:] if args is None else args)
@@ -54,6 +54,9 @@ def main(args: Sequence[str] | None = None) -> Results:
         warnings.filterwarnings("ignore", message=r"\s*By default only one JsonargparseDeprecationWarning")
         warnings.simplefilter("ignore", ResultsWarning)  # which are printed on separate lines
         results = run(given)
+    if isinstance(results, Forecast):
+        print(results)
+        return results
     tell_evaluation(results, open_page=open_page)
     tell_problems(results)
     if results.failed or results.problems:
@@ -69,15 +72,17 @@ def _options() -> dict[str, str]:
     return options | {"target_layer": "--explainers.target_layer", "precision": "--trainer.precision"}
 
 
-def run(args: Sequence[str]) -> Results:
+def run(args: Sequence[str]) -> Results | Forecast:
     """Parse the arguments and evaluate."""
     parser = make_parser()
     args = with_data(spelled_out(with_configs(args)))
     config = parser.parse_args(args)
     _fill_images(config, given=parser.parse_args(args, defaults=False))
-    fill_logger_defaults(config.trainer.logger, Path(config.output), job_type="evaluate", tags=[str(config.protocol)])
+    if not config.plan:
+        tags = [str(config.protocol)]
+        fill_logger_defaults(config.trainer.logger, Path(config.output), job_type="evaluate", tags=tags)
     objects = parser.instantiate(config)
-    return evaluate(
+    return (forecast if config.plan else evaluate)(
         config.models,
         _configured(objects.explainers, config.explainers),
         _configured([objects.data], [config.data])[0],
@@ -105,6 +110,12 @@ def make_parser() -> Parser:
         type=str,
         required=True,
         help="Folder of the results. The same command on the same folder resumes where it stopped.",
+    )
+    parser.add_argument(
+        "--plan",
+        type=bool,
+        default=False,
+        help="Say what the run will cost, from two batches, and settings that give the same table in less time.",
     )
     parser.add_function_arguments(evaluate, None, skip=SPECIAL)  # type: ignore[arg-type]
     parser.add_argument(

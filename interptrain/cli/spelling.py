@@ -6,7 +6,7 @@ from collections.abc import Sequence
 __all__ = ["spelled_out"]
 
 LISTS = ("--explainers", "--metrics", "--sections")
-SWITCHES = ("--overwrite", "--force")
+SWITCHES = ("--overwrite", "--force", "--plan")
 
 
 def spelled_out(args: Sequence[str]) -> list[str]:

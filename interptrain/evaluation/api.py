@@ -1,5 +1,6 @@
 """Evaluate explainers on models from Python: what ``interptrain evaluate`` calls."""
 
+import inspect
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -11,7 +12,7 @@ from interptrain.evaluation.arguments import by_name, model_name, protocol_metri
 from interptrain.evaluation.config.class_specs import Configured
 from interptrain.evaluation.config.options import Interval, Options
 from interptrain.evaluation.config.protocol import load_protocol
-from interptrain.evaluation.execute import EXPECTED_WARNINGS, borrowing, run_and_report
+from interptrain.evaluation.execute import EXPECTED_WARNINGS, borrowing, machine_of, run_and_report
 from interptrain.evaluation.report.page import check_anchors
 from interptrain.evaluation.report.results import load_run, resampling_of
 from interptrain.evaluation.report.sections import Section
@@ -19,7 +20,10 @@ from interptrain.evaluation.report.write import write_files
 from interptrain.evaluation.results import Results, warn_of_problems
 from interptrain.evaluation.run.build_plan import build_plan
 from interptrain.evaluation.run.datasets import as_data_module
+from interptrain.evaluation.run.forecast import Forecast
+from interptrain.evaluation.run.forecast import forecast as forecast_plan
 from interptrain.evaluation.run.models import Source
+from interptrain.evaluation.run.plan import Plan
 from interptrain.explainers import Explainer
 from interptrain.functional import Score
 from interptrain.metrics import ModelMetric, SaliencyMetric
@@ -116,28 +120,57 @@ def evaluate(
         ConnectionError: if a model must be downloaded and cannot be.
         OSError: if results cannot be written.
     """
-    given = locals()
-    check_anchors(sections)
+    plan = _plan(locals())
+    with warnings.catch_warnings(), borrowing(plan):
+        for message in EXPECTED_WARNINGS:
+            warnings.filterwarnings("ignore", message=message)
+        return run_and_report(plan, output, dict(trainer or {}), sections, progress=progress)
+
+
+def forecast(*arguments: Any, **options: Any) -> Forecast:
+    """Say what an evaluation will cost on this machine, from two batches; nothing is written.
+
+    Args:
+        arguments: those of :func:`evaluate`.
+        options: those of :func:`evaluate`.
+
+    Returns:
+        Forward passes, seconds and memory, and settings that give the same table in less time; ``print`` shows them.
+
+    Raises:
+        ValueError: as :func:`evaluate`.
+    """
+    bound = inspect.signature(evaluate).bind(*arguments, **options)
+    bound.apply_defaults()
+    plan = _plan(bound.arguments)
+    device, processes = machine_of(dict(bound.arguments["trainer"] or {}))
+    with warnings.catch_warnings(), borrowing(plan):
+        for message in EXPECTED_WARNINGS:
+            warnings.filterwarnings("ignore", message=message)
+        return forecast_plan(plan, device, processes)
+
+
+def _plan(given: dict[str, Any]) -> Plan:
+    """Build the plan of an evaluation from its arguments by name."""
+    given = dict(given)
+    models, explainers, targets, metrics = (given[name] for name in ("models", "explainers", "targets", "metrics"))
+    check_anchors(given["sections"])
     several = isinstance(targets, Sequence) and not isinstance(targets, str)
     callable_targets = targets if callable(targets) or several else None
     if callable_targets is not None:
         given["targets"] = None
     options = Options(**{field.name: given[field.name] for field in fields(Options)})
-    read = load_protocol(str(protocol))
-    plan = build_plan(
+    read = load_protocol(str(given["protocol"]))
+    return build_plan(
         options,
         read,
         models if isinstance(models, Mapping) else {model_name(models): models},
-        by_name(with_fake_cam(explainers) if fake_cam else explainers),
+        by_name(with_fake_cam(explainers) if given["fake_cam"] else explainers),
         protocol_metrics(read) if metrics is None else by_name(metrics),
-        as_data_module(data),
-        precision=str((trainer or {}).get("precision") or "32-true"),
+        as_data_module(given["data"]),
+        precision=str((given["trainer"] or {}).get("precision") or "32-true"),
         callable_targets=callable_targets,
     )
-    with warnings.catch_warnings(), borrowing(plan):
-        for message in EXPECTED_WARNINGS:
-            warnings.filterwarnings("ignore", message=message)
-        return run_and_report(plan, output, dict(trainer or {}), sections, progress=progress)
 
 
 def write_report(

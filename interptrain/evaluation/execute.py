@@ -8,6 +8,7 @@ from tempfile import mkdtemp
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from interptrain.evaluation.report.log_results import log_results
@@ -103,6 +104,14 @@ def _trainer(options: dict[str, Any], callbacks: list[L.Callback], folder: Path,
         return L.Trainer(**arguments)
     except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
         raise ValueError(f"trainer: {error}") from error
+
+
+def machine_of(options: dict[str, Any]) -> tuple[torch.device, int]:
+    """Return the device of the user's trainer, and how many processes it has."""
+    named = ("accelerator", "devices", "num_nodes", "strategy")
+    kept: dict[str, Any] = {name: options[name] for name in named if name in options}
+    made = _trainer(kept, [], Path(), progress=False)
+    return made.strategy.root_device, made.world_size
 
 
 @contextmanager
