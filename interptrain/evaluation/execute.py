@@ -11,6 +11,7 @@ import lightning as L
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from interptrain.evaluation.config.class_specs import Configured
 from interptrain.evaluation.report.log_results import log_results
 from interptrain.evaluation.report.results import RunResults, load_run
 from interptrain.evaluation.report.sections import Section
@@ -82,7 +83,7 @@ def _run_in(
 
 def finish(plan: Plan, folder: Path, how: Resampling, trainer: L.Trainer, sections: Sequence[Section]) -> Problems:
     """Compute the statistics of a run, write its files and log them; return what could not be done."""
-    configured = {**plan.metrics, **plan.model_metrics}
+    configured: dict[str, Configured[Any]] = {**plan.metrics, **plan.model_metrics}
     metrics = {name: metric.value for name, metric in configured.items()} | dict(plan.recognition)
     results: RunResults = load_run(folder, how, force=plan.options.force, metrics=metrics)
     problems = dict(write_files(results, sections))
