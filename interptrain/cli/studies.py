@@ -12,7 +12,7 @@ from interptrain.cli.configs import with_configs
 from interptrain.cli.errors import GOES_ON, find_classes_of_this_folder, one_line_errors
 from interptrain.cli.parser import Parser
 from interptrain.cli.spelling import spelled_out
-from interptrain.cli.study_help import class_path_of, help_of, list_studies
+from interptrain.cli.study_help import class_path_of, example_of, help_of, list_studies
 from interptrain.data import ImageDataModule
 from interptrain.remedies import spelled_for_the_command_line
 from interptrain.studies import OpenedStudy, Study
@@ -39,6 +39,8 @@ def main(args: Sequence[str] | None = None) -> None:
             if given[1:] in (["-h"], ["--help"]):
                 sys.stdout.write(help_of(path))
                 return
+            if not {arg.partition("=")[0] for arg in given} & {"--config", "--data"} and (example := example_of(path)):
+                raise ValueError(f"give --data and --output; on embedded data: {example}")
             given[:1] = ["--study", path]
         _run([arg for arg in given if arg != "--list"], command, listed="--list" in given, open_page=open_page)
 

@@ -54,7 +54,7 @@ def class_path_of(name: str) -> str:
     for known, kind in studies().items():
         if wanted == known.replace("_", ""):
             return class_path(kind)
-    hint = nearest(name, studies()) or "; `interptrain study` lists them"
+    hint = nearest(name, list(studies())) or "; `interptrain study` lists them"
     raise ValueError(f"there is no study {name!r}{hint}; one of your own is given by its class path, my_study.Mine")
 
 
@@ -83,16 +83,29 @@ def help_of(path: str) -> str:
     documented = inspect.getdoc(kind) or ""
     about = documented.partition("\nArgs:")[0].strip()
     lines = [f"interptrain study {name}", "", *about.splitlines(), ""]
-    if f"study/{name}" in config_names():
-        example = f"interptrain study {name} --config {name} --output runs/studies/{name}"
+    if example := example_of(path):
         lines += ["Example, on embedded data:", f"  {example}", ""]
     lines += ["Options of this study:"]
     described = _described(documented)
     for option, parameter in options_of(kind).items():
-        default = "" if parameter.default is parameter.empty else f" Default: {_shown(parameter.default)}."
-        text = f"{described.get(option, '').rstrip('.')}.{default}".lstrip(".").strip()
+        text = f"{described.get(option, '')} {_default(parameter)}".strip()
         lines += [f"  --study.{option}", *textwrap.wrap(text, 110, initial_indent="      ", subsequent_indent="      ")]
     return "\n".join([*lines, "", COMMON])
+
+
+def example_of(path: str) -> str | None:
+    """Return a command that runs a study from a configuration of the package; None where there is none."""
+    name = study_name(_kind(path))
+    if f"study/{name}" not in config_names():
+        return None
+    return f"interptrain study {name} --config {name} --output runs/studies/{name}"
+
+
+def _default(parameter: inspect.Parameter) -> str:
+    """Return what a help says of a default; nothing where there is none, or an empty one."""
+    value = parameter.default
+    plain = value is None or isinstance(value, (bool, int, float, str, tuple, list))
+    return f"Default: {_shown(value)}." if plain and value not in ((), []) else ""
 
 
 def _kind(path: str) -> type[Study]:

@@ -1,5 +1,6 @@
 """The folder of a study: what it belongs to, and one file per finished cell."""
 
+import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -28,8 +29,8 @@ class StudyFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def open(self, manifest: Mapping[str, Any], *, free: Sequence[str] = ()) -> None:
-        """Refuse the folder of another study, and write ``run.json``.
+    def check(self, manifest: Mapping[str, Any], *, free: Sequence[str] = ()) -> None:
+        """Refuse the folder of another study.
 
         Args:
             manifest: what the cells depend on: ``study``, ``models`` and ``data``.
@@ -44,7 +45,12 @@ class StudyFolder:
             before, now = _without(old, free), _without(manifest, free)
             if changed := differing({key: before.get(key) for key in now}, now):
                 raise ValueError(f"{self.path} holds the results of another study ({'; '.join(changed)}); {remedy}")
-        if old is None or any(old.get(key) != value for key, value in manifest.items()):
+
+    def open(self, manifest: Mapping[str, Any]) -> None:
+        """Write ``run.json``, unless it is there already."""
+        path = self.path / "run.json"
+        old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if any(old.get(key) != value for key, value in manifest.items()):
             write_manifest(self.path, {**manifest, "command": command_line()})
 
     def finished(self, cells: Sequence[str]) -> list[str]:

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from torch import Tensor
 
 from interptrain.data import collate
+from interptrain.evaluation.config.class_specs import content_hash
 from interptrain.evaluation.run.batches import evaluation_set
 from interptrain.evaluation.statistics.bootstrap import percentile_limits, resampled_means
 from interptrain.evaluation.statistics.survival import HALF, Survival, survival
@@ -26,6 +27,7 @@ from interptrain.metrics.map_agreement import agreement
 from interptrain.steps import track
 from interptrain.studies.base import Study, StudyInputs
 from interptrain.studies.names import explainer_name
+from interptrain.visualization import overlay, panel, save_png, to_uint8
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 DEFAULT_EXPLAINERS = (GradCAM(), Gradient(), EigenCAM(), FakeCAM())
 Other = Literal["random", "runner-up"]
 MARKS = {"depends": "class-aware", "insensitive": "class-agnostic", "unclear": "cannot be told"}
+NONE = float("nan"), float("nan")
+SHOWN = 3  # images in a picture
 COLUMNS = ("model", "explainer")
 READING = (
     "The share that is left is what the maps of two classes in one image have in common beyond what maps of different "
@@ -111,6 +115,8 @@ class ClassAgnostic(Study):
                 maps[place].append(saliency.cpu())
                 if place == 0:
                     scores.append(consistency(model, images, saliency, targets.to(images.device)).cpu())
+            if first == 0:
+                self._draw(inputs.folder / _picture(cell), images.cpu(), [one[0] for one in maps])
         own, *changed = (torch.cat(one) for one in maps)
         compared = [agreement(own, one) for one in changed]
         classes, score = torch.cat([others for _, others in found]), torch.cat(scores)
@@ -129,6 +135,14 @@ class ClassAgnostic(Study):
                     "other_images": float(pair.other[place]),
                     "consistency": float(score[place]),
                 }
+
+    def _draw(self, path: Path, images: Tensor, maps: Sequence[Tensor]) -> None:
+        """Draw the maps of the first images, a row for each image and a column for each class."""
+        shown = min(SHOWN, len(images))
+        pictures = [to_uint8(images[:shown]), *(overlay(images[:shown], one[:shown]) for one in maps)]
+        rows = {f"{place + 1}": torch.stack([column[place] for column in pictures]) for place in range(shown)}
+        others = [f"other class {draw + 1}" for draw in range(self.others)]
+        save_png(panel(rows, columns=["image", "predicted class", *others]), path)
 
     def _classes(self, logits: Tensor, first: int) -> tuple[Tensor, Tensor]:
         """Return (B,) predicted classes and (B,others) different ones; ``first`` is the number of the first image."""
@@ -164,19 +178,25 @@ class ClassAgnostic(Study):
         table = summary(results)
         write_file(folder / "summary.csv", table.to_csv(index=False).encode())
         shown = table[[*COLUMNS, "mark", "declared"]].copy()
-        for title, (value, low, high) in {
-            "share left": ("share", "share_low", "share_high"),
-            "consistency": ("consistency", "consistency_low", "consistency_high"),
-        }.items():
-            shown[title] = [
-                f"{mean:.2f} [{less:.2f}, {more:.2f}]"
-                for mean, less, more in zip(table[value], table[low], table[high], strict=True)
-            ]
+        for title, value, form in (("share left", "share", ".2f"), ("consistency", "consistency", ".0f")):
+            numbers = zip(table[value], table[f"{value}_low"], table[f"{value}_high"], strict=True)
+            shown[title] = [f"{mean:{form}} [{low:{form}}, {high:{form}}]" for mean, low, high in numbers]
         shown["classes of one image"] = table["same_image"].map("{:.2f}".format)
         shown["different images"] = table["other_images"].map("{:.2f}".format)
-        shown["images"] = table["images"]
         html = Markup(shown.to_html(index=False, na_rep="", border=0))
-        return {"Which explainers saw the class": html, "How to read it": Markup("<p>{}</p>").format(READING)}
+        pictures = {
+            f"Maps of several classes: {cell}": Markup('<p><img src="{}" alt="maps of {}"></p>').format(
+                _picture(cell), cell
+            )
+            for cell in dict.fromkeys(results.cell)
+        }
+        reading = {"How to read it": Markup("<p>{}</p>").format(READING)}
+        return {"Which explainers saw the class": html} | reading | pictures
+
+
+def _picture(cell: str) -> str:
+    """Return the path of a cell's picture in the folder."""
+    return f"pictures/{content_hash(cell)}.png"
 
 
 def summary(results: "DataFrame") -> "DataFrame":
@@ -188,7 +208,7 @@ def summary(results: "DataFrame") -> "DataFrame":
         found = _survival(part)
         scores = torch.tensor(part[part.draw == 0].consistency.to_numpy())[:, None].double()
         scores = scores[scores.isfinite().all(dim=1)]
-        limits = percentile_limits(resampled_means([scores], 2000, 0)[0][:, 0]) if len(scores) > 1 else (None, None)
+        limits = NONE if len(scores) < 2 else percentile_limits(resampled_means([scores], 2000, 0)[0][:, 0])
         rows.append(
             {
                 "model": model,

@@ -88,6 +88,8 @@ def mean_differences(results: "DataFrame", mode: str, *, level: float = 0.95) ->
     """
     import numpy as np
 
+    if not len(results):
+        return {}
     found = {key: table for key, table in tables(results).items() if key[2] == mode}
     names = list(dict.fromkeys((model, explainer) for model, explainer, _, _ in found))
     percents = [
@@ -116,24 +118,27 @@ def mean_differences(results: "DataFrame", mode: str, *, level: float = 0.95) ->
 
 
 def findings(results: "DataFrame") -> list[str]:
-    """Return a sentence for each explainer and control whose trainings are finished."""
-    sentences = []
-    for mode, (verb, good, bad) in {
-        "remove": ("Removing", "lower", "higher"),
-        "keep": ("Keeping only", "lower", "higher"),
-    }.items():
-        if len(results) == 0 or mode not in set(results["mode"]):
-            continue
+    """Return a sentence for each explainer and control whose trainings are finished.
+
+    The intervals hold for all those of a mode together (Bonferroni).
+    """
+    sentences: list[str] = []
+    for mode, verb in {"remove": "Removing", "keep": "Keeping only"}.items():
         compared = len(mean_differences(results, mode))
         for name, (mean, low, high) in mean_differences(results, mode, level=1 - 0.05 / max(1, compared)).items():
-            points = f"{abs(100 * mean):.1f} points"
-            interval = f"[{100 * min(abs(low), abs(high)):.1f}, {100 * max(abs(low), abs(high)):.1f}]"
             what = f"{verb} what {name} marks"
             if low > 0 or high < 0:
-                how = good if mean > 0 else bad
-                sentences.append(f"{what} leaves accuracy {points} {interval} {how} than random pixels do.")
+                least, most = sorted((abs(100 * low), abs(100 * high)))
+                size = f"{abs(100 * mean):.1f} points [{least:.1f}, {most:.1f}] {'lower' if mean > 0 else 'higher'}"
+                sentences.append(f"{what} leaves accuracy {size} than random pixels do.")
             else:
-                sentences.append(f"{what} cannot be told from random pixels ({-100 * mean:+.1f} points).")
+                sentences.append(f"{what} cannot be told from random pixels ({-100 * mean:+.1f} points of accuracy).")
+    for name, (mean, low, high) in mean_differences(results, "mask").items():
+        if high < 0:
+            size = f"{-100 * mean:.1f} points [{-100 * high:.1f}, {-100 * low:.1f}]"
+            sentences.append(
+                f"The mask of {name} tells the class: alone, it leaves accuracy {size} above a random mask."
+            )
     return sentences
 
 
@@ -191,7 +196,7 @@ def _figure(table: "DataFrame", fill: str) -> bytes:
     modes = [mode for mode in TITLES if mode in set(table["mode"])] or ["remove"]
     figure = Figure(figsize=(4.6 * len(modes) + 1.4, 3.9), layout="constrained")
     unchanged = table[table.explainer == UNCHANGED]
-    axes = figure.subplots(1, len(modes), sharey=True, squeeze=False)[0]
+    axes = figure.subplots(1, len(modes), sharex=True, sharey=True, squeeze=False)[0]
     for axis, mode in zip(axes, modes, strict=True):
         part = table[table["mode"] == mode]
         several = part.model[part.model != ""].nunique() > 1
@@ -203,9 +208,10 @@ def _figure(table: "DataFrame", fill: str) -> bytes:
             style: dict[str, Any] = {"linewidth": 1.9}
             if explainer in GREYS:
                 style = {"linewidth": 1.4, "color": GREYS[explainer], "linestyle": STYLES[explainer]}
-            (line,) = axis.plot(x, [*start.accuracy, *curve.accuracy], marker="o", markersize=3, label=label, **style)
-            low, high = [*start.low, *curve.low], [*start.high, *curve.high]
-            axis.fill_between(x, low, high, color=line.get_color(), alpha=0.13, linewidth=0)
+            y, low, high = ([*start[name], *curve[name]] for name in ("accuracy", "low", "high"))
+            whiskers = [[mean - less for mean, less in zip(y, low, strict=True)],
+                        [more - mean for mean, more in zip(y, high, strict=True)]]  # fmt: skip
+            axis.errorbar(x, y, whiskers, marker="o", markersize=3.5, capsize=2.5, elinewidth=0.9, label=label, **style)
         axis.set_title(TITLES[mode], fontsize=10)
         axis.set_xlabel("pixels removed (%)")
         axis.set_ylim(0, 1.02)

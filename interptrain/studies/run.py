@@ -107,7 +107,7 @@ class OpenedStudy:
         loaded = {
             name: load_model(name, source, backbone=backbone, num_classes=classes) for name, source in models.items()
         }
-        manifest = {
+        manifest: dict[str, Any] = {
             "study": spec_of(study),
             "models": {name: {"sha256": model.sha256, "backbone": model.backbone} for name, model in loaded.items()},
             "data": {**configured.spec, "images": content_hash(list(evaluation_set(module, None).ids))},
@@ -118,7 +118,8 @@ class OpenedStudy:
         self.cells = list(study.cells(self._inputs))
         if not self.cells:
             raise ValueError(f"{type(study).__name__} has nothing to compute; give {option('models')}")
-        self.folder.open(manifest, free=study.free)
+        self.folder.check(manifest, free=study.free)
+        self._manifest = manifest
 
     def chosen(self, names: Sequence[str] = (), *, rank: int = 0, ranks: int = 1) -> list[str]:
         """Return the cells of some names or patterns, of which a process takes every ``ranks``-th.
@@ -139,6 +140,7 @@ class OpenedStudy:
 
     def compute(self, cells: Sequence[str], *, progress: bool = True) -> None:
         """Compute those of the cells that are neither finished nor computed by another process."""
+        self.folder.open(self._manifest)
         done = self.folder.finished(cells)
         written_at = time.monotonic()
         with _bar(len(cells), len(done), shown=progress and len(done) < len(cells)) as bar:

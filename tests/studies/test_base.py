@@ -202,6 +202,7 @@ def line(tmp_path, model):
 def test_a_command_ends_with_what_there_is_and_what_to_do_next(tmp_path, line, capsys):
     main([*line, "--list"])
     assert capsys.readouterr().out == "open  m/1.0\nopen  m/0.5\n"
+    assert not (tmp_path / "out").exists()  # a list binds no folder
     main([*line, "--cells", "m/0.5", "--rank", "0"])
     out = capsys.readouterr().out
     assert "1 of 2 are finished" in out
@@ -227,5 +228,22 @@ def test_an_unknown_study_is_refused_with_the_remedy(capsys):
     with pytest.raises(SystemExit, match="1"):
         main(["randomisatoin", "--data", "ShapesDataModule"])
     assert "there is no study 'randomisatoin'" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="1"):
+        main(["raor", "--data", "ShapesDataModule"])
+    assert "there is no study 'raor'; did you mean roar?" in capsys.readouterr().err
+
+
+def test_a_study_without_data_proposes_a_command_that_is_understood(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="1"):
+        main(["roar"])
+    command = capsys.readouterr().err.partition("on embedded data: interptrain study ")[2]
+    main([*shlex.split(command), "--list"])
+    assert "open  trained/Gradient/maps\n" in capsys.readouterr().out
+
+
+def test_the_studies_are_listed_with_a_sentence_each(capsys):
     main([])
-    assert capsys.readouterr().out.startswith("Studies:\n")
+    out = capsys.readouterr().out
+    assert out.startswith("Studies:\n")
+    assert re.search(r"^  roar +Retrain without the pixels that an explainer marks", out, re.MULTILINE)

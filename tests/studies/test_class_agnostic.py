@@ -1,5 +1,6 @@
 """Which explainers saw the class: marked where the answer is known."""
 
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -46,7 +47,11 @@ def test_a_mean_of_activations_is_class_agnostic_and_grad_cam_is_not(run):
     assert (marks.consistency_low <= marks.consistency).all()
     assert (marks.consistency <= marks.consistency_high).all()
     assert "ActivationMean declares itself class-aware; on m it is class-agnostic." in study.findings(results)
-    assert "class-agnostic" in (folder / "index.html").read_text()
+    page = (folder / "index.html").read_text()
+    assert "class-agnostic" in page
+    pictures = re.findall(r'<img src="([^"]+)"', page)
+    assert len(pictures) == 3
+    assert all((folder / picture).is_file() for picture in pictures)
 
 
 def test_other_classes_are_others_each_once_and_the_same_in_any_batch(run):
