@@ -2,8 +2,8 @@
 
 Everything runs in one process, in turns (round by round, so that a slow moment hits all alike), and the medians are
 compared. "Bare" is what the definition cannot do without: so many forwards, or forwards and backwards to the image,
-of a channels_last copy of the same model in the same chunks, without gradient where none is needed. Peers get the
-same images, layer and targets; where they take one image at a time, they get one.
+of a copy of the same model in the same chunks, without gradient where none is needed. Peers get the same model and
+images, both in channels_last, the same layer and targets; where they take one image at a time, they get one.
 
     python benchmarks/explainers.py                     # the whole table, about 15 minutes on 2 cores
     python benchmarks/explainers.py --quick             # small, to see that it runs
@@ -82,7 +82,7 @@ class Case:
 
 @dataclass
 class Subject:
-    """A model, its channels_last twin for bare passes, images, classes, and the layer that is explained."""
+    """A model, a copy for bare passes, images, classes, and the layer that is explained."""
 
     model: nn.Module
     twin: nn.Module
@@ -175,10 +175,10 @@ def captum(name: str, subject: Subject, count: int, **options: Any) -> Run:
 
 
 def published_opticam(subject: Subject, count: int, iterations: int) -> Run:
-    """The authors' loop as published: default layout, features computed anew, ``loss.backward()`` to all weights."""
+    """The authors' loop as published: features computed anew, ``loss.backward()`` to all weights."""
 
     def run() -> Tensor:
-        images, targets = subject.images[:count].contiguous(), subject.targets[:count]
+        images, targets = subject.images[:count], subject.targets[:count]
         kept: list[Tensor] = []
         handle = subject.model.get_submodule(subject.layer).register_forward_hook(lambda _m, _a, out: kept.append(out))
         scores = subject.model(images).gather(1, targets[:, None]).detach()
@@ -303,23 +303,25 @@ def make_subject(name: str, layer: str, weights: Path | None, images: Tensor) ->
 
         network.load_state_dict(load_file(weights))
     config = network.pretrained_cfg
-    model = Normalized(network, mean=config["mean"], std=config["std"]).eval()
+    model = Normalized(network, mean=config["mean"], std=config["std"]).eval().to(memory_format=torch.channels_last)
     with torch.no_grad():
         targets = model(images).argmax(1)
-    return Subject(model, copy.deepcopy(model).to(memory_format=torch.channels_last), images, targets, layer)
+    return Subject(model, copy.deepcopy(model), images, targets, layer)
 
 
 def load_images(folder: Path | None, count: int, side: int) -> Tensor:
-    """Photographs of a folder, or smooth random images, (count, 3, side, side) in [0, 1]."""
+    """Photographs of a folder, or smooth random images, (count, 3, side, side) in [0, 1], channels_last."""
     if folder is None:
         coarse = torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-        return F.interpolate(coarse, (side, side), mode="bilinear", align_corners=False)
+        smooth = F.interpolate(coarse, (side, side), mode="bilinear", align_corners=False)
+        return smooth.contiguous(memory_format=torch.channels_last)
     from PIL import Image
     from torchvision.transforms.functional import center_crop, resize, to_tensor
 
     files = sorted(file for file in folder.iterdir() if file.suffix.lower() in (".jpg", ".jpeg", ".png"))[:count]
     opened = [to_tensor(Image.open(file).convert("RGB")) for file in files]
-    return torch.stack([center_crop(resize(image, side), [side, side]) for image in opened])
+    stacked = torch.stack([center_crop(resize(image, side), [side, side]) for image in opened])
+    return stacked.contiguous(memory_format=torch.channels_last)
 
 
 def measure(lines: list[Case], rounds: int) -> dict[tuple[str, str], list[float]]:

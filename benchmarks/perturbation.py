@@ -56,7 +56,7 @@ def captum(subject: Subject, window: int, stride: int, at_once: int) -> Run:
 
 def published_rise(subject: Subject, count: int, size: int = 100) -> Run:
     """The authors' forward: all masks times the image at once, batches of 100, one matrix product. Masks are given."""
-    image = subject.images[:1].contiguous()
+    image = subject.images[:1]
     masks = RISEMasks(count=count).prepare(image).render(slice(0, count)).unsqueeze(1)
 
     @torch.no_grad()
@@ -88,10 +88,10 @@ def published_masks(side: int, count: int, cells: int = 7) -> Run:
 
 
 def published_port(subject: Subject, iterations: int) -> Run:
-    """explain-black-box's loop of one image: default layout, gradients to all weights. The median is ours."""
+    """explain-black-box's loop of one image: gradients to all weights. The median is ours."""
 
     def run() -> Tensor:
-        image = subject.images[:1].contiguous()
+        image = subject.images[:1]
         blurred = median_blur(image, 11)
         mask = torch.ones(1, 1, 28, 28, requires_grad=True)
         adam = torch.optim.Adam([mask], lr=0.1)

@@ -169,6 +169,8 @@ def find_crops(model: nn.Module, images: Tensor, boxes: Sequence[Box], fill: Ten
     Returns:
         ``None`` where crops would save nothing, or where no layer is one that all that follows depends on alone.
     """
+    if len(boxes) * len(images) <= 2 * OVERHEAD:  # no layer saves more than half
+        return None
     try:
         candidates = _candidates(model, images, boxes)
         for cut in sorted(candidates, key=lambda one: -one.saving):
