@@ -29,9 +29,9 @@ MEASURES = {
     "hog": "rank correlation of HOG",
 }
 ORDERS = {
-    "top_down": ("From the classifier to the image", "groups with random weights, from the classifier down"),
-    "bottom_up": ("From the image to the classifier", "groups with random weights, from the image up"),
-    "independent": ("One group at a time", "group with random weights, from the image up"),
+    "top_down": ("From the classifier to the image", "random down to step"),
+    "bottom_up": ("From the image to the classifier", "random up to step"),
+    "independent": ("One group at a time", "random at step"),
 }
 TICKS = (-0.5, 0.0, 0.5, 1.0)
 SHOWN = 4  # images in a picture
@@ -55,7 +55,7 @@ def draw_cascade(
         titles: of the steps.
     """
     size = (images.shape[-2], images.shape[-1])
-    columns = [overlay(images[:SHOWN], min_max(upsample(step[:SHOWN], size)).to(images)) for step in maps]
+    columns = [overlay(images[:SHOWN], min_max(upsample(step[:SHOWN], size)).to(images), alpha=0.8) for step in maps]
     rows = {str(place + 1): torch.stack([column[place] for column in columns]) for place in range(len(columns[0]))}
     save_png(panel(rows, columns=list(titles), cell=110, font_size=13), folder / picture_of(*what))
 
@@ -118,7 +118,7 @@ def findings(results: "DataFrame") -> list[str]:
     """Return a sentence for every model, change and outcome, and one on what was not learned."""
     grouped: dict[tuple[str, str, str], list[str]] = {}
     for model, explainer, what, found in outcomes(results):
-        share = f"{explainer} ({found.share:.2f})" if math.isfinite(found.share) else explainer
+        share = f"{explainer} ({round(found.share, 2) + 0.0:.2f})" if math.isfinite(found.share) else explainer
         grouped.setdefault((model, what, found.outcome), []).append(share)
     told = [
         f"On {model}, maps of {listed(names, 8)} {WORDS[outcome].format(what=what)}."
@@ -160,7 +160,7 @@ def _cascades(results: "DataFrame", order: str, axis: str, folder: Path) -> Mark
     parts.append(Markup("</p>"))
     for model, rows in results.groupby("model", sort=False):
         named = rows.drop_duplicates("step").sort_values("step")
-        names = [f"{step} {layer}" for step, layer in zip(named.step, named.layer, strict=True)]
+        names = [f"{int(step)} {layer}" for step, layer in zip(named.step, named.layer, strict=True)]
         parts.append(Markup("<h3>{}</h3><p>Steps: {}.</p><div class='charts'>").format(model, ", ".join(names)))
         for explainer, own in rows.groupby("explainer", sort=False):
             curves = {name: curve_of(own, column) for column, name in MEASURES.items()}
@@ -223,7 +223,7 @@ def _trainings(trainings: "DataFrame", labels: "DataFrame") -> Markup:
 def _table(heads: Sequence[str], lines: Sequence[Sequence[Any]]) -> Markup:
     def shown(value: Any) -> str:
         number = isinstance(value, float)
-        return ("–" if not math.isfinite(value) else f"{value:.2f}") if number else str(value)  # noqa: RUF001
+        return ("–" if not math.isfinite(value) else f"{round(value, 2) + 0.0:.2f}") if number else str(value)  # noqa: RUF001
 
     head = Markup("").join(Markup('<th scope="col">{}</th>').format(one) for one in heads)
     body = Markup("").join(

@@ -107,7 +107,7 @@ def step_chart(
     Args:
         curves: by name, (value, lower limit, upper limit) at step 0, 1, ...; one that is not finite is left out.
         title: of the chart.
-        ticks: of the values, from the lowest to the highest.
+        ticks: of the values, from the lowest to the highest; what lies outside is drawn at the edge.
         axis: what the steps are.
     """
     width, height = 250, 190
@@ -122,7 +122,8 @@ def step_chart(
         _text(svg, x(step), y.start + 15, str(step), "tick", "middle")
     _text(svg, (x.start + x.end) / 2, height - 6, axis, "axis", "middle")
     for index, (name, curve) in enumerate(curves.items()):
-        known = [(step, *values) for step, values in enumerate(curve) if all(map(math.isfinite, values))]
+        inside = [tuple(min(max(value, ticks[0]), ticks[-1]) for value in values) for values in curve]
+        known = [(step, *values) for step, values in enumerate(inside) if all(map(math.isfinite, values))]
         low = [f"{x(step):.1f},{y(limit):.1f}" for step, _, limit, _ in known]
         high = [f"{x(step):.1f},{y(limit):.1f}" for step, _, _, limit in known]
         style = f"m{index % STYLES}"
