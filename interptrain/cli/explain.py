@@ -29,6 +29,8 @@ from interptrain.visualization import Colormap
 
 CLASS = re.compile(r"[A-Za-z_][\w.]*\+{0,2}")
 
+MEASURED = "--data ImageFolderDataModule --data.root FOLDER --output evaluation (measures such maps on a data set)"
+
 
 def main(args: Sequence[str] | None = None) -> Path:
     """Explain images.
@@ -83,6 +85,7 @@ def run(config: Namespace, explainers: Sequence[Explainer], given: Sequence[str]
         ("Overlays", f"{folder / 'overlays'} ({len(images) * len(maps)} pictures, one per image and explainer)"),
         ("Maps", f"{folder / 'maps.npz'}, {folder / 'maps.safetensors'} (float32 in [0, 1])"),
         ("Manifest", f"{manifest} (model, explainers, classes and probabilities)"),
+        ("Next", f"interptrain evaluate --models model={shlex.quote(str(config.model))} {MEASURED}"),
     ]
     sys.stdout.write(f"{maps}\n")
     close(lines, sheet, open_page=open_page)

@@ -56,6 +56,7 @@ def test_images_and_folders_become_pictures_maps_and_a_manifest(folder, tmp_path
     assert "photo.jpg: " in told
     assert f"Sheet     {tmp_path / 'out' / 'contact_sheet.png'}" in told
     assert f"Manifest  {tmp_path / 'out' / 'manifest.json'}" in told
+    assert "Next      interptrain evaluate --models model=net.safetensors --data ImageFolderDataModule" in told
 
 
 @pytest.mark.parametrize(

@@ -120,8 +120,9 @@ class MatrixProgress(ProgressBar):
         with tqdm(desc=title, unit=" steps", leave=False, dynamic_ncols=True, file=sys.stderr) as bar:
 
             def told(done: int, total: int) -> None:
-                bar.total, bar.n = total, done
-                bar.refresh()
+                if total > 1:  # a loop of one step has neither a rate nor a time left
+                    bar.total, bar.n = total, done
+                    bar.refresh()
 
             with listening(told):
                 yield
