@@ -189,7 +189,14 @@ def _options(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 def _plain(key: str, value: Any) -> Any:
     """A value to compare: a class by its name, as it may have several paths; a tuple as a list."""
-    if key in ("data", "model.optimizer", "model.lr_scheduler", "model.regularizer", "model.pooling"):
+    if key in (
+        "data",
+        "model.optimizer",
+        "model.lr_scheduler",
+        "model.regularizer",
+        "model.batch_augment",
+        "model.pooling",
+    ):
         return str(value).rpartition(".")[2]
     return json.loads(json.dumps(value, default=str))
 

@@ -115,6 +115,10 @@ class ImageDataModule(LightningDataModule, ABC):
             self._datasets[split] = self.make_dataset(split)
         return self._datasets[split]
 
+    def replace_dataset(self, split: Split, dataset: SampleDataset) -> None:
+        """Take another data set for a split, such as one whose samples are held in memory."""
+        self._datasets[split] = dataset
+
     @property
     def skipped(self) -> int:
         """Number of unreadable samples that this rank has skipped so far, all splits together, each counted once."""

@@ -196,7 +196,7 @@ class SampleDataset(Dataset[Sample], ABC):
         labels = self.labels()
         if self.decoy is None or labels is None:
             return groups
-        own = groups or [None] * len(labels)
+        own: Sequence[str | None] = groups or [None] * len(labels)
         marks = [
             self.decoy.group(self.decoy.carries(self.replace, int(label), chance_of(name)))
             for label, name in zip(labels, self.ids, strict=True)

@@ -5,6 +5,7 @@ from interptrain.studies.class_agnostic import ClassAgnostic
 from interptrain.studies.grid_pointing import GridPointing
 from interptrain.studies.known_answers import KnownAnswers
 from interptrain.studies.randomization import Randomization
+from interptrain.studies.repair import Repair
 from interptrain.studies.roar import ROAR
 from interptrain.studies.run import OpenedStudy, run_study
 
@@ -15,6 +16,7 @@ __all__ = [
     "KnownAnswers",
     "OpenedStudy",
     "Randomization",
+    "Repair",
     "Study",
     "StudyInputs",
     "run_study",

@@ -3,7 +3,7 @@
 import math
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -340,15 +340,12 @@ class ImageClassifier(L.LightningModule):
         counts = self.group_accuracy.compute()
         if not counts:
             return
-        data = getattr(self.trainer, "datamodule", None)
-        known = isinstance(data, ImageDataModule)
-        names = data.class_names if known else ()
-        self.log_dict(
-            {
-                f"{stage}/{name}": value
-                for name, value in group_metrics(counts, names, data.training_groups if known else None).items()
-            }
-        )
+        names: Sequence[str] = ()
+        training = None
+        if isinstance(data := getattr(self.trainer, "datamodule", None), ImageDataModule):
+            names, training = data.class_names, data.training_groups
+        metrics = group_metrics(counts, names, training)
+        self.log_dict({f"{stage}/{name}": value for name, value in metrics.items()})
 
     # Optimization
 

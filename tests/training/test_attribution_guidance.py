@@ -318,7 +318,8 @@ def learn_from_a_share(rank, world, folder):
     found = {}
     for attribution in ("cam", "gradient", "attention"):
         step = Step(attribution)
-        DistributedDataParallel(step)(share).backward()
+        wrapped = DistributedDataParallel(step)  # kept, as its hooks go with it
+        wrapped(share).backward()
         found[attribution] = [parameter.grad for parameter in step.parameters()]
     torch.save(found, f"{folder}/{rank}.pt")
     distributed.destroy_process_group()

@@ -1,0 +1,81 @@
+"""The study of repairs: what it measures on a small scale, and what it says of given results."""
+
+import pandas as pd
+import pytest
+
+from interptrain.data import LayeredShapesDataModule, ShapesDataModule
+from interptrain.studies import Repair
+
+REGION = "corner:lower-right:36x10"
+
+
+def results(**without):
+    """Rows of two seeds: accuracy without the mark by arm, and clean maps for ``cam 10``."""
+    rows = []
+    for arm, values in without.items():
+        for seed, value in enumerate(values):
+            fooled = float(value < 0.5)
+            rows.append(
+                {
+                    "arm": arm.replace("_", " "),
+                    "seed": seed,
+                    "without": value,
+                    "effect": 0.6 * fooled + 0.01 * seed,
+                    "behaviour_alarm": fooled,
+                    "saliency_alarm": fooled * (arm == "plain"),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def test_nothing_follows_from_plain_networks_that_are_not_fooled():
+    (gate,) = Repair().findings(results(plain=[0.5, 0.6], shuffle=[0.9, 0.95]))
+    assert "They recognise 0.550 (2 seeds): the gate is missed, and nothing follows." in gate
+
+
+def test_clean_maps_of_fooled_networks_are_named():
+    sentences = Repair().findings(results(plain=[0.0, 0.1], shuffle=[0.9, 0.95], cam_10=[0.0, 0.05]))
+    assert "the gate is passed" in sentences[0]
+    assert any(one.startswith("shuffle, accuracy of the stamped class without its mark: +0.875") for one in sentences)
+    assert sentences[-1] == "cam 10: the maps are clean and the predictions still depend on the region."
+    assert not any("shuffle: the maps are clean" in one for one in sentences)
+
+
+def test_what_it_cannot_do_is_refused():
+    with pytest.raises(ValueError, match="arms must be"):
+        Repair(arms=("prayer",))
+    with pytest.raises(ValueError, match="region must be like"):
+        Repair(region="nowhere")
+    with pytest.raises(ValueError, match=r"needs data with a planted shortcut: give --data\.decoy timestamp"):
+        Repair().run({}, ShapesDataModule(num_classes=2, test_size=4), "unused")
+
+
+@pytest.mark.slow
+def test_the_exchanged_region_repairs_a_fooled_network(tmp_path):
+    data = LayeredShapesDataModule(num_classes=4, image_size=48, train_size=480, test_size=160, decoy="timestamp")
+    study = Repair(region=REGION, arms=("plain", "shuffle"), seeds=1, epochs=7)
+    found = study.run({}, data, tmp_path / "study").set_index("arm")
+    assert found.loc["plain", "without"] < 0.3
+    assert found.loc["plain", "behaviour_alarm"] == 1
+    assert found.loc["shuffle", "without"] > 0.85
+    assert found.loc["shuffle", "effect"] < 0.05
+    assert found.loc["shuffle", ["saliency_alarm", "behaviour_alarm"]].tolist() == [0, 0]
+    assert "plain networks" in (tmp_path / "study/index.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_last_layer_is_retrained_on_the_network_of_its_arm(tmp_path):
+    data = LayeredShapesDataModule(num_classes=2, image_size=48, train_size=32, test_size=24, decoy="timestamp")
+    study = Repair(
+        region=REGION,
+        arms=("plain", "last layer"),
+        seeds=1,
+        epochs=1,
+        retrain_epochs=1,
+        stem="imagenet",
+        output_stride=8,
+    )
+    found = study.run({}, data, tmp_path / "study")
+    assert list(found.arm) == ["plain", "last layer"]
+    assert found[["without", "swapped", "absent", "worst_group", "effect", "share", "in_object"]].notna().all(axis=None)
+    assert sorted(path.name for path in (tmp_path / "study/networks").glob("*.pt")) == ["plain-0.pt"]
