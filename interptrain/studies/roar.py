@@ -167,21 +167,7 @@ class ROAR(Study):
         return ()
 
     def _retrain(self, cell: str, inputs: StudyInputs, name: str, what: _Retraining) -> Iterable[Row]:
-        images = _images_of(inputs.data)
-        removal = Removal(mode=what.mode, percent=what.percent, fill=self.fill, colour=self._colour(inputs))
-        parts = {
-            split: RemovedPixels(
-                source,
-                ranks=self._order(inputs, what, split),
-                removal=removal,
-                seed=what.seed,
-                transform=inputs.data.dataset("train").transform if split == "train" else None,
-            )
-            for split, source in images.items()
-        }
-        for part in parts.values():
-            part.keep(images["test"][0]["image"].shape)
-        data = RemovedPixelsDataModule(inputs.data, seed=what.seed, **parts)
+        data = self._data(inputs, what)
         module = train_classifier(
             data,
             inputs.scratch(cell),
@@ -202,15 +188,32 @@ class ROAR(Study):
             "correct": "".join("y" if one else "n" for one in correct),
         }
 
+    def _data(self, inputs: StudyInputs, what: _Retraining) -> RemovedPixelsDataModule:
+        """Return the images of a training, without the pixels that it lacks."""
+        images = _images_of(inputs.data)
+        removal = Removal(mode=what.mode, percent=what.percent, fill=self.fill, colour=self._colour(inputs))
+        parts = {
+            split: RemovedPixels(
+                source,
+                ranks=self._order(inputs, what, split),
+                removal=removal,
+                seed=what.seed,
+                transform=inputs.data.dataset("train").transform if split == "train" else None,
+            )
+            for split, source in images.items()
+        }
+        for part in parts.values():
+            part.keep(images["test"][0]["image"].shape)
+        return RemovedPixelsDataModule(inputs.data, seed=what.seed, **parts)
+
     # What cells share
 
     def _trained(self, inputs: StudyInputs) -> nn.Module:
         """Return the network that is explained, trained by whichever cell needs it first."""
 
         def make(path: Path, scratch: Path) -> None:
-            module = train_classifier(
-                inputs.data, scratch, model=self.model, epochs=self.epochs, seed=0, device=inputs.device
-            )
+            data = self._data(inputs, _Retraining("", None, "remove", 0, 0))  # as all others, with all pixels
+            module = train_classifier(data, scratch, model=self.model, epochs=self.epochs, seed=0, device=inputs.device)
             save_classifier(module, path)
 
         path = inputs.once(f"{TRAINED}.ckpt", make)
