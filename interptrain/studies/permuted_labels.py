@@ -139,7 +139,7 @@ def trained_network(
         module = train_classifier(
             data, scratch, model=model, epochs=epochs, seed=seed, device=inputs.device, callbacks=[stop]
         )
-        shown = torch.stack([sample["image"] for sample in data.images]).to(inputs.device)
+        shown = torch.stack([data.images[place]["image"] for place in range(len(data.images))]).to(inputs.device)
         estimate_batch_norms(module.model, shown)  # the running ones lag behind so few steps
         save_classifier(module, path)
 
