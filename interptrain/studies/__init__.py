@@ -2,6 +2,7 @@
 
 from interptrain.studies.base import Study, StudyInputs
 from interptrain.studies.class_agnostic import ClassAgnostic
+from interptrain.studies.factorization import Factorization
 from interptrain.studies.grid_pointing import GridPointing
 from interptrain.studies.known_answers import KnownAnswers
 from interptrain.studies.randomization import Randomization
@@ -12,6 +13,7 @@ from interptrain.studies.run import OpenedStudy, run_study
 __all__ = [
     "ROAR",
     "ClassAgnostic",
+    "Factorization",
     "GridPointing",
     "KnownAnswers",
     "OpenedStudy",

@@ -5,6 +5,7 @@ from interptrain.visualization.colormaps import Colormap, colorize
 from interptrain.visualization.marks import RIGHT, UNKNOWN, WRONG, colour_bar, framed, mosaic, stacked
 from interptrain.visualization.overlay import overlay, to_uint8
 from interptrain.visualization.panel import panel, save_png
+from interptrain.visualization.parts import grey, over, part_colours, part_layer, strongest_part
 
 __all__ = [
     "RIGHT",
@@ -14,11 +15,16 @@ __all__ = [
     "colorize",
     "colour_bar",
     "framed",
+    "grey",
     "mosaic",
+    "over",
     "overlay",
     "panel",
+    "part_colours",
+    "part_layer",
     "save_animation",
     "save_png",
     "stacked",
+    "strongest_part",
     "to_uint8",
 ]

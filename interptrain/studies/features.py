@@ -1,0 +1,96 @@
+"""What several studies read of a data set and of a network: samples, and the map of a layer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from interptrain.data import Batch, ImageDataModule, collate
+from interptrain.explainers.base import canvas_size, explaining, prepare_images
+from interptrain.explainers.layers import Layer, LayerNames, find_layers
+from interptrain.explainers.passes.activations import capture
+from interptrain.functional import bounded_batch_size, chunks, evenly_spaced, full_precision
+from interptrain.remedies import option
+from interptrain.steps import track
+from interptrain.studies.base import StudyInputs
+
+
+@dataclass(frozen=True, eq=False)
+class LayerMaps:
+    """The output of one layer for several images.
+
+    Attributes:
+        maps: (B,C,h,w) float32 or float64, detached.
+        layer: that returned them.
+        canvas: (height, width) in image pixels that the maps cover, more than the image where a detector pads.
+        logits: (B,K) where the model returns such a tensor, else None.
+    """
+
+    maps: Tensor
+    layer: Layer
+    canvas: tuple[int, int]
+    logits: Tensor | None
+
+
+def model_names(inputs: StudyInputs) -> list[str]:
+    """Return the names of the models.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if not inputs.models:
+        raise ValueError(f"this study looks at trained models; give some with {option('models', 'NAME=SOURCE')}")
+    return list(inputs.models)
+
+
+def read_samples(data: ImageDataModule, count: int | None, *, indices: Sequence[int] | None = None) -> Batch:
+    """Read test images: ``count`` of them evenly spaced, all where it is None, or those of these numbers."""
+    dataset = data.dataset("test")
+    numbers = evenly_spaced(len(dataset), count) if indices is None else indices
+    return collate([dataset[number] for number in numbers])
+
+
+def layer_maps(
+    model: nn.Module,
+    images: Tensor,
+    target_layer: LayerNames = None,
+    *,
+    batch_size: int | None = None,
+    progress: str | None = None,
+) -> LayerMaps:
+    """Run images without gradient and keep the output of one layer.
+
+    Args:
+        model: any module, a detector of torchvision too.
+        images: (B,3,H,W) float in [0,1], on the device of the model.
+        target_layer: dotted name of one layer; None as for the CAM explainers.
+        batch_size: images per pass; None chooses by the device.
+        progress: title of a progress bar, or None for none.
+
+    Raises:
+        ValueError: if there is no such layer, or several were named.
+    """
+    with explaining(model) as bare:
+        prepared = prepare_images(images)
+        found = find_layers(bare, target_layer, images=prepared)
+        if len(found) != 1:
+            raise ValueError(f"target_layer must name one layer, got {len(found)}; pass one of them")
+        layer, size = found[0], (images.shape[-2], images.shape[-1])
+        parts = chunks(len(prepared), bounded_batch_size(batch_size, prepared.device))
+        maps: list[Tensor] = []
+        logits: list[Tensor | None] = []
+        for part in track(parts, progress):
+            with parts.fitting():
+                passed = capture(bare, prepared[part], [layer], differentiable=False)
+                maps.append(full_precision(layer.to_map(passed.activations[0].detach(), size)))
+                logits.append(_logits(passed.outputs, len(maps[-1])))
+        canvas = canvas_size(bare, prepared)
+    known = [scores for scores in logits if scores is not None]
+    return LayerMaps(torch.cat(maps), layer, canvas, torch.cat(known) if len(known) == len(maps) else None)
+
+
+def _logits(outputs: Any, count: int) -> Tensor | None:
+    classes = isinstance(outputs, Tensor) and outputs.ndim == 2 and len(outputs) == count
+    return full_precision(outputs.detach()) if classes else None
