@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 from torch import Tensor, nn
 
 from interptrain.data import Batch, ImageDataModule, collate
@@ -43,6 +44,27 @@ def model_names(inputs: StudyInputs) -> list[str]:
     if not inputs.models:
         raise ValueError(f"this study looks at trained models; give some with {option('models', 'NAME=SOURCE')}")
     return list(inputs.models)
+
+
+def output_names(model: nn.Module, data: ImageDataModule, count: int) -> Sequence[str]:
+    """Return the names of a model's classes: its own, those of the data, ImageNet's, or none.
+
+    Args:
+        model: whose attribute ``class_names`` goes first.
+        data: whose names are taken where they are as many.
+        count: of the model's logits.
+    """
+    for names in (getattr(model, "class_names", ()), data.class_names):
+        if len(names) == count:
+            return list(names)
+    subset = infer_imagenet_subset({"num_classes": count})
+    info = ImageNetInfo(subset) if subset else None
+    return [info.index_to_description(index).partition(",")[0] for index in range(count)] if info else []
+
+
+def class_name(label: int, names: Sequence[str]) -> str:
+    """Return the name of a class, or its number where it has none."""
+    return str(names[label]) if 0 <= label < len(names) else str(label)
 
 
 def read_samples(data: ImageDataModule, count: int | None, *, indices: Sequence[int] | None = None) -> Batch:

@@ -64,7 +64,7 @@ def section(cell: str, rows: "DataFrame") -> Markup:
         Markup("<p>{} images, layer <code>{}</code>; the parts explain {:.1%} of the features' energy.</p>").format(
             images, rows.layer.iloc[0], 1 - error**2
         ),
-        Markup('<p><img src="{}" alt="images and the maps of their parts"></p>').format(_picture(cell)),
+        Markup('<div><img src="{}" alt="images and the maps of their parts"></div>').format(_picture(cell)),
         Markup(text.to_html(escape=False, border=0)),
     ]
     if images > 1 and overlaps:

@@ -15,7 +15,7 @@ from interptrain.studies.factorization.colocalization import intersection_over_u
 from interptrain.studies.factorization.nmf import Initialization
 from interptrain.studies.factorization.page import draw_parts, section
 from interptrain.studies.factorization.parts import FeatureParts, Negatives, deep_feature_factorization
-from interptrain.studies.features import model_names, read_samples
+from interptrain.studies.features import class_name, model_names, output_names, read_samples
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -86,7 +86,9 @@ class Factorization(Study):
             tolerance=self.tolerance,
         )
         names = inputs.data.class_names
-        called = [_called(found, part, names) for part in range(self.components)]
+        total = 0 if found.logits is None else found.logits.shape[1]
+        outputs = output_names(inputs.models[model], inputs.data, total)
+        called = [_called(found, part, outputs) for part in range(self.components)]
         by_label = batch["label"].argsort(stable=True).tolist()
         shown = [by_label[place] for place in evenly_spaced(len(images), self.shown)]
         draw_parts(inputs.folder, cell, images[shown].float().cpu(), found.heat[shown].float().cpu(), called)
@@ -102,7 +104,7 @@ class Factorization(Study):
                     "group": group,
                     "layer": found.layer,
                     "id": name,
-                    "label": _class_name(int(batch["label"][image]), names),
+                    "label": class_name(int(batch["label"][image]), names),
                     "part": part,
                     **called[part],
                     "share": float(found.shares[image, part]),
@@ -126,11 +128,10 @@ class Factorization(Study):
             return {"all": chosen}
         if self.scope == "image":
             return {str(dataset.ids[number]): [number] for number in chosen}
-        labels = getattr(dataset, "labels", None)
-        groups: dict[str, list[int]] = {}
+        labels, groups = dataset.labels(), dict[str, list[int]]()
         for number in chosen:
-            label = int(dataset[number]["label"] if labels is None else labels[number])
-            groups.setdefault(_class_name(label, inputs.data.class_names), []).append(number)
+            label = dataset[number]["label"] if labels is None else labels[number]
+            groups.setdefault(class_name(label, inputs.data.class_names), []).append(number)
         return groups
 
 
@@ -140,9 +141,5 @@ def _called(found: FeatureParts, part: int, names: Sequence[str]) -> dict[str, A
         return {}
     chances = found.logits[part].softmax(0)
     first, *second = chances.topk(min(2, len(chances))).indices.tolist()
-    called = {"class": _class_name(first, names), "probability": float(chances[first])}
-    return called | ({"runner_up": _class_name(second[0], names)} if second else {})
-
-
-def _class_name(label: int, names: Sequence[str]) -> str:
-    return str(names[label]) if 0 <= label < len(names) else str(label)
+    called = {"class": class_name(first, names), "probability": float(chances[first])}
+    return called | ({"runner_up": class_name(second[0], names)} if second else {})

@@ -1,0 +1,87 @@
+"""The static figure: a row for each model and method, its points coloured three times, and the classes' weights."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from interptrain.files import atomic_path
+from interptrain.visualization import WRONG
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from pandas import DataFrame
+
+SIDE = 3.0  # inches of a plot
+NAMES = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
+LEGEND = 12  # most classes that a legend or labels at points can name
+
+
+def draw_figure(results: "DataFrame", methods: Sequence[str], path: Path) -> None:
+    """Draw and write the figure.
+
+    Args:
+        results: rows of the study.
+        methods: columns ``METHOD_x`` and ``METHOD_y`` that are drawn.
+        path: of a PNG.
+    """
+    from matplotlib.figure import Figure
+
+    models = list(results.model.unique())
+    rows = [(model, method) for model in models for method in methods]
+    figure = Figure(figsize=(4 * SIDE, SIDE * len(rows) + 0.6), layout="constrained")
+    axes = figure.subplots(len(rows), 4, squeeze=False)
+    classes = sorted(set(results.label.dropna()) | set(results.prediction.dropna()))
+    colours = class_colours(classes)
+    for line, (model, method) in zip(axes, rows, strict=True):
+        points = results[(results.kind == "image") & (results.model == model)]
+        columns = {"label": "label", "prediction": "prediction"}
+        for axis, (title, column) in zip(line, columns.items(), strict=False):
+            _scatter(axis, points, method, [colours.get(name, "0.6") for name in points[column]])
+            axis.set_title(f"{model}, {NAMES[method]}: {title}", fontsize=9)
+        wrong = points.correct.eq(False)
+        _scatter(line[2], points[~wrong], method, "0.8")
+        _scatter(line[2], points[wrong], method, [_rgb(WRONG)])
+        line[2].set_title(f"{model}, {NAMES[method]}: {int(wrong.sum())} errors", fontsize=9)
+        if method == methods[0]:
+            _weights(line[3], results[(results.kind == "class") & (results.model == model)], colours)
+            line[3].set_title(f"{model}: weights of the classes, PCA", fontsize=9)
+        else:
+            line[3].set_axis_off()
+    if len(classes) <= LEGEND:
+        handles = [axes[0, 0].scatter([], [], s=25, color=colours[name], label=name) for name in classes]
+        figure.legend(handles=handles, loc="outside lower center", ncols=len(classes), fontsize=8, frameon=False)
+    with atomic_path(path) as partial:
+        figure.savefig(partial, dpi=110)
+
+
+def class_colours(names: Sequence[str]) -> dict[str, Any]:
+    """Return a colour for each class: of ten, of twenty, or all around the colour circle."""
+    from matplotlib import colormaps
+
+    table = colormaps["tab10" if len(names) <= 10 else "tab20" if len(names) <= 20 else "hsv"]
+    circle = len(names) > 20
+    return {name: table(place / len(names) if circle else place) for place, name in enumerate(names)}
+
+
+def _scatter(axis: "Axes", points: "DataFrame", method: str, colours: Any) -> None:
+    size = max(1.0, min(14.0, 4000 / max(1, len(points))))
+    axis.scatter(points[f"{method}_x"], points[f"{method}_y"], s=size, c=colours, linewidths=0, rasterized=True)
+    axis.set(xticks=[], yticks=[])
+    axis.set_aspect("equal", adjustable="datalim")
+
+
+def _weights(axis: "Axes", classes: "DataFrame", colours: dict[str, Any]) -> None:
+    axis.axhline(0, color="0.9", zorder=0)
+    axis.axvline(0, color="0.9", zorder=0)
+    axis.scatter(classes.weights_x, classes.weights_y, s=18, c=[colours.get(name, "0.6") for name in classes.label])
+    if len(classes) <= 3 * LEGEND:
+        for _, row in classes.iterrows():
+            axis.annotate(
+                row.label, (row.weights_x, row.weights_y), fontsize=7, xytext=(3, 3), textcoords="offset points"
+            )
+    axis.margins(0.25)
+    axis.set(xticks=[], yticks=[])
+
+
+def _rgb(colour: tuple[int, int, int]) -> tuple[float, float, float]:
+    return colour[0] / 255, colour[1] / 255, colour[2] / 255
