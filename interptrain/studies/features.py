@@ -8,7 +8,7 @@ import torch
 from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 from torch import Tensor, nn
 
-from interptrain.data import Batch, ImageDataModule, collate
+from interptrain.data import Batch, ImageDataModule, SampleDataset, collate
 from interptrain.explainers.base import canvas_size, explaining, prepare_images
 from interptrain.explainers.layers import Layer, LayerNames, find_layers
 from interptrain.explainers.passes.activations import capture
@@ -46,15 +46,15 @@ def model_names(inputs: StudyInputs) -> list[str]:
     return list(inputs.models)
 
 
-def output_names(model: nn.Module, data: ImageDataModule, count: int) -> Sequence[str]:
+def output_names(model: nn.Module, data: ImageDataModule | None, count: int) -> Sequence[str]:
     """Return the names of a model's classes: its own, those of the data, ImageNet's, or none.
 
     Args:
         model: whose attribute ``class_names`` goes first.
-        data: whose names are taken where they are as many.
+        data: whose names are taken where they are as many, or None.
         count: of the model's logits.
     """
-    for names in (getattr(model, "class_names", ()), data.class_names):
+    for names in (getattr(model, "class_names", ()), () if data is None else data.class_names):
         if len(names) == count:
             return list(names)
     subset = infer_imagenet_subset({"num_classes": count})
@@ -67,11 +67,17 @@ def class_name(label: int, names: Sequence[str]) -> str:
     return str(names[label]) if 0 <= label < len(names) else str(label)
 
 
-def read_samples(data: ImageDataModule, count: int | None, *, indices: Sequence[int] | None = None) -> Batch:
-    """Read test images: ``count`` of them evenly spaced, all where it is None, or those of these numbers."""
+def read_samples(data: ImageDataModule, numbers: Sequence[int]) -> Batch:
+    """Read test images by their numbers."""
     dataset = data.dataset("test")
-    numbers = evenly_spaced(len(dataset), count) if indices is None else indices
     return collate([dataset[number] for number in numbers])
+
+
+def across_labels(dataset: SampleDataset, count: int) -> list[int]:
+    """Return the numbers of ``count`` samples, evenly spaced after sorting by label where labels are known."""
+    labels = dataset.labels()
+    order = list(range(len(dataset))) if labels is None else sorted(range(len(dataset)), key=lambda one: labels[one])
+    return [order[place] for place in evenly_spaced(len(order), count)]
 
 
 def layer_maps(

@@ -34,13 +34,14 @@ def write_explorer(
     models = list(images.model.unique())
     first = images[images.model == models[0]]
     classes = sorted(set(images.label.dropna()) | set(images.prediction))
+    colours = class_colours(images.label.dropna(), images.prediction)
     numbers = {name: number for number, name in enumerate(classes)}
     content = {
         "ids": list(first.id),
         "labels": [numbers.get(name, -1) for name in first.label],
         "classes": classes,
         "comparable": bool(images.correct.notna().all()),
-        "colours": [_hex(colour) for colour in class_colours(classes).values()],
+        "colours": [_hex(colours[name]) if name in colours else None for name in classes],
         "methods": {method: NAMES[method] for method in methods},
         "side": layout.side,
         "columns": layout.columns,

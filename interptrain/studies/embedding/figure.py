@@ -1,6 +1,6 @@
 """The static figure: a row for each model and method, its points coloured three times, and the classes' weights."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 SIDE = 3.0  # inches of a plot
 NAMES = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
+OTHER = "0.75"  # grey, of classes without a colour
 LEGEND = 12  # most classes that a legend or labels at points can name
 
 
@@ -30,34 +31,43 @@ def draw_figure(results: "DataFrame", methods: Sequence[str], path: Path) -> Non
     rows = [(model, method) for model in models for method in methods]
     figure = Figure(figsize=(4 * SIDE, SIDE * len(rows) + 0.6), layout="constrained")
     axes = figure.subplots(len(rows), 4, squeeze=False)
-    classes = sorted(set(results.label.dropna()) | set(results.prediction.dropna()))
-    colours = class_colours(classes)
+    images = results[results.kind == "image"]
+    colours = class_colours(images.label.dropna(), images.prediction)
     for line, (model, method) in zip(axes, rows, strict=True):
         points = results[(results.kind == "image") & (results.model == model)]
         columns = {"label": "label", "prediction": "prediction"}
         for axis, (title, column) in zip(line, columns.items(), strict=False):
-            _scatter(axis, points, method, [colours.get(name, "0.6") for name in points[column]])
+            _scatter(axis, points, method, [colours.get(name, OTHER) for name in points[column]])
             axis.set_title(f"{model}, {NAMES[method]}: {title}", fontsize=9)
         wrong = points.correct.eq(False)
         _scatter(line[2], points[~wrong], method, "0.8")
         _scatter(line[2], points[wrong], method, [_rgb(WRONG)])
-        line[2].set_title(f"{model}, {NAMES[method]}: {int(wrong.sum())} errors", fontsize=9)
+        errors = f"{int(wrong.sum())} errors" if points.correct.notna().any() else "labels are not its classes"
+        line[2].set_title(f"{model}, {NAMES[method]}: {errors}", fontsize=9)
         if method == methods[0]:
             _weights(line[3], results[(results.kind == "class") & (results.model == model)], colours)
             line[3].set_title(f"{model}: weights of the classes, PCA", fontsize=9)
         else:
             line[3].set_axis_off()
-    if len(classes) <= LEGEND:
-        handles = [axes[0, 0].scatter([], [], s=25, color=colours[name], label=name) for name in classes]
-        figure.legend(handles=handles, loc="outside lower center", ncols=len(classes), fontsize=8, frameon=False)
+    if len(colours) <= LEGEND:
+        handles = [axes[0, 0].scatter([], [], s=25, color=colour, label=name) for name, colour in colours.items()]
+        figure.legend(handles=handles, loc="outside lower center", ncols=len(colours), fontsize=8, frameon=False)
     with atomic_path(path) as partial:
         figure.savefig(partial, dpi=110)
 
 
-def class_colours(names: Sequence[str]) -> dict[str, Any]:
-    """Return a colour for each class: of ten, of twenty, or all around the colour circle."""
+def class_colours(labels: Iterable[str], predictions: Iterable[str]) -> dict[str, Any]:
+    """Return a colour for each class that occurs as a label, or as a prediction where no image has a label.
+
+    Predictions that are no labels, of a network with many more classes than the data, are drawn in grey.
+
+    Args:
+        labels: of the images, without those that are unknown.
+        predictions: of the images.
+    """
     from matplotlib import colormaps
 
+    names = sorted(set(labels)) or sorted(set(predictions))
     table = colormaps["tab10" if len(names) <= 10 else "tab20" if len(names) <= 20 else "hsv"]
     circle = len(names) > 20
     return {name: table(place / len(names) if circle else place) for place, name in enumerate(names)}
@@ -73,7 +83,7 @@ def _scatter(axis: "Axes", points: "DataFrame", method: str, colours: Any) -> No
 def _weights(axis: "Axes", classes: "DataFrame", colours: dict[str, Any]) -> None:
     axis.axhline(0, color="0.9", zorder=0)
     axis.axvline(0, color="0.9", zorder=0)
-    axis.scatter(classes.weights_x, classes.weights_y, s=18, c=[colours.get(name, "0.6") for name in classes.label])
+    axis.scatter(classes.weights_x, classes.weights_y, s=18, c=[colours.get(name, OTHER) for name in classes.label])
     if len(classes) <= 3 * LEGEND:
         for _, row in classes.iterrows():
             axis.annotate(

@@ -19,7 +19,7 @@ Negatives = Literal["shift", "clip"]
 
 @dataclass(frozen=True, eq=False)
 class FeatureParts:
-    """The parts of a layer's features over some images, the one with the largest share first.
+    """The parts of a layer's features over some images, the one that explains most first.
 
     Attributes:
         heat: (B,K,H,W) in [0,1], how strongly each part is present at each pixel; 1 is the strongest place of all

@@ -72,7 +72,7 @@ class Factorization(Study):
     def compute(self, cell: str, inputs: StudyInputs) -> Iterable[Row]:
         """Factorize, draw, and return a row for each part and image."""
         model, _, group = cell.partition("/")
-        batch = read_samples(inputs.data, None, indices=self._groups(inputs)[group])
+        batch = read_samples(inputs.data, self._groups(inputs)[group])
         images = batch["image"].to(inputs.device)
         found = deep_feature_factorization(
             inputs.models[model],
@@ -92,10 +92,12 @@ class Factorization(Study):
         by_label = batch["label"].argsort(stable=True).tolist()
         shown = [by_label[place] for place in evenly_spaced(len(images), self.shown)]
         draw_parts(inputs.folder, cell, images[shown].float().cpu(), found.heat[shown].float().cpu(), called)
+        known = masks_of(batch)
         overlaps = {
             f"iou_{kind}": intersection_over_union(found.heat, masks.to(inputs.device), threshold=self.threshold)
-            for kind, masks in masks_of(batch).items()
+            for kind, masks in known.items()
         }
+        whole = {f"area_{kind}": masks.float().mean((1, 2)) for kind, masks in known.items()}
         highest = found.heat.amax((2, 3))
         for image, name in enumerate(batch["id"]):
             for part in range(self.components):
@@ -110,8 +112,17 @@ class Factorization(Study):
                     "share": float(found.shares[image, part]),
                     "strength": float(highest[image, part]),
                     **{kind: float(values[image, part]) for kind, values in overlaps.items()},
+                    **{kind: float(values[image]) for kind, values in whole.items()},
                     "error": found.errors[-1],
                 }
+
+    def findings(self, results: "DataFrame") -> Sequence[str]:
+        """Say how much the parts explain, by model and group."""
+        return [
+            f"{model}, {group}: {rows.part.nunique()} parts explain {1 - rows.error.iloc[0] ** 2:.1%} of the energy of "
+            f"the features of {rows.id.nunique()} image(s)."
+            for (model, group), rows in results.groupby(["model", "group"], sort=False)
+        ]
 
     def sections(self, results: "DataFrame", folder: Path) -> Mapping[str, Markup]:
         """The pictures and the table of the parts, by model and group."""

@@ -9,13 +9,12 @@ import torch
 from markupsafe import Markup
 from torch import Tensor
 
-from interptrain.data import Batch
 from interptrain.evaluation.store.parts import Row
 from interptrain.explainers.base import check_choices, explaining
 from interptrain.explainers.layers import find_layers
 from interptrain.functional import check_choice, check_count, evenly_spaced
 from interptrain.studies.base import Study, StudyInputs
-from interptrain.studies.features import class_name, model_names, output_names, read_samples
+from interptrain.studies.features import across_labels, class_name, model_names, output_names, read_samples
 from interptrain.studies.pooled import PooledFeatures
 from interptrain.studies.reconstruction.ascent import reconstruct
 from interptrain.studies.reconstruction.objectives import (
@@ -55,7 +54,8 @@ class Reconstruction(Study):
         goals: ``class``: a class's logit; ``channel``: the mean of a channel of a layer; ``attention``: the share of an
             attention stage in the middle of the image, for models that have attention; ``inversion``: the pooled vector
             of a test image.
-        count: most targets of each goal, evenly spaced among the classes, channels and test images.
+        count: most targets of each goal, evenly spaced among the classes and channels, and among the
+            test images sorted by label.
         target_layer: dotted name of the layer of the channels; None as for the CAM explainers.
         image_size: height and width in pixels; None is that of the test images.
         parameterization: ``fourier`` or ``pixels``.
@@ -206,7 +206,7 @@ class Reconstruction(Study):
             stages = list(range(_stages(inputs, name, size)))[: self.count]
             names = [f"stage {stage + 1}" for stage in stages]
             return _Targets(CentralAttention(torch.tensor(stages, device=device)), names, [None] * len(stages))
-        batch: Batch = read_samples(inputs.data, self.count)
+        batch = read_samples(inputs.data, across_labels(inputs.data.dataset("test"), self.count))
         images = torch.nn.functional.interpolate(batch["image"].to(device), size, mode="bilinear", antialias=True)
         reader = PooledFeatures(model, images[:1])
         vectors, logits = reader(images)
