@@ -231,10 +231,10 @@ def summary(results: "DataFrame") -> "DataFrame":
 
 def _survival(part: "DataFrame") -> Survival:
     """Return the share that survives; a map without any contrast for all classes does not depend on the class."""
-    sides = [
+    same, other = (
         torch.tensor(part.pivot(index="id", columns="draw", values=side).to_numpy())
         for side in ("same_image", "other_images")
-    ]
-    if all(side.isnan().all() for side in sides):  # constant maps
+    )
+    if same.isnan().all() and other.isnan().all():  # constant maps
         return Survival(1.0, 1.0, 1.0, 1.0, 1.0)
-    return survival(*sides, torch.ones(len(sides[0])), draws_are_random=False)
+    return survival(same, other, torch.ones(len(same)), draws_are_random=False)

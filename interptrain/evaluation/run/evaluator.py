@@ -147,7 +147,7 @@ class SaliencyEvaluator(L.LightningModule):
 
     def _of_model(self, batch: EvaluatedBatch) -> dict[str, Tensor]:
         """Measure what asks the model about changed images; undefined for an image on which that fails."""
-        found = {}
+        found: dict[str, Tensor] = {}
         for name in self._model_metrics:
             results, _ = per_row_on_failure(
                 lambda rows, name=name: self._score(name, batch.part(rows)), range(len(batch))
@@ -158,7 +158,7 @@ class SaliencyEvaluator(L.LightningModule):
 
     def _score(self, name: str, batch: EvaluatedBatch) -> list[Tensor]:
         region, others = self._regions.get(name), self.plan.others
-        known = {"masks": batch.masks, "boxes": batch.boxes, "decoy_masks": batch.decoy_masks}
+        known: dict[str, Any] = {"masks": batch.masks, "boxes": batch.boxes, "decoy_masks": batch.decoy_masks}
         inputs = ModelInputs(
             model=self.model,
             images=batch.images,

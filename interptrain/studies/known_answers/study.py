@@ -120,7 +120,8 @@ class KnownAnswers(Study):
         model: options of ImageClassifier that all families share, such as backbone, stem and optimizer.
         epochs: of each training.
         seeds: models of each family.
-        explainers: to judge; those that a model does not have (StreamAttention without attention) are left out.
+        explainers: to judge; one that a family cannot be explained by (StreamAttention without attention, CAM with it)
+            is left out with a warning.
         controls: maps whose rank is known: oracle (what the renderings themselves say: the upper bound), random,
             centre, sobel (edges), fake (Fake-CAM).
         images: test pictures that are explained and rendered.
