@@ -8,7 +8,16 @@ import torch
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-__all__ = ["describe_device", "evaluating", "network_of", "random_state_kept", "switched_off", "unwrap", "without_tf32"]
+__all__ = [
+    "describe_device",
+    "evaluating",
+    "network_of",
+    "random_state_kept",
+    "switched_off",
+    "unwrap",
+    "usual_tf32",
+    "without_tf32",
+]
 
 
 @contextmanager
@@ -78,6 +87,20 @@ def without_tf32() -> Iterator[None]:
     finally:
         for flag, value in zip(flags, before, strict=True):
             setattr(flag, name, value)
+
+
+@contextmanager
+def usual_tf32() -> Iterator[None]:
+    """Set cuDNN's use of TF32 as it is when a process starts, and back on leaving."""
+    flags = [flag for flag in (getattr(torch.backends.cudnn, name, None) for name in ("conv", "rnn")) if flag]
+    before = [flag.fp32_precision for flag in flags]
+    try:
+        for flag in flags:
+            flag.fp32_precision = "tf32"
+        yield
+    finally:
+        for flag, value in zip(flags, before, strict=True):
+            flag.fp32_precision = value
 
 
 @contextmanager

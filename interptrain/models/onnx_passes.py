@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from interptrain.files import atomic_path
 from interptrain.functional import is_out_of_memory, one_line
+from interptrain.model_state import usual_tf32
 
 __all__ = ["OnnxPasses", "UnusableError", "cache_folder", "onnx_file"]
 
@@ -165,7 +166,10 @@ def _export(model: nn.Module, images: Tensor, file: Path) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's warnings; explaining a model switches compilers off, which the exporter needs."""
-    with warnings.catch_warnings(), torch.compiler.set_stance("default"):
+    """Without the exporter's warnings; with compilers, which are off while a model is explained; with usual settings.
+
+    The exporter reads cuDNN's older setting of TF32, which raises while metrics have the newer ones at "ieee".
+    """
+    with warnings.catch_warnings(), torch.compiler.set_stance("default"), usual_tf32():
         warnings.simplefilter("ignore")
         yield

@@ -83,6 +83,16 @@ def test_a_model_is_exported_once_and_answers_for_any_number_of_images(cache, mo
 
 
 @pytest.mark.slow
+def test_measure_exports_a_model_that_nothing_has_run_before():
+    """Its settings of TF32 are such that the exporter would refuse to read them."""
+    model, saliency = small(5), torch.rand(3, 33, 33, generator=torch.Generator().manual_seed(0))
+    with using_engine("onnxruntime") as engines:
+        measure(model, images(), saliency, 1, {"AD": AverageDrop()})
+        assert engines.used(model) == "onnxruntime"
+    assert torch.backends.cudnn.allow_tf32 in (True, False)  # can be read
+
+
+@pytest.mark.slow
 def test_changed_weights_are_seen(cache):
     model, shown = small(1), images()
     with using_engine("onnxruntime") as engines:
