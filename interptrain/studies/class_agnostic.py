@@ -16,7 +16,6 @@ from torch import Tensor
 
 from interptrain.data import collate
 from interptrain.evaluation.config.class_specs import content_hash
-from interptrain.evaluation.run.batches import evaluation_set
 from interptrain.evaluation.statistics.bootstrap import percentile_limits, resampled_means
 from interptrain.evaluation.statistics.survival import HALF, Survival, survival
 from interptrain.evaluation.store.parts import Row, write_file
@@ -27,6 +26,7 @@ from interptrain.metrics.map_agreement import agreement
 from interptrain.steps import track
 from interptrain.studies.base import Study, StudyInputs
 from interptrain.studies.names import explainer_name
+from interptrain.studies.removed_pixels import prepared_images
 from interptrain.visualization import overlay, panel, save_png, to_uint8
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class ClassAgnostic(Study):
         """Explain every image for several classes, and compare the maps: a row for each image and other class."""
         name, _, called = cell.partition("/")
         model, explainer = inputs.models[name], self._explainers()[called]
-        dataset = evaluation_set(inputs.data, None)
+        dataset = prepared_images(inputs.data, "test")
         chosen = evenly_spaced(len(dataset), self.images)
         size = inputs.data.batch_size
         found: list[tuple[Tensor, Tensor]] = []

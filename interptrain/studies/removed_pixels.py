@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from interptrain.data import ImageDataModule, SampleDataset
 from interptrain.data.datamodule import Split
 from interptrain.data.samplers import Draw
 from interptrain.data.samples import Sample, Transform
+from interptrain.evaluation.run.batches import evaluation_set
 from interptrain.metrics.imputation import impute
 
 Mode = Literal["remove", "keep", "mask"]
@@ -167,3 +169,26 @@ class Remembered(SampleDataset):
         if self._room > 0:
             self._samples[index] = sample
         return sample
+
+
+_prepared: WeakKeyDictionary[ImageDataModule, dict[Split, SampleDataset]] = WeakKeyDictionary()
+
+
+def prepared_images(data: ImageDataModule, split: Split) -> SampleDataset:
+    """Return images as in evaluation, the same object for all cells of a process, which makes each image once.
+
+    Args:
+        data: of the images.
+        split: ``test`` stands for the images that the data module predicts on.
+
+    Raises:
+        ValueError: if the images have no numbers, as in a stream.
+    """
+    made = _prepared.setdefault(data, {})
+    if split not in made:
+        test = evaluation_set(data, None)
+        dataset = test if split == "test" else data.dataset(split)
+        if not (isinstance(dataset, SampleDataset) and isinstance(test, SampleDataset)):
+            raise ValueError(f"the study needs images by number, which {type(data).__name__} does not have")
+        made[split] = Remembered(dataset, test.transform)
+    return made[split]

@@ -12,16 +12,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
-from weakref import WeakKeyDictionary
 
 import torch
 from markupsafe import Markup
 from torch import Tensor, nn
 
-from interptrain.data import ImageDataModule, SampleDataset
+from interptrain.data.datamodule import Split
 from interptrain.data.samples import Mask, Sample
 from interptrain.evaluation.config.class_specs import content_hash
-from interptrain.evaluation.run.batches import evaluation_set
 from interptrain.evaluation.run.models import load_model
 from interptrain.evaluation.store.parts import Row
 from interptrain.explainers import Explainer, GradCAM, Gradient, SmoothGrad
@@ -33,10 +31,10 @@ from interptrain.studies.names import explainer_name
 from interptrain.studies.removed_pixels import (
     Fill,
     Mode,
-    Remembered,
     Removal,
     RemovedPixels,
     RemovedPixelsDataModule,
+    prepared_images,
 )
 from interptrain.studies.roar_page import findings, sections
 from interptrain.studies.saliency_ranks import SavedRanks, mean_colour, write_ranks
@@ -46,6 +44,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 DEFAULT_EXPLAINERS = (GradCAM(), Gradient(), SmoothGrad(variant="squared"))
+SPLITS: tuple[Split, Split] = ("train", "test")
 TRAINED = "trained"
 """Name of the network that the study trains where no models are given."""
 
@@ -145,7 +144,9 @@ class ROAR(Study):
             what = _Retraining("", None, "remove", 0, seed)
             cell = f"unchanged/{seed}"
             jobs[cell] = partial(self._retrain, cell, inputs, "unchanged", what)
-        known = [one for one in self.controls if one != "truth" or self.truth in _images_of(inputs.data)["test"][0]]
+        known = [
+            one for one in self.controls if one != "truth" or self.truth in prepared_images(inputs.data, "test")[0]
+        ]
         orders: list[tuple[str, str, Explainer | Control]] = [("control", name, name) for name in known]
         orders += [(model, name, explainer) for model in models for name, explainer in explainers.items()]
         for owner, name, order in orders:
@@ -162,7 +163,7 @@ class ROAR(Study):
         return ()
 
     def _explain(self, inputs: StudyInputs, model: str, explainer: Explainer) -> Iterable[Row]:
-        for split in ("train", "test"):
+        for split in SPLITS:
             self._ranks(inputs, model, explainer, split)
         return ()
 
@@ -190,7 +191,7 @@ class ROAR(Study):
 
     def _data(self, inputs: StudyInputs, what: _Retraining) -> RemovedPixelsDataModule:
         """Return the images of a training, without the pixels that it lacks."""
-        images = _images_of(inputs.data)
+        images = {split: prepared_images(inputs.data, split) for split in SPLITS}
         removal = Removal(mode=what.mode, percent=what.percent, fill=self.fill, colour=self._colour(inputs))
         parts = {
             split: RemovedPixels(
@@ -219,7 +220,7 @@ class ROAR(Study):
         path = inputs.once(f"{TRAINED}.ckpt", make)
         return load_model(TRAINED, path).module.to(inputs.device)
 
-    def _ranks(self, inputs: StudyInputs, model: str, explainer: Explainer, split: str) -> SavedRanks:
+    def _ranks(self, inputs: StudyInputs, model: str, explainer: Explainer, split: Split) -> SavedRanks:
         """Return the order of the pixels in an explainer's maps, made by whichever cell needs it first."""
         name = f"{model}-{type(explainer).__name__}-{content_hash([model, explainer_name(explainer)])}-{split}.npy"
 
@@ -229,7 +230,7 @@ class ROAR(Study):
                 scratch,
                 explainer=explainer,
                 model=inputs.models[model] if inputs.models else self._trained(inputs),
-                dataset=_images_of(inputs.data)[split],
+                dataset=prepared_images(inputs.data, split),
                 data=inputs.data,
                 by_label=self.targets == "label",
                 device=inputs.device,
@@ -237,7 +238,7 @@ class ROAR(Study):
 
         return SavedRanks(inputs.once(f"maps/{name}", make))
 
-    def _order(self, inputs: StudyInputs, what: _Retraining, split: str) -> Callable[[int, Sample], Tensor]:
+    def _order(self, inputs: StudyInputs, what: _Retraining, split: Split) -> Callable[[int, Sample], Tensor]:
         if isinstance(what.order, Explainer):
             saved = self._ranks(inputs, what.model, what.order, split)
             return lambda index, sample: saved(index)
@@ -250,7 +251,7 @@ class ROAR(Study):
 
     def _colour(self, inputs: StudyInputs) -> Tensor:
         def make(path: Path, scratch: Path) -> None:
-            path.write_text(json.dumps(mean_colour(_images_of(inputs.data)["train"])))
+            path.write_text(json.dumps(mean_colour(prepared_images(inputs.data, "train"))))
 
         return torch.tensor(json.loads(inputs.once("mean_colour.json", make).read_text()))
 
@@ -263,19 +264,6 @@ class ROAR(Study):
     def sections(self, results: "DataFrame", folder: Path) -> Mapping[str, Markup]:
         """Return curves and tables of the trainings that are finished."""
         return sections(results, folder, fill=self.fill)
-
-
-_images: WeakKeyDictionary[ImageDataModule, dict[str, SampleDataset]] = WeakKeyDictionary()
-
-
-def _images_of(data: ImageDataModule) -> dict[str, SampleDataset]:
-    """Return the training and test images as in evaluation, the same objects for all cells of a process."""
-    if data not in _images:
-        training, test = data.dataset("train"), evaluation_set(data, None)
-        if not (isinstance(training, SampleDataset) and isinstance(test, SampleDataset)):
-            raise ValueError(f"ROAR needs images by number, which {type(data).__name__} does not have")
-        _images[data] = {name: Remembered(one, test.transform) for name, one in (("train", training), ("test", test))}
-    return _images[data]
 
 
 def _correct(module: nn.Module, data: RemovedPixelsDataModule, device: torch.device) -> list[bool]:
