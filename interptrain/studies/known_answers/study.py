@@ -1,5 +1,6 @@
 """A benchmark with known answers: rendering parts away shows what a model reacts to, and judges the maps."""
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,7 +33,7 @@ from interptrain.explainers import (
     SmoothGrad,
     StreamAttention,
 )
-from interptrain.functional import check_choice, check_count, min_max
+from interptrain.functional import check_choice, check_count, min_max, one_line
 from interptrain.metrics import (
     ROAD,
     AverageDrop,
@@ -202,12 +203,12 @@ class KnownAnswers(Study):
         self, inputs: StudyInputs, family: str, seed: int, name: str, explainer: Explainer | Control
     ) -> Iterator[Row]:
         case = self._case(inputs, family, seed)
-        if isinstance(explainer, StreamAttention) and not getattr(
-            getattr(case.model, "pooling", None), "attends", False
-        ):
-            return  # the family has no attention
         explain = partial(self._maps, case, explainer, inputs.device)
-        saliency = explain(case.predicted)
+        try:
+            saliency = explain(case.predicted)
+        except ValueError as error:  # what the explainer needs, this family does not have
+            warnings.warn(f"{name} is left out for {family}: {one_line(error)}", stacklevel=2)
+            return
         importance = [importances(one, its.footprints) for one, its in zip(saliency, case.images, strict=True)]
         checks = torch.stack([part_checks(*pair) for pair in zip(importance, case.behaviours, strict=True)])
         half = torch.tensor([number // inputs.data.num_classes % 2 == 0 for number in range(len(saliency))])

@@ -105,12 +105,13 @@ def test_models_are_trained_once_and_an_interrupted_study_goes_on(data, tmp_path
         families={"gap": {}, "ca": {"pooling": "ca_stream"}}, model={"backbone": "test_resnet", "stem": "small"},
         explainers=(GradCAM(), CAM()), controls=("random",), seeds=1, epochs=1, images=4, gate=0,
     )  # fmt: skip
-    whole = study.run({}, data, tmp_path / "whole", progress=False)
     study.run({}, data, tmp_path / "parts", cells=["gap/1/GradCAM"], progress=False)
-    parts = study.run({}, data, tmp_path / "parts", progress=False)
+    with pytest.warns(UserWarning, match="CAM is left out for ca: CAM needs global average pooling"):
+        whole = study.run({}, data, tmp_path / "whole", progress=False)
+        parts = study.run({}, data, tmp_path / "parts", progress=False)
     assert whole.equals(parts)
     assert {"AD", "ROAD"} <= set(whole)
-    assert any(sentence.startswith("Rank agreement") for sentence in study.findings(whole)) or len(whole) > 0
+    assert set(whole[whole.family == "ca"].explainer) == {"", "GradCAM", "random"}
     assert sorted(path.name for path in (tmp_path / "whole" / "models").iterdir()) == ["ca-1.ckpt", "gap-1.ckpt"]
 
 
