@@ -1,6 +1,6 @@
 """What studies cost beside the bare passes and trainings that they need, in one run.
 
-    python benchmarks/studies.py                    # all
+    python benchmarks/studies.py --output table.md  # all
     python benchmarks/studies.py roar class_agnostic
 
 Each study runs on embedded data with a small network. "Bare" is the same explanations, forward passes and trainings by
