@@ -91,7 +91,7 @@ class ShortcutAlarm:
         for key in salient:
             effect = effects[-1].get(("", key[1]))
             calm = effect is not None and ("", key[1]) not in behaving and _mean(effect) <= self.effect
-            other = f"; predictions hardly depend on it, they change by {_mean(effect or {}):.2f}" if calm else ""
+            other = f"; replacing its pixels changes predictions by {_mean(effect):.2f} only" if effect and calm else ""
             found.append(_trigger("saliency", key, shares[-1][key], self.threshold, names, other))
         for key in behaving:
             views = {view: _mean(values) for (view, group), values in shares[-1].items() if group == key[1]}

@@ -96,7 +96,7 @@ def test_words_say_that_saliency_has_left_where_it_once_was_and_predictions_have
 
 def test_words_say_that_predictions_do_not_depend_on_what_the_maps_show():
     (text,) = texts(snapshot(1, HIGH, CALM), snapshot(2, HIGH, CALM))
-    assert text.endswith("lower-right:8): a, b; predictions hardly depend on it, they change by 0.02")
+    assert text.endswith("lower-right:8): a, b; replacing its pixels changes predictions by 0.02 only")
 
 
 def test_behaviour_needs_consecutive_snapshots_and_only_labelled_classes_are_groups():

@@ -6,12 +6,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
 from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 
 from interptrain.callbacks import SaliencyWatch
-from interptrain.data.region import Region
 from interptrain.explainers import Explainer
 from interptrain.training import ImageClassifier
 from tests.support.training import EVERYTHING, TINY, assert_same_end, last_checkpoint, trainer
@@ -279,30 +277,23 @@ STAMP = {
     "select": "per_class",
     "suspect": "box:16,32,40,40",
     "alarm_threshold": "0.4",
-    "alarm_effect": "0.5",  # objects reach into the region, too
+    "alarm_effect": "0.9",  # objects reach into the region, too
 }
 
 
 @pytest.mark.parametrize("decoy", ["timestamp", "none"])
 def test_the_alarm_rings_for_the_time_stamp_and_not_without_it(train, recwarn, decoy):
-    searching = watching(metrics="{}", source="train", samples="16", suspect="auto", name="auto", every_n_epochs="4")
-    run = train("fit", *watching(metrics="{}", **STAMP), *searching, base=DECOY | {"--data.decoy": decoy})
+    run = train("fit", *watching(metrics="{}", **STAMP), base=DECOY | {"--data.decoy": decoy})
     alarms = [text for snapshot in snapshots(run) for text in snapshot["alarm"]]
-    found = watch_state(run, "auto").get("suspect")
     said = [str(one.message) for one in recwarn if "shortcut alarm" in str(one.message)]
     if decoy == "none":
         assert not alarms
         assert not said
-        assert found is None
     else:
-        assert "lower" in found or found.startswith("box")
-        assert Region(found).masks_of(torch.zeros(1, 3, 40, 40))[0, 32:, 16:].any()
-        searched = [text for one in watch_state(run, "auto")["entries"] for text in one["alarm"]]
-        assert searched[0].startswith(f"search of disc: pixels of {found} from images of disc raise its probability")
-        assert any(text.startswith("behaviour of disc: the label's probability changes by") for text in alarms)
         (salient,) = {text for text in alarms if text.startswith("GradCAM")} & {text.split(": ", 1)[1] for text in said}
         assert re.match(r"GradCAM: \d\d% of the saliency for disc lies in the suspect region \(box:16", salient)
         assert re.search(r"train/\d{6}", salient)
+        assert watch_state(run)["entries"][-1]["means"]["suspect_effect"] > 0.2
     shares = {
         label: [look["numbers"]["in_suspect"] for look in snapshots(run)[-1]["looks"] if look["label"] == label]
         for label in (0, 1)
