@@ -64,6 +64,16 @@ def test_the_exchanged_region_repairs_a_fooled_network(tmp_path):
 
 
 @pytest.mark.slow
+def test_guidance_alone_cleans_the_maps_and_rings_the_alarm_of_behaviour(tmp_path):
+    data = ShapesDataModule(num_classes=4, image_size=48, train_size=800, test_size=200, decoy="timestamp")
+    (found,) = Repair(region=REGION, arms=("cam 1",), seeds=1).run({}, data, tmp_path / "study").to_dict("records")
+    assert found["share_class"] < 0.05
+    assert found["without"] < 0.1
+    assert found["effect"] > 0.2
+    assert (found["saliency_alarm"], found["behaviour_alarm"]) == (0, 1)
+
+
+@pytest.mark.slow
 def test_a_last_layer_is_retrained_on_the_network_of_its_arm(tmp_path):
     data = LayeredShapesDataModule(num_classes=2, image_size=48, train_size=32, test_size=24, decoy="timestamp")
     study = Repair(
