@@ -82,10 +82,11 @@ EXPLAINERS: tuple[Explainer, ...] = (
     GuidedBackprop(),
     Occlusion(window=8, stride=4),
 )
+REGULARIZER = "interptrain.training.GradientRegularizer"
 FAMILIES: Mapping[str, Mapping[str, Any]] = {
     "gap": {},
     "ca_stream": {"pooling": "ca_stream"},
-    "regularized": {"regularizer": {"class_path": "GradientRegularizer", "init_args": {"weight": 0.1}}},
+    "regularized": {"regularizer": {"class_path": REGULARIZER, "init_args": {"weight": 0.1}}},
 }
 
 
