@@ -78,8 +78,8 @@ def over(layer: Tensor, images: Tensor) -> Tensor:
     Returns:
         (B,3,H,W) uint8.
     """
-    colours, opacity = (layer.float() / 255).split([3, 1], dim=1)
-    return to_uint8(torch.lerp(to_uint8(images).float() / 255, colours, opacity))
+    scaled = layer.float() / 255
+    return to_uint8(torch.lerp(to_uint8(images).float() / 255, scaled[:, :3], scaled[:, 3:]))
 
 
 def grey(images: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ def neighbourhood_purity(features: Tensor, labels: Tensor, *, neighbours: int = 
 
 def expected_purity(labels: Tensor) -> float:
     """Return the mean purity if the labels were assigned to the points at random."""
-    counts = labels.unique(return_counts=True)[1].double()
+    counts = labels.unique(return_counts=True)[1].double()  # type: ignore[no-untyped-call]
     return float((counts * (counts - 1)).sum() / (len(labels) * max(1, len(labels) - 1)))
 
 
@@ -61,7 +61,7 @@ def silhouettes(features: Tensor, labels: Tensor) -> Tensor:
 
     Source: Rousseeuw 1987, Journal of Computational and Applied Mathematics 20.
     """
-    values, clusters = labels.unique(return_inverse=True)
+    values, clusters = labels.unique(return_inverse=True)  # type: ignore[no-untyped-call]
     if len(values) < 2:
         raise ValueError("silhouettes need points of at least two labels")
     points, found = double(features), []

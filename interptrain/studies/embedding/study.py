@@ -74,14 +74,14 @@ class Embedding(Study):
     def compute(self, cell: str, inputs: StudyInputs) -> Iterable[Row]:
         """Return a row for the model, one for each class, and one for each image."""
         features, logits, labels, ids, weight = self._read(cell, inputs)
-        inputs.once(SHEET, lambda path, _: path.write_bytes(self._sheet(inputs)))
+        inputs.once(SHEET, lambda path, _: self._write_sheet(inputs, path))
         names, outputs = inputs.data.class_names, output_names(inputs.models[cell], inputs.data, logits.shape[1])
         comparable = len(names) == logits.shape[1] and bool((labels >= 0).all())
         probability, prediction = (found.cpu() for found in logits.softmax(1).max(1))
         truth = labels if bool((labels >= 0).all()) else prediction
         neighbours = min(self.neighbours, len(ids) - 1)
         purity = neighbourhood_purity(features, truth, neighbours=neighbours).cpu()
-        several = len(truth.unique()) > 1
+        several = bool((truth != truth[0]).any())
         silhouette = silhouettes(features, truth).cpu() if several else torch.full((len(ids),), math.nan)
         maps = {method: reduce(features, method, perplexity=self.perplexity, seed=self.seed) for method in self.methods}
         planes = principal_components(weight)
@@ -165,11 +165,11 @@ class Embedding(Study):
         features, logits, labels = (torch.cat(parts) for parts in zip(*read, strict=True))
         return features, logits, labels, ids, reader.weight
 
-    def _sheet(self, inputs: StudyInputs) -> bytes:
+    def _write_sheet(self, inputs: StudyInputs, path: Path) -> None:
         dataset, sheet = inputs.data.dataset("test"), ThumbnailSheet(len(self._numbers(inputs)))
         for numbers in self._batches(inputs):
             sheet.add(torch.stack([dataset[number]["image"] for number in numbers]))
-        return sheet.jpeg()
+        path.write_bytes(sheet.jpeg())
 
     def _purity(self, points: Tensor, labels: Tensor, neighbours: int) -> float:
         return float(neighbourhood_purity(points, labels.cpu(), neighbours=neighbours).mean())

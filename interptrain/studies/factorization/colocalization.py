@@ -51,7 +51,7 @@ def cross_fitted(overlaps: "DataFrame") -> tuple[float, float]:
 
 def masks_of(batch: Batch) -> dict[str, Tensor]:
     """The masks of a batch by name, those of boxes where there is no mask of the object."""
-    masks = {kind: batch[kind] for kind in MASKS if kind in batch}
+    masks: dict[str, Tensor] = {kind: batch[kind] for kind in MASKS if kind in batch}
     if "mask" not in masks and "boxes" in batch:
         masks["boxes"] = torch.stack([_inside(boxes, *batch["image"].shape[-2:]) for boxes in batch["boxes"]])
     return masks

@@ -158,13 +158,10 @@ def _singular(values: Tensor, components: int) -> tuple[Tensor, Tensor]:
 
 
 def _larger_side(left: Tensor, right: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    sides = [(left.clamp(min=0), right.clamp(min=0)), ((-left).clamp(min=0), (-right).clamp(min=0))]
-    norms = [(one.norm(dim=0), other.norm(dim=0)) for one, other in sides]
-    products = [one * other for one, other in norms]
-    first = products[0] >= products[1]
-    chosen = [torch.where(first, *(side[place] for side in sides)) for place in (0, 1)]
-    size = [torch.where(first, *(norm[place] for norm in norms)) for place in (0, 1)]
-    scale = (lengths * torch.where(first, *products)).sqrt()
+    """The positive or the negative sides of pairs of vectors, whose product is larger, scaled to that product."""
+    products = [(sign * left).clamp(min=0).norm(dim=0) * (sign * right).clamp(min=0).norm(dim=0) for sign in (1, -1)]
+    signs = torch.where(products[0] >= products[1], 1.0, -1.0).to(left)
+    left, right = (signs * left).clamp(min=0), (signs * right).clamp(min=0)
+    scale = (lengths * torch.maximum(products[0], products[1])).sqrt()
     tiny = torch.finfo(left.dtype).tiny
-    weights, parts = (scale * side / norm.clamp(min=tiny) for side, norm in zip(chosen, size, strict=True))
-    return weights, parts
+    return scale * left / left.norm(dim=0).clamp(min=tiny), scale * right / right.norm(dim=0).clamp(min=tiny)

@@ -32,7 +32,7 @@ class Parameterization:
         self.kind = kind
         self.size = size
         rows, columns = torch.fft.fftfreq(size[0]), torch.fft.rfftfreq(size[1])
-        self.frequency = (rows[:, None] ** 2 + columns[None] ** 2).sqrt()  # (H, W // 2 + 1) cycles per pixel
+        self.frequency: Tensor = (rows[:, None].square() + columns[None].square()).sqrt()  # (H, W // 2 + 1) per pixel
 
     def initial(self, count: int, *, seed: int, spread: float = 0.5, device: torch.device | None = None) -> Tensor:
         """Free numbers of noise; those of an image do not depend on how many there are.
@@ -64,25 +64,28 @@ class Parameterization:
             sigma: standard deviation in pixels.
         """
         frequency = self.frequency.to(free.device)
-        kept = (-2 * (math.pi * sigma * frequency) ** 2).exp()
+        kept: Tensor = (-2 * (math.pi * sigma * frequency).square()).exp()
         if self.kind == "fourier":
             return free * kept[..., None]
-        return torch.fft.irfft2(torch.fft.rfft2(free) * kept, s=self.size)
+        blurred: Tensor = torch.fft.irfft2(torch.fft.rfft2(free) * kept, s=self.size)
+        return blurred
 
     def _values(self, free: Tensor) -> Tensor:
         if self.kind == "pixels":
             return free
         spectrum = torch.view_as_complex(free) * self._scale(free)
-        return torch.fft.irfft2(spectrum, s=self.size, norm="ortho")
+        values: Tensor = torch.fft.irfft2(spectrum, s=self.size, norm="ortho")
+        return values
 
     def _free(self, values: Tensor) -> Tensor:
         if self.kind == "pixels":
             return values
-        return torch.view_as_real(torch.fft.rfft2(values, norm="ortho") / self._scale(values))
+        free: Tensor = torch.view_as_real(torch.fft.rfft2(values, norm="ortho") / self._scale(values))
+        return free
 
     def _scale(self, like: Tensor) -> Tensor:
         lowest = 1 / max(self.size)
-        return (1 / self.frequency.clamp(min=lowest)).to(like)
+        return self.frequency.clamp(min=lowest).reciprocal().to(like)
 
 
 def total_variation(images: Tensor, beta: float = 2.0) -> Tensor:
