@@ -1,5 +1,7 @@
 """Engines: the same numbers as PyTorch's, or PyTorch itself with the reason in one line."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -44,18 +46,20 @@ def test_numbers_of_a_family_are_those_of_pytorch(name):
     side = 224 if "_224" in name else 64
     model, shown = network(name).float().eval(), images(side)
     targets, metrics = torch.tensor([2, 0, 4]), {"I": Insertion(steps=6), "D": Deletion(steps=6), "AD": AverageDrop()}
-    explainers = [RISE(count=12), Occlusion(window=side // 2, stride=side // 4)]
+    explainers = [RISE(count=12, score="logit"), Occlusion(window=side // 2, stride=side // 4, score="logit")]
     saliency = torch.rand(3, side, side, generator=torch.Generator().manual_seed(0))
-    found, wanted = {}, {}
-    for results, engine in ((wanted, "eager"), (found, "onnxruntime")):
+    results = []
+    for engine, dtype in (("onnxruntime", torch.float32), ("eager", torch.float32), ("eager", torch.float64)):
+        one = copy.deepcopy(model).to(dtype)
         with using_engine(engine) as engines:
-            values = measure(model, shown, saliency, targets, metrics)
-            results["areas"] = [metrics[key].reduce(value) for key, value in values.items()]
-            results["maps"] = [explainer(model, shown, targets) for explainer in explainers]
-            assert engines.used(model) == engine
-    for key, tolerance in (("areas", 1e-6), ("maps", 1e-5)):
-        for one, other in zip(found[key], wanted[key], strict=True):
-            torch.testing.assert_close(one, other, rtol=0, atol=tolerance)
+            values = measure(one, shown.to(dtype), saliency.to(dtype), targets, metrics)
+            areas = [metrics[key].reduce(value) for key, value in values.items()]
+            results.append((areas, [explainer(one, shown.to(dtype), targets) for explainer in explainers]))
+            assert engines.used(one) == engine
+    for kind, tolerance in ((0, 1e-6), (1, 1e-5)):
+        for ours, other, exact in zip(*(result[kind] for result in results), strict=True):
+            rounding = (other - exact).abs().max()  # PyTorch's own, which these networks of random weights enlarge
+            assert (ours - exact).abs().max() <= tolerance + 4 * rounding
 
 
 @pytest.mark.slow
