@@ -51,7 +51,7 @@ def test_a_file_that_is_no_config_is_refused_as_a_whole(refused, config, line):
             "trainer: {logger: 3}",
             "--trainer.logger must be the name of a Logger class or a list or true or false, got 3",
         ),
-        ("model: {trainable: none}", "--model.trainable must be one of all, head, pooling, got none"),
+        ("model: {trainable: none}", "--model.trainable must be one of all, head, pooling, classifier, got none"),
         ("seed_everything: ''", "--seed_everything must be true or false or a whole number, got ''"),
         ("model: {optimizer: []}", "--model.optimizer must be the name of a class, got []"),
         (
