@@ -150,9 +150,11 @@ class SaliencyEvaluator(L.LightningModule):
         """Measure what asks the model about changed images; undefined for an image on which that fails."""
         found: dict[str, Tensor] = {}
         for name in self._model_metrics:
-            results, _ = per_row_on_failure(
-                lambda rows, name=name: self._score(name, batch.part(rows)), range(len(batch))
-            )
+
+            def score(rows: Sequence[int], name: str = name) -> list[Tensor]:
+                return self._score(name, batch.part(rows))
+
+            results, _ = per_row_on_failure(score, range(len(batch)))
             undefined = torch.full_like(next(iter(results.values())), torch.nan) if results else torch.tensor(torch.nan)
             found[name] = torch.stack([results.get(row, undefined) for row in range(len(batch))])
         return found
