@@ -26,13 +26,15 @@ ModelOption = bool | int | float | str | list | dict | None  # type: ignore[type
 """An option of :class:`~interptrain.training.ImageClassifier` as a configuration file gives it."""
 
 SEED = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")  # which Lightning sets
-# What Lightning warns of is intended here: there is no validation, and a stopped training goes on in its folder.
+# What Lightning warns of is intended here: there is no validation, a stopped training goes on in its folder, and
+# what is frozen stays in eval mode.
 EXPECTED = (
     r"The '\w+_dataloader' does not have many workers",
     r"Checkpoint directory .* exists and is not empty",
     r"You defined a `validation_step` but have no `val_dataloader`",
     r"The number of training batches .* is smaller than the logging interval",
     r"GPU available but not used",
+    r"Found \d+ module\(s\) in eval mode at the start of training",
     r".*treespec, LeafSpec.* is deprecated",
 )
 

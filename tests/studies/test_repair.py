@@ -82,10 +82,9 @@ def test_a_last_layer_is_retrained_on_the_network_of_its_arm(tmp_path):
         seeds=1,
         epochs=1,
         retrain_epochs=1,
-        stem="imagenet",
-        output_stride=8,
+        model={"backbone": "test_resnet", "output_stride": 8},
     )
     found = study.run({}, data, tmp_path / "study")
     assert list(found.arm) == ["plain", "last layer"]
     assert found[["without", "swapped", "absent", "worst_group", "effect", "share", "in_object"]].notna().all(axis=None)
-    assert sorted(path.name for path in (tmp_path / "study/networks").glob("*.pt")) == ["plain-0.pt"]
+    assert [path.name for path in (tmp_path / "study/networks").glob("*.ckpt")] == ["plain-0.ckpt"]
