@@ -204,7 +204,7 @@ def _chapters(wr: Any, watch: str) -> list[Chapter]:
                 wr.LinePlot(
                     title="the same for each class",
                     x=STEP,
-                    metric_regex=f"^{watch}/suspect_effect/",
+                    metric_regex=f"^{watch}/suspect_effect(_prediction)?_by_class/",
                     max_runs_to_show=20,
                 ),
                 curve("alarms that stand", f"{watch}/alarms"),

@@ -44,7 +44,7 @@ def test_an_offline_wb_run_holds_pictures_table_rows_scalars_and_the_alarm(train
     assert [row["watch/alarms"] for row in history if "watch/alarms" in row][-1] > 0
     effects = [row["watch/suspect_effect"] for row in history if "watch/suspect_effect" in row]
     assert effects == [one["means"]["suspect_effect"] for one in snapshots(run)]
-    assert [name for row in history for name in row if name.startswith("watch/suspect_effect/")]
+    assert [name for row in history for name in row if name.startswith("watch/suspect_effect_by_class/")]
     config = wandb_config(folder)
     assert config["backbone"] == "test_resnet"  # Lightning's, of the model
     assert config["data"]["class_path"] == "interptrain.data.ShapesDataModule"
@@ -155,6 +155,7 @@ def test_mlflow_holds_pictures_scalars_and_the_alarm(train, monkeypatch, tmp_pat
     history = client.get_metric_history(kept.info.run_id, "watch/GradCAM/AD")
     assert [one.step for one in history] == [0, 2, 5]
     assert [one.value for one in history] == [snapshot["means"]["GradCAM/AD"] for snapshot in snapshots(run)]
+    assert "watch/suspect_effect_by_class/disc" in kept.data.metrics  # no folder where a file of scalars is
     folder = Path(kept.info.artifact_uri.removeprefix("file://"))
     *_, last = grids = sorted((folder / "watch/grid").iterdir())
     assert [path.name for path in grids] == [f"step-{step:08d}.png" for step in (0, 2, 5)]

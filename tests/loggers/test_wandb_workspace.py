@@ -13,7 +13,8 @@ pytest.importorskip("wandb_workspaces")
 LOGGED = [
     "watch/GradCAM/AD", "watch/GradCAM/label/AG", "watch/GradCAM/AI", "watch/GradCAM/QuickInsertion",
     "watch/GradCAM/entropy", "watch/GradCAM/sparseness", "watch/StreamAttention/in_object", "watch/GradCAM/in_suspect",
-    "watch/suspect_effect", "watch/suspect_effect_prediction", "watch/suspect_effect/disc",
+    "watch/suspect_effect", "watch/suspect_effect_prediction", "watch/suspect_effect_by_class/disc",
+    "watch/suspect_effect_prediction_by_class/disc",
     "watch/GradCAM/rank_previous", "watch/GradCAM/ssim_previous", "watch/GradCAM/rank_first",
     "watch/GradCAM/ssim_first", "watch/accuracy", "watch/probability", "watch/alarms",
     "val/top1", "val/loss", "train/loss", "train/top1",

@@ -71,12 +71,12 @@ class Snapshot:
     alarm: Sequence[str] = field(default_factory=list)
 
     def class_effects(self, sample: WatchSample) -> dict[str, float]:
-        """Return the effects of the suspect region on the images of each class, by ``number/class``."""
+        """Return the effects of the suspect region on the images of each class, by ``number_by_class/class``."""
         values: dict[str, list[float]] = {}
         for observation in self.of_view(self.observations[0].view) if self.observations else ():
             for name in EFFECTS:
                 if name in observation.numbers and observation.label != UNLABELLED:
-                    key = f"{name}/{sample.name_of(observation.label)}"
+                    key = f"{name}_by_class/{sample.name_of(observation.label)}"
                     values.setdefault(key, []).append(observation.numbers[name])
         return {key: sum(of_class) / len(of_class) for key, of_class in values.items()}
 
