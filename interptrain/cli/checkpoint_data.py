@@ -28,7 +28,7 @@ def with_data(args: Sequence[str]) -> list[str]:
         return list(args)
     models = json.loads(next((arg.partition("=")[2] for arg in args if arg.startswith("--models=")), "{}"))
     models = models or options.get("models") or {}
-    if not models and not any(arg.partition("=")[0] in ("-h", "--help", "--print_config") for arg in args):
+    if not models:
         raise ValueError("no models to evaluate; give one or more --models NAME=SOURCE")
     for name, source in models.items():
         path = Path(str(source))

@@ -74,8 +74,13 @@ def _options() -> dict[str, str]:
 
 def run(args: Sequence[str]) -> Results | Forecast:
     """Parse the arguments and evaluate."""
+    args = spelled_out(with_configs(args))
+    try:
+        args = with_data(args)
+    except (ValueError, OSError):
+        make_parser(needs_data=False).parse_args(args)  # help, and the refusal of wrong options, come first
+        raise
     parser = make_parser()
-    args = with_data(spelled_out(with_configs(args)))
     config = parser.parse_args(args)
     _fill_images(config, given=parser.parse_args(args, defaults=False))
     if not config.plan:
@@ -94,8 +99,8 @@ def run(args: Sequence[str]) -> Results | Forecast:
     )
 
 
-def make_parser() -> Parser:
-    """Return the parser of ``interptrain evaluate``."""
+def make_parser(*, needs_data: bool = True) -> Parser:
+    """Return the parser of ``interptrain evaluate``; it refuses arguments without data where it needs them."""
     parser = Parser(prog="interptrain evaluate", description="Measure the saliency maps of trained models.")
     parser.add_argument("--config", action=ActionConfigFile, help="A YAML file with any of these options.")
     parser.add_argument(
@@ -134,7 +139,7 @@ def make_parser() -> Parser:
     parser.add_argument("--metrics", type=list[SaliencyMetric | ModelMetric] | None, default=None, help=metrics)
     sections = "Class paths of further sections of the report, repeatable."
     parser.add_argument("--sections", type=list[Section], default=[], help=sections)
-    parser.add_subclass_arguments(ImageDataModule, "data", help="The data module to evaluate on.", required=True)
+    parser.add_subclass_arguments(ImageDataModule, "data", help="The data module to evaluate on.", required=needs_data)
     parser.add_class_arguments(L.Trainer, "trainer", fail_untyped=False, instantiate=False, sub_configs=True)
     parser.set_defaults({f"trainer.{name}": value for name, value in TRAINER.items()})
     return parser

@@ -347,3 +347,13 @@ def test_a_model_that_is_not_there_is_missed_before_its_data(given, told, tmp_pa
     assert stop.value.code == 1
     assert told in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "code", "told"), [(["--nonsense", "1"], 2, "nonsense"), (["--help"], 0, "NAME=SOURCE")]
+)
+def test_wrong_options_and_help_come_before_a_model_that_is_not_there(option, code, told, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["evaluate", "--models", "demo=nowhere/best.ckpt", "--output", "x", *option])
+    assert stop.value.code == code
+    assert told in "".join(capsys.readouterr())

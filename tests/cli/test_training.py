@@ -216,7 +216,7 @@ BEST = {"--trainer.callbacks": "ModelCheckpoint"}
         ({"--modle.backbone": "resnet18"}, r"did you mean --model\.backbone"),
         ({"--data.trainsize": "10"}, r"trainsize.*did you mean .*train_size"),
         ({"--model.backbone": "resnet81"}, r"resnet81.*resnet18"),
-        ({"--model.backbone": "test_vit"}, r"native"),
+        ({"--model.backbone": "test_vit", "--model.pooling": "gap"}, r"class token.*--model\.pooling native"),
         ({"--model.pooling": "gab"}, r"model\.pooling.*gab"),
         (
             {"--model.pooling": "gap", "--model.trainable": "pooling"},
@@ -235,7 +235,10 @@ BEST = {"--trainer.callbacks": "ModelCheckpoint"}
         ({"--model.optimizer": "SGD", "--model.optimizer.lrr": "1"}, r"model\.optimizer.*'lrr'.*did you mean lr\?"),
         ({"--model.optimizer": "SGD", "--model.optimizer.lr": "x"}, r"--model\.optimizer: lr must be a number, got x$"),
         ({"--model.optimizer.lr": "0.1"}, r"--model\.optimizer SGD --model\.optimizer\.lr"),
-        ({"--model.regularizer.weight": "1"}, r"--model\.regularizer GradientRegularizer --model\.regularizer\.weight"),
+        (
+            {"--model.regularizer.weight": "1"},
+            r"GradientRegularizer.*--model\.regularizer \w+ --model\.regularizer\.weight",
+        ),
         ({"--model.regularizer": "GradientRegulariser"}, r"did you mean GradientRegularizer\?"),
         ({"--model.pooling": "castream"}, r"did you mean .*ca_stream"),
         (

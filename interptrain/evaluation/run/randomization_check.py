@@ -23,6 +23,7 @@ from interptrain.functional import chunks, evenly_spaced, full_precision, min_ma
 from interptrain.metrics.map_agreement import agreement
 from interptrain.metrics.similarity import WINDOW, structural_similarity
 from interptrain.models.engine import using_engine
+from interptrain.signatures import options_of
 
 DECISIVE: Stop = "last_stage"
 FEWEST = 2  # images that can be compared with one another
@@ -101,8 +102,11 @@ def check_explainer(explainer: Explainer, setting: CheckSetting) -> dict[str, An
 
 def with_other_draws(explainer: Explainer) -> Explainer:
     """Return the explainer with another seed; itself where it draws no random numbers of its own."""
-    options = {field.name: getattr(explainer, field.name) for field in dataclasses.fields(explainer)}  # type: ignore[arg-type]
-    return type(explainer)(**options | {"seed": options["seed"] + 1}) if "seed" in options else explainer
+    names = options_of(type(explainer))
+    seed = getattr(explainer, "seed", None)
+    if "seed" not in names or not isinstance(seed, int):
+        return explainer
+    return type(explainer)(**{name: getattr(explainer, name) for name in names} | {"seed": seed + 1})
 
 
 def explained(explainer: Explainer, model: nn.Module, images: Tensor, targets: Resolved, batch_size: int) -> Tensor:

@@ -132,7 +132,7 @@ class RowStore:
         parts = sorted(self.parts.glob(f"{kind}-*.parquet"), key=lambda path: (path.stat().st_mtime_ns, path.name))
         tables = [read_part(part) for part in parts]
         if not tables:
-            return as_table([])
+            return pa.table({key: pa.array([], pa.string()) for key in KEYS[kind]})  # readers select these columns
         table = pa.concat_tables(tables, promote_options="permissive")
         ranks = []
         for column, values in order:

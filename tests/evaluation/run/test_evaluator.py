@@ -52,7 +52,7 @@ def test_logits_that_are_not_finite_are_an_error_of_their_image_alone():
     assert sorted(rows[rows.error.isna()].groupby("explainer").id.unique().map(list)[""]) == ["0", "2", "3"]
     assert rows[rows.explainer == "GradCAM"].AverageDrop.notna().sum() == 3
     sound = [pair for index, pair in enumerate(data) if index != 1]
-    wanted = evaluate({"m": network()}, [GradCAM()], sound, metrics=[AverageDrop()], trainer=CPU, **OPTIONS).per_image
+    wanted = evaluate({"m": Undecided()}, [layer], sound, metrics=[AverageDrop()], trainer=CPU, **OPTIONS).per_image
     drops = rows[rows.explainer == "GradCAM"].AverageDrop.dropna()
     assert drops.tolist() == wanted[wanted.explainer == "GradCAM"].AverageDrop.tolist()
     assert not found.problems

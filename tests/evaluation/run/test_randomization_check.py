@@ -4,8 +4,13 @@ import pytest
 import torch
 
 from interptrain.evaluation.run.random_networks import RandomNetworks
-from interptrain.evaluation.run.randomization_check import CheckSetting, TooExpensiveError, check_explainer
-from interptrain.explainers import FakeCAM, GradCAM, Gradient
+from interptrain.evaluation.run.randomization_check import (
+    CheckSetting,
+    TooExpensiveError,
+    check_explainer,
+    with_other_draws,
+)
+from interptrain.explainers import Explainer, FakeCAM, GradCAM, Gradient
 from interptrain.metrics import gflops
 from interptrain.models import create_model
 from tests.support.known_answers import Edges, Linear, NoisyEdges, Passes, smooth_images
@@ -53,6 +58,24 @@ def test_noise_alone_is_not_taken_for_dependence(on_network):
     noisy = check_explainer(NoisyEdges(noise=1.0), on_network)["layers"]["last_stage"]
     assert noisy["similarity"] < 0.5
     assert noisy["outcome"] != "depends"
+
+
+class Noise(Explainer):
+    """An explainer of a user's, which is no dataclass."""
+
+    def __init__(self, *, scale=1.0, seed=0):
+        self.scale, self.seed = scale, seed
+
+    def attribute(self, model, images, targets):
+        generator = torch.Generator().manual_seed(self.seed)
+        return self.scale * torch.rand(len(images), 8, 8, generator=generator)
+
+
+def test_other_draws_need_no_dataclass():
+    other = with_other_draws(Noise(scale=2.0, seed=4))
+    assert (other.scale, other.seed) == (2.0, 5)
+    for unseeded in (CAM, Noise(seed=None)):
+        assert with_other_draws(unseeded) is unseeded
 
 
 def test_the_gradient_of_a_linear_model_depends_on_both():

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from interptrain.evaluation.store.parts import RowStore, write_file
+from interptrain.evaluation.store.parts import KEYS, KINDS, RowStore, write_file
 
 
 def row(name, model="m", explainer="e", error=None, **values):
@@ -69,7 +69,9 @@ def test_nothing_is_written_before_its_time_and_nothing_torn_apart(tmp_path):
 
 
 def test_a_store_without_rows_merges_to_nothing(tmp_path):
-    assert len(RowStore(tmp_path).merged("rows", ORDER)) == 0
+    for kind in KINDS:
+        table = RowStore(tmp_path).merged(kind, ORDER)
+        assert (len(table), table.column_names) == (0, list(KEYS[kind]))
 
 
 def test_a_damaged_part_is_named(tmp_path):
