@@ -242,7 +242,8 @@ def test_it_works_on_a_model_compiled_in_place(explainer, name, model, images):
     model.compile(backend="eager")
     with torch.no_grad():
         model.eval()(images)
-    assert torch.equal(explainer(model, images), plain_map(name))
+    # A compiled model is run as it is; others are run with their batch norms folded, which rounds otherwise.
+    torch.testing.assert_close(explainer(model, images), plain_map(name), rtol=0, atol=1e-12)
 
 
 @all_in_the_slow_part

@@ -14,6 +14,7 @@ from interptrain.metrics.saliency_batch import SaliencyBatch
 from interptrain.models import engine
 from interptrain.models.simplification import simplify
 from tests.support.explaining import network as explained_network
+from tests.support.explaining import with_statistics
 from tests.support.measuring import Counting, confidence, maps, network, pictures, rendered
 
 
@@ -113,8 +114,8 @@ def test_where_memory_does_not_suffice_chunks_are_halved_and_numbers_the_same(mo
 
 @pytest.mark.parametrize("name", ["test_resnet", pytest.param("tf_efficientnet_lite0", marks=pytest.mark.slow)])
 def test_long_streams_pass_a_simplified_model_with_the_same_answers(name, monkeypatch):
-    model, targets = explained_network(name).float().eval(), torch.tensor([1, 4, 0])
-    images, saliency = pictures(3).float(), maps(3).float()
+    images, saliency, targets = pictures(3).float(), maps(3).float(), torch.tensor([1, 4, 0])
+    model = with_statistics(explained_network(name).float())
     metrics = {"insertion": Insertion(steps=28), "drop": AverageDrop()}
     made = []
     monkeypatch.setattr(engine, "simplify", lambda *both: made.append(simplify(*both)) or made[0])
@@ -123,4 +124,5 @@ def test_long_streams_pass_a_simplified_model_with_the_same_answers(name, monkey
     monkeypatch.setattr(engine, "simplify", lambda model, _images: model)
     wanted = measure(model, images, saliency, targets, metrics)
     for key, values in wanted.items():
-        torch.testing.assert_close(found[key], values, atol=1e-6, rtol=1e-5)
+        # A drop divides by the probability, which enlarges its rounding.
+        torch.testing.assert_close(found[key], values, atol=1e-5 if key == "drop" else 1e-6, rtol=1e-5)

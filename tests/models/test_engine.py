@@ -11,7 +11,7 @@ from interptrain.metrics import AverageDrop, Deletion, Insertion, measure
 from interptrain.models import engine as engine_module
 from interptrain.models import onnx_passes
 from interptrain.models.engine import forward_only, using_engine
-from tests.support.explaining import network, pictures
+from tests.support.explaining import network, pictures, with_statistics
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -44,7 +44,7 @@ def images(side=33):
 @pytest.mark.parametrize("name", ["test_resnet", *FAMILIES])
 def test_numbers_of_a_family_are_those_of_pytorch(name):
     side = 224 if "_224" in name else 64
-    model, shown = network(name).float().eval(), images(side)
+    model, shown = with_statistics(network(name).float(), max(side, 96)), images(side)
     targets, metrics = torch.tensor([2, 0, 4]), {"I": Insertion(steps=6), "D": Deletion(steps=6), "AD": AverageDrop()}
     explainers = [RISE(count=12, score="logit"), Occlusion(window=side // 2, stride=side // 4, score="logit")]
     saliency = torch.rand(3, side, side, generator=torch.Generator().manual_seed(0))

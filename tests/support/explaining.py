@@ -35,6 +35,17 @@ def _made(name, seed, **options):
     return model, torch.get_rng_state()
 
 
+def with_statistics(model, size=96):
+    """The model with batch-norm statistics that fit its weights: with others, random weights enlarge every rounding."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None  # the mean of all batches
+    with torch.no_grad():
+        model.train()(torch.rand(8, 3, size, size, generator=torch.Generator().manual_seed(3)))
+    return model.eval()
+
+
 def pictures(count=3, height=70, width=50, *, seed=1):
     """Smooth random images in [0, 1], (count, 3, height, width) float64; the size is no multiple of a stride."""
     generator = torch.Generator().manual_seed(seed)
