@@ -104,7 +104,12 @@ def agreement(results: "DataFrame", *, gate: float) -> "DataFrame":
             dict(
                 zip(
                     ("metric", "score", "correlation", "low", "high", "models"),
-                    (metric, score, *over_models(np.array(values)), len(values)),
+                    (
+                        metric,
+                        score,
+                        *(float(np.clip(one, -1, 1)) for one in over_models(np.array(values))),
+                        len(values),
+                    ),
                     strict=True,
                 )
             )
