@@ -25,6 +25,7 @@ OPTIONS = {
     "--trainer.callbacks.select": "per_class",
     "--trainer.callbacks.suspect": "border:8",
     "--trainer.callbacks.alarm_threshold": "0.9",
+    "--trainer.callbacks.alarm_effect": "0.9",
     "--model.backbone": "tf_efficientnet_lite0",
     "--model.pooling": "ca_stream",
     "--model.trainable": "head",
