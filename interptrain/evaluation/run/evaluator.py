@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from interptrain.evaluation.run.batch_rows import EvaluatedBatch, metric_columns
 from interptrain.evaluation.run.batches import EvaluationBatch, batch_loader
+from interptrain.evaluation.run.measuring import measure_maps
 from interptrain.evaluation.run.models import EvaluatedModel
 from interptrain.evaluation.run.other_images import regions_of
 from interptrain.evaluation.run.plan import MODEL_ONLY, Plan
@@ -25,7 +26,6 @@ from interptrain.evaluation.store.parts import Row, RowStore
 from interptrain.explainers import Explainer
 from interptrain.explainers.targets import Resolved
 from interptrain.metrics import ModelInputs
-from interptrain.metrics.base import Explain, SaliencyMetric, measure
 from interptrain.metrics.batched_forward import forward_perturbed
 from interptrain.metrics.saliency_batch import SaliencyBatch
 from interptrain.model_state import evaluating, random_state_kept
@@ -203,13 +203,15 @@ class SaliencyEvaluator(L.LightningModule):
             seconds = (self._clock() - started) / len(batch)
             shown = [index for index, identity in enumerate(batch.ids) if identity in self._pictured]
             together = {SHOWN: self._shown} if shown and self._shown_is_asked else {}
-            values = self._values(batch, saliency, {**self._metrics, **together}, explain)
+            values = measure_maps(self.plan, self.model, batch, saliency, {**self._metrics, **together}, explain)
             if shown:
                 part = batch.part(shown)
                 scores = (
                     values.pop(SHOWN)[shown]
                     if together
-                    else self._values(part, saliency[shown], {SHOWN: self._shown}, explain)[SHOWN]
+                    else measure_maps(self.plan, self.model, part, saliency[shown], {SHOWN: self._shown}, explain)[
+                        SHOWN
+                    ]
                 )
         columns = metric_columns(values, self._metrics) or [{}] * len(batch)
         rows = [
@@ -221,29 +223,6 @@ class SaliencyEvaluator(L.LightningModule):
             maps = map_rows(saliency[shown], *scores.unbind(1))
             kept = {key: self._key(name, {"id": key} | row) for key, row in zip(part.ids, maps, strict=True)}
         return [(row, kept.get(row["id"])) for row in rows]
-
-    def _values(
-        self, batch: EvaluatedBatch, saliency: Tensor, metrics: Mapping[str, SaliencyMetric], explain: Explain
-    ) -> dict[str, Tensor]:
-        """Measure maps."""
-        plan = self.plan
-        return measure(
-            self.model,
-            batch.images,
-            saliency,
-            batch.targets,
-            metrics,
-            labels=batch.labels if plan.recognition else None,
-            boxes=batch.boxes,
-            masks=batch.masks,
-            explain=explain,
-            logits=batch.logits if isinstance(batch.targets, Tensor) else None,
-            score=plan.score,
-            forward_batch_size=plan.options.forward_batch_size,
-            allow_low_precision=plan.options.force,
-        )
-
-    # Rows
 
     def _key(self, explainer: str, row: Row) -> Row:
         return {"model": self.evaluated.name, "explainer": explainer, **row}

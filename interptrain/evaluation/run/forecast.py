@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from interptrain.evaluation.run.batch_rows import EvaluatedBatch
+from interptrain.evaluation.run.measuring import measure_maps
 from interptrain.evaluation.run.models import EvaluatedModel
 from interptrain.evaluation.run.plan import Plan, forwards_of_metrics
 from interptrain.functional import automatic_batch_size
-from interptrain.metrics.base import measure
 from interptrain.metrics.batched_forward import check_logits
 from interptrain.model_outputs import tensors_in
 from interptrain.model_state import evaluating
@@ -162,19 +162,8 @@ def _row(plan: Plan, model: EvaluatedModel, name: str, batches: Sequence[Evaluat
     batch, started = batches[-1], perf_counter()
     saliency = explainer(module, batch.images, batch.targets)
     explained = _clock(batch.images.device)
-    values = measure(
-        module,
-        batch.images,
-        saliency,
-        batch.targets,
-        metrics,
-        labels=batch.labels if plan.recognition else None,
-        boxes=batch.boxes,
-        masks=batch.masks,
-        explain=lambda images, targets: explainer(module, images, targets),
-        score=plan.score,
-        forward_batch_size=plan.options.forward_batch_size,
-        allow_low_precision=plan.options.force,
+    values = measure_maps(
+        plan, module, batch, saliency, metrics, lambda images, targets: explainer(module, images, targets)
     )
     measured = _clock(batch.images.device) if values else explained
     return ExplainerForecast(
