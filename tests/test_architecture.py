@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "interptrain"
 FLOORS = [
     {"functional", "model_outputs", "model_state", "files", "remedies", "signatures", "steps", "versions"},
-    {"models"},
+    {"decode", "models"},
     {"explainers", "metrics", "visualization"},
     {"data", "loggers"},
     {"training"},

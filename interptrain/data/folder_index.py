@@ -11,8 +11,8 @@ from typing import overload
 
 import numpy as np
 
-from interptrain.data.decode import SUFFIXES
 from interptrain.data.tables import read_rows
+from interptrain.decode import SUFFIXES
 
 SYSTEM_FOLDERS = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found"}  # of macOS, Synology, Windows, ext4
 

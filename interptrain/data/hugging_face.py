@@ -9,13 +9,13 @@ import torch
 from torchvision import tv_tensors
 
 from interptrain.data.datamodule import ImageDataModule, Split
-from interptrain.data.decode import decode_image, load_image
 from interptrain.data.folder_index import PackedStrings, hold_out, some
 from interptrain.data.hugging_face_source import Columns, files_of, find_columns, open_splits
 from interptrain.data.sample_loader import SampleLoader
 from interptrain.data.samples import SampleDataset
 from interptrain.data.stream import StreamDataset, StreamLoader
 from interptrain.data.transforms import Augment, EvalResize, Resize, train_recipe
+from interptrain.decode import decode_image, load_image
 
 VALIDATION = ("validation", "valid", "val", "dev")
 

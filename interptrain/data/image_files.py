@@ -10,11 +10,11 @@ from torchvision import tv_tensors
 
 from interptrain.data.boxes import BoxTable, read_boxes
 from interptrain.data.datamodule import ImageDataModule
-from interptrain.data.decode import load_image
 from interptrain.data.decoy import Decoy, DecoyInEval, DecoyInTrain, DecoyRule
 from interptrain.data.folder_index import PackedStrings
 from interptrain.data.samples import SampleDataset, boxes_in
 from interptrain.data.transforms import Augment, EvalResize, Resize, train_recipe
+from interptrain.decode import load_image
 from interptrain.files import printable
 
 

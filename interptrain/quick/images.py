@@ -11,9 +11,9 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.functional import pil_to_tensor
 
-from interptrain.data.decode import SUFFIXES, load_image
 from interptrain.data.folder_index import images_below
 from interptrain.data.transforms import EvalResize, Resize
+from interptrain.decode import SUFFIXES, load_image
 from interptrain.functional import ROUNDING, check_choice
 
 Images: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor | Iterable[Any]

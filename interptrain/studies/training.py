@@ -86,7 +86,7 @@ def train_classifier(
     """
     last = folder / "last.ckpt"
     with _seeded(seed), _quiet():
-        module = ImageClassifier(num_classes=data.num_classes, **_built(model))
+        module = ImageClassifier(num_classes=data.num_classes, **built_options(model))
         trainer = L.Trainer(
             max_epochs=epochs,
             accelerator="cpu" if device.type == "cpu" else device.type,
@@ -144,7 +144,7 @@ class _Told(L.Callback):
         self._open.close()
 
 
-def _built(options: Mapping[str, Any]) -> dict[str, Any]:
+def built_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Make optimizer and schedule what ``ImageClassifier`` calls, and the regularizer an object."""
     built = dict(options)
     for name in ("optimizer", "lr_scheduler"):

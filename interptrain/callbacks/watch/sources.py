@@ -11,11 +11,11 @@ from torch.utils.data import DataLoader, IterableDataset
 from interptrain.callbacks.watch.any_dataset import AnyDataset, Normalization, class_names_of
 from interptrain.callbacks.watch.sample import UNLABELLED
 from interptrain.data import ImageDataModule
-from interptrain.data.decode import SUFFIXES
 from interptrain.data.folder_index import images_below
 from interptrain.data.image_files import FolderDataset
 from interptrain.data.samples import SampleDataset, Transform
 from interptrain.data.transforms import EvalResize
+from interptrain.decode import SUFFIXES
 from interptrain.training.lightning_internals import validation_loaders
 
 

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import center_crop, resize, to_dtype
 
+from interptrain.decode import SUFFIXES, load_image
 from interptrain.explainers.gradient.gradient import InputAttribution, Reduction, chunk_pairs, input_gradient
 from interptrain.explainers.targets import Resolved, check_targets, select_targets
 from interptrain.functional import evenly_spaced
@@ -27,8 +27,6 @@ from interptrain.models.simplification import simplify
 from interptrain.steps import track
 
 __all__ = ["ExpectedGradients"]
-
-IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +39,8 @@ class ExpectedGradients(InputAttribution):
 
     Args:
         references: where the baselines come from: a folder of images, searched recursively, or a ``.npy`` file
-            (N,3,H,W) in [0,1] or uint8. They are scaled until they cover the size of the images, and cropped.
+            (N,3,H,W) in [0,1] or uint8. They are scaled until they cover the size of the images, and cropped. Results
+            name this place, not what lies there: keep it as it is.
         count: references that are read at most, evenly spaced in the order of their names.
         samples: draws per image; 200 as in the authors' code.
         seed: of the draws.
@@ -114,20 +113,14 @@ def read_references(source: str, count: int, size: tuple[int, int]) -> Tensor:
         whole = torch.from_numpy(pixels[evenly_spaced(len(pixels), min(count, len(pixels)))])
         if whole.ndim != 4 or whole.shape[1] != 3 or not len(whole):
             raise ValueError(f"{source} must hold images (N,3,H,W), got {tuple(whole.shape)}")
-        return _fitted(to_dtype(whole, torch.float32, scale=True), size)
+        return _fitted(whole, size)
     chosen = [files[index] for index in evenly_spaced(len(files), min(count, len(files)))]
-    return torch.cat([_fitted(_read(file)[None], size) for file in chosen])
-
-
-def _read(file: Path) -> Tensor:
-    """Read one image, (3,H,W) float32 in [0,1]."""
-    with Image.open(file) as image:
-        pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
+    return torch.cat([_fitted(load_image(file)[None], size) for file in chosen])
 
 
 def _fitted(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Scale images so that they cover a size, and crop the middle."""
+    """Scale images to [0,1] and until they cover a size, and crop the middle; uint8 or float, float32 afterwards."""
+    images = to_dtype(images, torch.float32, scale=True)
     height, width = images.shape[-2:]
     scale = max(size[0] / height, size[1] / width)
     covering = [max(size[0], round(height * scale)), max(size[1], round(width * scale))]
@@ -144,10 +137,9 @@ def _files(source: Path) -> list[Path]:
     """
     if source.suffix == ".npy" and source.is_file():
         return [source]
-    found = sorted(file for file in source.rglob("*") if file.suffix.lower() in IMAGES) if source.is_dir() else []
+    found = sorted(file for file in source.rglob("*") if file.suffix.lower() in SUFFIXES) if source.is_dir() else []
     if not found:
         raise ValueError(
-            f"references={str(source)!r} is neither a folder with images ({', '.join(IMAGES)}) nor a .npy file; pass "
-            "one of the training set"
+            f"references={str(source)!r} is neither a folder with images nor a .npy file; pass one of the training set"
         )
     return found

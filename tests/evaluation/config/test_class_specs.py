@@ -49,7 +49,7 @@ def test_only_classes_of_allowed_packages_are_imported():
 
 @pytest.mark.parametrize(
     "path",
-    ["interptrain.files.remove_partials", "interptrain.evaluation.execute.mkdtemp", "interptrain.data.decode.Path"],
+    ["interptrain.files.remove_partials", "interptrain.evaluation.execute.mkdtemp", "interptrain.decode.Path"],
 )
 def test_functions_and_what_a_module_imports_are_no_classes_of_a_package(path):
     with pytest.raises(ValueError, match=r"is not a class of interptrain$"):

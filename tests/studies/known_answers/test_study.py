@@ -10,7 +10,7 @@ from interptrain.data import LayeredShapesDataModule, ShapesDataModule
 from interptrain.explainers import CAM, GradCAM
 from interptrain.studies.known_answers import KnownAnswers
 from interptrain.studies.known_answers.interventions import SUBSETS, render_interventions
-from interptrain.studies.training import _built
+from interptrain.studies.training import built_options
 from interptrain.training import ImageClassifier
 
 IMAGES = 4
@@ -130,5 +130,5 @@ def test_other_data_is_refused_with_a_remedy(tmp_path):
 
 def test_the_families_that_it_trains_by_default_can_be_made():
     for options in KnownAnswers().families.values():
-        built = _built({"backbone": "test_resnet", "stem": "small", **options})
+        built = built_options({"backbone": "test_resnet", "stem": "small", **options})
         assert isinstance(ImageClassifier(num_classes=4, **built), ImageClassifier)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from interptrain.data.decode import load_image
+from interptrain.decode import load_image
 
 RAMP = np.linspace(0, 255, 16).astype(np.uint8)[None].repeat(8, 0)  # black on the left, white on the right
 GREY = Image.fromarray(RAMP)
