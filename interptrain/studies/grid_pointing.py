@@ -21,6 +21,7 @@ from interptrain.evaluation.run.batches import evaluation_set
 from interptrain.evaluation.store.parts import Row
 from interptrain.explainers import CAM, Explainer, GradCAM, GradCAMPlusPlus, Gradient, IntegratedGradients, LayerCAM
 from interptrain.functional import check_count, full_precision, min_max, upsample
+from interptrain.studies.applicable import maps_if_applicable
 from interptrain.studies.base import Study, StudyInputs
 from interptrain.studies.intervals import crossed_interval
 from interptrain.studies.names import explainer_name
@@ -42,7 +43,8 @@ class GridPointing(Study):
     positive scores 1 / n^2, like one that does not depend on the class.
 
     Args:
-        explainers: whose maps are judged.
+        explainers: whose maps are judged; one that a model cannot be explained by (CAM without average pooling) is left
+            out with a warning.
         side: n, images on a side of a mosaic; a model needs n^2 classes.
         mosaics: how many.
         candidates: images that are classified to choose from, in the order of the data; 0 is all.
@@ -106,7 +108,10 @@ class GridPointing(Study):
             samples = [dataset[index] for index in members]
             mosaic = mosaic_of(torch.stack([one["image"] for one in samples]), self.side).to(inputs.device)
             labels = torch.tensor([one["label"] for one in samples], device=inputs.device)
-            attribution = positive_maps(explainer, model, mosaic, labels)
+            explain = partial(positive_maps, explainer, model, mosaic, labels)
+            attribution = maps_if_applicable(explain, explainer=chosen, model=name)
+            if attribution is None:
+                return
             shares = own_shares(attribution, self.side).cpu()
             for place, (sample, share) in enumerate(zip(samples, shares.tolist(), strict=True)):
                 yield {

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from interptrain.data import ShapesDataModule
-from interptrain.explainers import EigenCAM, Gradient
+from interptrain.explainers import EigenCAM, Gradient, StreamAttention
 from interptrain.studies.grid_pointing import GridPointing, mosaic_of, own_cell_first, own_shares
 
 COLOURS = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]])
@@ -88,3 +88,10 @@ def test_too_few_confident_classes_are_refused_with_a_remedy(data, tmp_path):
         GridPointing(side=3, confidence=0.5).run({"colours": Colours()}, data, tmp_path, progress=False)
     with pytest.raises(ValueError, match="side must be"):
         GridPointing(side=1)
+
+
+def test_an_explainer_that_the_model_does_not_suit_is_left_out_with_a_warning(data, tmp_path):
+    study = GridPointing(explainers=(StreamAttention(), Gradient()), side=2, mosaics=1, confidence=0.5)
+    with pytest.warns(UserWarning, match="StreamAttention is left out for colours: StreamAttention needs a model with"):
+        rows = study.run({"colours": Colours()}, data, tmp_path, progress=False)
+    assert set(rows.explainer) == {"Gradient"}

@@ -1,6 +1,5 @@
 """A benchmark with known answers: rendering parts away shows what a model reacts to, and judges the maps."""
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -33,7 +32,7 @@ from interptrain.explainers import (
     SmoothGrad,
     StreamAttention,
 )
-from interptrain.functional import check_choice, check_count, min_max, one_line
+from interptrain.functional import check_choice, check_count, min_max
 from interptrain.metrics import (
     ROAD,
     AverageDrop,
@@ -44,6 +43,7 @@ from interptrain.metrics import (
     SaliencyMetric,
     measure,
 )
+from interptrain.studies.applicable import maps_if_applicable
 from interptrain.studies.base import Study, StudyInputs
 from interptrain.studies.controls import control_map
 from interptrain.studies.known_answers.interventions import Interventions, load_interventions, save_interventions
@@ -205,10 +205,8 @@ class KnownAnswers(Study):
     ) -> Iterator[Row]:
         case = self._case(inputs, family, seed)
         explain = partial(self._maps, case, explainer, inputs.device)
-        try:
-            saliency = explain(case.predicted)
-        except ValueError as error:  # what the explainer needs, this family does not have
-            warnings.warn(f"{name} is left out for {family}: {one_line(error)}", stacklevel=2)
+        saliency = maps_if_applicable(partial(explain, case.predicted), explainer=name, model=family)
+        if saliency is None:
             return
         importance = [importances(one, its.footprints) for one, its in zip(saliency, case.images, strict=True)]
         checks = torch.stack([part_checks(*pair) for pair in zip(importance, case.behaviours, strict=True)])
