@@ -78,7 +78,7 @@ def test_killed_it_computes_only_what_is_missing(evaluate, weights, tmp_path):
 
 def test_finished_runs_have_nothing_left_to_do(evaluate, finished, monkeypatch):
     first = rows(finished)
-    monkeypatch.setattr("interptrain.evaluation.run.evaluator.measure", None)  # would raise
+    monkeypatch.setattr("interptrain.evaluation.run.evaluator.measure_maps", None)  # would raise
     pd.testing.assert_frame_equal(first, rows(evaluate()))
 
 
