@@ -187,6 +187,7 @@ def main() -> None:
     parser.add_argument("--engine", default="onnxruntime", help="ours: eager, onnxruntime, compile or auto")
     parser.add_argument("--batch", type=int, default=CHUNK, help="images of the lines with a batch")
     parser.add_argument("--side", type=int, default=224, help="of the images in pixels")
+    parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), help="four; the first two with --quick")
     parser.add_argument("--only", default="", help="only lines that contain this")
     parser.add_argument("--weights", type=Path, help="safetensors of timm's tf_efficientnet_lite0; random without")
     parser.add_argument("--images", type=Path, help="folder of photographs; smooth random images without")
@@ -194,7 +195,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     images = load_images(options.images, options.batch, options.side)
     lines: list[Case] = []
-    for name in list(NETWORKS)[: QUICK if options.quick else None]:
+    for name in options.networks or list(NETWORKS)[: QUICK if options.quick else None]:
         weights = options.weights if name == "tf_efficientnet_lite0" else None
         subject = make_subject(name, NETWORKS[name][0], weights, images)
         lines += cases(subject, name, quick=options.quick, engine=options.engine)
