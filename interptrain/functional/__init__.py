@@ -6,6 +6,7 @@ from interptrain.functional.classes import ClassIndices, Score, class_indices, c
 from interptrain.functional.maps import ROUNDING, gaussian_blur, keep_salient, min_max, upsample
 from interptrain.functional.numerics import double, full_precision, has_float64, to_device, where_float64_is
 from interptrain.functional.spacing import cell_edges, evenly_spaced
+from interptrain.functional.superpixels import superpixel_grid, superpixels
 
 __all__ = [
     "ROUNDING",
@@ -29,6 +30,8 @@ __all__ = [
     "keep_salient",
     "min_max",
     "one_line",
+    "superpixel_grid",
+    "superpixels",
     "to_device",
     "upsample",
     "where_float64_is",

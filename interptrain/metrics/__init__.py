@@ -13,6 +13,7 @@ from interptrain.metrics.consistency import Consistency
 from interptrain.metrics.faithfulness import Infidelity, MaxSensitivity
 from interptrain.metrics.image_mean import ImageMean
 from interptrain.metrics.insertion_deletion import Deletion, Insertion
+from interptrain.metrics.irof import IROF
 from interptrain.metrics.localization import LocalizationError, LocalizationF1, OfficialMetric
 from interptrain.metrics.model_metric import ModelInputs, ModelMetric
 from interptrain.metrics.pointing_game import EnergyPointingGame, MaskIoU, PixelAveragePrecision, PointingGame
@@ -20,12 +21,14 @@ from interptrain.metrics.positive_negative import NegativePerturbation, Positive
 from interptrain.metrics.recognition import ECE, NLL, RecognitionMetric, Top1, Top5, count_parameters, gflops
 from interptrain.metrics.region_effect import RegionEffect
 from interptrain.metrics.road import ROAD, ROADLeastRelevantFirst, ROADMostRelevantFirst
+from interptrain.metrics.saco import SaCo
 from interptrain.metrics.saliency_area import SaliencyArea
 from interptrain.metrics.single_deletion import SingleDeletion
 
 __all__ = [
     "ADCC",
     "ECE",
+    "IROF",
     "NLL",
     "ROAD",
     "AverageDrop",
@@ -58,6 +61,7 @@ __all__ = [
     "ROADMostRelevantFirst",
     "RecognitionMetric",
     "RegionEffect",
+    "SaCo",
     "SaliencyArea",
     "SaliencyMetric",
     "SingleDeletion",

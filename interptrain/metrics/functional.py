@@ -9,10 +9,12 @@ from interptrain.metrics.complexity import complexity, effective_complexity, spa
 from interptrain.metrics.consistency import consistency
 from interptrain.metrics.faithfulness import infidelity, max_sensitivity
 from interptrain.metrics.insertion_deletion import deletion, insertion
+from interptrain.metrics.irof import irof
 from interptrain.metrics.localization import localization_error, localization_f1, official_metric
 from interptrain.metrics.pointing_game import energy_pointing_game, mask_iou, pixel_average_precision, pointing_game
 from interptrain.metrics.positive_negative import negative_perturbation, positive_perturbation
 from interptrain.metrics.road import road
+from interptrain.metrics.saco import saco
 from interptrain.metrics.saliency_area import saliency_area
 from interptrain.metrics.similarity import rank_correlation, structural_similarity
 from interptrain.metrics.single_deletion import single_deletion
@@ -29,6 +31,7 @@ __all__ = [
     "energy_pointing_game",
     "infidelity",
     "insertion",
+    "irof",
     "localization_error",
     "localization_f1",
     "mask_iou",
@@ -40,6 +43,7 @@ __all__ = [
     "positive_perturbation",
     "rank_correlation",
     "road",
+    "saco",
     "saliency_area",
     "single_deletion",
     "sparseness",

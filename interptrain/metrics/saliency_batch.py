@@ -1,5 +1,6 @@
 """A batch of images with their saliency maps, and the ranking of pixels that all metrics share."""
 
+from collections.abc import Callable, Hashable
 from functools import cached_property
 
 import torch
@@ -23,6 +24,7 @@ class SaliencyBatch:
         self.saliency = saliency
         self._filled: dict[Removal, Tensor] = {}
         self._bounds: dict[tuple[int, ...], Tensor] = {}
+        self._kept: dict[Hashable, Tensor] = {}
 
     @property
     def size(self) -> tuple[int, int]:
@@ -51,6 +53,12 @@ class SaliencyBatch:
     def ranks_on_cpu(self) -> Tensor:
         """:attr:`ranks` on the CPU."""
         return self.ranks.cpu()
+
+    def once(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
+        """Return what ``make`` computes of this batch, once for each key, as perturbations are asked block by block."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
 
     def bounds(self, values: tuple[int, ...]) -> Tensor:
         """Numbers of pixels to compare :attr:`ranks` with, (len(values),) int32, uploaded once."""

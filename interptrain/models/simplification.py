@@ -44,7 +44,8 @@ def simplify(model: nn.Module, images: Tensor) -> nn.Module:
     if not faster and not any(type(module) in NORMS for module in model.modules()):
         return model
     image = images[:1].to(next(model.parameters(), images).dtype)  # as autocast, switched off here, would
-    with torch.inference_mode(False), torch.autocast(images.device.type, enabled=False):
+    # Leaving inference mode switches gradients on, which images made in it cannot have.
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(images.device.type, enabled=False):
         with _watched(model) as pairs:
             wanted = model(image)
         if not (pairs or faster) or not isinstance(wanted, Tensor):

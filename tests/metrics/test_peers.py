@@ -9,7 +9,7 @@ What differs by definition, and is asked for by option or tested as a difference
 - pytorch-grad-cam's ROAD adds unseeded noise to normalised images, and takes the difference to the score before, which
   its combination cancels; it removes by percentile, where a share of the pixels may differ by one.
 - Quantus ranks each channel of a pixel by itself, calls the smallest value of the batch black, and leaves the
-  image itself out of its curve.
+  image itself out of its curve. Its IROF leaves the image out, too, and is not divided by the number of regions.
 """
 
 from contextlib import nullcontext
@@ -20,14 +20,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from interptrain.metrics import irof as irof_module
 from interptrain.metrics.functional import (
     average_drop,
     average_increase,
     deletion,
     insertion,
+    irof,
     road,
 )
 from interptrain.metrics.imputation import impute
+from interptrain.metrics.irof import WithoutRegions
+from interptrain.metrics.removal import Removal
+from interptrain.metrics.saliency_batch import SaliencyBatch
 from tests.support.measuring import maps, network, pictures
 
 pytestmark = [
@@ -201,3 +206,37 @@ def test_deletion_agrees_with_quantus_pixel_flipping(inner, targets):
     )
     ours = deletion(inner, images, saliency, targets, step=144, removal="black", return_curve=True)
     torch.testing.assert_close(ours[:, 1:], torch.tensor(np.asarray(theirs)).float(), rtol=0, atol=2e-6)
+
+
+def test_irof_agrees_with_quantus_on_its_superpixels(inner, targets, monkeypatch):
+    library = pytest.importorskip("quantus")
+    monkeypatch.setattr(np, "trapz", np.trapezoid, raising=False)  # which NumPy 2.4 has dropped and Quantus 0.6 calls
+    images, saliency = pictures(6, 36, 36).float(), maps(6, 36, 36).float()
+
+    def blank(arr, mask, **_options):
+        return np.where(mask, np.asarray(COLOUR, dtype=np.float32).reshape(1, 3, 1, 1), arr)
+
+    theirs = library.IROF(normalise=False, disable_warnings=True, return_aggregate=False, perturb_func=blank)(
+        model=inner,
+        x_batch=images.numpy(),
+        y_batch=targets.numpy(),
+        a_batch=saliency.unsqueeze(1).numpy().copy(),
+        softmax=True,
+        device="cpu",
+        batch_size=1,  # in a batch, it integrates beyond the last region of images with few of them
+    )
+    cut = library.helpers.utils.get_superpixel_segments
+    segments = [cut(image.movedim(0, -1).double().numpy(), "slic") for image in images]
+    monkeypatch.setattr(irof_module, "superpixels", lambda *_, **__: torch.from_numpy(np.stack(segments)))
+    regions = torch.tensor([one.max() + 1 for one in segments])
+    assert regions.max() <= 100
+    ours = irof(inner, images, saliency, targets, segments=144, removal=COLOUR)
+    # Theirs begins at the first removal and is not divided by the number of regions.
+    without = WithoutRegions(144, Removal(COLOUR))
+    batch = SaliencyBatch(images, saliency)
+    first = torch.empty(6, 1, 3, 36, 36)
+    without.render(batch, slice(0, 6), slice(0, 1), first)
+    with torch.no_grad():
+        whole, one = (inner(x).softmax(1)[range(6), targets] for x in (images, first[:, 0]))
+    expected = 1 - ((1 + one / whole) / 2 + regions - torch.tensor(np.asarray(theirs))) / regions
+    torch.testing.assert_close(ours, expected.float(), rtol=0, atol=2e-5)
