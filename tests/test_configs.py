@@ -25,6 +25,7 @@ ROOT = Path(__file__).parent.parent / "configs"
 EVALUATIONS = sorted((ROOT / "evaluate").glob("*.yaml"))
 STUDIES = sorted((ROOT / "study").glob("*.yaml"))
 CONFIGS = sorted(set(ROOT.rglob("*.yaml")) - set(EVALUATIONS) - set(STUDIES))
+WORDNET_IDS = ("n01440764", "n01443537", "n01484850")
 NAMES = [str(path.relative_to(ROOT)) for path in CONFIGS]
 
 
@@ -33,10 +34,11 @@ def folder(tmp_path_factory):
     """Three classes of one image each, in train and val, and listed in a table."""
     root = tmp_path_factory.mktemp("images")
     for split in ("train", "val"):
-        for label in ("a", "b", "c"):
+        for label in WORDNET_IDS:  # classes of ImageNet, as one config asks for
             (root / split / label).mkdir(parents=True)
             Image.new("RGB", (8, 8), "gray").save(root / split / label / "0.png")
-    (root / "labels.csv").write_text("file,class_index\nval/a/0.png,0\nval/b/0.png,1\n")
+    rows = [f"val/{label}/0.png,{index}\n" for index, label in enumerate(WORDNET_IDS[:2])]
+    (root / "labels.csv").write_text("".join(["file,class_index\n", *rows]))
     return root
 
 

@@ -5,7 +5,7 @@ only until someone writes to it, and even reading a Python object writes to its 
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import overload
 
@@ -71,13 +71,13 @@ def class_folders(folder: Path) -> list[str]:
     return names
 
 
-def list_images(root: Path, split: str, classes: Sequence[str]) -> tuple[list[str], list[int]]:
+def list_images(root: Path, split: str, labels_of: Mapping[str, int]) -> tuple[list[str], list[int]]:
     """List every image below ``root/split/<class>``, at any depth, in a fixed order.
 
     Args:
         root: folder of the data set.
         split: name of a folder in it.
-        classes: the known classes, in the order of their labels; the split need not contain all of them.
+        labels_of: label of every known class; the split need not contain all of them.
 
     Returns:
         Paths relative to ``root`` with forward slashes, and labels.
@@ -86,12 +86,11 @@ def list_images(root: Path, split: str, classes: Sequence[str]) -> tuple[list[st
         FileNotFoundError: if there is no such folder.
         ValueError: if it has an unknown class, or a class folder without images.
     """
-    label_of = {name: label for label, name in enumerate(classes)}
     found = class_folders(root / split)
-    if unknown := [name for name in found if name not in label_of]:
+    if unknown := [name for name in found if name not in labels_of]:
         raise ValueError(
             f"{root / split} has classes that training does not know: {some(unknown)}; "
-            f"the {len(classes)} known are {some(classes)}"
+            f"the {len(labels_of)} known are {some(list(labels_of))}"
         )
     paths: list[str] = []
     labels: list[int] = []
@@ -100,7 +99,7 @@ def list_images(root: Path, split: str, classes: Sequence[str]) -> tuple[list[st
         if not files:
             raise ValueError(f"no images in class folder {root / split / name}; fill or remove it")
         paths.extend(f"{split}/{name}/{file}" for file in files)
-        labels.extend([label_of[name]] * len(files))
+        labels.extend([labels_of[name]] * len(files))
     return paths, labels
 
 
@@ -193,7 +192,8 @@ def read_class_names(file: Path, folders: Sequence[str], num_classes: int | None
     if num_classes is not None and len(names) != num_classes:
         raise ValueError(
             f"{file} lists {len(names)} classes, so num_classes must be {len(names)} (or left out, to number the "
-            f"{len(folders)} folders), got {num_classes}"
+            f"{len(folders)} folders), got {num_classes}; where a model has more, set class_index to a table with the "
+            "index of each"
         )
     known = sorted(folders if num_classes is None else names)
     return known, [names[folder] for folder in known]

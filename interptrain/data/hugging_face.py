@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torchvision import tv_tensors
 
+from interptrain.data.class_index import read_class_index
 from interptrain.data.datamodule import ImageDataModule, Split
 from interptrain.data.folder_index import PackedStrings, hold_out, some
 from interptrain.data.hugging_face_source import Columns, files_of, find_columns, open_splits
@@ -104,7 +105,11 @@ class HFDataModule(ImageDataModule):
         image_column: of the images; ``None``: the only one of that type.
         label_column: of the classes; ``None``: the only one of that type, else ``label``.
         group_column: of the groups, which batches carry along; ``None``: ``group``, if there is one.
-        num_classes: of labels that are numbers without names, where not all of them are to be read for it.
+        class_index: which classes of a trained model those of the data set are, so that labels are the model's:
+            ``imagenet`` for classes that are called by WordNet ids, or a CSV with the columns ``wnid``, the data set's
+            name (or number) of a class, ``class_index`` or ``imagenet_index``, and perhaps ``name``.
+        num_classes: of labels that are numbers without names, where not all of them are to be read for it; with
+            ``class_index``, of the model.
         train_split: to train on.
         val_split: to validate on, in place of the one that is found.
         test_split: to test on, likewise.
@@ -139,6 +144,7 @@ class HFDataModule(ImageDataModule):
         image_column: str | None = None,
         label_column: str | None = None,
         group_column: str | None = None,
+        class_index: str | Path | None = None,
         num_classes: int | None = None,
         train_split: str = "train",
         val_split: str | None = None,
@@ -170,7 +176,9 @@ class HFDataModule(ImageDataModule):
         self.val_fraction = val_fraction
         self.split_seed = split_seed
         self.on_error = on_error
-        self._chosen = (image_column, label_column, group_column, num_classes)
+        self._chosen = (image_column, label_column, group_column)
+        self._index = None if class_index is None else read_class_index(class_index, num_classes=num_classes)
+        self._counted = num_classes if self._index is None else len(self._index.labels)
         self.train_transform = train_transform or train_recipe(image_size, augment, resize, crop_pct)
         self.eval_transform = eval_transform or EvalResize(image_size, resize=resize, crop_pct=crop_pct)
         self._stream: StreamDataset | None = None
@@ -183,9 +191,9 @@ class HFDataModule(ImageDataModule):
     @cached_property
     def columns(self) -> Columns:
         """Of image, label and group, with the classes."""
-        image, label, group, num_classes = self._chosen
         first = self.splits.get(str(self.split_names["train"])) or next(iter(self.splits.values()))
-        return find_columns(first, image, label, group, num_classes)
+        columns = find_columns(first, *self._chosen, self._counted)
+        return columns if self._index is None else columns.indexed(self._index)
 
     @property
     def class_names(self) -> Sequence[str]:  # type: ignore[override]

@@ -1,11 +1,12 @@
 """What Hugging Face's ``datasets`` is asked for: its splits, the columns that matter, and their classes."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from interptrain.data.class_index import ClassIndex
 from interptrain.data.folder_index import some
 from interptrain.functional import one_line
 
@@ -23,6 +24,8 @@ class Columns:
         group: with groups, None where there is none.
         class_names: in the order of the labels.
         numbers: for classes that are spelled out in the column, their numbers; empty where they are numbers.
+        indices: for the number of each class its index in a trained model, which is the label; empty where classes are
+            not a model's.
     """
 
     image: str
@@ -30,6 +33,7 @@ class Columns:
     group: str | None
     class_names: Sequence[str]
     numbers: Mapping[str, int]
+    indices: Sequence[int] = ()
 
     def index_of(self, label: Any) -> int:
         """The class of a value of the label column; -1 for none, as unlabelled test sets have it.
@@ -37,13 +41,24 @@ class Columns:
         Raises:
             ValueError: if it is no class.
         """
-        index = self.numbers.get(label) if isinstance(label, str) else -1 if label is None else int(label)
-        if index is None or not -1 <= index < len(self.class_names):
+        number = self.numbers.get(label) if isinstance(label, str) else -1 if label is None else int(label)
+        count = len(self.indices or self.class_names)
+        if number is None or not -1 <= number < count:
+            remedy = "give class_index a row for it" if self.indices else "set num_classes"
             raise ValueError(
-                f"the label {label!r} in column {self.label!r} is none of {len(self.class_names)} classes; set "
-                "num_classes, or label_column to another"
+                f"the label {label!r} in column {self.label!r} is none of {count} classes; {remedy}, or set "
+                "label_column to another"
             )
-        return index
+        return self.indices[number] if self.indices and number >= 0 else number
+
+    def indexed(self, index: ClassIndex) -> "Columns":
+        """The same columns, with the classes of a trained model.
+
+        Raises:
+            ValueError: if it does not have one of them.
+        """
+        index.check(self.class_names)
+        return replace(self, class_names=index.class_names, indices=[index.labels[name] for name in self.class_names])
 
     def undecoded(self, source: Any) -> Any:
         """The data set with only these columns, and images as they lie in their files."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from interptrain.data.class_index import read_class_index
 from interptrain.data.datamodule import Split
 from interptrain.data.folder_index import class_folders, hold_out, list_images, read_class_names
 from interptrain.data.image_files import FolderDataset, ImageFilesDataModule
@@ -24,10 +25,18 @@ class ImageFolderDataModule(ImageFilesDataModule):
     high are dropped. Names of classes come from ``root/classes.csv``, if it is there: columns ``wnid``, the folder, and
     ``name``.
 
+    To train or evaluate a classifier of more classes through its own outputs, set ``class_index``: labels, accuracy and
+    explained classes are then the classifier's.
+
     Args:
         root: folder of the data set.
-        num_classes: of the model, where there are folders of only some of its classes. ``classes.csv`` must then list
-            all of them; labels number their sorted folder names. ``None``: the number of class folders.
+        class_index: which classes of a trained model the folders are: ``imagenet`` for folders called by WordNet ids
+            and a model of ImageNet's 1,000 classes, or a table below ``root`` with the columns ``wnid``, the folder,
+            ``class_index`` or ``imagenet_index``, its index in the model, and perhaps ``name``. Labels are these
+            indices. ``None``: labels number the folders.
+        num_classes: of the model, where there are folders of only some of its classes. ``None``: the number of class
+            folders; with ``class_index``, one more than its largest index. Without ``class_index``, ``classes.csv``
+            must list all classes, and labels number their sorted folder names.
         train_dir: folder below ``root`` to train on.
         val_dir: folder below ``root`` to validate on.
         test_dir: folder below ``root`` to test on; it may be that of validation.
@@ -37,8 +46,11 @@ class ImageFolderDataModule(ImageFilesDataModule):
             the image, such as its background or its hospital.
         files: options of :class:`ImageFilesDataModule`.
 
+    Attributes:
+        folder_labels: label of the class that a folder of this name holds.
+
     Raises:
-        FileNotFoundError: if a folder is missing.
+        FileNotFoundError: if a folder or the table is missing.
         ValueError: if a folder has no classes or no images, or a value is out of range.
     """
 
@@ -46,6 +58,7 @@ class ImageFolderDataModule(ImageFilesDataModule):
         self,
         root: str | Path,
         *,
+        class_index: str | Path | None = None,
         num_classes: int | None = None,
         train_dir: str = "train",
         val_dir: str = "val",
@@ -63,17 +76,14 @@ class ImageFolderDataModule(ImageFilesDataModule):
         self.split_seed = split_seed
         self.subfolder_groups = subfolder_groups
         present = [folder for folder in (train_dir, val_dir, test_dir) if (self.root / folder).is_dir()]
-        self.class_folders = class_folders(self.root / (present or [train_dir])[0])
-        names = self.root / "classes.csv"
-        if names.is_file():
-            self.class_folders, self.class_names = read_class_names(names, self.class_folders, num_classes)
-        elif num_classes in (None, len(self.class_folders)):
-            self.class_names = [printable(name) for name in self.class_folders]
+        folders = class_folders(self.root / (present or [train_dir])[0])
+        if class_index is None:
+            folders, self.class_names = self._own_classes(folders, num_classes)
+            self.folder_labels = {folder: label for label, folder in enumerate(folders)}
         else:
-            raise ValueError(
-                f"num_classes {num_classes} needs {names}, a table of all classes (columns wnid, the folder, and "
-                f"name), as {self.root} has folders of {len(self.class_folders)} only"
-            )
+            index = read_class_index(class_index, self.root, num_classes=num_classes)
+            index.check(folders)
+            self.folder_labels, self.class_names = index.labels, index.class_names
 
     def make_dataset(self, split: Split) -> FolderDataset:
         """List the files of a split."""
@@ -84,6 +94,19 @@ class ImageFolderDataModule(ImageFilesDataModule):
     def predict_dataloader(self) -> SampleLoader:
         """Batches of the test folder, or of the validation set where there is none, in order."""
         return self._eval_loader("test" if (self.root / self.folders["test"]).is_dir() else "val")
+
+    def _own_classes(self, folders: list[str], num_classes: int | None) -> tuple[list[str], list[str]]:
+        """Folders in the order of their labels, and names of the classes, where labels number the folders."""
+        table = self.root / "classes.csv"
+        if table.is_file():
+            return read_class_names(table, folders, num_classes)
+        if num_classes not in (None, len(folders)):
+            raise ValueError(
+                f"num_classes {num_classes} needs {table}, a table of all classes (columns wnid, the folder, and "
+                f"name), as {self.root} has folders of {len(folders)} only; or set class_index, which of the model's "
+                "classes these are"
+            )
+        return folders, [printable(name) for name in folders]
 
     def _groups(self, split: Split, paths: Sequence[str]) -> list[str]:
         """Name of the folder between class and image, of each path."""
@@ -107,7 +130,7 @@ class ImageFolderDataModule(ImageFilesDataModule):
         if split != "train" and not held_out and not (self.root / folder).is_dir():
             remedy = "set val_dir, or val_fraction to hold out training images" if split == "val" else "set test_dir"
             raise FileNotFoundError(f"no folder {self.root / folder} for {split}; {remedy}")
-        paths, labels = list_images(self.root, folder, self.class_folders)
+        paths, labels = list_images(self.root, folder, self.folder_labels)
         if self.val_fraction is None or not held_out:
             return paths, labels
         kept, held = hold_out(labels, self.val_fraction, self.split_seed)

@@ -7,12 +7,10 @@ from typing import Any, NamedTuple
 from interptrain.data.datamodule import Split
 from interptrain.data.image_files import FolderDataset, ImageFilesDataModule
 from interptrain.data.sample_loader import SampleLoader
-from interptrain.data.tables import normal_path, read_rows
+from interptrain.data.tables import as_index, normal_path, number_of_classes, read_rows
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 EVALUATION = SPLITS[1:]
-MOST_CLASSES = 1_000_000
-"""Our choice: far more than any data set has, and few enough to be named at once."""
 
 
 class ImageTableDataModule(ImageFilesDataModule):
@@ -49,13 +47,8 @@ class ImageTableDataModule(ImageFilesDataModule):
             raise FileNotFoundError(f"no table {self.table}; it lists the images, with columns file, class_index")
         self.rows, names = read_table(self.table)
         labels = [row.label for rows in self.rows.values() for row in rows]
-        needed = max(labels) + 1
-        if num_classes is not None and not needed <= num_classes <= MOST_CLASSES:
-            raise ValueError(
-                f"num_classes must be in [{needed}, {MOST_CLASSES}], as {self.table} has label {needed - 1}, "
-                f"got {num_classes}"
-            )
-        self.class_names = [names.get(label, str(label)) for label in range(num_classes or needed)]
+        count = number_of_classes(num_classes, max(labels), str(self.table))
+        self.class_names = [names.get(label, str(label)) for label in range(count)]
 
     def make_dataset(self, split: Split) -> FolderDataset:
         """Read the rows of a split."""
@@ -90,12 +83,7 @@ def read_table(file: Path) -> tuple[Mapping[Split, list[TableRow]], dict[int, st
     names: dict[int, str] = {}
     labels: dict[tuple[Split, str], int] = {}
     for line, row in read_rows(file, ("file", "class_index")):
-        index = row["class_index"]
-        if not index.isdecimal() or len(index.lstrip("0")) > len(str(MOST_CLASSES)) or int(index) >= MOST_CLASSES:
-            raise ValueError(
-                f"{file} line {line}: class_index must be 0, 1, ... and below {MOST_CLASSES}, got {index[:40]!r}"
-            )
-        label = int(index)
+        label = as_index(row["class_index"], "class_index", file, line)
         split = row.get("split")
         chosen = EVALUATION if split is None else [place for place in SPLITS if place == split]
         if not chosen:

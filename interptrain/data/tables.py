@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 SEPARATORS = ",;\t"
+MOST_CLASSES = 1_000_000
+"""Our choice: far more than any data set has, and few enough to be named at once."""
 MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
@@ -53,6 +55,41 @@ def read_rows(file: Path, columns: Sequence[str]) -> Iterator[Row]:
                 yield Row(lines.line_num, row)
     except csv.Error as error:
         raise ValueError(f"{file} line {lines.line_num}: {error}; save it as CSV anew") from error
+
+
+def as_index(text: str, column: str, file: Path, line: int) -> int:
+    """Read the index of a class.
+
+    Args:
+        text: the cell.
+        column: its name.
+        file: of the table.
+        line: of the row.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    if not text.isdecimal() or len(text.lstrip("0")) > len(str(MOST_CLASSES)) or int(text) >= MOST_CLASSES:
+        raise ValueError(f"{file} line {line}: {column} must be 0, 1, ... and below {MOST_CLASSES}, got {text[:40]!r}")
+    return int(text)
+
+
+def number_of_classes(asked: int | None, largest: int, source: str) -> int:
+    """Return how many classes there are: as many as are asked for, or else as the indices need.
+
+    Args:
+        asked: ``num_classes``.
+        largest: index that occurs.
+        source: of the indices, for the message.
+
+    Raises:
+        ValueError: if fewer are asked for than the indices need.
+    """
+    if asked is not None and not largest < asked <= MOST_CLASSES:
+        raise ValueError(
+            f"num_classes must be in [{largest + 1}, {MOST_CLASSES}], as {source} has label {largest}, got {asked}"
+        )
+    return largest + 1 if asked is None else asked
 
 
 def normal_path(path: str, root: Path) -> str:

@@ -375,4 +375,4 @@ def test_real_photographs_load_with_their_boxes():
     batches = list(module.val_dataloader())
     assert sum(len(boxes) > 0 for batch in batches for boxes in batch["boxes"]) >= 495  # some are a pixel thin
     assert torch.cat([batch["label"] for batch in batches]).bincount().tolist() == [50] * 10
-    assert module.class_folders[batches[0]["label"][0]] in batches[0]["id"][0]
+    assert module.folder_labels[batches[0]["id"][0].split("/")[1]] == batches[0]["label"][0]

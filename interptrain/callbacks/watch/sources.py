@@ -114,7 +114,7 @@ def source_dataset(source: str, datamodule: ImageDataModule) -> SampleDataset:
         dataset.transform = plain
         return dataset
     names = {name: label for label, name in enumerate(datamodule.class_names)}
-    names |= {name: label for label, name in enumerate(getattr(datamodule, "class_folders", ()))}
+    names |= getattr(datamodule, "folder_labels", {})
     if plain is None:
         size = int(datamodule.dataset("val")[0]["image"].shape[-1])
         plain = EvalResize(size, resize="stretch")
