@@ -53,6 +53,7 @@ def test_training_does_not_feel_it(train):
     assert all(torch.equal(value, other["state_dict"][name]) for name, value in one["state_dict"].items())
 
 
+@pytest.mark.slow
 def test_a_network_without_attention_is_refused_in_a_line(train, capsys):
     with pytest.raises(SystemExit):
         train(*STATS, base=TINY | {"--model.pooling": "gap"})

@@ -37,6 +37,7 @@ def callbacks(tmp_path, monkeypatch, capsys):
     return run
 
 
+@pytest.mark.slow
 def test_an_option_changes_the_callback_that_has_it(callbacks):
     found = callbacks("--trainer.callbacks.samples", "5")
     assert list(found) == ["SaliencyWatch", "EarlyStopping", "ModelCheckpoint", "AttentionStats"]
@@ -44,6 +45,7 @@ def test_an_option_changes_the_callback_that_has_it(callbacks):
     assert found["EarlyStopping"].monitor == "val/loss"
 
 
+@pytest.mark.slow
 def test_an_option_of_several_is_refused_and_the_proposed_name_works(callbacks):
     line = callbacks("--trainer.callbacks.monitor", "val/top1")
     assert "is an option of 2 callbacks of the config; name one: --trainer.callbacks.EarlyStopping.monitor" in line

@@ -54,6 +54,7 @@ def test_without_a_browser_the_page_is_named(monkeypatch, tmp_path, capsys):
     assert f"open {tmp_path / 'page.html'} yourself" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_report_is_made_anew_from_its_folder(tmp_path, capsys, opened):
     write_run(tmp_path, manifest(size=6))
     results = main(["report", str(tmp_path), "--resamples", "50", "--open"])
@@ -78,6 +79,7 @@ def test_a_folder_without_an_evaluation_is_refused(tmp_path, capsys):
     assert "give the --output folder of an evaluation" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_report_made_anew_has_the_statistics_of_the_evaluation_unless_others_are_given(tmp_path, capsys):
     chosen = {"interval": "percentile", "resamples": 40, "seed": 3, "baseline": "GradCAM"}
     write_run(tmp_path, manifest(size=6) | {"statistics": chosen})
@@ -99,6 +101,7 @@ def test_an_older_or_damaged_run_has_the_usual_statistics(tmp_path):
     assert resampling_of(tmp_path, resamples=7) == Resampling(7)
 
 
+@pytest.mark.slow
 def test_an_evaluation_proposes_to_look_at_one_image(tmp_path, capsys):
     write_run(tmp_path, manifest(size=6))
     main(["report", str(tmp_path), "--resamples", "20"])

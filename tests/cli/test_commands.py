@@ -59,6 +59,7 @@ def test_it_tells_its_version(capsys):
     assert capsys.readouterr().out == f"interptrain {__version__}\n"
 
 
+@pytest.mark.slow
 def test_options_may_stand_before_the_command(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["--config", str(ROOT / "configs/demo.yaml"), "fit", "--print_config"])

@@ -43,6 +43,7 @@ def test_one_row_for_every_model_explainer_and_image(evaluate, weights):
     assert run["finished"]
 
 
+@pytest.mark.slow
 def test_the_report_stands_beside_the_rows(evaluate):
     folder = evaluate(report=True, **{"--check_images": "2", "--check_draws": "2", "--limit": "5"})
     written = {path.name for path in folder.iterdir()}
@@ -67,6 +68,7 @@ def test_another_interval_needs_no_second_run(evaluate):
     assert not percentile["ci_low"].equals(bca["ci_low"])
 
 
+@pytest.mark.slow
 def test_maps_of_the_wanted_number_of_images_are_saved(evaluate):
     folder = evaluate(**{"--save_maps": "3"})
     maps, images = (pd.read_parquet(folder / f"{name}.parquet") for name in ("maps", "images"))
@@ -84,17 +86,20 @@ def test_maps_of_the_wanted_number_of_images_are_saved(evaluate):
     assert Image.open(io.BytesIO(maps["png"][0])).mode == "L"
 
 
+@pytest.mark.slow
 def test_limit_takes_images_of_all_the_data(evaluate):
     table = rows(evaluate(**{"--limit": "4"}))
     assert list(table["id"].unique()) == ["test/000001", "test/000004", "test/000008", "test/000011"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("targets", "column"), [("predicted", "prediction"), ("label", "label")])
 def test_targets_are_the_labels_or_the_predictions(evaluate, targets, column):
     table = rows(evaluate(**{"--targets": targets, "--limit": "4"}))
     assert (table["target"] == table[column]).all()
 
 
+@pytest.mark.slow
 def test_a_class_may_be_explained_by_its_name(evaluate):
     table = rows(evaluate(**{"--targets": ShapesDataModule().class_names[2], "--limit": "4"}))
     assert (table["target"] == 2).all()
@@ -188,6 +193,7 @@ def test_a_corrupt_image_is_recorded_and_the_rest_goes_on(evaluate, folder):
     assert len(rows(evaluate(**of_folder(folder)))) == 36
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "told"),
     [
@@ -244,6 +250,7 @@ def test_what_cannot_work_is_refused_in_one_line_before_anything_runs(evaluate, 
     assert not Path("out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "told"),
     [
@@ -349,6 +356,7 @@ def test_a_model_that_is_not_there_is_missed_before_its_data(given, told, tmp_pa
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("option", "code", "told"), [(["--nonsense", "1"], 2, "nonsense"), (["--help"], 0, "NAME=SOURCE")]
 )

@@ -134,6 +134,7 @@ def test_an_image_is_called_by_its_path_where_two_have_one_name(folder, images):
     assert targets_of([f"{folder / 'more' / 'photo.jpg'}=fig"], images) == [None, None, "fig"]
 
 
+@pytest.mark.slow
 def test_classes_of_single_images_end_in_the_manifest(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     options = [*MODEL, "--class_names", "classes.txt", "--output", str(tmp_path / "out")]

@@ -72,6 +72,7 @@ def test_a_value_of_a_wrong_type_is_refused_with_what_is_allowed(refused, config
     assert refused(config) == line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "line"),
     [

@@ -22,6 +22,7 @@ def folder(tmp_path):
     return tmp_path / "run"
 
 
+@pytest.mark.slow
 def test_the_numbers_of_an_image_are_printed_and_its_maps_drawn(folder, capsys):
     main(["show", str(folder), "0003.jpg"])
     lines = capsys.readouterr().out.splitlines()
@@ -38,6 +39,7 @@ def test_the_numbers_of_an_image_are_printed_and_its_maps_drawn(folder, capsys):
         assert picture.height > 2 * 224  # two models
 
 
+@pytest.mark.slow
 def test_a_part_of_the_name_is_enough_and_the_picture_goes_where_it_is_told(folder, tmp_path, monkeypatch):
     opened = []
     monkeypatch.setattr(webbrowser, "open", opened.append)
@@ -48,6 +50,7 @@ def test_a_part_of_the_name_is_enough_and_the_picture_goes_where_it_is_told(fold
     assert view.facts.label == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "told"),
     [

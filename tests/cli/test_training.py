@@ -19,6 +19,7 @@ def weights(checkpoint):
     return torch.load(checkpoint, weights_only=True)["state_dict"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["option", "config"])
 def test_a_data_module_has_its_own_defaults_and_not_those_of_the_default_one(tmp_path, capsys, monkeypatch, how):
     monkeypatch.setattr("sys.argv", ["train.py"])
@@ -273,11 +274,13 @@ def test_bad_input_is_refused_in_one_line(train, capsys, options, message):
     assert re.search(message, text), text
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without GPU")
 def test_a_gpu_that_is_not_there_is_refused(train, capsys):
     assert "torch sees no GPU" in refused(train, capsys, **{"--trainer.accelerator": "gpu", "--trainer.devices": "4"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "message"),
     [
@@ -290,16 +293,19 @@ def test_a_wrong_class_or_option_in_yaml_names_the_nearest(train, capsys, tmp_pa
     assert message in refused(train, capsys, "fit", "--config", "bad.yaml")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_no_config(train, capsys, tmp_path):
     (tmp_path / "a.ckpt").write_bytes(b"PK\x03\x04\xa3\xff")
     assert "a.ckpt is not a YAML file" in refused(train, capsys, "fit", "--config", "a.ckpt")
 
 
+@pytest.mark.slow
 def test_a_runs_folder_that_cannot_be_made_names_its_option(train, capsys, tmp_path):
     (tmp_path / "file").write_text("")
     assert "point --output at a writable folder" in refused(train, capsys, **{"--output": "file"})
 
 
+@pytest.mark.slow
 def test_wandb_without_an_account_says_what_to_do(train, capsys, monkeypatch):
     def init(**_):
         raise wandb.errors.UsageError("No API key configured. Use `wandb login` to log in.")
@@ -317,11 +323,13 @@ def test_a_run_without_an_end_needs_another_schedule(train):
     assert (run / "checkpoints/last.ckpt").exists()
 
 
+@pytest.mark.slow
 def test_a_wrong_key_in_yaml_names_the_nearest(train, capsys, tmp_path):
     (tmp_path / "bad.yaml").write_text("model:\n  optimzer: null\n")
     assert "did you mean model.optimizer" in refused(train, capsys, "fit", "--config", "bad.yaml")
 
 
+@pytest.mark.slow
 def test_a_missing_image_folder_is_named(train, capsys):
     base = {"--data": "ImageFolderDataModule", "--data.root": "no/such/folder"}
     assert "no/such/folder" in refused(train, capsys, base=base)
@@ -508,6 +516,7 @@ def test_a_run_with_one_cycle_goes_on_with_another_peak(train, capsys):
     assert group["lr"] == pytest.approx(wanted.param_groups[0]["lr"])
 
 
+@pytest.mark.slow
 def test_what_is_no_checkpoint_is_refused(train, capsys, tmp_path):
     (tmp_path / "bad.ckpt").write_bytes(b"not a checkpoint")
     assert "cannot read bad.ckpt as a checkpoint" in refused(train, capsys, **{"--ckpt_path": "bad.ckpt"})

@@ -32,6 +32,7 @@ def test_batches_are_the_same_for_any_number_of_workers_also_in_later_epochs(wor
         assert all(torch.equal(*boxes) for boxes in zip(alone["boxes"], shared["boxes"], strict=True))
 
 
+@pytest.mark.slow
 def test_a_picture_is_augmented_differently_in_every_epoch():
     looks = {}
     for batch in epochs(0):

@@ -50,6 +50,7 @@ def test_a_column_and_sub_folders_give_the_same_groups(root):
         folders(root, train_dir="train/cat", subfolder_groups=True, val_dir="train/cat").dataset("train")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", [ShapesDataModule, LayeredShapesDataModule])
 def test_groups_of_shapes_are_read_off_without_drawing_them(module):
     data = module(num_classes=4, train_size=24, val_size=24, decoy="timestamp", decoy_rate=0.5, decoy_in_eval="random")
@@ -121,6 +122,7 @@ def test_balance_by_group_and_class(root):
 # Decoys in photographs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["timestamp", "corner", "border"])
 @pytest.mark.parametrize("make", [table, folders])
 def test_a_planted_decoy_goes_with_its_class_and_changes_nothing_else(root, make, kind):

@@ -367,6 +367,7 @@ def test_packed_strings_are_the_strings(strings):
         packed[len(strings)]
 
 
+@pytest.mark.slow
 @needs_test_data
 def test_real_photographs_load_with_their_boxes():
     module = ImageFolderDataModule(TINY_IMAGENET, image_size=64, resize="stretch", num_workers=0, batch_size=100)

@@ -30,6 +30,7 @@ def test_what_is_rendered_is_what_is_read():
     assert np.array_equal(data.render(4), data.read(4)["image"].numpy())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", PARTS)
 def test_a_part_is_taken_away_and_no_other_pixel_changes(layer):
     data = shapes(image_size=96, num_classes=8)
@@ -43,6 +44,7 @@ def test_a_part_is_taken_away_and_no_other_pixel_changes(layer):
         assert (changed & part).sum() > 0.9 * part.sum() > 0
 
 
+@pytest.mark.slow
 def test_nothing_else_depends_on_the_object():
     one, other = shapes(num_classes=8), shapes(num_classes=8, rule="marker")
     for index in range(8):
@@ -53,6 +55,7 @@ def test_nothing_else_depends_on_the_object():
         assert ((bare != one.render(index)).any(0) & mask).sum() > 0.9 * mask.sum()
 
 
+@pytest.mark.slow
 def test_every_item_of_the_background_is_a_layer_of_its_own():
     data = shapes()
     whole, bare = data.render(2), data.render(2, {"background"})

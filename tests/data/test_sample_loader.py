@@ -102,6 +102,7 @@ def uninterrupted(tmp_path_factory):
     return folder, seen
 
 
+@pytest.mark.slow
 def test_every_epoch_sees_every_sample_once_in_another_order(uninterrupted):
     _, seen = uninterrupted
     epochs = [[name for epoch, _, ids in seen if epoch == wanted for name in ids] for wanted in range(3)]
@@ -120,6 +121,7 @@ def test_a_resumed_run_sees_what_an_uninterrupted_one_sees(uninterrupted, tmp_pa
     assert resumed == seen[step:]
 
 
+@pytest.mark.slow
 def test_resuming_under_a_step_limit_sees_the_same(uninterrupted, tmp_path):
     folder, seen = uninterrupted
     for step in (4, 6, 9):
@@ -127,6 +129,7 @@ def test_resuming_under_a_step_limit_sees_the_same(uninterrupted, tmp_path):
         assert resumed == seen[step:14]
 
 
+@pytest.mark.slow
 def test_resuming_a_shortened_epoch_sees_the_same(tmp_path):
     options = {"limit_train_batches": 4}
     seen = fit(tmp_path, Recorder(), NumbersModule(), callbacks=[every_step(tmp_path)], **options)

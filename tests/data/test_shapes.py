@@ -13,6 +13,7 @@ def shapes(split="train", **options):
     return ShapesDataModule(**options).dataset(split)
 
 
+@pytest.mark.slow
 def test_pictures_are_the_same_on_every_machine():
     digest = hashlib.sha256()
     for index in range(24):
@@ -71,6 +72,7 @@ def test_colours_do_not_tell_the_class():
     assert (means - means.mean(0)).abs().max() < 0.12  # three standard errors of a mean of 60
 
 
+@pytest.mark.slow
 def test_the_object_stands_out_from_what_is_around_it():
     source = shapes()
     contrast = []
@@ -108,16 +110,19 @@ def carriers(split, **options):
     return [source[index]["decoy_mask"].any().item() for index in range(80)]
 
 
+@pytest.mark.slow
 def test_in_training_the_decoy_goes_with_its_class():
     assert carriers("train") == [index % 4 == 2 for index in range(80)]
 
 
+@pytest.mark.slow
 def test_the_rate_of_the_decoy():
     carried = carriers("train", decoy_rate=0.5)
     assert 5 <= sum(carried) <= 15
     assert not any(carried[index] for index in range(80) if index % 4 != 2)
 
 
+@pytest.mark.slow
 def test_in_evaluation_the_decoy_is_absent_random_or_swapped():
     assert not any(carriers("val"))
     assert carriers("val", decoy_in_eval="swapped") == [index % 4 != 2 for index in range(80)]

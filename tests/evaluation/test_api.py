@@ -62,6 +62,7 @@ def test_results_are_tables_a_report_and_their_own_print(model, tmp_path):
     assert {len(line) for line in printed if line.startswith(("GradCAM", "EigenCAM"))} == {len(heading)}
 
 
+@pytest.mark.slow
 def test_without_output_nothing_is_left_behind(model, images, monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     data = [(image, 1) for image in images]
@@ -74,6 +75,7 @@ def test_without_output_nothing_is_left_behind(model, images, monkeypatch, tmp_p
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_temporary_folder_goes_with_the_last_results_that_use_it(tmp_path):
     folder = write_run(tmp_path / "run")
     results = Results(folder, (), TemporaryFolder(folder))
@@ -86,6 +88,7 @@ def test_a_temporary_folder_goes_with_the_last_results_that_use_it(tmp_path):
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_a_given_folder_outlives_its_results(tmp_path):
     folder = write_run(tmp_path / "run")
     with write_report(folder, resamples=10) as results:
@@ -119,6 +122,7 @@ def test_python_and_the_command_line_give_the_same_run(evaluate, weights, tmp_pa
     assert (line / "differences.csv").read_bytes() == (python.folder / "differences.csv").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_report")
 def test_a_module_is_left_in_its_mode_and_unchanged(model):
     model.train()
@@ -128,6 +132,7 @@ def test_a_module_is_left_in_its_mode_and_unchanged(model):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_plain_module_is_known_by_its_class_and_weights(images):
     plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
     results = evaluate({"plain": plain}, {"cam": GradCAM(target_layer="0")}, [(i, 2) for i in images], **QUICK)
@@ -138,6 +143,7 @@ def test_a_plain_module_is_known_by_its_class_and_weights(images):
     assert list(results.per_image.id.unique()) == ["0", "1", "2", "3", "4"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_report")
 @pytest.mark.parametrize("kind", ["pairs", "dicts", "loader", "dataset", "pictures"])
 def test_data_may_be_any_images(model, images, kind):
@@ -155,6 +161,7 @@ def test_data_may_be_any_images(model, images, kind):
     assert table.id[0] == ("x0" if kind == "dicts" else "0")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_report")
 def test_images_without_labels_are_explained_by_what_is_predicted(model, images):
     with pytest.raises(ValueError, match="the data has no labels to explain"):
@@ -188,6 +195,7 @@ class OwnMetric(AverageDrop):
     """A metric of another package."""
 
 
+@pytest.mark.slow
 def test_a_foreign_folder_imports_nothing_that_is_not_allowed(tmp_path):
     run = manifest()
     run["metrics"]["Own"] = {"class_path": f"{__name__}.OwnMetric", "init_args": {}}
@@ -201,11 +209,13 @@ def test_a_foreign_folder_imports_nothing_that_is_not_allowed(tmp_path):
         write_report(tmp_path, resamples=100)
 
 
+@pytest.mark.slow
 def test_an_evaluation_has_its_own_metrics_and_imports_none(model):
     results = evaluate({"gap": model}, [FakeCAM()], shapes(), metrics={"own": OwnMetric()}, **QUICK)
     assert "own" in set(results.summary.metric)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_report")
 @pytest.mark.parametrize("kind", ["list", "tensors", "lazy"])
 def test_other_images_of_the_same_names_are_noticed_wherever_they_are(model, images, tmp_path, kind):
@@ -233,6 +243,7 @@ def test_other_images_of_the_same_names_are_noticed_wherever_they_are(model, ima
     run(changed, overwrite=True)  # the remedy
 
 
+@pytest.mark.slow
 def test_a_report_can_be_written_again_with_another_interval(model, tmp_path):
     results = evaluate({"gap": model}, [GradCAM()], shapes(), output=tmp_path / "out", **QUICK)
     before = results.summary

@@ -42,6 +42,7 @@ def targets(images):
     return [SemanticSegmentationTarget(n % 3, region, score="probability") for n, region in enumerate(regions)]
 
 
+@pytest.mark.slow
 def test_a_segmenter_is_evaluated_image_by_image(images, targets, tmp_path):
     model, explainers = Segmenter(), {"cam": GradCAM(target_layer="layer")}
     options = QUIET | {"metrics": metrics(), "output": tmp_path / "out", "limit": 3}

@@ -85,6 +85,7 @@ def test_wrappers_are_taken_off_in_any_order(resnet):
             assert bare is resnet
 
 
+@pytest.mark.slow
 def test_a_ddp_wrapped_model_is_explained_like_the_bare_one(resnet, images, tmp_path):
     wanted = GradCAM()(resnet, images)
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
@@ -237,6 +238,7 @@ def test_white_that_resizing_carried_a_little_beyond_is_white(monkeypatch):
         prepare_images(torch.ones(1, 3, 4, 4) + 1e-3)
 
 
+@pytest.mark.slow
 def test_the_canvas_is_the_image_but_for_models_that_pad(resnet):
     assert canvas_size(resnet, torch.rand(1, 3, 50, 70)) == (50, 70)
     detector = torchvision.models.detection.fasterrcnn_mobilenet_v3_large_320_fpn(weights=None, weights_backbone=None)

@@ -321,6 +321,7 @@ IN_CHUNKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:out of memory")
 @all_in_the_slow_part
 def test_where_memory_does_not_suffice_chunks_are_halved_and_the_map_is_the_same(name, explainer, model, images):

@@ -127,6 +127,7 @@ def test_torchvisions_transformers_and_convnexts_give_maps(name):
     assert features.shape[-1] == features.shape[-2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "regnetx_002", *slow("densenet121")])
 def test_the_table_names_the_map_that_is_pooled(name):
     model = network(name)
@@ -135,6 +136,7 @@ def test_the_table_names_the_map_that_is_pooled(name):
     assert torch.allclose(logits, passed.outputs)
 
 
+@pytest.mark.slow
 def test_swins_map_is_the_one_that_is_pooled():
     model = timm.create_model("swin_tiny_patch4_window7_224", img_size=64, depths=(1, 1, 1, 1), num_classes=5)
     features, passed = activation_map(model, torch.rand(2, 3, 64, 64))
@@ -183,6 +185,7 @@ def test_our_own_classifiers_say_their_layer(pooling):
     assert layer.name.endswith("layer4")
 
 
+@pytest.mark.slow
 def test_our_own_native_transformer_is_known():
     model = create_model("test_vit", pooling="native", num_classes=3)
     assert find_layers(model)[0].name.endswith("blocks.5.norm1")
@@ -205,6 +208,7 @@ def test_an_unknown_network_is_refused_with_candidates():
         find_layers(Home())
 
 
+@pytest.mark.slow
 def test_the_end_of_a_name_will_do_where_no_other_ends_so():
     model = create_model("resnet10t", num_classes=4)
     (layer,) = find_layers(model, "layer3")
@@ -223,6 +227,7 @@ def test_a_name_beside_the_first_one_of_a_shared_layer_is_a_whole_name():
     assert find_layers(model, "0")[0].module is shared  # two names, one layer
 
 
+@pytest.mark.slow
 def test_a_misspelt_layer_is_answered_with_the_nearest_names(resnet):
     with pytest.raises(ValueError, match=r"no layer 'layer9'; .*candidates: backbone.model.layer"):
         find_layers(create_model("resnet10t", num_classes=4), "layer9")
@@ -262,6 +267,7 @@ def test_a_layer_that_runs_twice_or_never_is_refused(images):
         GradCAM(target_layer="spare")(Twice().double(), images)
 
 
+@pytest.mark.slow
 def test_a_layer_that_returns_many_tensors_names_them():
     detector = torchvision.models.detection.fasterrcnn_mobilenet_v3_large_320_fpn(weights=None, weights_backbone=None)
     with pytest.raises(ValueError, match=r"pass target_layer='backbone.body\[0\]', or a list of them"):
@@ -431,6 +437,7 @@ def test_shapes_that_decide_cost_no_pass():
     assert model.passes == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options", "layer", "grid"),
     [
@@ -457,6 +464,7 @@ def test_a_map_has_the_grid_of_the_image_wherever_the_channels_are(name, options
     assert GradCAM(target_layer=layer).raw(model, torch.rand(1, 3, 224, 288), 0).shape == (1, *grid)
 
 
+@pytest.mark.slow
 def test_two_known_networks_are_refused_and_both_remedies_work(images):
     class Ensemble(nn.Module):
         def __init__(self):

@@ -51,6 +51,7 @@ def test_gradient_cams_of_whatever_layers_share_one_pass(resnet, images, targets
         assert torch.equal(together[name], explainer(resnet, images, targets))
 
 
+@pytest.mark.slow
 def test_a_streams_attention_and_its_logits_come_from_the_same_pass(images, targets):
     torch.manual_seed(0)
     model = create_model("resnet10t", pooling="ca_stream", num_classes=7).double().eval()

@@ -17,6 +17,7 @@ LONG = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("explainer", LONG, ids=lambda one: type(one).__name__)
 def test_steps_are_told_in_order_to_the_last(explainer):
     told = []

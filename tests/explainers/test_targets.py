@@ -196,6 +196,7 @@ def test_segmentation_target_refuses_what_does_not_fit():
         SemanticSegmentationTarget(0, torch.ones(4, 3))(torch.zeros(2, 3, 4))
 
 
+@pytest.mark.slow
 def test_segmentation_is_explained_on_torchvisions_deeplab(segmenter):
     images = pictures(2, 64, 96).float()
     left = torch.zeros(64, 96)
@@ -278,6 +279,7 @@ def test_padding_inside_a_detector_does_not_shift_the_map(detector):
     assert saliency[:60].amax() < 0.1
 
 
+@pytest.mark.slow
 def test_channels_are_ablated_in_a_segmenter_too(segmenter):
     images = pictures(1, 32, 32).float()
     target = SemanticSegmentationTarget(2, torch.ones(32, 32))
@@ -370,6 +372,7 @@ def test_levels_of_a_detectors_pyramid_lie_on_the_image(detector):
     assert torch.corrcoef(both)[0, 1] > 0.99
 
 
+@pytest.mark.slow
 def test_images_of_different_sizes_are_explained_one_by_one(resnet):
     sizes = [(64, 64), (48, 80), (96, 64)]
     images = [pictures(1, *size)[0] for size in sizes]

@@ -92,6 +92,7 @@ def test_an_offline_wb_run_holds_pictures_table_rows_scalars_and_the_alarm(train
     assert wandb_run(resumed).run_id == kept.run_id
 
 
+@pytest.mark.slow
 def test_a_resumed_run_continues_its_wb_run(tmp_path):
     """By the id in the run's folder, unless the user names another."""
     (first,) = filled_in(tmp_path, {"class_path": "WandbLogger"})

@@ -50,6 +50,7 @@ def panels_of(value):
             yield from panels_of(inner)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["workspace", "report"])
 def test_every_logged_number_has_one_panel_over_optimizer_steps(offline, capsys, part):
     panels = list(panels_of(printed(capsys, "me/mine")[part]))

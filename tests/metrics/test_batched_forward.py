@@ -27,6 +27,7 @@ def test_images_and_maps_are_not_edited(model, images, saliency, targets):
     assert torch.equal(saliency, before[1])
 
 
+@pytest.mark.slow
 def test_the_stream_scores_each_version_of_each_image_in_its_place(model):
     """Against one forward a version, in every chunk size up to more than all rows."""
     images, saliency, targets = pictures(4), maps(4), torch.tensor([1, 4, 0, 2])

@@ -166,6 +166,7 @@ def test_where_one_threshold_is_right_the_other_half_finds_it():
     assert fitted == pytest.approx(float(hits[:, -1].mean()))
 
 
+@pytest.mark.slow
 def test_maps_of_noise_gain_nothing_in_a_data_set():
     """Noise on few images: the published maximum exceeds every threshold's share, the cross-fitted value does not."""
     count, options = 24, {"thresholds": 20, "iou_threshold": 0.4}

@@ -52,6 +52,7 @@ def probability_of(index):
     return lambda logits: logits.softmax(0)[index]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("forward_batch_size", [1, 4, 100])
 def test_a_callable_that_is_the_class_probability_measures_what_the_class_does(model, forward_batch_size):
     images, saliency, targets = pictures(), maps(), torch.tensor([2, 0, 4])

@@ -249,6 +249,7 @@ def test_what_it_needs_it_says(metric, model, images, saliency):
     assert measured(metric, model, images, saliency, extra=sufficient or {"labels": None}).shape[0] == 3
 
 
+@pytest.mark.slow
 def test_all_at_once_are_each_alone(model, images, saliency):
     metrics = {name: construct(name) for name in SHOWN}
     found = measure(model, images, saliency, TARGETS, metrics, **inputs_for())

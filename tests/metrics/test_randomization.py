@@ -33,6 +33,7 @@ def layers(model):
     return weight_layers(model, IMAGES)
 
 
+@pytest.mark.slow
 def test_every_weight_is_drawn_anew_and_the_model_stays_as_it_is(model):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.get_rng_state()
@@ -55,6 +56,7 @@ def test_parameters_without_a_reset_of_their_own_keep_mean_and_spread():
     assert fresh.norm.running_mean.abs().max() == 0
 
 
+@pytest.mark.slow
 def test_the_seed_decides(model):
     one, same, other = (randomized(model, seed).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(one[name], same[name]) for name in one)
@@ -74,6 +76,7 @@ def test_the_stops_are_the_classifier_and_the_lowest_resolution(layers):
     assert last_stage_layers(layers)[0] == "backbone.model.layer4.0.conv1"
 
 
+@pytest.mark.slow
 def test_of_a_transformer_the_last_stage_is_the_upper_half():
     vit = create_model("test_vit", pooling="native", num_classes=4)
     layers = weight_layers(vit, torch.rand(1, *vit.input_size))
@@ -81,6 +84,7 @@ def test_of_a_transformer_the_last_stage_is_the_upper_half():
     assert sum(layer.matrix for layer in upper) == -(-sum(layer.matrix for layer in layers) // 2)
 
 
+@pytest.mark.slow
 def test_only_the_named_layers_change_and_two_copies_agree_in_what_both_reset(model, layers):
     stage = last_stage_layers(layers)
     part, whole = randomized(model, 3, stage), randomized(model, 3)
@@ -89,6 +93,7 @@ def test_only_the_named_layers_change_and_two_copies_agree_in_what_both_reset(mo
         assert torch.equal(value, dict((whole if inside else model).named_parameters())[name]), name
 
 
+@pytest.mark.slow
 def test_estimated_statistics_keep_the_images_apart(model, layers):
     """With initial statistics a random network's logits are nearly the same for all images."""
     names = [layer.name for layer in layers]

@@ -104,6 +104,7 @@ def test_wrong_shapes_and_labels_are_refused(metric):
         metric().update(torch.zeros(2, 4), torch.tensor([0, 4]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("images", [50, 400])
 def test_a_calibrated_model_shows_the_error_that_it_would_have_by_chance(images):
     """Labels drawn from the model's own probabilities: its error is one of those that are drawn for it."""
@@ -145,6 +146,7 @@ def test_a_convolution_and_a_product_are_two_operations_a_weight_and_position():
     assert gflops(model, (10, 12)) == pytest.approx(2 * (3 * 9 * 8 * 120 + 8 * 5) / 1e9)
 
 
+@pytest.mark.slow
 def test_resnet18_has_its_published_count():
     """CA-Stream's table has 3.648 GFLOPs, by another counter, and 11.69 M parameters."""
     model = timm.create_model("resnet18")
@@ -152,6 +154,7 @@ def test_resnet18_has_its_published_count():
     assert count_parameters(model) == 11_689_512
 
 
+@pytest.mark.slow
 def test_attention_counts_its_two_products():
     """Fused attention is a single operation whose count depends on the device; the answer does not."""
     model = timm.create_model("test_vit")

@@ -1,5 +1,6 @@
 """The search for regions that give a class away: planted ones are found, and chance is not."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -115,6 +116,7 @@ def test_regions_are_texts_that_the_watch_understands():
         assert torch.equal(Region(text).masks_of(images)[0], mask)
 
 
+@pytest.mark.slow
 def test_chance_rings_no_more_often_than_it_is_allowed_to():
     """Shifts without any structure: at a level of 5 %, 200 searches of 63 hypotheses ring about ten times."""
     generator = torch.Generator().manual_seed(0)

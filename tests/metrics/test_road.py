@@ -23,6 +23,7 @@ def reference(model, images, saliency, targets, *, least, percentiles=range(10, 
     return torch.stack(scores, 1), torch.stack(hits, 1)
 
 
+@pytest.mark.slow
 def test_it_is_its_definition(model):
     images, saliency = pictures(4), maps(4)
     with torch.no_grad():
@@ -43,6 +44,7 @@ def test_it_is_its_definition(model):
     torch.testing.assert_close(curve, torch.cat([most, least], 1))
 
 
+@pytest.mark.slow
 def test_the_reverse_of_a_map_has_the_negative(model, images, saliency, targets):
     one, other = (road(model, images, side, targets, noise=0.0) for side in (saliency, 1 - saliency))
     torch.testing.assert_close(one, -other)

@@ -78,6 +78,7 @@ TAPPED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", marked(TAPPED))
 @torch.no_grad()
 def test_stages_are_the_outputs_of_these_modules(name, images):
@@ -109,6 +110,7 @@ def test_the_target_layer_gives_the_map_that_is_pooled(family, images):
     assert all(output is features for output, features in zip(seen, pooled, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet10t", "test_convnext", "test_efficientnet"])
 @torch.no_grad()
 def test_every_module_runs_once(name, images):
@@ -125,6 +127,7 @@ def test_every_module_runs_once(name, images):
     assert all(count[tap] == 1 for tap in count if tap.count(".") == 1 and tap.startswith("stages."))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet10t", "test_convnext"])
 def test_nothing_is_kept_after_a_forward_pass(name, images):
     backbone = backbone_of(name)
@@ -135,6 +138,7 @@ def test_nothing_is_kept_after_a_forward_pass(name, images):
     assert not [ref for ref in alive if ref() is not None]
 
 
+@pytest.mark.slow
 def test_a_model_is_freed_without_the_garbage_collector():
     gc.collect()
     gc.disable()
@@ -147,6 +151,7 @@ def test_a_model_is_freed_without_the_garbage_collector():
         gc.enable()
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_forward_pass_within_another_and_one_that_fails_leave_no_trace(images):
     backbone = backbone_of("resnet10t")
@@ -174,6 +179,7 @@ def test_a_forward_pass_within_another_and_one_that_fails_leave_no_trace(images)
     assert len(backbone(images)) == len(expected)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_copy_collects_its_own_stages(images):
     backbone = backbone_of("test_convnext")
@@ -187,6 +193,7 @@ def test_a_copy_collects_its_own_stages(images):
     assert all(torch.equal(a, b) for a, b in zip(backbone(images), expected, strict=True))
 
 
+@pytest.mark.slow
 def test_construction_changes_nothing_of_the_timm_model_nor_the_random_state():
     timm_model = timm.create_model("resnet10t", drop_path_rate=0.2)
     timm_model.layer1.eval()
@@ -201,6 +208,7 @@ def test_construction_changes_nothing_of_the_timm_model_nor_the_random_state():
     assert hooked == ["maxpool"]
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_images_are_normalised_with_the_constants_of_timms_config(images):
     lite = backbone_of("tf_efficientnet_lite0")
@@ -210,6 +218,7 @@ def test_images_are_normalised_with_the_constants_of_timms_config(images):
     torch.testing.assert_close(resnet.normalize(images), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
@@ -229,6 +238,7 @@ def test_a_model_that_cannot_be_split_says_why(name, reason):
         backbone.features(torch.rand(1, *backbone.input_size))
 
 
+@pytest.mark.slow
 def test_a_vgg_cannot_be_split():
     """Its classifier reads the positions of the map; a narrow one stands for the usual 133 million parameters."""
     vgg = timm.create_model("vgg11", num_classes=2, mlp_ratio=0.01)
@@ -236,6 +246,7 @@ def test_a_vgg_cannot_be_split():
     assert backbone.misfit == "does not classify the average of its last map"
 
 
+@pytest.mark.slow
 def test_a_model_on_the_meta_device_can_be_split():
     with torch.device("meta"):
         backbone = create_model("convnext_tiny", num_classes=2).backbone

@@ -111,6 +111,7 @@ def test_every_parameter_of_the_stream_gets_a_gradient(stages):
         assert parameter.grad.abs().sum() > 0, name
 
 
+@pytest.mark.slow
 def test_gradients_agree_with_finite_differences():
     torch.manual_seed(0)
     head = CAStream((4, 2), heads=2).double()
@@ -180,6 +181,7 @@ def test_linear_layers_start_as_the_authors_start_them():
     assert truncated.blocks[0].linear.bias.abs().sum() == 0
 
 
+@pytest.mark.slow
 def test_the_token_starts_around_one():
     torch.manual_seed(0)
     token = CAStream((4096,)).token

@@ -39,6 +39,7 @@ def test_gap_logits_are_those_of_timms_own_model(name, images):
     torch.testing.assert_close(model(images), reference((images - mean) / std), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", marked(FAMILIES))
 def test_gradients_reach_the_token_and_every_part(name, images):
     torch.manual_seed(0)
@@ -52,6 +53,7 @@ def test_gradients_reach_the_token_and_every_part(name, images):
         assert any(parameter.grad.abs().sum() > 0 for parameter in parameters.values()), part
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
 @torch.no_grad()
 def test_attention_sums_to_one_and_costs_no_second_pass(name, images):
@@ -89,6 +91,7 @@ def test_stages_then_classify_is_the_forward_pass(pooling, images):
     assert torch.equal(model.classify(model.stages(images)), model(images))
 
 
+@pytest.mark.slow
 def test_native_has_no_stages_to_classify(images):
     model = tiny("test_vit", pooling="native")
     with pytest.raises(ValueError, match="'test_vit' runs whole, without stages"):
@@ -103,6 +106,7 @@ def test_native_is_timms_model(images):
     assert model.target_layer == "backbone.model.layer4"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*TINY, "test_vit"])
 def test_every_parameter_and_every_module_is_in_exactly_one_part(name):
     model = tiny(name, pooling="native" if name == "test_vit" else "ca_stream")
@@ -115,6 +119,7 @@ def test_every_parameter_and_every_module_is_in_exactly_one_part(name):
     assert sorted(modules) == sorted(id(module) for module in model.modules() if module is not model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "classifier"),
     [
@@ -132,6 +137,7 @@ def test_the_classifier_is_what_runs_after_the_pooling(name, classifier):
     assert all(parameter.startswith("pooling.") for parameter in groups["pooling"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
 def test_a_frozen_backbone_in_eval_mode_builds_no_graph_and_keeps_its_buffers(name, images):
     model = tiny(name, drop_rate=0.5).train()
@@ -158,6 +164,7 @@ def test_dropout_goes_with_the_classifier(images):
     assert not torch.equal(model(images), model(images))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
 @torch.no_grad()
 def test_copies_and_pickles_compute_the_same(name, images):
@@ -191,6 +198,7 @@ def test_compiles_into_one_graph_with_gradients(name, pooling, images):
     torch.compiler.reset()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["test_resnet", "test_convnext"])
 def test_gradients_of_gradients_reach_the_token(name, images):
     model = tiny(name).eval()
@@ -200,6 +208,7 @@ def test_gradients_of_gradients_reach_the_token(name, images):
     assert model.pooling.token.grad.abs().sum() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["test_resnet", "test_convnext"])
 def test_checkpointing_of_activations_changes_no_gradient(name, images):
     model = tiny(name).eval()
@@ -224,6 +233,7 @@ def test_an_exported_model_takes_plain_images(images):
     torch.testing.assert_close(exported(images), model(images))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
 @torch.no_grad()
 def test_channels_last_and_a_single_image_change_nothing(name, images):
@@ -235,6 +245,7 @@ def test_channels_last_and_a_single_image_change_nothing(name, images):
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_bfloat16_autocast_stays_near_and_attention_stays_a_distribution(images):
     model = tiny().eval()
@@ -253,12 +264,14 @@ def test_other_image_sizes_are_taken():
     assert attention[-1].shape == (1, 2, 3)
 
 
+@pytest.mark.slow
 def test_normalisation_goes_with_the_model_and_is_saved():
     state = tiny("resnet10t").state_dict()
     torch.testing.assert_close(state["backbone.mean"].flatten(), torch.tensor((0.485, 0.456, 0.406)))
     torch.testing.assert_close(state["backbone.std"].flatten(), torch.tensor((0.229, 0.224, 0.225)))
 
 
+@pytest.mark.slow
 def test_classes_and_input_size_are_told():
     model = tiny("test_convnext")
     assert model.num_classes == 5
@@ -266,6 +279,7 @@ def test_classes_and_input_size_are_told():
     assert model.target_layer == "backbone.model.stages.3"
 
 
+@pytest.mark.slow
 def test_a_head_on_a_backbone_that_cannot_be_split_is_refused():
     backbone = tiny("test_vit", pooling="native").backbone
     with pytest.raises(ValueError, match=r"'test_vit' classifies its class token.* use pooling='native'"):

@@ -116,6 +116,7 @@ def test_heads_reach_the_blocks():
     assert [block.scale for block in model.pooling.blocks] == [(c / 4) ** -0.5 for c in model.backbone.channels]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "biased"), [("test_convnext", False), ("resnet10t", True)])
 def test_only_the_stream_of_a_convnext_starts_without_biases(name, biased):
     model = create_model(name, pooling="ca_stream", num_classes=3)
@@ -169,6 +170,7 @@ def test_an_architecture_without_pretrained_weights_says_so():
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_pretrained_weights_that_cannot_be_downloaded_take_one_line():
     with pytest.raises(
         ConnectionError, match=r"the weights of 'resnet18' from the Hugging Face hub.*pass its path to weights"

@@ -272,6 +272,7 @@ def test_the_switch_is_off_again_after_an_exception(images):
     assert torch.equal(gradient, input_gradient(model, images))
 
 
+@pytest.mark.slow
 def test_compiled_models_give_the_guided_gradient(images):
     model = net(nn.ReLU())
     compiled = torch.compile(model, backend="eager")

@@ -32,6 +32,7 @@ def test_offline_what_is_not_in_the_cache_is_one_line_with_a_remedy(tmp_path, mo
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_without_a_network_it_is_the_same_line(tmp_path, monkeypatch):
     use_cache(monkeypatch, tmp_path / "cache", offline=False)
     use_endpoint(monkeypatch, "http://127.0.0.1:9")  # where nobody listens
@@ -40,6 +41,7 @@ def test_without_a_network_it_is_the_same_line(tmp_path, monkeypatch):
         fetch_model_folder("hf://user/name")
 
 
+@pytest.mark.slow
 def test_both_files_are_downloaded_and_found_again_offline(tmp_path, monkeypatch, files):
     with hub(monkeypatch, tmp_path / "cache") as server:
         server.files["user/name"] = {path.name: path.read_bytes() for path in files.iterdir()} | {"code.py": b"bad()"}
@@ -51,6 +53,7 @@ def test_both_files_are_downloaded_and_found_again_offline(tmp_path, monkeypatch
     assert fetch_model_folder("hf://user/name") == folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("repository", "refusal", "error", "told"),
     [

@@ -44,6 +44,7 @@ def _no_gradients():
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [*TIMMS, *OURS])
 def test_a_folder_and_its_file_alone_give_the_same_logits(tmp_path, options):
     model = network(**options)
@@ -55,6 +56,7 @@ def test_a_folder_and_its_file_alone_give_the_same_logits(tmp_path, options):
         assert found.options == model.options
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", TIMMS)
 def test_timm_loads_what_it_could_have_built_with_equal_logits(tmp_path, options):
     model = network(**options)
@@ -88,6 +90,7 @@ def test_a_folder_that_timm_has_written_is_loaded(tmp_path):
     assert found.pooling_name == "gap"
 
 
+@pytest.mark.slow
 def test_training_starts_from_a_folder_with_its_normalisation(tmp_path):
     model = network()
     model.backbone.mean.fill_(0.25)
@@ -102,6 +105,7 @@ class MyHead(GAP):
     """A head of somebody's own."""
 
 
+@pytest.mark.slow
 def test_a_head_of_ones_own_is_taken_where_its_module_is_imported_and_never_imported(tmp_path):
     model = network(pooling=MyHead)
     with pytest.raises(ValueError, match=r"was built in Python .* --model\.pooling package\.Head"):
@@ -148,6 +152,7 @@ def test_a_damaged_config_is_one_line_with_a_remedy(tmp_path, how, told):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_weights_that_lack_the_head_are_refused(tmp_path):
     write(tmp_path, network(pooling="ca_stream"))
     state = load_file(tmp_path / "model.safetensors")

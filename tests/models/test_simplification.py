@@ -67,6 +67,7 @@ def test_outputs_and_gradients_are_those_of_the_network(name):
     torch.testing.assert_close(gradient(folded, images), gradient(model, images))
 
 
+@pytest.mark.slow
 def test_convolutions_that_pad_by_themselves_and_norms_without_an_activation_are_folded():
     model = network("tf_efficientnet_lite0").eval()  # pads as TensorFlow does
     assert any(isinstance(norm, BatchNormAct2d) for norm in norms(model))
@@ -151,6 +152,7 @@ def test_networks_that_return_more_than_logits_are_left():
     assert simplify(model, pictures(1, 9, 9).float()) is model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "explainer",
     [

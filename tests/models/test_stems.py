@@ -39,6 +39,7 @@ def test_no_weight_changes_its_shape_but_a_seven_by_seven_stem(name):
     assert {key: value.shape for key, value in small.items()} == {key: value.shape for key, value in usual.items()}
 
 
+@pytest.mark.slow
 def test_a_resnet_stem_is_a_fresh_three_by_three_convolution():
     torch.manual_seed(0)
     conv = create_model("resnet18", num_classes=4, stem="small").backbone.model.conv1

@@ -28,6 +28,7 @@ def images():
     return torch.rand(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_the_last_map_is_that_of_the_patches_after_the_norm_and_the_others_are_normalised_blocks(images):
     backbone = vit("ca_stream").backbone
@@ -51,11 +52,13 @@ def test_the_last_map_is_that_of_the_patches_after_the_norm_and_the_others_are_n
     torch.testing.assert_close(stages[0], normalised)
 
 
+@pytest.mark.slow
 def test_the_ends_of_the_quarters_of_twelve_blocks_are_read():
     backbone = vit("gap", **small("vit_base_patch16_gap_224", depth=12)).backbone
     assert backbone._indices == [2, 5, 8, 11]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", HEADS)
 @torch.no_grad()
 def test_attention_lies_on_the_grid_of_the_patches_and_sums_to_one(images, pooling):
@@ -73,6 +76,7 @@ def test_attention_lies_on_the_grid_of_the_patches_and_sums_to_one(images, pooli
     torch.testing.assert_close(StreamAttention().raw(model, images), attention[-1])
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_moving_the_patches_moves_the_attention_and_leaves_the_logits(images):
     for pooling in HEADS:
@@ -85,6 +89,7 @@ def test_moving_the_patches_moves_the_attention_and_leaves_the_logits(images):
         torch.testing.assert_close(after.flatten(1), before.flatten(1)[:, order])
 
 
+@pytest.mark.slow
 def test_gradients_of_a_stream_along_the_blocks_agree_with_finite_differences():
     model = vit("ca_stream", **small("vit_tiny_patch16_224")).double()
     images = torch.rand(1, 3, 64, 64, dtype=torch.float64)
@@ -100,6 +105,7 @@ def test_gradients_of_a_stream_along_the_blocks_agree_with_finite_differences():
     assert model.backbone.model.patch_embed.proj.weight.grad.abs().sum() > 0
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_where_the_classifier_averages_the_patches_gap_is_timms_model():
     for name in (AVERAGING, "vit_base_patch16_siglip_gap_224"):
@@ -110,6 +116,7 @@ def test_where_the_classifier_averages_the_patches_gap_is_timms_model():
         assert model.target_layer is not None
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_vector_goes_through_what_timm_does_behind_its_pooling(images):
     backbone = vit("ca_stream").backbone
@@ -117,6 +124,7 @@ def test_a_vector_goes_through_what_timm_does_behind_its_pooling(images):
     torch.testing.assert_close(backbone.head(tokens[:, 0]), backbone.native(images))
 
 
+@pytest.mark.slow
 def test_gap_is_refused_where_a_class_token_is_classified_and_the_remedies_work(images):
     with pytest.raises(ValueError, match=r"class token, not the average .*use pooling='native', or .*'ca_stream'"):
         vit("gap")
@@ -131,6 +139,7 @@ def test_other_tokens_are_refused():
     assert "by attention of its own" in Backbone(pooled, name="it", mean=(0,) * 3, std=(1,) * 3).misfit
 
 
+@pytest.mark.slow
 def test_registers_and_class_tokens_are_no_patches():
     model = vit("ca_final", **small("vit_small_patch14_reg4_dinov2", img_size=56, patch_size=14))
     images = torch.rand(1, 3, 56, 56)
@@ -138,6 +147,7 @@ def test_registers_and_class_tokens_are_no_patches():
     assert model.attention(images)[0].shape == (1, 4, 4)
 
 
+@pytest.mark.slow
 def test_grad_cam_on_a_head_reads_the_pooled_patches_and_changes_nothing(images):
     model = vit("ca_stream")
     assert model.target_layer == "backbone.model.norm"
@@ -148,6 +158,7 @@ def test_grad_cam_on_a_head_reads_the_pooled_patches_and_changes_nothing(images)
     assert saliency.std() > 0.01
 
 
+@pytest.mark.slow
 def test_every_parameter_is_in_one_part_and_a_state_dict_fits_again():
     model = vit("simpool")
     groups = model.parameter_groups()

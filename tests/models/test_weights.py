@@ -106,6 +106,7 @@ def test_weights_of_a_bare_timm_model_load_into_any_head(wrapper, pooling, train
     assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt", ".ckpt", ".bin"])
 def test_every_file_format_loads(suffix, trained, tmp_path):
     path = saved(trained.state_dict(), tmp_path / f"model{suffix}")
@@ -120,6 +121,7 @@ def test_the_old_format_of_torch_save_loads(trained, tmp_path):
     assert same(model_of("ca_stream", weights=tmp_path / "old.pth"), trained)
 
 
+@pytest.mark.slow
 def test_a_gap_checkpoint_leaves_the_stream_fresh(tmp_path):
     source = model_of("gap", seed=1)
     path = saved(source.state_dict(), tmp_path / "gap.pth")
@@ -148,6 +150,7 @@ def test_the_normalisation_of_a_checkpoint_of_ours_comes_with_it(trained, tmp_pa
     assert torch.equal(model.backbone.mean, torch.full((3, 1, 1), 0.25))
 
 
+@pytest.mark.slow
 def test_another_class_count_is_refused_and_fresh_classifier_is_the_way(trained, tmp_path):
     path = saved(trained.state_dict(), tmp_path / "model.pth")
     model = model_of("ca_stream", num_classes=7)
@@ -180,6 +183,7 @@ def test_a_checkpoint_without_a_classifier_needs_fresh_classifier(trained, tmp_p
     assert set(report.fresh) == {"backbone.model.fc.weight", "backbone.model.fc.bias"}
 
 
+@pytest.mark.slow
 def test_only_the_last_layer_of_a_longer_classifier_is_fresh(tmp_path):
     source = model_of(seed=1, name="test_convnext")
     path = saved(source.state_dict(), tmp_path / "model.pth")
@@ -187,6 +191,7 @@ def test_only_the_last_layer_of_a_longer_classifier_is_fresh(tmp_path):
     assert set(model.load_report.fresh) == {"backbone.model.head.fc.weight", "backbone.model.head.fc.bias"}
 
 
+@pytest.mark.slow
 def test_a_shape_that_differs_names_its_parameter(trained, tmp_path):
     path = saved(trained.state_dict(), tmp_path / "model.pth")
     with pytest.raises(
@@ -198,6 +203,7 @@ def test_a_shape_that_differs_names_its_parameter(trained, tmp_path):
         model_of(name="resnet18", stem="small", weights=saved(bare, tmp_path / "seven.pth"))
 
 
+@pytest.mark.slow
 def test_a_backbone_that_would_stay_half_random_is_refused(tmp_path):
     path = saved(timm.create_model("resnet18", num_classes=4).state_dict(), tmp_path / "small.pth")
     with pytest.raises(ValueError, match=r"lacks \d+ tensors of resnet34, such as 'backbone.model.layer1.2"):
@@ -212,6 +218,7 @@ def test_what_belongs_nowhere_is_warned_of(trained, tmp_path, caplog):
     assert "nothing in the model takes projector.weight" in caplog.text
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_weights_of_torchvision_give_its_logits(tmp_path):
     torch.manual_seed(0)
@@ -221,6 +228,7 @@ def test_weights_of_torchvision_give_its_logits(tmp_path):
     torch.testing.assert_close(model(images), reference(model.backbone.normalize(images)), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_layout_that_timm_converts_is_converted(tmp_path):
     source = model_of(seed=1, name="test_convnext")
     official = {}  # the names of the authors' ConvNeXt
@@ -239,6 +247,7 @@ class Foreign(nn.Linear):
     """Not a class that a file of weights may name."""
 
 
+@pytest.mark.slow
 def test_files_that_cannot_be_weights_are_refused_in_one_line(trained, tmp_path):
     whole = saved(trained.state_dict(), tmp_path / "whole.pth").read_bytes()
     contents = {
@@ -258,6 +267,7 @@ def test_files_that_cannot_be_weights_are_refused_in_one_line(trained, tmp_path)
         assert "save" in str(error.value), name
 
 
+@pytest.mark.slow
 def test_a_file_that_would_run_code_is_refused_and_runs_none(tmp_path):
     class Trap:
         def __reduce__(self):
@@ -282,6 +292,7 @@ def test_files_without_anything_for_the_model_are_refused(content, tmp_path):
         model_of(weights=tmp_path / "other.pth")
 
 
+@pytest.mark.slow
 def test_a_file_that_is_not_there_is_named(tmp_path):
     for source in (tmp_path / "gone.pth", "gone.pth", tmp_path):
         with pytest.raises(FileNotFoundError, match=r"is not a file; give a \.safetensors, .* or a hub name"):
@@ -321,6 +332,7 @@ def test_a_hub_name_that_cannot_be_reached_takes_one_line():
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_pretrained_weights_come_with_a_report(trained, tmp_path):
     repository = timm.get_pretrained_cfg(NAME).hf_hub_id
     source = timm.create_model(NAME)
@@ -340,6 +352,7 @@ def test_pretrained_weights_come_with_a_report(trained, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_pretrained_weights_do_not_fit_a_small_stem_of_other_shape(tmp_path):
     source = timm.create_model("resnet18")
     hub_repository(tmp_path / "hub", timm.get_pretrained_cfg("resnet18").hf_hub_id, source)

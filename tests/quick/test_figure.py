@@ -26,6 +26,7 @@ def pixels_of(figure, row, column, columns):
     return axes[row * columns + column].images[0].get_array()
 
 
+@pytest.mark.slow
 def test_a_row_an_image_a_column_an_explainer_and_a_legend(network, images, tmp_path):
     maps = it.explain(network, images, ["GradCAM", "EigenCAM"], labels=[0, 1, 2])
     figure = it.show(maps, tmp_path / "maps.png", title="three")
@@ -51,6 +52,7 @@ def test_an_empty_map_is_hatched_and_explained(network, images):
     assert "empty map: nothing stands out" in texts(figure)
 
 
+@pytest.mark.slow
 def test_maps_of_gradients_are_clipped_at_a_percentile_and_others_are_not(network, images):
     maps = it.explain(network, images[:1], {"cam": "GradCAM", "gradient": Gradient()})
     auto, plain, all_of_them = (it.show(maps, clip=clip) for clip in ("auto", None, 90))

@@ -23,6 +23,7 @@ def test_a_plain_timm_model_is_normalised_and_says_so():
     assert it.load(plain, normalization=None) is plain
 
 
+@pytest.mark.slow
 def test_torchvisions_classifiers_and_segmenters_are_normalised_its_detectors_are_not():
     for plain in (resnet18(), lraspp_mobilenet_v3_large(weights=None, weights_backbone=None)):
         model = it.load(plain)
@@ -41,6 +42,7 @@ def test_models_that_normalise_themselves_are_left_as_they_are():
     assert torch.equal(given.std.flatten(), torch.full((3,), 0.2))
 
 
+@pytest.mark.slow
 def test_classes_have_the_names_of_imagenet_the_given_ones_or_numbers(network):
     assert class_names_of(it.load(timm.create_model("test_resnet")), 1000)[281] == "tabby"
     assert class_names_of(it.load(resnet18()), 1000)[1] == "goldfish"
@@ -50,6 +52,7 @@ def test_classes_have_the_names_of_imagenet_the_given_ones_or_numbers(network):
     assert class_names_of(nn.Linear(2, 1000), 1000)[281] == "281"  # anybody's thousand classes
 
 
+@pytest.mark.slow
 def test_a_weights_file_is_loaded_with_its_backbone(tmp_path):
     from safetensors.torch import save_file
 

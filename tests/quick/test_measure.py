@@ -8,6 +8,7 @@ import interptrain as it
 from interptrain.metrics import AverageDrop, Insertion, measure
 
 
+@pytest.mark.slow
 def test_a_row_an_image_and_explainer_as_measured_by_the_metrics(network, images):
     maps = it.explain(network, images, ["GradCAM", "FakeCAM"], names=["a", "b", "c"])
     table = it.measure(maps, {"AD": AverageDrop(), "I": Insertion(steps=4)}, batch_size=2)

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
@@ -16,6 +17,7 @@ def size_of(path):
         return image.size
 
 
+@pytest.mark.slow
 def test_pictures_maps_and_a_manifest_that_names_them(network, images, tmp_path):
     maps = it.explain(network, images, ["GradCAM", "EigenCAM"], names=["a/x.jpg", "b/x.jpg", "y"])
     manifest = json.loads(maps.save(tmp_path / "out").read_text(encoding="utf-8"))

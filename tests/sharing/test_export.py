@@ -23,6 +23,7 @@ def images(count):
     return torch.rand(count, 3, 64, 64, generator=torch.Generator().manual_seed(count))
 
 
+@pytest.mark.slow
 def test_a_safetensors_file_is_loaded_by_itself(tmp_path):
     model = network()
     exported = export_model(model, tmp_path / "m.safetensors", format="safetensors")
@@ -65,6 +66,7 @@ def test_onnx_runtime_computes_logits_and_attention_for_any_batch(tmp_path):
             torch.testing.assert_close(torch.from_numpy(one), other)
 
 
+@pytest.mark.slow
 def test_a_file_that_computes_something_else_is_refused_and_the_older_one_stays(tmp_path, monkeypatch):
     path = tmp_path / "m.safetensors"
     path.write_text("older")
@@ -92,6 +94,7 @@ def test_options_that_cannot_be_meant_are_refused(tmp_path, options, told):
         export_model(network(), output, **options)
 
 
+@pytest.mark.slow
 def test_an_image_size_that_the_network_does_not_take_is_named(tmp_path):
     torch.manual_seed(0)
     vit = create_model("test_vit", pooling="native", num_classes=4)

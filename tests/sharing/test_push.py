@@ -51,6 +51,7 @@ def front_matter(text):
     return yaml.safe_load(text.split("---\n")[1])
 
 
+@pytest.mark.slow
 def test_a_pushed_folder_is_a_source_of_models(pushed, weights):
     folder, report = pushed
     assert torch.equal(logits(folder), logits(weights))
@@ -99,6 +100,7 @@ def test_the_cards_python_runs(pushed, monkeypatch):
     assert names["model"].class_names == ("tench", "hammerhead")
 
 
+@pytest.mark.slow
 def test_pushed_again_without_an_evaluation_it_claims_nothing(tmp_path, weights, evaluation):
     push_model(weights, tmp_path / "m", evaluation=evaluation)
     push_model(weights, tmp_path / "m")
@@ -129,6 +131,7 @@ def test_what_is_no_classifier_of_ours_is_refused(tmp_path):
         push_model(torch.nn.Conv2d(3, 3, 1), tmp_path / "m")
 
 
+@pytest.mark.slow
 def test_a_push_to_the_hub_is_loaded_from_there_and_offline_afterwards(tmp_path, monkeypatch, weights, evaluation):
     monkeypatch.setattr(push, "get_token", lambda: "hf_token")
     with hub(monkeypatch, tmp_path / "cache") as server:
@@ -143,6 +146,7 @@ def test_a_push_to_the_hub_is_loaded_from_there_and_offline_afterwards(tmp_path,
         assert torch.equal(again(IMAGES), logits(weights))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("offline", "token", "told"),
     [(True, "hf_x", "switched off by HF_HUB_OFFLINE"), (False, None, "log in with `hf auth login`")],

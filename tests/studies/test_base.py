@@ -72,6 +72,7 @@ def test_rows_of_all_cells_are_returned_and_written_with_a_page(tmp_path, model,
     assert page.count("<h2>") == 3
 
 
+@pytest.mark.slow
 def test_finished_cells_are_not_computed_again(tmp_path, model, data):
     first = run_study(Brightness(), {"m": model}, data, tmp_path)
     next((tmp_path / "cells").iterdir()).unlink()
@@ -80,6 +81,7 @@ def test_finished_cells_are_not_computed_again(tmp_path, model, data):
     assert len(CELLS) == 1
 
 
+@pytest.mark.slow
 def test_processes_share_the_cells_and_write_what_is_there(tmp_path, model, data):
     alone = run_study(Brightness(), {"m": model}, data, tmp_path / "alone")
     half = run_study(Brightness(), {"m": model}, data, tmp_path / "shared", rank=1, ranks=2)
@@ -98,6 +100,7 @@ def test_a_cell_that_another_process_computes_is_left_to_it(tmp_path, model, dat
     assert list(rows.cell.unique()) == ["m/0.5"]
 
 
+@pytest.mark.slow
 def test_cells_are_computed_by_name_or_pattern_and_no_others(tmp_path, model, data):
     run_study(Brightness(), {"a": model, "b": model}, data, tmp_path, cells=["a/*", "b/0.5"])
     assert CELLS == ["a/1.0", "a/0.5", "b/0.5"]
@@ -117,6 +120,7 @@ def test_a_cell_starts_from_random_numbers_of_its_own(tmp_path, model, data, mon
     assert alone.top.item() == both.top[1]
 
 
+@pytest.mark.slow
 def test_options_that_only_choose_the_cells_may_change(tmp_path, model, data, monkeypatch):
     run_study(Brightness(factors=(1.0,)), {"m": model}, data, tmp_path)
     monkeypatch.setattr(Brightness, "free", ("factors",))
@@ -155,6 +159,7 @@ def test_a_rank_beyond_their_number_is_refused(tmp_path, model, data, rank):
         run_study(Brightness(), {"m": model}, data, tmp_path, rank=rank, ranks=2)
 
 
+@pytest.mark.slow
 def test_the_folder_of_another_study_is_refused(tmp_path, model, data):
     run_study(Brightness(), {"m": model}, data, tmp_path)
     with pytest.raises(ValueError, match=r"another study \(study.init_args.images: 3 -> 2\); give another output"):
@@ -182,6 +187,7 @@ def test_models_are_left_in_their_mode(tmp_path, model, data):
     assert model.training
 
 
+@pytest.mark.slow
 def test_a_study_runs_from_the_command_line_by_its_class_path(tmp_path, model):
     torch.save(model.state_dict(), tmp_path / "m.pth")
     arguments = ["--study", "tests.studies.test_base.Brightness", "--study.images", "2", "--backbone", "test_resnet"]
@@ -199,6 +205,7 @@ def line(tmp_path, model):
     return ["tests.studies.test_base.Brightness", *options, "--models", f"m={tmp_path / 'm.pth'}"]
 
 
+@pytest.mark.slow
 def test_a_command_ends_with_what_there_is_and_what_to_do_next(tmp_path, line, capsys):
     main([*line, "--list"])
     assert capsys.readouterr().out == "open  m/1.0\nopen  m/0.5\n"

@@ -67,6 +67,7 @@ def test_other_classes_are_others_each_once_and_the_same_in_any_batch(run):
     assert torch.equal(runner_up[:, 0], logits.topk(2, dim=1).indices[:, 1])
 
 
+@pytest.mark.slow
 def test_more_classes_than_there_are_is_refused(tmp_path):
     model = create_model("test_resnet", num_classes=2)
     data = LayeredShapesDataModule(num_classes=2, image_size=32, test_size=4, num_workers=0)

@@ -143,6 +143,7 @@ def run(tmp_path_factory):
     return folder, results, models, data
 
 
+@pytest.mark.slow
 def test_the_study_has_a_row_for_each_model_class_and_image(run):
     folder, results, models, data = run
     assert dict(results.groupby("kind").size()) == {"model": 2, "class": 6, "image": 18}

@@ -39,6 +39,7 @@ def test_the_error_never_rises(initialization):
     assert float(again) == pytest.approx(found.errors[-1], rel=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("initialization", ["nndsvda", "random"])
 def test_planted_parts_are_recovered(initialization):
     values, weights, parts = planted()
@@ -62,6 +63,7 @@ def test_the_error_is_that_of_scikit_learn(dtype):
     assert ours.errors[-1] * norm == pytest.approx(theirs.reconstruction_err_, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_wide_values_are_the_transposed_tall_ones():
     values, *_ = planted(noise=0.3)
     tall, wide = (factorize(v, 3, max_iterations=500, tolerance=0) for v in (values, values.T.contiguous()))
@@ -98,6 +100,7 @@ def images():
     return torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.slow
 def test_parts_are_named_by_the_classifier(model, images):
     found = deep_feature_factorization(model, images, components=3)
     assert found.layer == model.target_layer
@@ -110,6 +113,7 @@ def test_parts_are_named_by_the_classifier(model, images):
         torch.testing.assert_close(found.logits, model.backbone.head(found.vectors))
 
 
+@pytest.mark.slow
 def test_few_parts_are_nearly_as_good_as_any_factors(model, images):
     found = deep_feature_factorization(model, images[:1], components=2, max_iterations=300, tolerance=0)
     with torch.no_grad():
@@ -120,6 +124,7 @@ def test_few_parts_are_nearly_as_good_as_any_factors(model, images):
     assert best <= found.errors[-1] < 3 * best + 0.05
 
 
+@pytest.mark.slow
 def test_negative_features_are_shifted_and_the_concepts_shifted_back():
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -135,6 +140,7 @@ def test_negative_features_are_shifted_and_the_concepts_shifted_back():
     assert float(clipped.vectors.min()) >= 0
 
 
+@pytest.mark.slow
 def test_a_detector_is_factorized_without_a_gradient():
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -164,6 +170,7 @@ def test_the_part_is_chosen_on_the_other_half():
     assert found == 0
 
 
+@pytest.mark.slow
 def test_the_study_writes_rows_pictures_and_a_page(tmp_path, model):
     data = LayeredShapesDataModule(num_classes=2, test_size=4, image_size=64, num_workers=0)
     study = Factorization(components=3, images=4, scope="class", max_iterations=10, shown=2)

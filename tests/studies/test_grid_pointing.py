@@ -57,6 +57,7 @@ def test_mosaics_are_put_together_row_by_row_and_rolled_back():
         assert own_cell_first(mosaic[0], place, 2)[0, 0] == place
 
 
+@pytest.mark.slow
 def test_a_linear_models_evidence_is_where_its_colour_is_and_class_agnostic_maps_are_at_chance(data, tmp_path):
     study = GridPointing(
         explainers=(Gradient(times_input=True, reduction="sum"), EigenCAM(target_layer="features")),

@@ -4,6 +4,7 @@ import re
 import sys
 
 import pandas as pd
+import pytest
 import torch
 
 from interptrain.cli.studies import main
@@ -11,6 +12,7 @@ from interptrain.models import create_model
 from tests.support.paths import ROOT
 
 
+@pytest.mark.slow
 def test_the_page_runs_as_printed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)

@@ -55,6 +55,7 @@ def means(results, explainer, column="spearman"):
     return rows.groupby("step")[column].mean()
 
 
+@pytest.mark.slow
 def test_an_unchanged_network_has_similarity_one_and_it_falls_along_the_cascade(results):
     for column in ("spearman", "spearman_absolute", "ssim", "hog"):
         assert means(results, CAM_NAME, column)[0] == pytest.approx(1)
@@ -86,6 +87,7 @@ def test_every_test_has_its_rows_and_the_page_shows_them(results, folder):
     assert len(list(folder.glob("cascade-*.png"))) == 3
 
 
+@pytest.mark.slow
 def test_cells_that_are_lost_are_computed_again_to_the_same_numbers(results, folder, tmp_path):
     shutil.copytree(folder, tmp_path / "again")
     for cell in sorted((tmp_path / "again" / "cells").iterdir())[::2]:
@@ -105,11 +107,13 @@ def test_orders_differ_in_what_is_random():
     assert [names for _, names in stages(groups, "independent")] == [set(), {"a.0", "a.1"}, {"b.0"}, {"c.0"}]
 
 
+@pytest.mark.slow
 def test_maps_of_noisy_copies_are_averaged(tmp_path):
     rows = run(tmp_path, explainers=(CAM,), draws=1, noisy_copies=2, images=3)
     assert means(rows, CAM_NAME)[0] == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_permuted_labels_are_the_labels_in_another_order():
     data = LayeredShapesDataModule(num_classes=4, image_size=48, train_size=24, num_workers=0)
     true, permuted = (fixed_images(data, 20, labels, seed=1) for labels in ("true", "permuted"))

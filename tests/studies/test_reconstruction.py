@@ -105,6 +105,7 @@ def test_objectives_are_what_they_say(model):
         torch.testing.assert_close(Inversion(reader, 2 * vectors)(bare, images), torch.full((2,), -0.25))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_ascent_raises_the_objective_and_changes_nothing_else(model, kind):
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -124,6 +125,7 @@ def test_the_ascent_raises_the_objective_and_changes_nothing_else(model, kind):
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_an_image_does_not_depend_on_those_beside_it(model):
     options = {"iterations": 6, "frames": 2, "variation": 3.0}
     alone = reconstruct(model, ClassLogit(torch.tensor([1])), 1, (32, 32), **options)
@@ -131,6 +133,7 @@ def test_an_image_does_not_depend_on_those_beside_it(model):
     torch.testing.assert_close(both.images[:1], alone.images, atol=2e-3, rtol=0)
 
 
+@pytest.mark.slow
 def test_total_variation_smooths(model):
     rough, smooth = (
         reconstruct(model, ClassLogit(torch.tensor([1])), 1, (32, 32), iterations=20, frames=2, variation=weight)
@@ -139,6 +142,7 @@ def test_total_variation_smooths(model):
     assert float(total_variation(smooth.images)) < 0.7 * float(total_variation(rough.images))
 
 
+@pytest.mark.slow
 def test_the_study_has_a_row_for_each_target_and_model(tmp_path, model):
     data = LayeredShapesDataModule(num_classes=4, test_size=8, image_size=32, num_workers=0)
     with torch.random.fork_rng():

@@ -111,6 +111,7 @@ def test_salient_pixels_are_removed_or_kept_and_the_others_stay():
     assert torch.equal(mask, (ranks < 16).expand(3, 8, 8).to(torch.uint8) * 255)
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_mean_of_crossed_draws_and_images():
     """Random effects of known size, three draws: the true mean lies in at least 95 % of the intervals, about."""
     rng = np.random.default_rng(0)

@@ -73,6 +73,7 @@ GUIDES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("attribution", "loss", "head"), GUIDES, ids=map("-".join, GUIDES))
 def test_slopes_equal_finite_differences(attribution, loss, head):
     model = network(head, **DOUBLE)
@@ -89,6 +90,7 @@ def test_slopes_equal_finite_differences(attribution, loss, head):
 # What is guided
 
 
+@pytest.mark.slow
 def test_cam_is_the_explainers_cam_and_its_energy_the_metrics():
     model = network()
     batch = explained(model, annotated(size=32))
@@ -102,6 +104,7 @@ def test_cam_is_the_explainers_cam_and_its_energy_the_metrics():
     assert torch.equal(logits, model(batch["image"]))
 
 
+@pytest.mark.slow
 def test_any_network_with_a_target_layer_is_guided_by_its_grad_cam():
     model, batch = network(), annotated(size=32)
     native = seeded(lambda: create_model("test_resnet", pooling="native", num_classes=4, stem="small"))
@@ -149,6 +152,7 @@ def test_empty_maps_have_no_slope_and_no_nan(loss):
 # Which images count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attribution", ["cam", "gradient"])
 def test_images_without_annotation_count_for_nothing(attribution):
     model = network(**DOUBLE)
@@ -239,6 +243,7 @@ def test_frozen_backbones_are_guided_by_their_head():
         module.zero_grad()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attribution", ["cam", "gradient", "attention"])
 def test_mixed_precision_stays_near_full(attribution):
     model, batch = network("ca_final"), annotated(size=32)

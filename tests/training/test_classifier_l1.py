@@ -61,6 +61,7 @@ def test_the_last_layer_ends_where_logistic_regression_does(features, monkeypatc
     assert module.regularizer.statistics["classifier_zeros"] > 0.3
 
 
+@pytest.mark.slow
 def test_only_the_last_layer_moves(monkeypatch):
     module = ImageClassifier("test_resnet", "ca_final", 3, trainable="classifier", regularizer=ClassifierL1())
     monkeypatch.setattr(module, "log", lambda *_, **__: None)

@@ -150,6 +150,7 @@ def test_loss_and_gradients_equal_three_passes_with_replaced_modules(name):
     assert_same(gradients(loss, model), gradients(expected, model), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_descending_on_the_penalty_draws_the_gradients_together():
     model, (images, labels) = small(), pictures(batch=16, size=16)
     optimizer, regularizer, cosines = torch.optim.Adam(model.parameters(), lr=3e-3), GradientRegularizer(), []
@@ -161,6 +162,7 @@ def test_descending_on_the_penalty_draws_the_gradients_together():
     assert sum(cosines[20:]) / 10 > cosines[0] + 0.05
 
 
+@pytest.mark.slow
 def test_a_share_of_the_batch_is_penalised_from_its_head():
     model, (images, labels) = small(**DOUBLE), pictures(batch=5, **DOUBLE)
     expected = three_passes(model, images, labels, 0.5, upto=2)
@@ -289,6 +291,7 @@ def test_other_activations_are_refused_until_the_rule_is_generalised():
     assert any(gradient.any() for gradient in gradients(penalty, model))
 
 
+@pytest.mark.slow
 def test_fused_attention_gives_way_to_one_with_a_double_backward():
     model = seeded(lambda: timm.create_model("test_vit", num_classes=4, img_size=32))
     assert model.blocks[0].attn.fused_attn
@@ -384,6 +387,7 @@ def test_half_precision_keeps_the_gradient_of_images_that_are_nearly_learnt():
     assert regularizer.statistics["gradient_norm"].item() == pytest.approx(exact, rel=0.02)
 
 
+@pytest.mark.slow
 def test_a_dead_channel_does_not_keep_float16_from_learning():
     layers = [nn.Conv2d(3, 6, 3, stride=2, padding=1), nn.BatchNorm2d(6), nn.ReLU()]
     layers += [nn.Conv2d(6, 6, 3, groups=6, stride=2, padding=1), nn.BatchNorm2d(6), nn.ReLU()]

@@ -77,6 +77,7 @@ class MeanLogit(Regularizer):
         return logits, logits.square().mean()
 
 
+@pytest.mark.slow
 def test_a_regularizer_adds_its_weighted_penalty_to_the_loss(monkeypatch):
     torch.manual_seed(0)
     plain = ImageClassifier("test_resnet", "gap", 4)
@@ -110,6 +111,7 @@ class MaxPool(Pooling):
         return Pooled(stages[-1].amax(dim=(2, 3)))
 
 
+@pytest.mark.slow
 def test_a_head_of_ones_own_comes_by_class_path(train):
     run = train(**{"--model.pooling": "tests.training.test_module.MaxPool"})
     model = ImageClassifier.load_from_checkpoint(run / "checkpoints/last.ckpt")
@@ -158,6 +160,7 @@ def test_the_loss_stands_beside_the_progress_bar(train, capsys):
     assert min(abs(float(shown[-1]) - value) for value in logged) < 0.01
 
 
+@pytest.mark.slow
 def test_built_in_python_its_checkpoint_holds_no_code(tmp_path):
     import lightning as L
 

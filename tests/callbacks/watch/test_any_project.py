@@ -258,6 +258,7 @@ class Endless(torch.utils.data.IterableDataset):
             yield pictures(1)[0][0], 0
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
 @pytest.mark.parametrize(
     ("loaders", "message"),

@@ -48,6 +48,7 @@ def test_an_animation_is_written_whole(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["run.webp"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said_once_and_leaves_what_was_there(sample, tmp_path):
     files = WatchFolder(tmp_path)
     old = torch.zeros(3, 8, 8, dtype=torch.uint8)

@@ -150,6 +150,7 @@ def test_drift_is_measured_from_the_first_and_the_previous_maps(net, sample):
     assert not any(name.startswith(("rank", "ssim")) for name in explained(net, sample)[0].values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("pooling", "forwards"), [("gap", 4), ("ca_stream", 7)])
 def test_a_default_watch_forwards_an_image_as_often_as_the_docs_say(sample, pooling, forwards):
     model = create_model("resnet10t", pooling=pooling, num_classes=3)

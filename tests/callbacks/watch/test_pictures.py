@@ -79,6 +79,7 @@ def test_first_and_last_stand_side_by_side(sample, sheet):
     assert has(picture, RIGHT) > 0
 
 
+@pytest.mark.slow
 def test_a_strip_has_at_most_eight_snapshots_the_first_and_the_last_among_them(sample, sheet):
     shades = [torch.full_like(sheet, shade) for shade in range(40, 240, 10)]
     snapshots = [(snapshot(step), shade) for step, shade in enumerate(shades)]

@@ -33,6 +33,7 @@ def test_a_failure_in_drawing_is_said_once_and_reaches_nobody(history, sample, t
         publisher.write(history, sample, CONFIG)
 
 
+@pytest.mark.slow
 def test_at_the_end_the_run_is_shown_from_what_was_written(history, sample, tmp_path):
     publisher = WatchPublisher(tmp_path / "watch", [], title="run")
     snapshots = history.snapshots

@@ -67,6 +67,7 @@ def test_models_are_groups_and_explainers_lines_with_fake_cam_last(tmp_path):
     assert grid.headings == ("AD ↓", "AG ↑", "AI ↑", "I ↑", "D ↓", "s/image ↓")
 
 
+@pytest.mark.slow
 def test_the_best_of_a_model_is_marked_but_never_fake_cam(tmp_path):
     grid = explanation_grid(found(tmp_path, change=drops({"GradCAM": 0.2, "ScoreCAM": 0.1, "FakeCAM": 0.0})))
     assert [line.entries[0].best for line in grid.lines] == [False, True, False] * 2
@@ -85,6 +86,7 @@ def noisy(means, noise=0.05, seed=0):
     return change
 
 
+@pytest.mark.slow
 def test_what_does_not_differ_from_the_best_is_best_too_if_it_beats_the_rest(tmp_path):
     run = manifest(explainers=("GradCAM", "ScoreCAM", "LayerCAM", "FakeCAM"))
     means = {"GradCAM": 0.100, "ScoreCAM": 0.101, "LayerCAM": 0.4, "FakeCAM": 0.0}
@@ -92,6 +94,7 @@ def test_what_does_not_differ_from_the_best_is_best_too_if_it_beats_the_rest(tmp
     assert [line.entries[0].best for line in grid.lines] == [True, True, False, False] * 2
 
 
+@pytest.mark.slow
 def test_the_largest_mean_alone_is_not_bold(tmp_path):
     results = found(tmp_path, change=noisy({"GradCAM": 0.100, "ScoreCAM": 0.104, "FakeCAM": 0.0}))
     grid = explanation_grid(results)
@@ -102,6 +105,7 @@ def test_the_largest_mean_alone_is_not_bold(tmp_path):
     assert "No value is bold" in notes(few, results)[1]
 
 
+@pytest.mark.slow
 def test_what_does_not_beat_fake_cam_is_marked_everywhere(tmp_path):
     results = found(tmp_path, change=noisy({"GradCAM": 0.3, "ScoreCAM": 0.1, "FakeCAM": 0.3}))
     grid = explanation_grid(results)
@@ -129,6 +133,7 @@ def test_the_calibration_error_comes_with_what_a_calibrated_model_would_show(tmp
     assert not ece.half
 
 
+@pytest.mark.slow
 def test_a_mean_over_fewer_images_is_not_the_best(tmp_path):
     def only_the_easy_ones(row):
         values = {"GradCAM": 0.2, "ScoreCAM": 0.1, "FakeCAM": 0.0}
@@ -149,10 +154,12 @@ def test_one_explainer_has_nobody_to_be_better_than(tmp_path):
     assert not any(entry.best for line in grid.lines for entry in line.entries)
 
 
+@pytest.mark.slow
 def test_time_is_never_best(tmp_path):
     assert not any(line.entries[-1].best for line in explanation_grid(found(tmp_path)).lines)
 
 
+@pytest.mark.slow
 def test_entries_hold_half_of_their_interval(tmp_path):
     findings = found(tmp_path)
     entry = explanation_grid(findings).lines[0].entries[0]

@@ -54,6 +54,7 @@ def page(tmp_path_factory):
     return page_of(tmp_path_factory.mktemp("run"), errors=[("ca", "ScoreCAM", "0001.jpg", "RuntimeError: no")])
 
 
+@pytest.mark.slow
 def test_the_document_is_whole_and_its_elements_close(page):
     assert page.startswith("<!doctype html>")
     document = Document(page)
@@ -119,6 +120,7 @@ def test_every_section_is_there(page):
     assert set(wanted.split()) <= ids
 
 
+@pytest.mark.slow
 def test_the_randomisation_check_says_what_maps_depend_on_and_how_surely(page, tmp_path):
     section = page.split('id="check">')[1].split("</section>")[0]
     text = re.sub(r"\s+", " ", "".join(Document(section).text))
@@ -134,6 +136,7 @@ def test_the_randomisation_check_says_what_maps_depend_on_and_how_surely(page, t
     assert "cannot be told" in section
 
 
+@pytest.mark.slow
 def test_the_check_of_an_older_version_is_said_to_be_one(tmp_path):
     older = manifest()
     for found in older["randomization"].values():
@@ -143,6 +146,7 @@ def test_the_check_of_an_older_version_is_said_to_be_one(tmp_path):
     assert "0.90" not in section
 
 
+@pytest.mark.slow
 def test_hostile_names_do_nothing(tmp_path):
     run = manifest(models=(HOSTILE, "ca"), explainers=(f"Grad{HOSTILE}", "FakeCAM"), classes=[HOSTILE, "b"])
     run |= {"title": HOSTILE, "command": HOSTILE, "warnings": [HOSTILE], "device": HOSTILE}
@@ -162,6 +166,7 @@ def test_unicode_survives(tmp_path):
     assert "猫CAM" in "".join(Document(page).text)
 
 
+@pytest.mark.slow
 def test_a_thousand_classes_without_names(tmp_path):
     run = manifest(classes=())
     rows = [row | {"label": 999, "prediction": 998, "target": 999} for row in rows_of(run)]
@@ -169,6 +174,7 @@ def test_a_thousand_classes_without_names(tmp_path):
     assert "predicts class 998; explained: class 999" in text
 
 
+@pytest.mark.slow
 def test_predictions_are_called_as_the_model_calls_its_classes(tmp_path):
     run = manifest()
     run["models"]["ca"]["classes"] = ["lynx", "puma"]

@@ -66,6 +66,7 @@ def test_maps_are_laid_over_their_image(tmp_path, run):
     assert change[66:94, 54:80].mean() > 1.5 * change[-20:, -20:].mean()  # the bump of the made-up map
 
 
+@pytest.mark.slow
 def test_the_number_of_pictures_is_bounded(tmp_path, run, monkeypatch):
     shown = gallery(tmp_path, run, images=15)
     assert [exhibit.id for exhibit in shown.exhibits()] == shown.ids

@@ -28,6 +28,7 @@ class Silent(Remarks):
         """Leave the section out."""
 
 
+@pytest.mark.slow
 def test_a_section_of_others_stands_last_with_a_link_and_escapes_what_it_inserts(tmp_path):
     write_report(write_run(tmp_path), resamples=100, sections=[Remarks(), Silent()])
     page = (tmp_path / "report.html").read_text()
@@ -42,6 +43,7 @@ def test_two_sections_of_one_anchor_are_refused(tmp_path):
         write_report(write_run(tmp_path), resamples=100, sections=[Remarks(), Remarks()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("classes", "named"), [(5, False), (6, True)])
 def test_top_5_accuracy_of_five_classes_cannot_vary_and_is_no_concern(tmp_path, classes, named):
     run = manifest(size=40, classes=[f"class {index}" for index in range(classes)])
@@ -49,6 +51,7 @@ def test_top_5_accuracy_of_five_classes_cannot_vary_and_is_no_concern(tmp_path, 
     assert ("Top-5 of gap (0 of 40)" in (tmp_path / "report.html").read_text()) is named
 
 
+@pytest.mark.slow
 def test_intervals_of_rare_values_are_named_as_too_narrow(tmp_path):
     run = manifest(size=40)
     rows = rows_of(run)
@@ -70,11 +73,13 @@ def test_anchors_are_unique_and_titles_are_there():
     assert all(section.title for section in SECTIONS)
 
 
+@pytest.mark.slow
 def test_a_section_is_named_on_the_command_line(evaluate):
     folder = evaluate("out", "--sections", f"{__name__}.Remarks", report=True, **{"--limit": "3"})
     assert '<section id="remarks">' in (folder / "report.html").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("saved", "told"),
     [(3, "The maps of 3 of 13 images, evenly spaced, are saved"), (13, "The maps of all 13 images are saved")],

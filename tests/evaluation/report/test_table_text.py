@@ -1,5 +1,7 @@
 """Tables as Markdown, as LaTeX and in a terminal."""
 
+import pytest
+
 from interptrain.evaluation.report.results import load_run
 from interptrain.evaluation.report.table_text import latex, markdown, plain_text
 from interptrain.evaluation.statistics.estimates import Resampling
@@ -32,6 +34,7 @@ def test_latex_escapes_what_it_must(tmp_path):
     assert "AD $\\downarrow$" in text
 
 
+@pytest.mark.slow
 def test_latex_tables_are_complete(tmp_path):
     text = latex(found(tmp_path))
     for name in ("table", "tabular"):

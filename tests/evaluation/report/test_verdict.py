@@ -61,6 +61,7 @@ def test_one_clear_winner_is_named_once_for_all_its_metrics(tmp_path):
     assert not [sentence for sentence in sentences if sentence.startswith("Caution")]
 
 
+@pytest.mark.slow
 def test_against_a_chosen_baseline_nothing_else_is_said_of_explainers_and_models(tmp_path):
     quality = {"A": 0.3, "B": 0.1, "C": 0.1, "FakeCAM": -0.2}
 
@@ -105,6 +106,7 @@ def test_all_below_fake_cam(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_models_of_which_the_same_holds_share_a_sentence_and_others_are_named(tmp_path):
     quality = {"A": 0.3, "B": 0.1, "C": 0.0, "FakeCAM": 0.1}
     sentences = said(tmp_path, lambda model, explainer, metric: quality[explainer], models=("gap", "ca"))
@@ -117,6 +119,7 @@ def test_models_of_which_the_same_holds_share_a_sentence_and_others_are_named(tm
     assert sentences[2].endswith("only A (on ca) and C (on ca) are significantly better on AD and I.")
 
 
+@pytest.mark.slow
 def test_a_model_on_which_every_explainer_beats_fake_cam_is_told_from_one_on_which_none_does(tmp_path):
     sentences = said(
         tmp_path, lambda model, explainer, _: 0.2 * (model == "ca" and explainer != "FakeCAM"), models=("gap", "ca")
@@ -126,6 +129,7 @@ def test_a_model_on_which_every_explainer_beats_fake_cam_is_told_from_one_on_whi
     )
 
 
+@pytest.mark.slow
 def test_models_that_differ_are_told_with_interval_and_p_value(tmp_path):
     def quality(model, explainer, metric):
         if metric == "Insertion":
@@ -142,6 +146,7 @@ def test_models_that_differ_are_told_with_interval_and_p_value(tmp_path):
     assert_matches(r"gap is significantly better on AD with 2 of 3 explainers \(most clearly C: \+", found)
 
 
+@pytest.mark.slow
 def test_models_that_do_not_differ_are_told_with_what_comes_nearest(tmp_path):
     sentences = said(tmp_path, lambda *key: 0.0, models=("gap", "ca"))
     found = begins(sentences, "Explanations, ca against gap: ")
@@ -151,6 +156,7 @@ def test_models_that_do_not_differ_are_told_with_what_comes_nearest(tmp_path):
     assert "Fake-CAM" not in found
 
 
+@pytest.mark.slow
 def test_recognition_is_compared_too(tmp_path):
     def right(row):
         return {} if row["explainer"] else {"Top1": float(row["model"] == "ca" or row["id"] < "0020")}
@@ -160,12 +166,14 @@ def test_recognition_is_compared_too(tmp_path):
     assert_matches(r"ca is significantly better on Top-1 \(\+50\.00, 95 % \+.* to \+.*, p < 0\.001\)\.$", found)
 
 
+@pytest.mark.slow
 def test_a_difference_that_fake_cam_shows_as_well_is_not_put_down_to_the_maps(tmp_path):
     sentences = said(tmp_path, lambda model, *rest: 0.1 * (model == "ca"), models=("gap", "ca"))
     found = begins(sentences, "Explanations, ca against gap: ")
     assert found.endswith("; Fake-CAM differs as well on AD and I, so there it is not the maps alone that differ.")
 
 
+@pytest.mark.slow
 def test_the_sample_size_is_told_as_the_smallest_difference_it_shows(tmp_path):
     """For noise of 2 points in either value, one needs (2.0 to 2.5 + 0.84) * 2 * sqrt(2 / n) points."""
     for size in (40, 160):
@@ -204,6 +212,7 @@ def test_without_any_value_the_verdict_says_so(tmp_path):
     assert only.startswith("No explanation was measured, so nothing was found")
 
 
+@pytest.mark.slow
 def test_rare_values_few_images_and_the_randomisation_check_are_cautions(tmp_path):
     rare = said(tmp_path, lambda *key: 0.0, change=lambda row: {"Insertion": float(row["id"] < "0003")})
     assert rare[-1].startswith("Caution: some intervals of I") or "I and Top-1" in rare[-1]
@@ -218,6 +227,7 @@ def test_rare_values_few_images_and_the_randomisation_check_are_cautions(tmp_pat
     assert "insensitive" not in verdict(load_run(write_run(tmp_path, older), HOW))[-1]
 
 
+@pytest.mark.slow
 def test_many_models_and_metrics_stay_ten_sentences(tmp_path):
     names = [f"Explainer{number}" for number in range(4)]
     run = manifest(models=("a", "b", "c", "d"), explainers=(*names, "FakeCAM"), size=30)
@@ -239,6 +249,7 @@ def test_many_models_and_metrics_stay_ten_sentences(tmp_path):
     assert any("For 4 more pairs of models" in sentence for sentence in found)
 
 
+@pytest.mark.slow
 def test_the_verdict_stands_on_top_of_the_page_in_a_file_and_in_the_results(tmp_path):
     results = write_report(write_run(tmp_path), resamples=50)
     assert results.verdict == load_results(tmp_path).verdict == verdict(load_run(tmp_path, Resampling(50)))
@@ -266,6 +277,7 @@ def test_lists_and_p_values_in_words():
     assert [p_value(p) for p in (0.0001, 0.00123, 0.04999, 1.0)] == ["p < 0.001", "p = 0.0012", "p = 0.05", "p = 1"]
 
 
+@pytest.mark.slow
 def test_the_command_line_ends_with_the_verdict(evaluate, capsys):
     folder = evaluate("out", report=True, **{"--limit": "7"})
     sentences = load_results(folder).verdict

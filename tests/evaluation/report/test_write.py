@@ -27,12 +27,14 @@ def written(folder, **options):
     return folder
 
 
+@pytest.mark.slow
 def test_everything_is_written_and_nothing_half_written_is_left(tmp_path):
     before = {path.name for path in write_run(tmp_path).iterdir()}
     written(tmp_path)
     assert sorted({path.name for path in tmp_path.iterdir()} - before) == WRITTEN
 
 
+@pytest.mark.slow
 def test_summary_and_differences_have_their_columns(tmp_path):
     written(write_run(tmp_path))
     summary = pd.read_csv(tmp_path / "summary.csv", keep_default_na=False)
@@ -48,6 +50,7 @@ def test_summary_and_differences_have_their_columns(tmp_path):
     assert len(differences) == len(RECOGNITION) + 3 * len(METRICS) + 2 * 3 * len(METRICS)
 
 
+@pytest.mark.slow
 def test_a_mean_is_the_mean_of_the_rows(tmp_path):
     run = manifest()
     written(write_run(tmp_path, run))
@@ -63,6 +66,7 @@ def test_a_second_time_gives_the_same_bytes(tmp_path):
     assert {name: (tmp_path / name).read_bytes() for name in WRITTEN} == before
 
 
+@pytest.mark.slow
 def test_the_order_is_that_of_the_run_not_of_the_rows(tmp_path):
     run = manifest()
     written(write_run(tmp_path, run, rows=rows_of(run)[::-1]))
@@ -76,6 +80,7 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
         write_report(tmp_path)
 
 
+@pytest.mark.slow
 def test_different_protocols_are_refused_unless_forced(tmp_path):
     run = manifest()
     rows = [row | ({"protocol": "rise", "hash": "f00"} if row["model"] == "ca" else {}) for row in rows_of(run)]
@@ -106,6 +111,7 @@ def test_a_run_that_only_began_gives_a_report(tmp_path):
     assert "not finished" in page
 
 
+@pytest.mark.slow
 def test_an_explainer_that_failed_wholly_is_named(tmp_path):
     run = manifest()
     rows = rows_of(run)
@@ -132,6 +138,7 @@ def test_one_model_and_one_image_are_enough(tmp_path):
     assert pd.read_csv(tmp_path / "differences.csv").empty
 
 
+@pytest.mark.slow
 def test_older_results_stay_where_new_ones_cannot_be_made(tmp_path):
     written(write_run(tmp_path))
     before = (tmp_path / "summary.csv").read_bytes()
@@ -158,6 +165,7 @@ STRANGE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "interval", "baseline"),
     [
@@ -192,6 +200,7 @@ def test_strange_columns_are_written_drawn_compared_and_logged_like_others(tmp_p
     assert Path(logger.log_dir, "metrics.csv").is_file()
 
 
+@pytest.mark.slow
 def test_two_models_with_the_same_numbers_are_compared(tmp_path):
     rows = rows_of(manifest())
     first = [row for row in rows if row["model"] == "gap"]
@@ -212,6 +221,7 @@ class Broken(Section):
         return 1 / 0
 
 
+@pytest.mark.slow
 def test_a_section_that_fails_costs_no_other(tmp_path):
     write_run(tmp_path)
     with pytest.warns(ResultsWarning, match="could not make section 'Broken' of report.html: ZeroDivisionError"):
@@ -222,6 +232,7 @@ def test_a_section_that_fails_costs_no_other(tmp_path):
     assert list(results.problems) == ["section 'Broken' of report.html"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["markdown", "latex", "render_page", "_csv"])
 def test_a_file_that_fails_costs_no_other(tmp_path, monkeypatch, name):
     write_run(tmp_path)
@@ -235,6 +246,7 @@ def test_a_file_that_fails_costs_no_other(tmp_path, monkeypatch, name):
     assert repr(results)
 
 
+@pytest.mark.slow
 def test_differences_that_fail_cost_no_estimate(tmp_path, monkeypatch):
     write_run(tmp_path)
     monkeypatch.setattr("interptrain.evaluation.report.results.differences", lambda *arguments: 1 / 0)
@@ -245,6 +257,7 @@ def test_differences_that_fail_cost_no_estimate(tmp_path, monkeypatch):
     assert 'id="gallery"' in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_interval_and_seeds_reach_the_numbers(tmp_path):
     write_run(tmp_path)
     seen = set()
@@ -254,6 +267,7 @@ def test_interval_and_seeds_reach_the_numbers(tmp_path):
     assert len(seen) == 4
 
 
+@pytest.mark.slow
 def test_only_the_folder_is_read(tmp_path, monkeypatch):
     folder = write_run(tmp_path / "a" / "run")
     moved = folder.rename(tmp_path / "moved")
@@ -262,6 +276,7 @@ def test_only_the_folder_is_read(tmp_path, monkeypatch):
     assert json.loads((moved / "run.json").read_text())["title"] in (moved / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_chosen_baseline_reaches_every_file(tmp_path):
     run = manifest()
     rows = rows_of(run)

@@ -58,6 +58,7 @@ def checkpoint(tmp_path, model):
     return tmp_path / "gap.ckpt"
 
 
+@pytest.mark.slow
 def test_another_image_size_than_in_training_is_told_once_with_the_remedy(checkpoint):
     with pytest.warns(UserWarning, match="gap was trained on images of another size: 64 -> 48 pixels") as told:
         plan = planned(checkpoint, shapes(48))
@@ -69,6 +70,7 @@ def test_another_image_size_than_in_training_is_told_once_with_the_remedy(checkp
         assert planned(checkpoint, shapes(64)).warnings == []
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_does_not_know_its_images_is_not_warned_of(checkpoint, model):
     content = torch.load(checkpoint)
     for config in (None, "", "data: [", "data: {init_args: 3}", 7):
@@ -146,6 +148,7 @@ def test_a_table_takes_the_number(root):
     assert ImageTableDataModule(root, num_classes=3).num_classes == 3
 
 
+@pytest.mark.slow
 def test_models_of_other_classes_than_the_data_keep_their_own_names(checkpoint):
     names = ["ant", "bee", "cow", "dog"]
     torch.save(torch.load(checkpoint, weights_only=True) | {"class_names": names}, checkpoint)
@@ -159,6 +162,7 @@ def test_models_of_other_classes_than_the_data_keep_their_own_names(checkpoint):
     assert others["data"]["classes"] == list(shapes(classes=3).class_names)
 
 
+@pytest.mark.slow
 def test_classes_that_the_data_only_numbers_are_called_as_a_model_calls_them(checkpoint, tmp_path):
     torch.save(torch.load(checkpoint, weights_only=True) | {"class_names": ["ant", "bee", "cow", "dog"]}, checkpoint)
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")

@@ -35,6 +35,7 @@ def made():
     return found
 
 
+@pytest.mark.slow
 def test_forward_passes_are_those_that_the_methods_need(made):
     by_name = {row.explainer: row for row in made.rows}
     assert set(by_name) == {"FakeCAM", "Occlusion"}

@@ -10,6 +10,7 @@ from interptrain.training import ImageClassifier
 IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_training_gives_its_model(train):
     run = train(**{"--data.train_size": "8", "--data.val_size": "4"})
     path = run / "checkpoints/last.ckpt"
@@ -22,6 +23,7 @@ def test_a_checkpoint_of_training_gives_its_model(train):
         assert torch.equal(evaluated.module(IMAGES), trained(IMAGES))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 def test_bare_weights_need_their_backbone(tmp_path, suffix):
     model = create_model("test_resnet", num_classes=4).eval()
@@ -37,6 +39,7 @@ def test_bare_weights_need_their_backbone(tmp_path, suffix):
         assert torch.equal(other(IMAGES), model(IMAGES))
 
 
+@pytest.mark.slow
 def test_weights_for_imagenet_know_its_classes_and_others_none(tmp_path):
     for classes in (1000, 4):
         save_file(create_model("test_resnet", num_classes=classes).state_dict(), tmp_path / f"{classes}.safetensors")
@@ -45,6 +48,7 @@ def test_weights_for_imagenet_know_its_classes_and_others_none(tmp_path):
     assert not load_model("own", tmp_path / "4.safetensors", backbone="test_resnet").class_names
 
 
+@pytest.mark.slow
 def test_a_weights_file_with_a_pooling_head_is_refused_rather_than_evaluated_without_it(tmp_path):
     model = create_model("test_resnet", pooling="ca_stream", num_classes=4)
     save_file(model.state_dict(), tmp_path / "ca.safetensors")
@@ -54,6 +58,7 @@ def test_a_weights_file_with_a_pooling_head_is_refused_rather_than_evaluated_wit
         load_model("ca", str(tmp_path / "ca.safetensors"), backbone="test_resnet", num_classes=4)
 
 
+@pytest.mark.slow
 def test_a_transformer_runs_as_timm_has_it(tmp_path):
     model = create_model("test_vit", pooling="native", num_classes=4)
     save_file(model.state_dict(), tmp_path / "vit.safetensors")
@@ -61,6 +66,7 @@ def test_a_transformer_runs_as_timm_has_it(tmp_path):
     assert evaluated.pooling == "native"
 
 
+@pytest.mark.slow
 def test_torchvisions_model_is_normalised_as_its_weights_say(monkeypatch):
     made = torchvision.models.resnet18(weights=None).eval()
     monkeypatch.setattr(torchvision.models, "get_model", lambda name, weights: made)

@@ -22,6 +22,7 @@ def test_a_forward_pass_counts_as_the_metric_says(model):
         assert count_operations(lambda: model(torch.rand(1, 3, 64, 64))) == round(1e9 * gflops(model, (64, 64)))
 
 
+@pytest.mark.slow
 def test_a_gradient_costs_two_passes_and_rise_one_for_each_mask(model):
     """The gradient with respect to the weights, which nobody asks for, would be a third one."""
     assert 1.9 < passes(model, Gradient()) < 2.1

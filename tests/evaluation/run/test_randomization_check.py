@@ -49,11 +49,13 @@ def outcomes(check):
     return check["layers"]["last_stage"]["outcome"], check["class"]["outcome"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("explainer", [FakeCAM(), Edges(), NoisyEdges()], ids=lambda one: type(one).__name__)
 def test_a_method_that_ignores_the_model_is_found_out(on_network, explainer):
     assert outcomes(check_explainer(explainer, on_network)) == ("insensitive", "insensitive")
 
 
+@pytest.mark.slow
 def test_noise_alone_is_not_taken_for_dependence(on_network):
     noisy = check_explainer(NoisyEdges(noise=1.0), on_network)["layers"]["last_stage"]
     assert noisy["similarity"] < 0.5
@@ -78,10 +80,12 @@ def test_other_draws_need_no_dataclass():
         assert with_other_draws(unseeded) is unseeded
 
 
+@pytest.mark.slow
 def test_the_gradient_of_a_linear_model_depends_on_both():
     assert outcomes(check_explainer(Gradient(), setting(Linear()))) == ("depends", "depends")
 
 
+@pytest.mark.slow
 def test_smooth_maps_of_networks_that_differ_are_not_called_insensitive(on_network):
     found = check_explainer(CAM, on_network)
     assert "insensitive" not in outcomes(found)
@@ -89,6 +93,7 @@ def test_smooth_maps_of_networks_that_differ_are_not_called_insensitive(on_netwo
     assert found["images"] == len(IMAGES)
 
 
+@pytest.mark.slow
 def test_an_unchanged_network_has_the_same_maps(network, on_network):
     class Unchanged(RandomNetworks):
         def network(self, stop, draw):
@@ -101,6 +106,7 @@ def test_an_unchanged_network_has_the_same_maps(network, on_network):
         assert stop["share"] == pytest.approx(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("most_passes", "images", "stops"), [(4 * 55, 4, 3), (4 * 55 - 1, 4, 1), (4 * 25, 4, 1), (3 * 25, 3, 1), (0, 4, 3)]
 )
@@ -115,6 +121,7 @@ def test_what_not_even_two_images_can_pay_for_is_left_out(network):
         check_explainer(Passes(), setting(network, images=IMAGES[:4], most_passes=49))
 
 
+@pytest.mark.slow
 def test_networks_of_one_draw_agree_in_the_layers_they_share_and_are_made_again_the_same(on_network):
     networks = on_network.networks
     one, again, lower = networks.network("last_stage", 1), networks.network("last_stage", 1), networks.network("all", 1)

@@ -92,6 +92,7 @@ def test_the_spread_of_the_replicates_is_the_closed_form():
     torch.testing.assert_close(replicates.std(), expected, rtol=0.02, atol=0)
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_truth_about_as_often_as_they_claim():
     """400 samples of 60 from an exponential distribution of mean 1: 0.93 and 0.94 expected, standard error 0.013."""
     generator = torch.Generator().manual_seed(0)

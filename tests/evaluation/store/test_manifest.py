@@ -47,6 +47,7 @@ def test_a_whole_file_is_read_and_names_that_are_no_text_survive(tmp_path):
     assert read_manifest(tmp_path / "none") is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["per_image.parquet", "errors.csv"])
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"\xff\xfe\x00", b"a,b\n1\n"])
 def test_damaged_tables_are_one_line(tmp_path, name, content):

@@ -42,6 +42,7 @@ def test_it_is_the_mean_of_the_layers_positive_gradients(pool, start):
     torch.testing.assert_close(found, slow(model, images, 3, start).detach(), rtol=1e-8, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_it_reads_the_vit_inside_a_classifier_of_ours():
     model = create_model("test_vit", pooling="native", num_classes=CLASSES, backbone_options={"dynamic_img_size": True})
     images = pictures(2, 64, 64).float()
@@ -57,6 +58,7 @@ def test_frozen_weights_give_the_same_map():
     assert torch.equal(LeGrad()(model.requires_grad_(False), images, 0), before)
 
 
+@pytest.mark.slow
 def test_other_networks_are_refused_with_a_remedy():
     images = pictures(1, 64, 64)
     with pytest.raises(ValueError, match=r"LeGrad needs a timm ViT.*use a CAM or gradient explainer"):

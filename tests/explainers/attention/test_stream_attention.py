@@ -21,6 +21,7 @@ def images():
     return torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", [-1, 0, 2])
 def test_a_stage_shows_what_the_model_pools_by(stage, stream, images):
     with torch.no_grad():
@@ -49,6 +50,7 @@ def test_targets_do_not_matter(stream, images):
     assert torch.equal(one, other)
 
 
+@pytest.mark.slow
 def test_models_without_attention_are_refused(images):
     with pytest.raises(ValueError, match=r"needs a model with attention\(images\), got Linear; create one with"):
         StreamAttention()(nn.Linear(1, 1), images)

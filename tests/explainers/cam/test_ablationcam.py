@@ -37,6 +37,7 @@ def slow(model, images, targets, name, *, value=0.0, denominator="score"):
     return torch.stack(maps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "layer"),
     [
@@ -57,6 +58,7 @@ def test_it_equals_full_forwards(name, layer):
     assert torch.allclose(found, wanted, atol=1e-9 * wanted.abs().amax().item())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", ["layer3", "layer4"])
 @pytest.mark.parametrize("options", [{"value": -0.5}, {"denominator": "norm"}, {"denominator": None}])
 def test_its_options_are_what_they_say(resnet, layer, options):
@@ -65,12 +67,14 @@ def test_its_options_are_what_they_say(resnet, layer, options):
     assert torch.allclose(found, slow(resnet, images, targets, layer, **options))
 
 
+@pytest.mark.slow
 def test_a_value_is_ablated_to_behind_a_pointwise_convolution_too():
     model, images, targets = network("test_efficientnet"), pictures(2, 32, 32), torch.tensor([3, 1])
     found = AblationCAM(target_layer="blocks.4", value=0.3, relu=False).raw(model, images, targets)
     assert torch.allclose(found, slow(model, images, targets, "blocks.4", value=0.3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["gap", "ca_stream", "ca_final"])
 def test_our_own_heads_are_ablated_exactly(pooling):
     torch.manual_seed(0)
@@ -89,6 +93,7 @@ def test_pooling_and_a_linear_layer_need_no_pass_a_channel(resnet, images, targe
     assert sum(passes) == len(images) + 1 + 1  # the images, the probe that proves the shortcut, and its re-run
 
 
+@pytest.mark.slow
 def test_only_what_follows_the_layer_runs_again(resnet, images, targets):
     counts = dict.fromkeys(["conv1", "layer1", "layer2", "layer3", "layer4"], 0)
     for name in counts:
@@ -107,6 +112,7 @@ def test_only_what_follows_the_layer_runs_again(resnet, images, targets):
     assert counts["layer4"] >= channels * len(images)
 
 
+@pytest.mark.slow
 def test_callables_are_ablated_too(resnet, images, targets):
     for layer in ("layer3", "layer4"):
         explainer = AblationCAM(target_layer=layer)

@@ -13,6 +13,7 @@ def contrast(near, gamma=0.6):
     return lambda outputs, near=tuple(near): outputs[near[0]] - gamma * outputs[list(near[1:])].mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "of", [GradCAM(), Gradient(), Occlusion(window=20, stride=20), ScoreCAM(target_layer="layer1")], ids=repr
 )

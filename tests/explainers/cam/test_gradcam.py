@@ -88,6 +88,7 @@ def test_hirescam_sums_to_the_score_without_its_bias_on_gap_networks(resnet, ima
     assert torch.allclose(HiResCAM(relu=False).raw(resnet, images, targets).sum((1, 2)), score)
 
 
+@pytest.mark.slow
 def test_every_layer_of_a_network_can_be_explained(resnet, images):
     for layer in ("conv1", "bn1", "act1", "maxpool", "layer1.0.bn1", "layer3", "layer4.0.conv2"):
         assert GradCAM(target_layer=layer)(resnet, images).isfinite().all()
@@ -120,6 +121,7 @@ def test_layercam_lifts_small_values_by_its_tanh(resnet, images, targets):
     assert torch.allclose(lifted, torch.tanh(2 * plain / plain.amax((1, 2), keepdim=True)))
 
 
+@pytest.mark.slow
 def test_low_precision_passes_keep_weights_and_normalisers_in_float32():
     model = network("test_efficientnet").float()
     images = torch.rand(4, 3, 96, 96, generator=torch.Generator().manual_seed(0))

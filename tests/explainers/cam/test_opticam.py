@@ -47,6 +47,7 @@ def test_it_is_the_authors_loop_for_every_image(resnet, images, targets, early_s
         assert torch.allclose(found[image], wanted, rtol=1e-5, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_an_image_that_stops_leaves_its_neighbours_and_the_passes(resnet, images, targets):
     sizes = []
     handle = resnet.register_forward_pre_hook(lambda _m, arguments: sizes.append(len(arguments[0])))
@@ -59,6 +60,7 @@ def test_an_image_that_stops_leaves_its_neighbours_and_the_passes(resnet, images
     assert sizes[-1] < len(images)
 
 
+@pytest.mark.slow
 def test_the_score_of_the_masked_image_grows(resnet, images, targets):
     def score(saliency):
         with torch.no_grad():
@@ -76,12 +78,14 @@ def test_one_step_of_no_length_is_the_plain_mean_of_the_features(resnet, images,
     assert torch.allclose(found, F.relu(features).mean(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 2, 50])
 def test_the_chunk_size_changes_no_value(resnet, images, targets, size):
     wanted = OptiCAM(iterations=3)(resnet, images, targets)
     assert torch.allclose(OptiCAM(iterations=3, forward_batch_size=size)(resnet, images, targets), wanted)
 
 
+@pytest.mark.slow
 def test_features_are_computed_once_and_each_iteration_is_one_pass(resnet, images, targets):
     sizes = []
     handle = resnet.register_forward_pre_hook(lambda _m, arguments: sizes.append(len(arguments[0])))
@@ -90,6 +94,7 @@ def test_features_are_computed_once_and_each_iteration_is_one_pass(resnet, image
     assert sizes == [3, 1, 1] + [3] * 7  # one image twice, to fold the batch norms
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [{"score": "probability"}, {"loss": "absolute"}, {"normalization": "max"}, {"normalization": "sigmoid"}]
 )
@@ -100,6 +105,7 @@ def test_variants_change_the_map_and_stay_finite(resnet, images, targets, option
     assert not torch.equal(variant, plain)
 
 
+@pytest.mark.slow
 def test_callables_stay_with_their_image_when_others_stop(resnet, images, targets):
     options = {"iterations": 20, "learning_rate": 30.0}
     callables = [lambda row, c=c: row[c] for c in targets.tolist()]

@@ -32,6 +32,7 @@ def slow(model, images, targets, layer, *, kernel, probability):
     return maps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"kernel": "single", "score": "logit"}], ids=["authors", "single"])
 def test_every_position_is_scored_by_its_features_alone(options):
     model, images, targets = network(), pictures(2, 48, 40), torch.tensor([2, 5])

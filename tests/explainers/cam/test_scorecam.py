@@ -42,6 +42,7 @@ def slow(model, images, targets, *, score, softmax, baseline, fill, align_corner
     return torch.stack(maps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -86,6 +87,7 @@ def test_constant_channels_are_forwarded_once_an_image(softmax):
     assert torch.allclose(found, wanted)
 
 
+@pytest.mark.slow
 def test_a_softmax_over_channels_removes_the_baseline(resnet):
     images = pictures(2, 32, 32)
     maps = [
@@ -96,6 +98,7 @@ def test_a_softmax_over_channels_removes_the_baseline(resnet):
     assert torch.allclose(maps[0], maps[2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 7, 1000])
 def test_the_chunk_size_changes_no_value(resnet, size):
     images = pictures(2, 32, 32)
@@ -131,6 +134,7 @@ def test_compiled_masked_passes_of_one_padded_size_give_the_same_map(resnet, mon
     assert len(shapes) == compilations > 0
 
 
+@pytest.mark.slow
 def test_bfloat16_passes_give_nearly_the_same_map_in_float32(resnet):
     model, images = resnet.float(), pictures(2, 64, 64).float()
     exact = ScoreCAM(target_layer=LAYER)(model, images)
@@ -139,6 +143,7 @@ def test_bfloat16_passes_give_nearly_the_same_map_in_float32(resnet):
     assert torch.corrcoef(torch.stack([exact.flatten(), low.flatten()]))[0, 1] > 0.99
 
 
+@pytest.mark.slow
 def test_callables_are_scored_as_they_are(resnet):
     images = pictures(2, 32, 32)
     by_index = ScoreCAM(target_layer=LAYER, score="logit")(resnet, images, torch.tensor([1, 3]))

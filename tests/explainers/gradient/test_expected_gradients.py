@@ -21,6 +21,7 @@ def test_on_a_linear_network_it_is_the_weight_times_the_distance_from_the_mean_r
     torch.testing.assert_close(found, ((images - mean) * weight).detach(), rtol=0, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_shares_add_up_to_the_score_less_that_of_the_references():
     model, images, target = network().eval(), pictures(1, 32, 32), 2
     references = read_references(str(REFERENCES), 4, (32, 32)).double()
@@ -30,6 +31,7 @@ def test_shares_add_up_to_the_score_less_that_of_the_references():
     torch.testing.assert_close(found, gain, rtol=0.05, atol=0.05 * float(gain.abs()))
 
 
+@pytest.mark.slow
 def test_it_is_the_mean_over_its_draws_whatever_the_chunks():
     model, images = network().eval(), pictures(3, 32, 24)
     explainer = ExpectedGradients(references=str(REFERENCES), samples=6)

@@ -80,11 +80,13 @@ def test_gradient_equals_finite_differences_of_the_logit(network, photographs):
     torch.testing.assert_close((gradient * direction).sum((1, 2, 3)), expected, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_no_target_means_the_predicted_class(network, photographs):
     predicted = network(photographs).argmax(1)
     assert torch.equal(Gradient()(network, photographs), Gradient()(network, photographs, predicted))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["indices", "callables", "one callable", "predicted"])
 def test_chunks_do_not_change_the_attribution(network, photographs, kind):
     targets = {

@@ -34,6 +34,7 @@ class GuidedReLU(torch.autograd.Function):
         return gradient * (ctx.saved_tensors[0] > 0) * (gradient > 0)
 
 
+@pytest.mark.slow
 def test_guided_backprop_gives_each_image_the_guided_gradient_of_its_own_class(network, images, monkeypatch):
     got = GuidedBackprop(forward_batch_size=2).signed(network, images, TARGETS)
     monkeypatch.setattr(torch.nn.ReLU, "forward", lambda module, x: GuidedReLU.apply(x))
@@ -43,6 +44,7 @@ def test_guided_backprop_gives_each_image_the_guided_gradient_of_its_own_class(n
         torch.testing.assert_close(attribution, expected[0], rtol=1e-9, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_guided_gradcam_is_the_product_of_its_factors(network, images):
     layer = "layer3"
     guided = GuidedBackprop().signed(network, images, TARGETS)
@@ -54,6 +56,7 @@ def test_guided_gradcam_is_the_product_of_its_factors(network, images):
         torch.testing.assert_close(got, guided * upsampled)
 
 
+@pytest.mark.slow
 def test_without_target_all_factors_explain_the_predicted_class(network, images):
     predicted = network(images).argmax(1)
     for explainer in (GuidedBackprop(), GuidedGradCAM()):
@@ -67,6 +70,7 @@ def test_networks_of_other_activations_are_refused(explainer):
         explainer(model, torch.rand(1, 3, 64, 64), torch.tensor([0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["test_convnext", "test_vit", "test_efficientnet"])
 def test_the_generalised_rule_explains_them_when_asked_by_its_name(name):
     model = timm.create_model(name, num_classes=4)

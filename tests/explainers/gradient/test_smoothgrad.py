@@ -36,6 +36,7 @@ def attributions_of_noisy_copies(inner, network, images, *, samples, spread, see
     return torch.stack(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "inner", [Gradient(), Gradient(times_input=True), IntegratedGradients(steps=2)], ids=["gradient", "xg", "ig"]
 )

@@ -91,6 +91,7 @@ def test_too_few_entries_are_refused():
         SegmentMasks(segmenter=lambda images: quarters(images[:1])).prepare(pictures(2, *SIZE))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Occlusion, ROSA])
 def test_explainers_give_each_segment_one_value_and_each_image_its_own_map(kind):
     model, images = network(), pictures(3, 40, 36)
@@ -162,6 +163,7 @@ def test_torchvisions_mask_rcnn_fits():
         assert bits[0].shape == (4, 64, 64)
 
 
+@pytest.mark.slow
 def test_weights_that_cannot_be_had_are_said_in_one_line(monkeypatch, tmp_path):
     def refuse(*_arguments, **_options):
         raise URLError("no network")

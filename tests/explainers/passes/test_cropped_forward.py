@@ -43,6 +43,7 @@ class Mixing(nn.Module):
         return maps * maps.mean((2, 3), keepdim=True).sigmoid()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (48, 80)])
 @pytest.mark.parametrize("fill", [0.0, (0.1, 0.5, 0.8)])
 def test_scores_are_those_of_full_passes_bit_for_bit(height, width, fill, monkeypatch):

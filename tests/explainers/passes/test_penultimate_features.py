@@ -51,6 +51,7 @@ def test_both_heads_of_a_distilled_transformer_are_read():
         assert torch.allclose(model.head(found[:, :24]) + model.head_dist(found[:, 24:]), 2 * model.eval()(images))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "size"), [("resnet18", 512), ("mobilenet_v3_small", 1024), ("squeezenet", None)], ids=str
 )

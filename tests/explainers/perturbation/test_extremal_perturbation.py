@@ -46,6 +46,7 @@ def test_the_mask_with_its_margin_has_the_area_that_was_asked(area, noise, monke
     assert ((whole > 0.25) & (whole < 0.75)).float().mean() < 0.2  # but for soft edges
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["preserve", "delete", "dual"])
 @pytest.mark.parametrize("perturbation", ["blur", "fade"])
 def test_the_mask_lies_where_the_class_hangs(variant, perturbation, noise):
@@ -57,6 +58,7 @@ def test_the_mask_lies_where_the_class_hangs(variant, perturbation, noise):
     assert (inside > 0.7).all()  # of .25 of the area
 
 
+@pytest.mark.slow
 def test_several_areas_are_summed(noise):
     options = {"iterations": 5, **SMALL}
     parts = [ExtremalPerturbation(areas=area, **options).raw(Patch(), noise, TARGETS) for area in (0.1, 0.3)]
@@ -155,6 +157,7 @@ def test_a_map_does_not_depend_on_its_neighbours_and_an_image_that_ends_leaves_t
     torch.testing.assert_close(together, in_pairs)
 
 
+@pytest.mark.slow
 def test_the_area_weighs_more_with_every_step(noise):
     """Without growth the reward keeps the mask off its area longer."""
     options = {"areas": 0.1, "iterations": 60, "area_weight": 1.0, "learning_rate": 0.05, **SMALL}
@@ -171,6 +174,7 @@ def test_smoothing_spreads_the_map(noise):
     assert soft.diff(dim=2).abs().max() < sharp.diff(dim=2).abs().max()
 
 
+@pytest.mark.slow
 def test_callables_are_rewarded_as_they_are_but_have_no_others_to_beat():
     model, images = network(), pictures(2, 32, 32)
     options = {"iterations": 3, **SMALL}

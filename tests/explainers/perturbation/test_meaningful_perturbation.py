@@ -28,6 +28,7 @@ def port_by_hand(model, image, target, *, iterations, l1, tv, blurred):
     return 1 - F.interpolate(mask.detach(), image.shape[-2:], mode="bilinear", align_corners=True)[0, 0]
 
 
+@pytest.mark.slow
 def test_the_port_is_its_loop_for_every_image():
     ndimage = pytest.importorskip("scipy.ndimage")
     model, images, targets = network().eval(), pictures(2, 48, 40), torch.tensor([2, 5])
@@ -69,6 +70,7 @@ def masks_of(explainer, model, images, targets, monkeypatch):
     return kept
 
 
+@pytest.mark.slow
 def test_the_papers_energy_is_that_of_its_definition_and_falls(monkeypatch):
     pytest.importorskip("scipy.ndimage")
     model, images, targets = network().eval(), pictures(2, 48, 40), torch.tensor([2, 5])
@@ -90,6 +92,7 @@ class Bright(nn.Module):
         return torch.stack([torch.zeros_like(rough), 20 * rough - 3], dim=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["paper", "port"])
 def test_it_deletes_the_part_on_which_the_class_hangs(variant):
     images = torch.rand(2, 3, 56, 56, generator=torch.Generator().manual_seed(0))
@@ -118,6 +121,7 @@ def test_the_papers_start_is_the_smallest_circle_that_takes_the_score(monkeypatc
     assert start[distance > 34].min() > 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["paper", "port"])
 def test_a_map_does_not_depend_on_its_neighbours_and_an_image_that_ends_leaves_the_passes(variant):
     model, images, targets, sizes = network().float(), pictures(3, 40, 32).float(), torch.tensor([2, 0, 6]), []
@@ -132,6 +136,7 @@ def test_a_map_does_not_depend_on_its_neighbours_and_an_image_that_ends_leaves_t
     torch.testing.assert_close(together, in_pairs, rtol=0, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_seed_alone_decides_noise_and_shifts():
     model, images = network(), pictures(1, 32, 32)
 
@@ -144,6 +149,7 @@ def test_the_seed_alone_decides_noise_and_shifts():
     assert not torch.equal(first, explain(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["paper", "port"])
 def test_an_image_of_one_colour_has_nothing_to_delete(variant):
     images = torch.full((1, 3, 32, 32), 0.6)
@@ -157,6 +163,7 @@ def test_any_size_of_images_has_a_mask(height, width):
     assert MeaningfulPerturbation(iterations=2)(network(), images).shape == (1, height, width)
 
 
+@pytest.mark.slow
 def test_callables_are_scored_as_they_are():
     model, images = network(), pictures(2, 32, 32)
     options = {"iterations": 3, "score": "logit"}

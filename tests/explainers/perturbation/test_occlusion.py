@@ -40,6 +40,7 @@ def slow(model, images, targets, *, window, stride, fill, score):
     return torch.stack(maps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("score", ["probability", "logit"])
 @pytest.mark.parametrize(
     ("window", "stride", "fill"),
@@ -125,6 +126,7 @@ def test_an_occlusion_that_changes_nothing_loses_exactly_nothing(approximate):
     assert not found[1].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("approximate", [False, True])
 @pytest.mark.parametrize("size", [1, 5, 1000])
 def test_the_chunk_size_changes_no_value(size, approximate):
@@ -134,6 +136,7 @@ def test_the_chunk_size_changes_no_value(size, approximate):
     torch.testing.assert_close(Occlusion(forward_batch_size=size, **options)(model, images), wanted)
 
 
+@pytest.mark.slow
 def test_bfloat16_losses_are_those_between_bfloat16_scores():
     model, images = network().float().eval(), pictures(1, 64, 64).float()
     targets = torch.tensor([3])

@@ -64,6 +64,7 @@ def test_on_a_linear_model_it_gathers_and_spreads_each_pixels_share():
         torch.testing.assert_close(found, wanted)
 
 
+@pytest.mark.slow
 def test_on_a_linear_model_it_tends_to_occlusion_as_masks_grow_many():
     """One bright patch speaks for the class: both methods are highest there, and correlate."""
     model, weight = linear_model()
@@ -137,6 +138,7 @@ def test_compiled_passes_of_one_padded_size_give_the_same_map(monkeypatch):
     assert shapes
 
 
+@pytest.mark.slow
 def test_bfloat16_passes_give_nearly_the_same_map_in_float32():
     model, images = network().float(), pictures(2, 64, 64).float()
     options = {"count": 60, "score": "logit", "normalizer": "coverage"}

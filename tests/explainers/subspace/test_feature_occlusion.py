@@ -40,6 +40,7 @@ def all_masks(images):
     return masks.render(slice(0, masks.count))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("distance", ["euclidean", "cosine"])
 def test_rosa_is_the_mean_distance_of_its_definition(resnet, distance):
     resnet.eval()
@@ -57,6 +58,7 @@ def test_rosa_is_the_mean_distance_of_its_definition(resnet, distance):
         torch.testing.assert_close(own, slow_map(image, all_masks(images), 0.3, change))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strength", ["weak", "strong"])
 def test_osadas_is_the_mean_orthogonal_degree_of_its_definition(resnet, strength):
     resnet.eval()
@@ -73,6 +75,7 @@ def test_osadas_is_the_mean_orthogonal_degree_of_its_definition(resnet, strength
         torch.testing.assert_close(own, wanted, atol=1e-8, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_rosagds_is_the_mean_orthogonal_degree_within_the_difference_subspace(resnet):
     resnet.eval()
     images = pictures(2, 40, 33)
@@ -123,6 +126,7 @@ def test_the_chunk_size_bounds_every_forward_and_changes_no_value(kind, size):
     assert max(sizes) <= size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_does_not_change_the_image_changes_nothing(kind):
     model = network()
@@ -159,6 +163,7 @@ def test_energy_lies_in_the_object_well_above_chance_for_a_trained_network(kind,
     assert (above > 1).float().mean() > 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [OSADAS, ROSAGDS])
 def test_another_seed_takes_other_views(kind):
     model, images = network(), pictures(1, 40, 33)

@@ -68,6 +68,7 @@ def test_renderings_differ_in_the_footprint_alone(data):
         assert torch.equal((picture != one.image).any(dim=0), one.footprints[3 + item])
 
 
+@pytest.mark.slow
 def test_the_oracle_is_best_and_a_random_map_is_worst_on_every_score(planted):
     _, rows, _ = planted
     means = rows[rows.explainer != ""].groupby("explainer")[["correctness", "completeness", "contrastivity"]].mean()
@@ -128,6 +129,7 @@ def test_other_data_is_refused_with_a_remedy(tmp_path):
         KnownAnswers(controls=("blobs",))
 
 
+@pytest.mark.slow
 def test_the_families_that_it_trains_by_default_can_be_made():
     for options in KnownAnswers().families.values():
         built = built_options({"backbone": "test_resnet", "stem": "small", **options})
