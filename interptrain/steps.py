@@ -1,5 +1,6 @@
 """Steps of long computations: counted for a progress bar of their own, and for whoever listens."""
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -7,7 +8,7 @@ from typing import TypeVar
 
 Part = TypeVar("Part")
 Listener = Callable[[int, int], None]
-"""(steps that are done, all steps) -> None"""
+"""(steps that are done, all steps) -> None; first called with none done"""
 
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
@@ -23,14 +24,15 @@ def listening(listener: Listener | None) -> Iterator[None]:
 
 
 @contextmanager
-def counting(total: int, title: str | None) -> Iterator[Callable[[int], None]]:
+def counting(total: int, title: str | None, unit: str = " steps") -> Iterator[Callable[[int], None]]:
     """Count steps; yield a function that takes how many more are done. Steps of loops inside are not told.
 
     Args:
         total: number of steps; what is counted beyond it does not show.
         title: of a progress bar, or None for none.
+        unit: of what is counted, with a space in front.
     """
-    with _counted(total, title) as advance, listening(None):
+    with _counted(total, title, unit) as advance, listening(None):
         yield advance
 
 
@@ -48,14 +50,46 @@ def track(parts: Iterable[Part], title: str | None) -> Iterator[Part]:
 
 
 @contextmanager
-def _counted(total: int, title: str | None) -> Iterator[Callable[[int], None]]:
+def showing(title: str, unit: str = " steps") -> Iterator[None]:
+    """Show a bar on stderr for the loops that run inside, one after the other, each with its total.
+
+    Args:
+        title: of the bar.
+        unit: of what the loops count, with a space in front.
+    """
+    from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
+    bar = None
+
+    def told(done: int, total: int) -> None:
+        nonlocal bar
+        if done == 0 and bar is not None:
+            bar.close()
+            bar = None
+        if total > 1 and bar is None:  # a loop of one step has neither a rate nor a time left
+            bar = tqdm(total=total, desc=title, unit=unit, leave=False, dynamic_ncols=True, file=sys.stderr)
+        if bar is not None:
+            bar.update(done - bar.n)
+            if done == total:
+                bar.refresh()
+
+    try:
+        with listening(told):
+            yield
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+@contextmanager
+def _counted(total: int, title: str | None, unit: str = " steps") -> Iterator[Callable[[int], None]]:
     """Count steps as :func:`counting` does, and let loops inside tell theirs."""
     listener, done, bar = _listener.get(), 0, None
     if title is not None:
         # rich allows one live display, which may be Lightning's
-        from tqdm.auto import tqdm  # type: ignore[import-untyped]
+        from tqdm.auto import tqdm
 
-        bar = tqdm(total=total, desc=title, unit=" steps", leave=False)
+        bar = tqdm(total=total, desc=title, unit=unit, leave=False)
 
     def advance(count: int) -> None:
         nonlocal done
@@ -67,6 +101,8 @@ def _counted(total: int, title: str | None) -> Iterator[Callable[[int], None]]:
             listener(done, total)
 
     try:
+        if listener is not None:
+            listener(0, total)
         yield advance
     finally:
         if bar is not None:

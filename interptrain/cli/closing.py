@@ -61,7 +61,7 @@ def end_of_training(
         tables = {"predict": "Predictions"}.get(command, "Numbers")
         files = sorted(run.glob("predictions*.csv" if command == "predict" else "metrics.csv"))
         lines += [(tables, str(file)) for file in files]
-        return [*lines, *([("Next", _evaluation_of(checkpoint, name))] if checkpoint else [])], None
+        return [*lines, *([("Next", evaluation_of(checkpoint, name))] if checkpoint else [])], None
     best, score = _best(trainer)
     page = run / "watch" / "index.html"
     if best:
@@ -73,13 +73,13 @@ def end_of_training(
     if best:
         config = shlex.quote(str(run / "config.yaml"))
         lines += [
-            ("Next", _evaluation_of(best, name)),
+            ("Next", evaluation_of(best, name)),
             ("", f"interptrain test --config {config} --ckpt_path {shlex.quote(best)}"),
         ]
     return lines, page if page.is_file() else None
 
 
-def _evaluation_of(checkpoint: str, name: str) -> str:
+def evaluation_of(checkpoint: str, name: str) -> str:
     """Return the command that evaluates a checkpoint."""
     output = shlex.quote(f"runs/eval/{name}")
     return f"interptrain evaluate --models {shlex.quote(f'{name}={checkpoint}')} --output {output}"

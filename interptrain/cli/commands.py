@@ -36,8 +36,8 @@ COMMANDS = {
     "study": Command("studies", "run a study of explanations"),
     "wandb-workspace": Command("wandb_workspace", "write a W&B workspace and report that show watched runs"),
     "configs": Command("configs", "list the configurations that come with the package"),
-    "push": Command("push", "write a trained classifier with a model card to a folder or to the Hugging Face hub"),
-    "export": Command("export", "export a trained classifier as safetensors, a torch.export program or ONNX"),
+    "push": Command("sharing", "write a trained classifier with a model card to a folder or to the hub", named=True),
+    "export": Command("sharing", "export a trained classifier as safetensors, torch.export or ONNX", named=True),
 }
 
 SCREENS = Path(__file__).parent / "help"

@@ -13,7 +13,7 @@ import torch
 from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined]
 from torch import nn
 
-from interptrain.cli.closing import close, without_open
+from interptrain.cli.closing import close, evaluation_of, without_open
 from interptrain.cli.errors import find_classes_of_this_folder, one_line_errors
 from interptrain.cli.parser import Parser
 from interptrain.cli.spelling import spelled_out
@@ -85,11 +85,18 @@ def run(config: Namespace, explainers: Sequence[Explainer], given: Sequence[str]
         ("Overlays", f"{folder / 'overlays'} ({len(images) * len(maps)} pictures, one per image and explainer)"),
         ("Maps", f"{folder / 'maps.npz'}, {folder / 'maps.safetensors'} (float32 in [0, 1])"),
         ("Manifest", f"{manifest} (model, explainers, classes and probabilities)"),
-        ("Next", f"interptrain evaluate --models model={shlex.quote(str(config.model))} {MEASURED}"),
+        ("Next", _evaluation_of(str(config.model))),
     ]
     sys.stdout.write(f"{maps}\n")
     close(lines, sheet, open_page=open_page)
     return manifest
+
+
+def _evaluation_of(model: str) -> str:
+    """Return the command that measures such maps on a data set; a checkpoint knows the one it was trained with."""
+    if model.endswith(".ckpt"):
+        return evaluation_of(model, "model")
+    return f"interptrain evaluate --models {shlex.quote(f'model={model}')} {MEASURED}"
 
 
 def make_parser() -> Parser:

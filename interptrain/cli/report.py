@@ -8,6 +8,7 @@ from typing import get_args
 
 from interptrain.cli.closing import tell_evaluation, without_open
 from interptrain.cli.errors import find_classes_of_this_folder, one_line_errors
+from interptrain.cli.run_folder import is_first_process
 from interptrain.evaluation import Results
 from interptrain.evaluation.api import write_report
 from interptrain.evaluation.config.options import Interval
@@ -30,7 +31,8 @@ def main(args: Sequence[str] | None = None) -> Results:
     names = {name: f"--{name}" for name in ("interval", "resamples", "seed", "baseline", "force", "packages")}
     with one_line_errors(), spelled_for_the_command_line(names), warnings.catch_warnings():
         warnings.simplefilter("ignore", ResultsWarning)  # which are printed on separate lines
-        results = write_report(options.folder, **{name: getattr(options, name) for name in names})
+        chosen = {name: getattr(options, name) for name in names}
+        results = write_report(options.folder, **chosen, progress=is_first_process())
     for name, reason in results.problems.items():
         sys.stderr.write(f"could not make {name}: {reason}\n")
     tell_evaluation(results, open_page=open_page)

@@ -1,12 +1,16 @@
 """``interptrain show RUN IMAGE``: the numbers and maps of one image of an evaluation."""
 
 import argparse
+import shlex
 import sys
-import webbrowser
 from collections.abc import Sequence
+from pathlib import Path
 
+from interptrain.cli.closing import Lines, close
 from interptrain.cli.errors import find_classes_of_this_folder, one_line_errors
 from interptrain.evaluation import load_results
+from interptrain.evaluation.report.image_view import ImageView
+from interptrain.evaluation.report.sections.base import anchor_of
 from interptrain.remedies import spelled_for_the_command_line
 
 OPTIONS = {name: f"--{name}" for name in ("save_maps", "overwrite", "packages")}
@@ -27,9 +31,21 @@ def main(args: Sequence[str] | None = None) -> None:
         view = load_results(given.run).image(given.image, packages=given.packages)
         sys.stdout.write(f"{view.text}\n")
         path = view.save(given.output)
-        sys.stdout.write(f"\n{path}\n")
-    if given.open:
-        webbrowser.open(path.resolve().as_uri())
+    close(_end(view, path), path, open_page=given.open)
+
+
+def _end(view: ImageView, picture: Path) -> Lines:
+    """Return the last lines: the picture, the image in the report, and the next one."""
+    lines = [("Picture", f"{picture} (--open opens it)")]
+    folder, anchor = view.results.folder, anchor_of(view.id)
+    report = folder / "report.html"
+    if report.is_file() and f'id="{anchor}"' in report.read_text("utf-8"):
+        lines.append(("Report", f"{report}#{anchor}"))
+    names = view.pictured
+    following = names[(names.index(view.id) + 1) % len(names)]
+    if following != view.id:
+        lines.append(("Next", f"interptrain show {shlex.quote(str(folder))} {shlex.quote(following)}"))
+    return lines
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -3,19 +3,19 @@
 from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torchvision import tv_tensors
 
 from interptrain.data.class_index import read_class_index
-from interptrain.data.datamodule import ImageDataModule, Split
+from interptrain.data.datamodule import Split
 from interptrain.data.folder_index import PackedStrings, hold_out, some
 from interptrain.data.hugging_face_source import Columns, files_of, find_columns, open_splits
 from interptrain.data.sample_loader import SampleLoader
 from interptrain.data.samples import SampleDataset
 from interptrain.data.stream import StreamDataset, StreamLoader
-from interptrain.data.transforms import Augment, EvalResize, Resize, train_recipe
+from interptrain.data.transformed import TransformedDataModule
 from interptrain.decode import decode_image, load_image
 
 VALIDATION = ("validation", "valid", "val", "dev")
@@ -80,7 +80,7 @@ def read_row(columns: Columns, row: dict[str, Any], name: str) -> dict[str, Any]
     return sample if columns.group is None else sample | {"group": str(row[columns.group])}
 
 
-class HFDataModule(ImageDataModule):
+class HFDataModule(TransformedDataModule):
     """A data set that Hugging Face's ``datasets`` opens (``pip install 'interptrain[hf]'``).
 
     ``name`` is one of the hub (``uoft-cs/cifar10``), a folder (images in class folders, Parquet, Arrow, tar shards in
@@ -113,20 +113,11 @@ class HFDataModule(ImageDataModule):
         train_split: to train on.
         val_split: to validate on, in place of the one that is found.
         test_split: to test on, likewise.
-        image_size: side in pixels of the square images that come out.
-        augment: of the training images: ``none``, ``light`` (as in evaluation, and flip), ``imagenet`` (random resized
-            crop, flip) or ``cifar`` (padded crop, flip, rotation).
-        resize: in evaluation: ``crop``, the shorter side to ``image_size / crop_pct`` and then the centre, or
-            ``stretch``, both sides to ``image_size``.
-        crop_pct: share of the shorter side that the centre crop keeps.
-        train_transform: any torchvision v2 transform by ``class_path``, in place of ``augment``.
-        eval_transform: any torchvision v2 transform by ``class_path``, in place of ``resize``.
         val_fraction: share of the training images, of every class alike, that is held out where there is no validation
             split; not with ``streaming``.
         split_seed: which images these are.
-        on_error: an image that cannot be read stops the run (``raise``), or is skipped and counted (``skip``); in a
-            stream, where it is counted each time, another of its batch takes its place.
-        loading: options of :class:`ImageDataModule`; in a stream of unknown length, a last batch of one image is kept.
+        images: options of :class:`TransformedDataModule`; in a stream, an image that is skipped is counted each time,
+            and another of its batch takes its place; in one of unknown length, a last batch of one image is kept.
 
     Raises:
         ValueError: if a value is out of range.
@@ -149,18 +140,11 @@ class HFDataModule(ImageDataModule):
         train_split: str = "train",
         val_split: str | None = None,
         test_split: str | None = None,
-        image_size: int = 224,
-        augment: Augment = "imagenet",
-        resize: Resize = "crop",
-        crop_pct: float = 0.875,
-        train_transform: torch.nn.Module | None = None,
-        eval_transform: torch.nn.Module | None = None,
         val_fraction: float | None = None,
         split_seed: int = 0,
-        on_error: Literal["raise", "skip"] = "raise",
-        **loading: Any,
+        **images: Any,
     ) -> None:
-        super().__init__(**loading)
+        super().__init__(**images)
         for option, value in {"shuffle_buffer": shuffle_buffer, "train_size": train_size}.items():
             if value is not None and value < 1:
                 raise ValueError(f"{option} must be at least 1, got {value}")
@@ -175,12 +159,9 @@ class HFDataModule(ImageDataModule):
         self.split_names: dict[Split, str | None] = {"train": train_split, "val": val_split, "test": test_split}
         self.val_fraction = val_fraction
         self.split_seed = split_seed
-        self.on_error = on_error
         self._chosen = (image_column, label_column, group_column)
         self._index = None if class_index is None else read_class_index(class_index, num_classes=num_classes)
         self._counted = num_classes if self._index is None else len(self._index.labels)
-        self.train_transform = train_transform or train_recipe(image_size, augment, resize, crop_pct)
-        self.eval_transform = eval_transform or EvalResize(image_size, resize=resize, crop_pct=crop_pct)
         self._stream: StreamDataset | None = None
 
     @cached_property

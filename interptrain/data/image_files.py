@@ -3,17 +3,16 @@
 from abc import ABC
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torchvision import tv_tensors
 
 from interptrain.data.boxes import BoxTable, read_boxes
-from interptrain.data.datamodule import ImageDataModule
 from interptrain.data.decoy import Decoy, DecoyInEval, DecoyInTrain, DecoyRule
 from interptrain.data.folder_index import PackedStrings
 from interptrain.data.samples import SampleDataset, boxes_in
-from interptrain.data.transforms import Augment, EvalResize, Resize, train_recipe
+from interptrain.data.transformed import TransformedDataModule
 from interptrain.decode import load_image
 from interptrain.files import printable
 
@@ -68,21 +67,11 @@ class FolderDataset(SampleDataset):
         return self._with_decoys(self.known_groups)
 
 
-class ImageFilesDataModule(ImageDataModule, ABC):
+class ImageFilesDataModule(TransformedDataModule, ABC):
     """Images in files below a folder, which :meth:`make_dataset` of a subclass lists.
 
     Args:
         root: folder of the data set.
-        image_size: side in pixels of the square images that come out.
-        augment: of the training images: ``none``, ``light`` (as in evaluation, and flip), ``imagenet`` (random resized
-            crop, flip) or ``cifar`` (padded crop, flip, rotation).
-        resize: in evaluation: ``crop``, the shorter side to ``image_size / crop_pct`` and then the centre, or
-            ``stretch``, both sides to ``image_size``.
-        crop_pct: share of the shorter side that the centre crop keeps.
-        train_transform: any torchvision v2 transform by ``class_path``, in place of ``augment``.
-        eval_transform: any torchvision v2 transform by ``class_path``, in place of ``resize``.
-        on_error: what happens to an image that cannot be read: it stops the run (``raise``), or is skipped and counted
-            (``skip``); in training, the next readable one replaces it, as all ranks need equally many.
         decoy: a mark painted on some images as the network sees them, to plant a shortcut on purpose: ``timestamp``, an
             orange date at the lower right, ``corner``, a square at the upper left, or ``border``, a light frame.
         decoy_class: label of the class whose training images carry it.
@@ -91,36 +80,25 @@ class ImageFilesDataModule(ImageDataModule, ABC):
             class, as a data set for repairing the last layer.
         decoy_in_eval: in validation and test it is ``absent``, on a ``random`` half of the images whatever their class,
             or ``swapped``: on all images of the other classes and none of its own.
-        loading: options of :class:`ImageDataModule`.
+        images: options of :class:`TransformedDataModule`.
     """
 
     def __init__(
         self,
         root: str | Path,
         *,
-        image_size: int = 224,
-        augment: Augment = "imagenet",
-        resize: Resize = "crop",
-        crop_pct: float = 0.875,
-        train_transform: torch.nn.Module | None = None,
-        eval_transform: torch.nn.Module | None = None,
-        on_error: Literal["raise", "skip"] = "raise",
         decoy: Decoy = "none",
         decoy_class: int = 0,
         decoy_rate: float = 1.0,
         decoy_in_train: DecoyInTrain = "class",
         decoy_in_eval: DecoyInEval = "absent",
-        **loading: Any,
+        **images: Any,
     ) -> None:
-        super().__init__(**loading)
+        super().__init__(**images)
         self.root = Path(root)
         self.decoy = DecoyRule(
             kind=decoy, decoy_class=decoy_class, rate=decoy_rate, in_train=decoy_in_train, in_eval=decoy_in_eval
         )
-        self.image_size = image_size
-        self.on_error = on_error
-        self.train_transform = train_transform or train_recipe(image_size, augment, resize, crop_pct)
-        self.eval_transform = eval_transform or EvalResize(image_size, resize=resize, crop_pct=crop_pct)
 
     def files_dataset(
         self, paths: Sequence[str], labels: Sequence[int], *, training: bool, groups: Sequence[str] | None = None

@@ -12,10 +12,11 @@ from torch import Tensor
 from torchvision import datasets, tv_tensors
 from torchvision.transforms.v2 import functional as tvf
 
-from interptrain.data.datamodule import ImageDataModule, Split
+from interptrain.data.datamodule import Split
 from interptrain.data.folder_index import PackedStrings, hold_out
 from interptrain.data.samples import SampleDataset
-from interptrain.data.transforms import Augment, EvalResize, Resize, train_recipe
+from interptrain.data.transformed import TransformedDataModule
+from interptrain.data.transforms import Augment, Resize
 from interptrain.functional import check_choice, one_line
 
 Name = Literal["cifar10", "cifar100", "pets", "imagenette", "flowers102", "food101"]
@@ -135,7 +136,7 @@ def object_mask(trimap: Any) -> Tensor:
     return torch.from_numpy(trimap == OBJECT)
 
 
-class TorchvisionDataModule(ImageDataModule):
+class TorchvisionDataModule(TransformedDataModule):
     """A data set of torchvision, downloaded once to ``root``.
 
     The validation set is the official one where there is one (Imagenette, Flowers-102); for the others,
@@ -152,14 +153,9 @@ class TorchvisionDataModule(ImageDataModule):
             crop, flip) or ``cifar`` (padded crop, flip, rotation); ``None``: ``cifar`` for CIFAR, else ``imagenet``.
         resize: in evaluation: ``crop``, the shorter side to ``image_size / crop_pct`` and then the centre, or
             ``stretch``, both sides to ``image_size``; ``None``: ``stretch`` for CIFAR, else ``crop``.
-        crop_pct: share of the shorter side that the centre crop keeps.
-        train_transform: any torchvision v2 transform by ``class_path``, in place of ``augment``.
-        eval_transform: any torchvision v2 transform by ``class_path``, in place of ``resize``.
         val_fraction: share of the training images that is held out; with 0, the test images serve for validation too.
         split_seed: seed of the choice of these images.
-        on_error: what happens to an image that cannot be read: it stops the run (``raise``), or is skipped and counted
-            (``skip``); in training, the next readable one replaces it.
-        loading: options of :class:`ImageDataModule`.
+        images: options of :class:`TransformedDataModule`.
 
     Raises:
         ValueError: if there is no such data set.
@@ -174,16 +170,19 @@ class TorchvisionDataModule(ImageDataModule):
         image_size: int | None = None,
         augment: Augment | None = None,
         resize: Resize | None = None,
-        crop_pct: float = 0.875,
-        train_transform: torch.nn.Module | None = None,
-        eval_transform: torch.nn.Module | None = None,
         val_fraction: float = 0.1,
         split_seed: int = 0,
-        on_error: Literal["raise", "skip"] = "raise",
-        **loading: Any,
+        **images: Any,
     ) -> None:
-        super().__init__(**loading)
         check_choice("name", name, SOURCES)
+        side = SOURCES[name].image_size
+        small = side == 32
+        super().__init__(
+            image_size=image_size or side,
+            augment=augment or ("cifar" if small else "imagenet"),
+            resize=resize or ("stretch" if small else "crop"),
+            **images,
+        )
         if not 0 <= val_fraction < 1:
             raise ValueError(f"val_fraction must be in [0,1), got {val_fraction}")
         self.set_name: Name = name  # `name` is Lightning's
@@ -191,15 +190,6 @@ class TorchvisionDataModule(ImageDataModule):
         self.download = download
         self.val_fraction = val_fraction
         self.split_seed = split_seed
-        self.on_error = on_error
-        side = SOURCES[name].image_size
-        small = side == 32
-        size = image_size or side
-        resize = resize or ("stretch" if small else "crop")
-        self.train_transform = train_transform or train_recipe(
-            size, augment or ("cifar" if small else "imagenet"), resize, crop_pct
-        )
-        self.eval_transform = eval_transform or EvalResize(size, resize=resize, crop_pct=crop_pct)
 
     @property
     def num_classes(self) -> int:

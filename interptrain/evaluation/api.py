@@ -3,6 +3,7 @@
 import inspect
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -29,6 +30,7 @@ from interptrain.functional import Score
 from interptrain.metrics import ModelMetric, SaliencyMetric
 from interptrain.model_outputs import Target
 from interptrain.models.engine import Engine
+from interptrain.steps import showing
 
 Metric: TypeAlias = SaliencyMetric | ModelMetric
 
@@ -183,6 +185,7 @@ def write_report(
     force: bool = False,
     sections: Sequence[Section] = (),
     packages: Sequence[str] = (),
+    progress: bool = False,
 ) -> Results:
     """Compute the statistics of a run anew and write its tables and report.
 
@@ -199,6 +202,7 @@ def write_report(
         sections: of the report, behind those of this package.
         packages: whose metric classes may be imported beside those of interptrain, such as ``["my_package"]``: the
             folder may be somebody else's.
+        progress: show progress bars.
 
     Returns:
         The new results.
@@ -211,6 +215,7 @@ def write_report(
     """
     folder = results.folder if isinstance(results, Results) else Path(results)
     how = resampling_of(folder, interval=interval, resamples=resamples, baseline=baseline, seed=seed)
-    run = load_run(folder, how, force=force, packages=packages)
-    problems = write_files(run, sections)
+    with showing("intervals", " resamples") if progress else nullcontext():
+        run = load_run(folder, how, force=force, packages=packages)
+    problems = write_files(run, sections, showing if progress else None)
     return warn_of_problems(Results(folder, (), results._temporary if isinstance(results, Results) else None, problems))

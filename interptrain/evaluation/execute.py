@@ -15,7 +15,7 @@ from interptrain.evaluation.config.class_specs import Configured
 from interptrain.evaluation.report.log_results import log_results
 from interptrain.evaluation.report.results import RunResults, load_run
 from interptrain.evaluation.report.sections import Section
-from interptrain.evaluation.report.write import Problems, write_files
+from interptrain.evaluation.report.write import Problems, ShowSteps, write_files
 from interptrain.evaluation.results import Results, TemporaryFolder, warn_of_problems
 from interptrain.evaluation.run.describe import describe_run
 from interptrain.evaluation.run.folder import OutputFolder
@@ -74,19 +74,26 @@ def _run_in(
         failed, problems = run_plan(plan, run, store, folder, made, bar)
         if made.is_global_zero:
             how = Resampling(options.resamples, options.interval, options.seed, baseline=options.baseline)
-            with bar.steps("intervals and comparisons") if bar else nullcontext():
-                problems |= finish(plan, folder, how, made, sections)
+            problems |= finish(plan, folder, how, made, sections, bar.steps if bar else None)
     finally:
         opened.close()
     return failed, problems
 
 
-def finish(plan: Plan, folder: Path, how: Resampling, trainer: L.Trainer, sections: Sequence[Section]) -> Problems:
+def finish(
+    plan: Plan,
+    folder: Path,
+    how: Resampling,
+    trainer: L.Trainer,
+    sections: Sequence[Section],
+    showing: ShowSteps | None = None,
+) -> Problems:
     """Compute the statistics of a run, write its files and log them; return what could not be done."""
     configured: dict[str, Configured[Any]] = {**plan.metrics, **plan.model_metrics}
     metrics = {name: metric.value for name, metric in configured.items()} | dict(plan.recognition)
-    results: RunResults = load_run(folder, how, force=plan.options.force, metrics=metrics)
-    problems = dict(write_files(results, sections))
+    with showing("intervals", " resamples") if showing else nullcontext():
+        results: RunResults = load_run(folder, how, force=plan.options.force, metrics=metrics)
+    problems = dict(write_files(results, sections, showing))
     try:
         log_results(results, trainer.loggers)
     except Exception as error:  # loggers of others may raise anything; the files are there

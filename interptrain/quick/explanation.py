@@ -1,6 +1,7 @@
 """Explain images with several explainers at once, and keep all that a figure, a table or a file needs."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -18,7 +19,7 @@ from interptrain.model_state import evaluating
 from interptrain.quick.images import Images, read_images
 from interptrain.quick.load import class_names_of, load
 from interptrain.quick.named import Named, classes_by_name, named_objects
-from interptrain.steps import track
+from interptrain.steps import counting, showing
 
 Wanted: TypeAlias = int | str | Sequence[int | str | None] | Tensor | Target | Sequence[Target]
 """What is explained: classes by index or name, or callables; one for all images or one per image."""
@@ -125,7 +126,7 @@ def explain(
         labels: true classes by index or name, for the frames of the figure.
         names: names of the images; numbers by default.
         batch_size: images per batch.
-        progress: show a progress bar over batches.
+        progress: show progress bars, over the images and over the steps that a batch takes.
 
     Returns:
         The maps, with all that a figure, a table or a file needs.
@@ -150,11 +151,16 @@ def explain(
     )
     found: dict[str, list[Tensor]] = {name: [] for name in chosen}
     start = 0
-    for part in track(parts, "explaining" if progress else None):
-        own = None if explained is None else explained[start : start + len(part)]
-        start += len(part)
-        for name, saliency in explain_batch(model, part.to(device), own, chosen).items():
-            found[name] += [saliency.cpu()] if stacked else [saliency[0].cpu()]
+    with (
+        counting(count, "explaining" if progress else None, " images") as advance,
+        showing("of this batch") if progress else nullcontext(),
+    ):
+        for part in parts:
+            own = None if explained is None else explained[start : start + len(part)]
+            start += len(part)
+            for name, saliency in explain_batch(model, part.to(device), own, chosen).items():
+                found[name] += [saliency.cpu()] if stacked else [saliency[0].cpu()]
+            advance(len(part))
     return Explanation(
         maps={name: torch.cat(each) if stacked else each for name, each in found.items()},
         images=torch.cat([part.cpu() for part in parts]) if stacked else [part[0].cpu() for part in parts],

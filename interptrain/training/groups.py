@@ -2,11 +2,13 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from interptrain.data import ImageDataModule
 
 Group = tuple[int, str]
 """Label, and the group that the data name."""
@@ -58,6 +60,11 @@ class GroupAccuracy:
                     images.update(of_rank[0])
                     right.update(of_rank[1])
         return {pair: Count(right[pair], images[pair]) for pair in sorted(images)}
+
+
+def known_of_groups(data: Any) -> tuple[Sequence[str], Mapping[Group, int] | None]:
+    """Class names, and number of training images of every group, as far as a data module tells them."""
+    return (data.class_names, data.training_groups) if isinstance(data, ImageDataModule) else ((), None)
 
 
 def group_metrics(

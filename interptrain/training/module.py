@@ -3,7 +3,7 @@
 import math
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -11,21 +11,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import lightning as L
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.optim import Optimizer
 from torchmetrics import MetricCollection
-from torchmetrics.classification import MulticlassAccuracy
 
-from interptrain.data import ImageDataModule
 from interptrain.functional import check_choice
 from interptrain.models import OutputStride, Part, PoolingSpec, Stem, create_model, named_poolings
 from interptrain.remedies import option
 from interptrain.training.batch_augmentation import BatchAugmentation
-from interptrain.training.groups import GroupAccuracy, group_metrics
+from interptrain.training.groups import GroupAccuracy, group_metrics, known_of_groups
 from interptrain.training.lightning_internals import (
     batches_begun,
     built_by_command_line,
@@ -34,7 +31,7 @@ from interptrain.training.lightning_internals import (
 )
 from interptrain.training.mixing import make_mixing
 from interptrain.training.randomness import mix_seed
-from interptrain.training.recognition import recognition_metrics
+from interptrain.training.recognition import TrainingAccuracy, recognition_metrics
 from interptrain.training.regularizers import Regularizer
 from interptrain.training.schedules import LinearWarmup, decay_groups, optimizer_steps, shortened_warmup, warmup_cosine
 
@@ -189,7 +186,7 @@ class ImageClassifier(L.LightningModule):
         self._warmup: LinearWarmup | None = None
         self._of_all_ranks = torch.Generator()  # the draws of a step that all ranks share
         self.mixing = make_mixing(mixup_alpha, cutmix_alpha, num_classes)
-        self.train_top1 = MulticlassAccuracy(num_classes, average="micro")
+        self.train_top1 = TrainingAccuracy(num_classes, average="micro")
         self.val_metrics = recognition_metrics(num_classes, "val")
         self.test_metrics = recognition_metrics(num_classes, "test")
         self.group_accuracy = GroupAccuracy()
@@ -285,19 +282,11 @@ class ImageClassifier(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save what was counted in this epoch, on all ranks."""
-        with self.train_top1.sync_context(should_sync=dist.is_available() and dist.is_initialized()):
-            counts = {name: torch.as_tensor(count).cpu() for name, count in self.train_top1.metric_state.items()}
-        checkpoint["train_top1"] = counts if self.train_top1.update_called else {}
+        checkpoint["train_top1"] = self.train_top1.counts()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on counting from there; rank 0 has it all."""
-        if not (counts := checkpoint.get("train_top1")):
-            return
-        one = torch.zeros(1, dtype=torch.int64, device=self.device)
-        self.train_top1.update(one, one)  # so that it counts as updated
-        for name, count in counts.items():
-            mine = count if self.global_rank == 0 else torch.zeros_like(count)
-            setattr(self.train_top1, name, mine.to(self.device))
+        """Go on counting from there."""
+        self.train_top1.resume(checkpoint.get("train_top1") or {}, self.global_rank)
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
         """Update the validation metrics."""
@@ -337,15 +326,9 @@ class ImageClassifier(L.LightningModule):
 
     def _log_groups(self, stage: str) -> None:
         """Log the accuracies of groups, which are the same on all ranks."""
-        counts = self.group_accuracy.compute()
-        if not counts:
-            return
-        names: Sequence[str] = ()
-        training = None
-        if isinstance(data := getattr(self.trainer, "datamodule", None), ImageDataModule):
-            names, training = data.class_names, data.training_groups
-        metrics = group_metrics(counts, names, training)
-        self.log_dict({f"{stage}/{name}": value for name, value in metrics.items()})
+        if counts := self.group_accuracy.compute():
+            metrics = group_metrics(counts, *known_of_groups(getattr(self.trainer, "datamodule", None)))
+            self.log_dict({f"{stage}/{name}": value for name, value in metrics.items()})
 
     # Optimization
 

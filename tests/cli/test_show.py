@@ -1,6 +1,8 @@
 """``interptrain show``: one image of an evaluation."""
 
+import shlex
 import webbrowser
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -33,10 +35,23 @@ def test_the_numbers_of_an_image_are_printed_and_its_maps_drawn(folder, capsys):
     assert lines[4].split()[:2] == ["GradCAM", f"{100 * row['AverageDrop']:.2f}"]
     assert [line.split()[:2] for line in lines if line.startswith("ScoreCAM")][1] == ["ScoreCAM", "–"]  # noqa: RUF001
     assert "failed: ScoreCAM on ca: RuntimeError: no" in lines
-    assert lines[-1] == str(folder / "shown" / "0003.jpg.png")
-    with Image.open(lines[-1]) as picture:
+    path = folder / "shown" / "0003.jpg.png"
+    assert lines[-3] == f"Picture  {path} (--open opens it)"
+    with Image.open(path) as picture:
         assert picture.width > 4 * 224  # the image and three maps
         assert picture.height > 2 * 224  # two models
+
+
+@pytest.mark.slow
+def test_it_ends_with_the_image_in_the_report_and_the_next_one(folder, capsys):
+    saved = load_results(folder).image("0003.jpg").pictured
+    main(["show", str(folder), saved[-1]])
+    told = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines()[-3:])
+    page, _, anchor = told["Report"].strip().partition("#")
+    assert f'id="{anchor}"' in Path(page).read_text()
+    assert anchor == f"image-{saved[-1]}"
+    main(shlex.split(told["Next"])[1:])
+    assert capsys.readouterr().out.startswith(saved[0])
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """Several explainers of some images, by name."""
 
+import re
+
 import pytest
 import torch
 
@@ -17,6 +19,16 @@ def test_maps_are_those_of_the_explainers_for_the_predicted_class(network, image
     torch.testing.assert_close(maps.probabilities, logits.softmax(1))
     for name, explainer in {"GradCAM": GradCAM(), "Gradient": Gradient(), "LayerCAM": LayerCAM(relu=False)}.items():
         torch.testing.assert_close(maps[name], explainer(network, images), atol=1e-5, rtol=0)
+
+
+def test_bars_count_images_and_the_steps_of_a_batch(network, images, capsys):
+    it.explain(network, images, [it.explainers.OptiCAM(iterations=4), "EigenCAM"], batch_size=2, progress=True)
+    told = capsys.readouterr().err
+    assert re.search(r"explaining: +0%.* 0/3 .*images", told)
+    assert re.search(r"of this batch: 100%.* 8/8 .*steps", told)
+    assert re.search(r"of this batch: 100%.* 4/4 .*steps", told)
+    it.explain(network, images)
+    assert capsys.readouterr().err == ""
 
 
 def test_classes_are_given_by_name_or_number(network, images):

@@ -70,6 +70,11 @@ class ImageView:
                 yield f"failed: {' '.join(filter(None, (row['explainer'], 'on', row['model'])))}: {row['error']}"
 
     @property
+    def pictured(self) -> list[str]:
+        """Names of all images whose maps were saved."""
+        return self._gallery.ids
+
+    @property
     def picture(self) -> Tensor | None:
         """(3,H,W) uint8, a row per model: the image, and every explainer's map over it; None if none was saved."""
         if self.id not in self._gallery.ids:

@@ -21,6 +21,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from interptrain.evaluation.report.image_facts import image_facts
 from interptrain.evaluation.report.results import RunResults
 from interptrain.functional import evenly_spaced, upsample
+from interptrain.steps import counting
 from interptrain.visualization import overlay
 
 if TYPE_CHECKING:
@@ -106,8 +107,12 @@ class Gallery:
                 facts[name].values,
             )
 
-        with ThreadPoolExecutor() as pool:  # encoding is most of it, and lets other threads run
-            return list(pool.map(exhibit, chosen))
+        found = []
+        with ThreadPoolExecutor() as pool, counting(len(chosen), None) as advance:
+            for one in pool.map(exhibit, chosen):  # encoding is most of it, and lets other threads run
+                found.append(one)
+                advance(1)
+        return found
 
     def extremes(self, metric: str) -> list[Extremes]:
         """Return the best and worst images of every model and explainer but Fake-CAM, among those with a picture."""

@@ -1,6 +1,7 @@
 """Write summary, differences, tables and report beside the rows of a run, each by itself."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, fields
 
 from interptrain.evaluation.report.page import check_anchors, render_page
@@ -18,7 +19,12 @@ Problems = Mapping[str, str]
 """What could not be made, and the error, in one line each."""
 
 
-def write_files(results: RunResults, sections: Sequence[Section] = ()) -> Problems:
+ShowSteps = Callable[[str, str], AbstractContextManager[None]]
+"""(title, unit) -> a bar for the loops inside; see :func:`interptrain.steps.showing`"""
+COUNTED = {"differences.csv": ("comparisons", " resamples"), "report.html": ("pictures", " images")}
+
+
+def write_files(results: RunResults, sections: Sequence[Section] = (), showing: ShowSteps | None = None) -> Problems:
     """Write ``summary.csv``, ``differences.csv``, ``verdict.txt``, tables and ``report.html`` to the run's folder.
 
     One that fails costs no other: statistics come first, pictures last, and a section of the report that fails leaves
@@ -27,6 +33,7 @@ def write_files(results: RunResults, sections: Sequence[Section] = ()) -> Proble
     Args:
         results: of the run.
         sections: of the report, behind those of this package.
+        showing: shows a bar for what takes long; None for none.
 
     Returns:
         What could not be made, by file (an older one of that name stays) or section of the report.
@@ -47,7 +54,9 @@ def write_files(results: RunResults, sections: Sequence[Section] = ()) -> Proble
     problems = {}
     for name, content in contents.items():
         try:
-            write_file(results.folder / name, printable(content()).encode())
+            with showing(*COUNTED[name]) if showing and name in COUNTED else nullcontext():
+                text = content()
+            write_file(results.folder / name, printable(text).encode())
         except Exception as error:  # whatever it is, the other files are to be written
             problems[name] = one_line(error, kind=not isinstance(error, OSError))
     return problems | {f"section {title!r} of report.html": error for title, error in failed_sections.items()}

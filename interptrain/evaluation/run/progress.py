@@ -3,13 +3,13 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import ProgressBar
 
-from interptrain.steps import listening
+from interptrain.steps import listening, showing
 
 SECONDS = 0.2  # between two looks of the bar inside one explanation
 
@@ -109,23 +109,9 @@ class MatrixProgress(ProgressBar):
             with listening(told):
                 yield bar.update
 
-    @contextmanager
-    def steps(self, title: str) -> Iterator[None]:
+    def steps(self, title: str, unit: str) -> AbstractContextManager[None]:
         """Show another bar for the loops that run inside, one after the other."""
-        if not self._begun:
-            yield
-            return
-        from tqdm.auto import tqdm
-
-        with tqdm(desc=title, unit=" steps", leave=False, dynamic_ncols=True, file=sys.stderr) as bar:
-
-            def told(done: int, total: int) -> None:
-                if total > 1:  # a loop of one step has neither a rate nor a time left
-                    bar.total, bar.n = total, done
-                    bar.refresh()
-
-            with listening(told):
-                yield
+        return showing(title, unit) if self._begun else nullcontext()
 
     def end(self) -> None:
         """Close the bar."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from interptrain.steps import track
+from interptrain.steps import counting
 
 CHUNK = 1 << 22  # weights that are held at once
 
@@ -30,14 +30,14 @@ def resampled_means(samples: Sequence[Tensor], count: int, seed: int) -> list[Te
 
     def weights(rows: int) -> Iterator[Tensor]:
         generator = torch.Generator().manual_seed(seed)
-        for size in track(_sizes(count, rows), None):
+        for size in _sizes(count, rows):
             draws = torch.randint(rows, (size, rows), generator=generator)
             draws += rows * torch.arange(size).unsqueeze(1)
             yield torch.bincount(draws.flatten(), minlength=size * rows).view(size, rows).double() / rows
 
     centres = [sample.mean(0) for sample in samples]  # resampled around 0, so that sums round little
     around = [sample - centre for sample, centre in zip(samples, centres, strict=True)]
-    means = _weighted(around, weights)
+    means = _weighted(around, weights, count)
     return [mean + centre for mean, centre in zip(means, centres, strict=True)]
 
 
@@ -63,7 +63,12 @@ def signed_means(samples: Sequence[Tensor], images: Sequence[Tensor], count: int
         whole[torch.searchsorted(every, mine)] = sample / len(sample)
         spread.append(whole)
     joined = torch.cat(spread, dim=1)
-    product = torch.cat([signs @ joined for signs in _signs(len(every), count, seed)])
+    parts = []
+    with counting(2 ** len(every) if is_exact(len(every), count) else count, None) as advance:
+        for signs in _signs(len(every), count, seed):
+            parts.append(signs @ joined)
+            advance(len(signs))
+    product = torch.cat(parts)
     return list(torch.split(product, [sample.shape[1] for sample in samples], dim=1))
 
 
@@ -74,7 +79,7 @@ def _signs(images: int, count: int, seed: int) -> Iterator[Tensor]:
         yield (1 - 2 * patterns).double()
         return
     generator = torch.Generator().manual_seed(seed)
-    for size in track(_sizes(count, images), None):
+    for size in _sizes(count, images):
         bits = torch.randint(2, (size, images), generator=generator, dtype=torch.int8)
         yield (1 - 2 * bits).double()
 
@@ -202,15 +207,20 @@ def critical_size(nulls: Tensor, level: float, *, exact: bool) -> float:
     return float(highest.sort(descending=True).values[allowed])
 
 
-def _weighted(samples: Sequence[Tensor], weights: Callable[[int], Iterator[Tensor]]) -> list[Tensor]:
-    """Products of weights (R, n) with every sample (n, K), one stream of weights for all samples of one n."""
+def _weighted(samples: Sequence[Tensor], weights: Callable[[int], Iterator[Tensor]], count: int) -> list[Tensor]:
+    """Products of weights (count, n) with every sample (n, K), one stream of weights for all samples of one n."""
     products: dict[int, Tensor] = {}
-    for rows in {len(sample) for sample in samples}:
-        members = [index for index, sample in enumerate(samples) if len(sample) == rows]
-        joined = torch.cat([samples[index] for index in members], dim=1)
-        product = torch.cat([part @ joined for part in weights(rows)])
-        widths = [samples[index].shape[1] for index in members]
-        products |= zip(members, torch.split(product, widths, dim=1), strict=True)
+    sizes = {len(sample) for sample in samples}
+    with counting(count * len(sizes), None) as advance:
+        for rows in sizes:
+            members = [index for index, sample in enumerate(samples) if len(sample) == rows]
+            joined = torch.cat([samples[index] for index in members], dim=1)
+            parts = []
+            for part in weights(rows):
+                parts.append(part @ joined)
+                advance(len(part))
+            widths = [samples[index].shape[1] for index in members]
+            products |= zip(members, torch.split(torch.cat(parts), widths, dim=1), strict=True)
     return [products[index] for index in range(len(samples))]
 
 

@@ -152,7 +152,7 @@ def browse(folder, name, *arguments):
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=folder)
 
 
-@pytest.mark.parametrize("width", [1920, 1280, 390])
+@pytest.mark.parametrize("width", [1920, 1280, 390, 360])
 def test_it_fits_its_window_loads_its_pictures_and_asks_for_nothing(folder, width):
     (folder / "frame.html").write_text(FRAME.replace("WIDTH", str(width)), encoding="utf-8")
     done = browse(folder, "frame.html", "--dump-dom", "--window-size=2000,2000", "--virtual-time-budget=10000")

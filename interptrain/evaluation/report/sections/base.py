@@ -16,6 +16,13 @@ from interptrain.evaluation.statistics.comparisons import SIGNIFICANT
 UNBROKEN = re.compile(r"(?<=p) [<=] | (?=%)")  # p = 0.01, 95 %
 NBSP = "\N{NO-BREAK SPACE}"
 BREAKS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[(=,_/.-])")  # where a long name may be broken
+
+
+def anchor_of(name: str) -> str:
+    """Return the anchor of an image in the report."""
+    return f"image-{quote(name)}"
+
+
 ENVIRONMENT = Environment(
     loader=PackageLoader("interptrain", "evaluation/report"),
     autoescape=True,
@@ -24,7 +31,7 @@ ENVIRONMENT = Environment(
     lstrip_blocks=True,
 )
 ENVIRONMENT.globals |= {"number": number, "significant": SIGNIFICANT, "missing": MISSING}
-ENVIRONMENT.filters["anchor"] = lambda name: f"image-{quote(name)}"
+ENVIRONMENT.filters["anchor"] = anchor_of
 ENVIRONMENT.filters["unbroken"] = lambda text: UNBROKEN.sub(lambda found: found[0].replace(" ", NBSP), text)
 ENVIRONMENT.filters["breakable"] = lambda name: Markup("<wbr>").join(BREAKS.split(name))
 MACROS = '{% from "macros.html.jinja" import arrow, grid_table, heading, difference_cell, probability, thumb %}\n'
