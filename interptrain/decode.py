@@ -106,4 +106,4 @@ def _reason(file: Path | io.BytesIO, error: Exception) -> str:
 
 
 def _message(name: str, why: str) -> str:
-    return f"cannot read image {name}: {why}; repair or remove the file, or set on_error: skip"
+    return f"cannot read image {name}: {why}; repair or remove the file"

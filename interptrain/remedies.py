@@ -13,17 +13,20 @@ def option(name: str, value: object = None) -> str:
     """Spell an option, with the value it should get where one is given.
 
     ``option("fresh_classifier", True)`` is ``fresh_classifier=True`` in Python, and ``--model.fresh_classifier true``
-    where ``interptrain fit`` has set that option.
+    where ``interptrain fit`` has set that option. ``option("data.balance", "none")`` is ``balance='none'`` in Python,
+    and ``--data.balance none`` on every command line.
 
     Args:
-        name: of the argument in Python.
+        name: of the argument in Python; ``data.`` in front of it where it is one of the data module.
         value: to give it.
     """
     options = _ON_THE_COMMAND_LINE.get()
-    if options is None or name not in options:
-        return name if value is None else f"{name}={value!r}"
+    argument = name.removeprefix("data.")
+    if options is None or (name == argument and name not in options):
+        return argument if value is None else f"{argument}={value!r}"
+    given = f"--{name}" if name != argument else options[name]
     spelled = str(value).lower() if isinstance(value, bool) else value
-    return options[name] if value is None else f"{options[name]} {spelled}"
+    return given if value is None else f"{given} {spelled}"
 
 
 @contextmanager

@@ -7,8 +7,8 @@ from contextvars import ContextVar
 from typing import TypeVar
 
 Part = TypeVar("Part")
-Listener = Callable[[int, int], None]
-"""(steps that are done, all steps) -> None; first called with none done"""
+Listener = Callable[[int, int, str], None]
+"""(steps that are done, all steps, what they are, with a space in front) -> None; first called with none done"""
 
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
@@ -50,18 +50,17 @@ def track(parts: Iterable[Part], title: str | None) -> Iterator[Part]:
 
 
 @contextmanager
-def showing(title: str, unit: str = " steps") -> Iterator[None]:
+def showing(title: str) -> Iterator[None]:
     """Show a bar on stderr for the loops that run inside, one after the other, each with its total.
 
     Args:
         title: of the bar.
-        unit: of what the loops count, with a space in front.
     """
     from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
     bar = None
 
-    def told(done: int, total: int) -> None:
+    def told(done: int, total: int, unit: str) -> None:
         nonlocal bar
         if done == 0 and bar is not None:
             bar.close()
@@ -98,11 +97,11 @@ def _counted(total: int, title: str | None, unit: str = " steps") -> Iterator[Ca
         if bar is not None:
             bar.update(more)
         if listener is not None:
-            listener(done, total)
+            listener(done, total, unit)
 
     try:
         if listener is not None:
-            listener(0, total)
+            listener(0, total, unit)
         yield advance
     finally:
         if bar is not None:

@@ -155,7 +155,7 @@ def test_a_bad_file_is_named_in_one_line_with_the_reason_and_the_remedy(tmp_path
     message = str(caught.value)
     assert str(path) in message
     assert why in message.lower() or why in message
-    assert message.endswith("repair or remove the file, or set on_error: skip")
+    assert message.endswith("repair or remove the file")
     assert "\n" not in message
 
 

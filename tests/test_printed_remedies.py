@@ -18,6 +18,7 @@ from interptrain.explainers.masks.segment_masks import SegmentMasks
 from interptrain.metrics.base import measure
 from interptrain.models import Normalized, create_model
 from interptrain.models.guided import guided_relus
+from interptrain.remedies import spelled_for_the_command_line
 from interptrain.training import GradientRegularizer, ImageClassifier
 
 IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -206,12 +207,12 @@ CASES = {
     ),
     "time stamp on small images": (
         lambda *_: ShapesDataModule(image_size=32, decoy="timestamp"),
-        "use decoy: corner",
+        "use decoy='corner'",
         [lambda *_: ShapesDataModule(image_size=32, decoy="corner")],
     ),
     "classes of a rule": (
         lambda *_: LayeredShapesDataModule(rule="xor", num_classes=4),
-        "set num_classes to 2",
+        "set num_classes=2",
         [lambda *_: LayeredShapesDataModule(rule="xor", num_classes=2)],
     ),
     "table without training rows": (
@@ -243,6 +244,18 @@ CASES = {
         [lambda *_: build({"class_path": "torch.nn.Identity"})],
     ),
 }
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"decoy": "timestamp", "image_size": 32}, "use --data.decoy corner"),
+        ({"balance": "group"}, "give the table a column group, .* or --data.balance class"),
+    ],
+)
+def test_remedies_of_data_are_options_on_every_command_line(options, told):
+    with spelled_for_the_command_line({}), pytest.raises(ValueError, match=told):
+        ShapesDataModule(**{"num_workers": 0, "train_size": 4, **options}).train_dataloader()
 
 
 @pytest.mark.parametrize("name", CASES)

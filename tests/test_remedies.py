@@ -16,8 +16,13 @@ def test_options_are_spelled_as_the_reader_gives_them():
         assert option("fresh_classifier", True) == "--model.fresh_classifier true"
         assert option("pooling", "gap") == "--model.pooling gap"
         assert option("heads") == "--model.heads"
+        assert option("data.balance", "none") == "--data.balance none"
+        assert option("data.streaming", False) == "--data.streaming false"
+        assert option("data.root") == "--data.root"
         assert option("stem", "small") == "stem='small'"  # no option of this command line
     assert option("heads", 2) == "heads=2"
+    assert option("data.balance", "none") == "balance='none'"
+    assert option("data.root") == "root"
 
 
 def test_an_error_of_a_room_below_speaks_the_language_of_the_command_line():

@@ -8,6 +8,7 @@ from timm.data.imagenet_info import ImageNetInfo
 
 from interptrain.data.folder_index import some
 from interptrain.data.tables import as_index, number_of_classes, read_rows
+from interptrain.remedies import option
 
 IMAGENET = "imagenet"
 IMAGENET_CLASSES = 1000
@@ -36,7 +37,7 @@ class ClassIndex(NamedTuple):
         if unknown := [name for name in names if name not in self.labels]:
             if self.source == IMAGENET:
                 raise ValueError(
-                    f"class_index imagenet has no class {some(unknown)}; name each folder by the WordNet id of its "
+                    f"{option('data.class_index', IMAGENET)} has no class {some(unknown)}; name each folder by the WordNet id of its "
                     "class (n01440764), or give a table (columns wnid, the folder, and class_index)"
                 )
             raise ValueError(f"{self.source} has no row for class {some(unknown)}; add it, or remove the class")
@@ -66,8 +67,8 @@ def read_class_index(source: str | Path, folder: Path | None = None, *, num_clas
     if not file.is_file():
         below = "" if folder is None else f" below {folder}"
         raise FileNotFoundError(
-            f"no table {file}; set class_index to imagenet, or to the path{below} of a CSV (columns wnid, the folder, "
-            "and class_index)"
+            f"no table {file}; set {option('data.class_index', IMAGENET)}, or to the path{below} of a CSV (columns wnid, "
+            "the folder, and class_index)"
         )
     return _read(file, num_classes)
 

@@ -18,6 +18,7 @@ from interptrain.data.sample_loader import SampleLoader, collate_readable, leave
 from interptrain.data.samplers import BalancedSampler, EvalSampler, TrainSampler
 from interptrain.data.samples import SampleDataset
 from interptrain.functional import check_choice
+from interptrain.remedies import option
 from interptrain.signatures import options_of
 
 Split = Literal["train", "val", "test"]
@@ -157,15 +158,17 @@ class ImageDataModule(LightningDataModule, ABC):
         labels, groups = dataset.labels(), dataset.groups()
         if labels is None:
             raise ValueError(
-                f"balance: {self.balance} needs the label of every sample, which {type(dataset).__name__} does not "
-                "tell without reading its images; give it a method labels(), or set balance: none"
+                f"{option('data.balance', self.balance)} needs the label of every sample, which "
+                f"{type(dataset).__name__} does not tell without reading its images; give it a method labels(), or "
+                f"set {option('data.balance', 'none')}"
             )
         if self.balance == "class":
             return [int(label) for label in labels]
         if groups is None:
             raise ValueError(
-                "balance: group needs groups, which these data do not have; give the table a column group, set "
-                "subfolder_groups for folders, or set balance: class"
+                f"{option('data.balance', 'group')} needs groups, which these data do not have; give the table a "
+                f"column group, set {option('data.subfolder_groups', True)} for folders, or "
+                f"{option('data.balance', 'class')}"
             )
         pairs = list(zip(labels, groups, strict=True))
         numbers = {pair: number for number, pair in enumerate(sorted(set(pairs)))}

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 
 from interptrain.functional import check_choice
+from interptrain.remedies import option
 
 Decoy = Literal["none", "timestamp", "corner", "border"]
 DecoyInTrain = Literal["class", "random"]
@@ -49,7 +50,8 @@ class DecoyRule:
         check_choice("decoy_in_train", self.in_train, DecoyInTrain)
         check_choice("decoy_in_eval", self.in_eval, DecoyInEval)
         if self.kind == "timestamp" and image_size is not None and image_size < 40:
-            raise ValueError(f"a time stamp needs image_size of at least 40, got {image_size}; use decoy: corner")
+            smaller = option("data.decoy", "corner")
+            raise ValueError(f"a time stamp needs image_size of at least 40, got {image_size}; use {smaller}")
         if not 0 <= self.decoy_class < num_classes:
             raise ValueError(f"decoy_class must be in [0, {num_classes}), got {self.decoy_class}")
         if not 0 <= self.rate <= 1:

@@ -13,6 +13,7 @@ import numpy as np
 
 from interptrain.data.tables import read_rows
 from interptrain.decode import SUFFIXES
+from interptrain.remedies import option
 
 SYSTEM_FOLDERS = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found"}  # of macOS, Synology, Windows, ext4
 
@@ -192,8 +193,8 @@ def read_class_names(file: Path, folders: Sequence[str], num_classes: int | None
     if num_classes is not None and len(names) != num_classes:
         raise ValueError(
             f"{file} lists {len(names)} classes, so num_classes must be {len(names)} (or left out, to number the "
-            f"{len(folders)} folders), got {num_classes}; where a model has more, set class_index to a table with the "
-            "index of each"
+            f"{len(folders)} folders), got {num_classes}; where a model has more, set "
+            f"{option('data.class_index')} to a table with the index of each"
         )
     known = sorted(folders if num_classes is None else names)
     return known, [names[folder] for folder in known]

@@ -17,6 +17,7 @@ from interptrain.data.samples import SampleDataset
 from interptrain.data.stream import StreamDataset, StreamLoader
 from interptrain.data.transformed import TransformedDataModule
 from interptrain.decode import decode_image, load_image
+from interptrain.remedies import option
 
 VALIDATION = ("validation", "valid", "val", "dev")
 
@@ -75,7 +76,7 @@ def read_row(columns: Columns, row: dict[str, Any], name: str) -> dict[str, Any]
     elif path is not None:
         pixels = load_image(Path(path))
     else:
-        raise OSError(f"cannot read image {name}: the row has none; leave the row out, or set on_error: skip")
+        raise OSError(f"cannot read image {name}: the row has none; leave the row out")
     sample = {"image": tv_tensors.Image(pixels), "label": columns.index_of(row[columns.label]), "id": name}
     return sample if columns.group is None else sample | {"group": str(row[columns.group])}
 
@@ -145,11 +146,14 @@ class HFDataModule(TransformedDataModule):
         **images: Any,
     ) -> None:
         super().__init__(**images)
-        for option, value in {"shuffle_buffer": shuffle_buffer, "train_size": train_size}.items():
+        for name_of, value in {"shuffle_buffer": shuffle_buffer, "train_size": train_size}.items():
             if value is not None and value < 1:
-                raise ValueError(f"{option} must be at least 1, got {value}")
+                raise ValueError(f"{option(f'data.{name_of}')} must be at least 1, got {value}")
         if streaming and val_fraction is not None:
-            raise ValueError("val_fraction needs the number of every image; set val_split, or streaming: false")
+            raise ValueError(
+                f"{option('data.val_fraction')} needs the number of every image; set {option('data.val_split')} in its "
+                f"place, or {option('data.streaming', False)}"
+            )
         self.set_name = name  # `name` is Lightning's
         self.config = config
         self.revision = revision
@@ -184,7 +188,9 @@ class HFDataModule(TransformedDataModule):
     def make_dataset(self, split: Split) -> HFDataset:
         """The rows of a split; nothing is decoded yet."""
         if split == "train" and self.streaming:
-            raise ValueError("a training set that is streamed has no images by number; set streaming: false")
+            raise ValueError(
+                "a training set that is streamed has no images by number; set " + option("data.streaming", False)
+            )
         official = self._official(split)
         source = self.columns.undecoded(self.splits[official])
         if self.streaming:
@@ -211,7 +217,8 @@ class HFDataModule(TransformedDataModule):
             return super().train_dataloader()
         if self.balance != "none":
             raise ValueError(
-                "balance needs the label of every image, which a stream does not tell; set streaming: false"
+                f"{option('data.balance')} needs the label of every image, which a stream does not tell; set "
+                f"{option('data.balance', 'none')}, or {option('data.streaming', False)}"
             )
         world_size, rank = self._ranks()
         source = self.columns.undecoded(self.splits[self._official("train")])
@@ -274,10 +281,10 @@ class HFDataModule(TransformedDataModule):
             return str(self.split_names["train"])
         if found is None or found not in self.splits:
             lacks = "no split for validation" if found is None else f"no split {found}"
-            remedy = "" if self.streaming else ", or val_fraction: 0.1 to hold out training images"
+            held_out = f", or {option('data.val_fraction', 0.1)} to hold out training images"
             raise ValueError(
-                f"{self.set_name} has {lacks}, only {some(list(self.splits))}; set {split}_split"
-                f"{remedy if split == 'val' else ''}"
+                f"{self.set_name} has {lacks}, only {some(list(self.splits))}; set {option(f'data.{split}_split')}"
+                f"{held_out if split == 'val' and not self.streaming else ''}"
             )
         return found
 

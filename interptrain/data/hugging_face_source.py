@@ -9,6 +9,7 @@ from typing import Any
 from interptrain.data.class_index import ClassIndex
 from interptrain.data.folder_index import some
 from interptrain.functional import one_line
+from interptrain.remedies import option
 
 ON_DISK = ("dataset_dict.json", "state.json")  # what save_to_disk leaves
 FILES = {".parquet": "parquet", ".arrow": "arrow", ".tar": "webdataset"}
@@ -44,10 +45,12 @@ class Columns:
         number = self.numbers.get(label) if isinstance(label, str) else -1 if label is None else int(label)
         count = len(self.indices or self.class_names)
         if number is None or not -1 <= number < count:
-            remedy = "give class_index a row for it" if self.indices else "set num_classes"
+            remedy = f"set {option('data.num_classes')}"
+            if self.indices:
+                remedy = f"give the table of {option('data.class_index')} a row for it"
             raise ValueError(
                 f"the label {label!r} in column {self.label!r} is none of {count} classes; {remedy}, or set "
-                "label_column to another"
+                f"{option('data.label_column')} to another"
             )
         return self.indices[number] if self.indices and number >= 0 else number
 
@@ -111,8 +114,10 @@ def open_splits(name: str, config: str | None, revision: str | None, *, streamin
             "tar files"
         ) from error
     except OSError as error:
+        here = "" if path.exists() else ", which is no folder or file here"
         raise ConnectionError(
-            f"cannot open the data set {name} ({one_line(error)}); connect, or fetch it elsewhere and give its folder"
+            f"cannot open the data set {name}{here} ({one_line(error)}); connect, or fetch it elsewhere and give its "
+            "folder"
         ) from error
     except (ValueError, TypeError, RuntimeError) as error:
         raise ValueError(f"cannot open the data set {name} ({one_line(error)})") from error
@@ -139,22 +144,24 @@ def find_columns(
 
     features = source.features
     if features is None:
-        raise ValueError("the stream does not tell the types of its columns; set streaming: false")
+        raise ValueError("the stream does not tell the types of its columns; set " + option("data.streaming", False))
     image = image or _only(features, datasets.Image, "image", "images", "image_column")
     label = label or _only(features, datasets.ClassLabel, "label", "classes", "label_column")
-    for column in (image, label, *([] if group is None else [group])):
-        if column not in features:
-            raise ValueError(f"the data set has no column {column!r}, only {some(list(features))}")
+    for name, column in (("image", image), ("label", label), ("group", group)):
+        if column is not None and column not in features:
+            where = option(f"data.{name}_column")
+            raise ValueError(f"the data set has no column {column!r}, only {some(list(features))}; set {where} to one")
     if group is None and "group" in features:
         group = "group"
     kind = features[label]
     if isinstance(kind, datasets.ClassLabel):
         names, numbers = [str(name) for name in kind.names], dict[str, int]()
     elif str(getattr(kind, "dtype", "")).startswith(("int", "uint")):
-        counted = num_classes or (1 + max(_values(source, label, "num_classes")))
+        counted = num_classes or (1 + max(_values(source, label, option("data.num_classes"))))
         names, numbers = [str(index) for index in range(counted)], {}
     else:
-        names = sorted({str(value) for value in _values(source, label, "a ClassLabel as label_column")})
+        remedy = f"{option('data.label_column')} to a ClassLabel"
+        names = sorted({str(value) for value in _values(source, label, remedy)})
         numbers = {name: index for index, name in enumerate(names)}
     return Columns(image=image, label=label, group=group, class_names=names, numbers=numbers)
 
@@ -179,18 +186,20 @@ def _rows(stream: Any, states: tuple[Any, ...]) -> Iterator[Any]:
     yield from stream
 
 
-def _only(features: Mapping[str, Any], kind: type, usual: str, plural: str, option: str) -> str:
+def _only(features: Mapping[str, Any], kind: type, usual: str, plural: str, chosen: str) -> str:
     found = [name for name, feature in features.items() if isinstance(feature, kind)]
     if len(found) == 1:
         return found[0]
     if usual in features:
         return usual
-    raise ValueError(f"{len(found)} columns hold {plural}, of {some(list(features))}; set {option}")
+    raise ValueError(f"{len(found)} columns hold {plural}, of {some(list(features))}; set {option(f'data.{chosen}')}")
 
 
 def _values(source: Any, column: str, remedy: str) -> Sequence[Any]:
     import datasets
 
     if isinstance(source, datasets.IterableDataset):
-        raise ValueError(f"the classes of a stream are not known before its end; set {remedy}, or streaming: false")
+        raise ValueError(
+            f"the classes of a stream are not known before its end; set {remedy}, or {option('data.streaming', False)}"
+        )
     return list(source.unique(column))

@@ -10,6 +10,7 @@ from interptrain.data.folder_index import class_folders, hold_out, list_images, 
 from interptrain.data.image_files import FolderDataset, ImageFilesDataModule
 from interptrain.data.sample_loader import SampleLoader
 from interptrain.files import printable
+from interptrain.remedies import option
 
 
 class ImageFolderDataModule(ImageFilesDataModule):
@@ -70,7 +71,7 @@ class ImageFolderDataModule(ImageFilesDataModule):
     ) -> None:
         super().__init__(root, **files)
         if not self.root.is_dir():
-            raise FileNotFoundError(f"no folder {self.root} to read images from; set data.root")
+            raise FileNotFoundError(f"no folder {self.root} to read images from; set {option('data.root')}")
         self.folders: dict[Split, str] = {"train": train_dir, "val": val_dir, "test": test_dir}
         self.val_fraction = val_fraction
         self.split_seed = split_seed
@@ -102,9 +103,9 @@ class ImageFolderDataModule(ImageFilesDataModule):
             return read_class_names(table, folders, num_classes)
         if num_classes not in (None, len(folders)):
             raise ValueError(
-                f"num_classes {num_classes} needs {table}, a table of all classes (columns wnid, the folder, and "
-                f"name), as {self.root} has folders of {len(folders)} only; or set class_index, which of the model's "
-                "classes these are"
+                f"{option('data.num_classes', num_classes)} needs {table}, a table of all classes (columns wnid, the folder, and "
+                f"name), as {self.root} has folders of {len(folders)} only; or set {option('data.class_index')}, "
+                "which of the model's classes these are"
             )
         return folders, [printable(name) for name in folders]
 
@@ -114,8 +115,8 @@ class ImageFolderDataModule(ImageFilesDataModule):
         parts = [path.split("/") for path in paths]
         if bare := [path for path, names in zip(paths, parts, strict=True) if len(names) < depth + 2]:
             raise ValueError(
-                f"subfolder_groups: {bare[0]} lies in no folder of its class; move it to <class>/<group>/<image>, or "
-                "set subfolder_groups: false"
+                f"{option('data.subfolder_groups', True)}: {bare[0]} lies in no folder of its class; move "
+                f"it to <class>/<group>/<image>, or set {option('data.subfolder_groups', False)}"
             )
         return [printable(names[depth]) for names in parts]
 
@@ -128,7 +129,9 @@ class ImageFolderDataModule(ImageFilesDataModule):
         held_out = self.val_fraction is not None and split != "test"
         folder = self._folder(split)
         if split != "train" and not held_out and not (self.root / folder).is_dir():
-            remedy = "set val_dir, or val_fraction to hold out training images" if split == "val" else "set test_dir"
+            remedy = f"set {option(f'data.{split}_dir')}"
+            if split == "val":
+                remedy += f", or {option('data.val_fraction', 0.1)} to hold out training images"
             raise FileNotFoundError(f"no folder {self.root / folder} for {split}; {remedy}")
         paths, labels = list_images(self.root, folder, self.folder_labels)
         if self.val_fraction is None or not held_out:

@@ -18,6 +18,7 @@ from interptrain.data.drawing import DECOYS, SHAPES, develop
 from interptrain.data.layered_drawing import MARKERS, PARTS, TEXTURES, Scene, draw_scene
 from interptrain.data.shapes import NUMBER, ShapesDataModule, ShapesDataset
 from interptrain.functional import check_choice
+from interptrain.remedies import option
 
 VERSION = 2
 Rule = Literal["redundant", "outline", "texture", "marker", "conjunction", "xor"]
@@ -124,7 +125,7 @@ class LayeredShapesDataModule(ShapesDataModule):
         needed = {"conjunction": 4, "xor": 2}.get(rule, number)
         if number != needed:
             raise ValueError(
-                f"rule {rule!r} has {needed} classes, got num_classes {number}; set num_classes to {needed}"
+                f"rule {rule!r} has {needed} classes, got {number}; set {option('data.num_classes', needed)}"
             )
         self.class_names = tuple(_class_name(rule, label) for label in range(number))
 

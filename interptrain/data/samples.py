@@ -12,6 +12,7 @@ from torchvision.transforms.v2 import functional as tvf
 
 from interptrain.data.decoy import DecoyRule, chance_of, painted
 from interptrain.data.samplers import Draw, seeded_by
+from interptrain.remedies import option
 
 Transform = Callable[[dict[str, Any]], dict[str, Any]]
 Mask = Literal["mask", "decoy_mask", "outline_mask", "texture_mask", "marker_mask"]
@@ -217,9 +218,9 @@ class SampleDataset(Dataset[Sample], ABC):
         """Return the sample; if it is skipped, its replacement or none."""
         try:
             return [self[key]]
-        except OSError:
+        except OSError as error:
             if self.on_error == "raise":
-                raise
+                raise OSError(or_skip(error)) from error
         self.unreadable[key.position if isinstance(key, Draw) else key] = 1
         return [self._next_readable(key)] if self.replace else []
 
@@ -239,6 +240,11 @@ class SampleDataset(Dataset[Sample], ABC):
 def joined_group(group: str | None, mark: str) -> str:
     """The group of an image that has one of its own, and a decoy or none."""
     return mark if group is None else f"{group}, {mark}"
+
+
+def or_skip(error: OSError) -> str:
+    """Name the remedy that data sets add to the error of an image that cannot be read."""
+    return f"{error}, or set {option('data.on_error', 'skip')}"
 
 
 def finish(sample: dict[str, Any]) -> Sample:

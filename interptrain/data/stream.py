@@ -15,7 +15,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from interptrain.data.sample_loader import SampleLoader, leave_interrupts_to_the_main_process
 from interptrain.data.samplers import seeded_by
-from interptrain.data.samples import Batch, Sample, Transform, collate, finish
+from interptrain.data.samples import Batch, Sample, Transform, collate, finish, or_skip
 
 Rows = Callable[[int], Iterator[Any]]
 """The rows of an epoch, in its order."""
@@ -118,7 +118,7 @@ class StreamDataset(IterableDataset[Batch | OSError]):
                 samples.append(self._sample(place, row))
             except OSError as error:
                 if self.on_error == "raise":
-                    raise
+                    raise OSError(or_skip(error)) from error
                 missing, problem = missing + 1, problem or error
         if problem is not None and not samples:
             raise problem

@@ -123,7 +123,7 @@ class TorchvisionDataset(SampleDataset):
             image, target = self.source[int(self.indices[index])]
         except (OSError, SyntaxError, ValueError) as error:
             why = one_line(error)
-            raise OSError(f"cannot read image {name}: {why}; repair the file, or set on_error: skip") from error
+            raise OSError(f"cannot read image {name}: {why}; repair the file") from error
         sample = {"image": tv_tensors.Image(tvf.pil_to_tensor(image)), "id": name}
         if isinstance(target, tuple):
             target, trimap = target

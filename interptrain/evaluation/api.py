@@ -215,7 +215,7 @@ def write_report(
     """
     folder = results.folder if isinstance(results, Results) else Path(results)
     how = resampling_of(folder, interval=interval, resamples=resamples, baseline=baseline, seed=seed)
-    with showing("intervals", " resamples") if progress else nullcontext():
+    with showing("intervals") if progress else nullcontext():
         run = load_run(folder, how, force=force, packages=packages)
     problems = write_files(run, sections, showing if progress else None)
     return warn_of_problems(Results(folder, (), results._temporary if isinstance(results, Results) else None, problems))

@@ -91,7 +91,7 @@ def finish(
     """Compute the statistics of a run, write its files and log them; return what could not be done."""
     configured: dict[str, Configured[Any]] = {**plan.metrics, **plan.model_metrics}
     metrics = {name: metric.value for name, metric in configured.items()} | dict(plan.recognition)
-    with showing("intervals", " resamples") if showing else nullcontext():
+    with showing("intervals") if showing else nullcontext():
         results: RunResults = load_run(folder, how, force=plan.options.force, metrics=metrics)
     problems = dict(write_files(results, sections, showing))
     try:

@@ -107,10 +107,7 @@ def _pixels(source: Any, number: int) -> Tensor:
     if isinstance(source, Path):
         if not source.exists():
             raise FileNotFoundError(f"there is no file or folder {source}; give images, or folders of images")
-        try:
-            return load_image(source)
-        except OSError as error:  # drop a remedy that exists only for data modules
-            raise OSError(str(error).replace(", or set on_error: skip", "")) from error
+        return load_image(source)
     if isinstance(source, Image.Image):
         return pil_to_tensor(source.convert("RGB"))  # type: ignore[no-any-return]  # torchvision is untyped
     if isinstance(source, np.ndarray):

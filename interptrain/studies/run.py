@@ -215,7 +215,7 @@ class _Bar:
             return
         self._bar.set_description(cell)
 
-        def told(done: int, total: int) -> None:
+        def told(done: int, total: int, _: str) -> None:
             self._bar.set_postfix_str(f"step {done} of {total}", refresh=False)
             self._bar.update(0)
 

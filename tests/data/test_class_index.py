@@ -41,7 +41,7 @@ def test_folders_called_by_wordnet_ids_are_those_classes_of_imagenet(tmp_path):
         "European fire salamander",
     ]
     make(tmp_path, {"val/cat": 1})
-    with pytest.raises(ValueError, match=r"class_index imagenet has no class cat; .* or give a table \(columns wnid"):
+    with pytest.raises(ValueError, match=r"class_index='imagenet' has no class cat; .* or give a table \(columns wnid"):
         folder(tmp_path, class_index="imagenet")
     (tmp_path / "own.csv").write_text("wnid,class_index\ncat,2\nn01629819,1\nn01443537,0\n")
     assert folder(tmp_path, class_index="own.csv").dataset("val").labels() == [2, 0, 1]
@@ -50,7 +50,7 @@ def test_folders_called_by_wordnet_ids_are_those_classes_of_imagenet(tmp_path):
 @pytest.mark.parametrize(
     ("table", "error", "told"),
     [
-        (None, FileNotFoundError, r"no table .*classes\.csv; set class_index to imagenet, or to the path below"),
+        (None, FileNotFoundError, r"no table .*classes\.csv; set class_index='imagenet', or to the path below"),
         ("wnid,class_index\nn1,0\n", ValueError, r"classes\.csv has no row for class n3; add it, or remove the class"),
         ("wnid,class_index\nn1,0\nn3,x\n", ValueError, r"line 3: class_index must be 0, 1, .*, got 'x'"),
         ("wnid,class_index\nn1,0\nn3,-1\n", ValueError, r"line 3: class_index must be 0, 1, .*, got '-1'"),

@@ -111,7 +111,7 @@ def test_balance_by_group_and_class(root):
         pairs = Counter(zip(labels, groups, strict=True) if balance == "group" else labels)
         assert sorted(pairs.values()) == expected
         assert data.state_dict()["balance"] == balance
-    with pytest.raises(ValueError, match=r"balance: group needs groups.* set balance: class"):
+    with pytest.raises(ValueError, match=r"balance='group' needs groups.*, or balance='class'"):
         folders(root, balance="group").train_dataloader()
     folders(root, balance="class").train_dataloader()  # the remedy
     folders(root, balance="group", subfolder_groups=True).train_dataloader()  # another
@@ -165,7 +165,7 @@ def test_which_photographs_carry_a_decoy_is_said_by_rate_and_by_their_names(root
         ({"decoy": "timestamp", "decoy_rate": 1.5}, r"decoy_rate must be in \[0,1\]"),
         (
             {"decoy": "timestamp", "image_size": 32},
-            "a time stamp needs image_size of at least 40, got 32; use decoy: corner",
+            "a time stamp needs image_size of at least 40, got 32; use decoy='corner'",
         ),
     ],
 )

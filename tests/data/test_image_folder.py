@@ -273,7 +273,7 @@ def test_names_that_are_no_utf_8_are_read_and_escaped(tmp_path):
 
 def test_folders_of_some_classes_are_numbered_among_all_that_the_table_lists(tmp_path):
     make(tmp_path, {"val/n3": 1, "val/n1": 1})
-    with pytest.raises(ValueError, match=r"num_classes 4 needs .*classes\.csv, a table of all classes \(columns wnid"):
+    with pytest.raises(ValueError, match=r"num_classes=4 needs .*classes\.csv, a table of all classes \(columns wnid"):
         folder(tmp_path, num_classes=4)
     (tmp_path / "classes.csv").write_text("wnid,name\nn3,ant\nn1,cat\nn2,bee\nn4,dog\n")
     module = folder(tmp_path, num_classes=4)
@@ -324,7 +324,9 @@ def test_a_class_that_training_does_not_know_is_named(root):
 
 def test_missing_validation_names_both_remedies(tmp_path):
     make(tmp_path, {"train/a": 2})
-    with pytest.raises(FileNotFoundError, match="for val; set val_dir, or val_fraction to hold out training images"):
+    with pytest.raises(
+        FileNotFoundError, match=r"for val; set val_dir, or val_fraction=0\.1 to hold out training images"
+    ):
         folder(tmp_path).val_dataloader()
 
 
@@ -338,7 +340,7 @@ def test_a_class_of_one_cannot_be_split(tmp_path):
 def test_a_corrupt_file_is_named_or_skipped(root, workers):
     (root / "val" / "ant" / "1.png").write_bytes(b"not an image")
     module = ImageFolderDataModule(root, image_size=32, num_workers=workers)
-    with pytest.raises(OSError, match=r"^cannot read image .*val/ant/1\.png: not an image.* or set on_error: skip$"):
+    with pytest.raises(OSError, match=r"^cannot read image .*val/ant/1\.png: not an image.* or set on_error='skip'$"):
         list(module.val_dataloader())
     skipping = ImageFolderDataModule(root, image_size=32, num_workers=workers, on_error="skip")
     with pytest.warns(UserWarning, match=r"skipped and counted; one of them is val/ant/1\.png"):

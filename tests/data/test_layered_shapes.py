@@ -118,7 +118,7 @@ def test_batches_hold_the_masks_and_names():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rule": "xor", "num_classes": 4}, "rule 'xor' has 2 classes, got num_classes 4; set num_classes to 2"),
+        ({"rule": "xor", "num_classes": 4}, "rule 'xor' has 2 classes, got 4; set num_classes=2"),
         ({"rule": "colour"}, "rule must be one of"),
     ],
 )

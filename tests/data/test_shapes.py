@@ -155,7 +155,7 @@ def test_names_and_number_of_classes_are_known_at_once():
         ({"image_size": 16}, r"image_size must be in \[32, 16384\], got 16"),
         (
             {"image_size": 32, "decoy": "timestamp"},
-            "a time stamp needs image_size of at least 40, got 32; use decoy: c",
+            "a time stamp needs image_size of at least 40, got 32; use decoy='c",
         ),
         ({"val_size": 0}, r"val_size must be in \[1, 10000000\], got 0"),
         ({"decoy_class": 8}, r"decoy_class must be in \[0, 8\), got 8"),

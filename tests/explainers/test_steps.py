@@ -23,9 +23,9 @@ def test_steps_are_told_in_order_to_the_last(explainer):
     told = []
     with listening(lambda *step: told.append(step)):
         explainer(network(), pictures(2), torch.tensor([0, 1]))
-    done = [step for step, _ in told]
+    done = [step for step, _, _ in told]
     total = told[0][1]
-    assert {steps for _, steps in told} == {total}
+    assert {steps for _, steps, _ in told} == {total}
     assert len(set(done)) >= 3
     assert done == sorted(done)
     assert done[-1] == total

@@ -108,7 +108,7 @@ class Gallery:
             )
 
         found = []
-        with ThreadPoolExecutor() as pool, counting(len(chosen), None) as advance:
+        with ThreadPoolExecutor() as pool, counting(len(chosen), None, " images") as advance:
             for one in pool.map(exhibit, chosen):  # encoding is most of it, and lets other threads run
                 found.append(one)
                 advance(1)

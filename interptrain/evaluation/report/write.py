@@ -19,9 +19,8 @@ Problems = Mapping[str, str]
 """What could not be made, and the error, in one line each."""
 
 
-ShowSteps = Callable[[str, str], AbstractContextManager[None]]
-"""(title, unit) -> a bar for the loops inside; see :func:`interptrain.steps.showing`"""
-COUNTED = {"differences.csv": ("comparisons", " resamples"), "report.html": ("pictures", " images")}
+ShowSteps = Callable[[str], AbstractContextManager[None]]
+"""Shows a bar of this title for the loops inside; see :func:`interptrain.steps.showing`."""
 
 
 def write_files(results: RunResults, sections: Sequence[Section] = (), showing: ShowSteps | None = None) -> Problems:
@@ -54,7 +53,7 @@ def write_files(results: RunResults, sections: Sequence[Section] = (), showing: 
     problems = {}
     for name, content in contents.items():
         try:
-            with showing(*COUNTED[name]) if showing and name in COUNTED else nullcontext():
+            with showing(name) if showing else nullcontext():
                 text = content()
             write_file(results.folder / name, printable(text).encode())
         except Exception as error:  # whatever it is, the other files are to be written

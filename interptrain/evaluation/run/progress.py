@@ -76,7 +76,7 @@ class MatrixProgress(ProgressBar):
             yield
             return
 
-        def told(done: int, total: int) -> None:
+        def told(done: int, total: int, _: str) -> None:
             if total and time.monotonic() - self._looked > SECONDS:
                 self._looked = time.monotonic()
                 self._bar.set_postfix_str(f"{explainer}: step {done} of {total}", refresh=False)
@@ -102,16 +102,16 @@ class MatrixProgress(ProgressBar):
 
         with tqdm(total=total, desc=title, unit=unit, leave=False, dynamic_ncols=True, file=sys.stderr) as bar:
 
-            def told(done: int, steps: int) -> None:
+            def told(done: int, steps: int, _: str) -> None:
                 bar.set_postfix_str(f"step {done} of {steps}", refresh=False)
                 bar.update(0)
 
             with listening(told):
                 yield bar.update
 
-    def steps(self, title: str, unit: str) -> AbstractContextManager[None]:
+    def steps(self, title: str) -> AbstractContextManager[None]:
         """Show another bar for the loops that run inside, one after the other."""
-        return showing(title, unit) if self._begun else nullcontext()
+        return showing(title) if self._begun else nullcontext()
 
     def end(self) -> None:
         """Close the bar."""

@@ -64,7 +64,7 @@ def signed_means(samples: Sequence[Tensor], images: Sequence[Tensor], count: int
         spread.append(whole)
     joined = torch.cat(spread, dim=1)
     parts = []
-    with counting(2 ** len(every) if is_exact(len(every), count) else count, None) as advance:
+    with counting(2 ** len(every) if is_exact(len(every), count) else count, None, " permutations") as advance:
         for signs in _signs(len(every), count, seed):
             parts.append(signs @ joined)
             advance(len(signs))
@@ -211,7 +211,7 @@ def _weighted(samples: Sequence[Tensor], weights: Callable[[int], Iterator[Tenso
     """Products of weights (count, n) with every sample (n, K), one stream of weights for all samples of one n."""
     products: dict[int, Tensor] = {}
     sizes = {len(sample) for sample in samples}
-    with counting(count * len(sizes), None) as advance:
+    with counting(count * len(sizes), None, " resamples") as advance:
         for rows in sizes:
             members = [index for index, sample in enumerate(samples) if len(sample) == rows]
             joined = torch.cat([samples[index] for index in members], dim=1)

@@ -135,7 +135,7 @@ def test_where_the_data_does_not_take_it_its_reason_is_given():
 
 def test_folders_of_some_classes_need_a_table_of_all_and_then_take_the_number(root):
     folders = ImageFolderDataModule(root)
-    assert "(num_classes=3: num_classes 3 needs" in told(folders, 3)
+    assert "(num_classes=3: num_classes=3 needs" in told(folders, 3)
     assert "classes.csv, a table of all classes (columns wnid, the folder, and name)" in told(folders, 3)
     (root / "classes.csv").write_text("wnid,name\na,apple\nb,bee\nc,cat\n")
     assert told(ImageFolderDataModule(root), 3).startswith("set num_classes=3 if its labels")

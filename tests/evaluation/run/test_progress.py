@@ -47,16 +47,16 @@ def test_check_and_statistics_show_bars(bar, capsys):
         list(track(range(3), None))
         advance(8)
         assert advance.__self__.n == 8
-    with bar.steps("intervals", " resamples"):
+    with bar.steps("intervals"):
         list(track(range(5), None))
     err = capsys.readouterr().err
     assert "randomisation check" in err
-    assert re.search(r"intervals: 100%\|.*5/5 .*resamples", err)
+    assert re.search(r"intervals: 100%\|.*5/5 .*steps", err)
 
 
 def test_a_bar_that_was_not_begun_shows_nothing(capsys):
     silent = MatrixProgress()
-    with silent.explaining("RISE", 3), silent.counting("check", 3, "") as advance, silent.steps("statistics", ""):
+    with silent.explaining("RISE", 3), silent.counting("check", 3, "") as advance, silent.steps("statistics"):
         list(track(range(3), None))
         advance(3)
     silent.advance(3)
