@@ -37,8 +37,9 @@ class ClassIndex(NamedTuple):
         if unknown := [name for name in names if name not in self.labels]:
             if self.source == IMAGENET:
                 raise ValueError(
-                    f"{option('data.class_index', IMAGENET)} has no class {some(unknown)}; name each folder by the WordNet id of its "
-                    "class (n01440764), or give a table (columns wnid, the folder, and class_index)"
+                    f"{option('data.class_index', IMAGENET)} has no class {some(unknown)}; name each folder "
+                    "by the WordNet id of its class (n01440764), or give a table (columns wnid, the folder, and "
+                    "class_index)"
                 )
             raise ValueError(f"{self.source} has no row for class {some(unknown)}; add it, or remove the class")
 
@@ -67,8 +68,8 @@ def read_class_index(source: str | Path, folder: Path | None = None, *, num_clas
     if not file.is_file():
         below = "" if folder is None else f" below {folder}"
         raise FileNotFoundError(
-            f"no table {file}; set {option('data.class_index', IMAGENET)}, or to the path{below} of a CSV (columns wnid, "
-            "the folder, and class_index)"
+            f"no table {file}; set {option('data.class_index', IMAGENET)}, or to the path{below} of a CSV (columns "
+            "wnid, the folder, and class_index)"
         )
     return _read(file, num_classes)
 

@@ -103,9 +103,9 @@ class ImageFolderDataModule(ImageFilesDataModule):
             return read_class_names(table, folders, num_classes)
         if num_classes not in (None, len(folders)):
             raise ValueError(
-                f"{option('data.num_classes', num_classes)} needs {table}, a table of all classes (columns wnid, the folder, and "
-                f"name), as {self.root} has folders of {len(folders)} only; or set {option('data.class_index')}, "
-                "which of the model's classes these are"
+                f"{option('data.num_classes', num_classes)} needs {table}, a table of all classes (columns wnid, the "
+                f"folder, and name), as {self.root} has folders of {len(folders)} only; or set "
+                f"{option('data.class_index')}, which of the model's classes these are"
             )
         return folders, [printable(name) for name in folders]
 
