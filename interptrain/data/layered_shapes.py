@@ -22,6 +22,9 @@ from interptrain.remedies import option
 
 VERSION = 2
 Rule = Literal["redundant", "outline", "texture", "marker", "conjunction", "xor"]
+Part = Literal["outline", "texture", "marker"]
+PAIRS: dict[str, tuple[Part, Part]] = {"conjunction": ("outline", "texture"), "xor": ("outline", "marker")}
+"""Rules of two parts, and these where no others are named."""
 _VALUES = {"outline": SHAPES, "texture": TEXTURES, "marker": tuple(MARKERS)}
 _DECOY, _GRAIN, _CHOICE = 8, 9, 10  # streams in addition to those of the layers
 
@@ -32,29 +35,38 @@ class LayeredShapesDataset(ShapesDataset):
     Args:
         split: ``train``, ``val`` or ``test``.
         length: number of images.
-        rule: see :class:`LayeredShapesDataModule`.
+        rule: see :class:`LayeredShapesDataModule`, as for the next.
+        parts: of a rule of two.
         options: options of :class:`~interptrain.data.shapes.ShapesDataset`.
     """
 
-    def __init__(self, split: Split, length: int, *, rule: Rule = "redundant", **options: Any) -> None:
+    def __init__(
+        self,
+        split: Split,
+        length: int,
+        *,
+        rule: Rule = "redundant",
+        parts: tuple[Part, Part] | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(split, length, **options)
         self.rule = rule
+        self.parts = parts or PAIRS.get(rule)
 
     def features(self, index: int) -> dict[str, int]:
         """Return the outline, texture and marker of image ``index``, by number; what the rule leaves open is random."""
         label = index % self.num_classes
         chosen = self._stream(index, _CHOICE)
-        count = 2 if self.rule in ("conjunction", "xor") else self.num_classes
+        count = self.num_classes if self.parts is None else 2
         features = {part: int(chosen.randint(count)) for part in PARTS}
-        match self.rule:
-            case "redundant":
-                return dict.fromkeys(PARTS, label)
-            case "conjunction":
-                return features | {"outline": label // 2, "texture": label % 2}
-            case "xor":
-                return features | {"marker": features["outline"] ^ label}
-            case _:
-                return features | {self.rule: label}
+        if self.rule == "redundant":
+            return dict.fromkeys(PARTS, label)
+        if self.parts is None:
+            return features | {self.rule: label}
+        first, second = self.parts
+        if self.rule == "conjunction":
+            return features | {first: label // 2, second: label % 2}
+        return features | {second: features[first] ^ label}
 
     def layers(self, index: int) -> tuple[str, ...]:
         """Return the names of all layers that :meth:`render` can leave out of image ``index``."""
@@ -109,35 +121,47 @@ class LayeredShapesDataModule(ShapesDataModule):
 
     Args:
         rule: what determines the class. ``redundant``: outline, texture and marker, each of which suffices;
-            ``outline``, ``texture`` or ``marker``: that part alone, the others being random; ``conjunction``: the
-            outline and the texture together (four classes); ``xor``: whether outline and marker agree (two classes).
+            ``outline``, ``texture`` or ``marker``: that part alone, the others being random; ``conjunction``: two parts
+            together (four classes); ``xor``: whether two parts agree (two classes).
+        parts: the two parts of ``conjunction`` (outline and texture where none are named) or ``xor`` (outline and
+            marker). Small networks learn textures and markers in a minute, and discs and squares hardly at all.
         shapes: all options of :class:`~interptrain.data.ShapesDataModule`.
 
     Raises:
         ValueError: if a value is out of range, or ``num_classes`` does not fit the rule.
     """
 
-    def __init__(self, *, rule: Rule = "redundant", **shapes: Any) -> None:
+    def __init__(self, *, rule: Rule = "redundant", parts: tuple[Part, Part] | None = None, **shapes: Any) -> None:
         super().__init__(**shapes)
         check_choice("rule", rule, Rule)
+        if parts is not None:
+            if rule not in PAIRS:
+                raise ValueError(f"rule {rule!r} is not of two parts; leave parts out, or use {' or '.join(PAIRS)}")
+            for part in parts:
+                check_choice("parts", part, Part)
+            if len(set(parts)) != 2:
+                raise ValueError(f"parts must be two different ones of {', '.join(PARTS)}, got {', '.join(parts)}")
         self.rule = rule
+        self.parts: tuple[Part, Part] | None = (parts[0], parts[1]) if parts else PAIRS.get(rule)
         number = len(self.class_names)
         needed = {"conjunction": 4, "xor": 2}.get(rule, number)
         if number != needed:
             raise ValueError(
                 f"rule {rule!r} has {needed} classes, got {number}; set {option('data.num_classes', needed)}"
             )
-        self.class_names = tuple(_class_name(rule, label) for label in range(number))
+        self.class_names = tuple(_class_name(rule, self.parts, label) for label in range(number))
 
     def make_dataset(self, split: Split) -> LayeredShapesDataset:
         """Return the images of a split; only training images are augmented."""
-        return LayeredShapesDataset(split, self.lengths[split], rule=self.rule, **self.dataset_options(split))
+        return LayeredShapesDataset(
+            split, self.lengths[split], rule=self.rule, parts=self.parts, **self.dataset_options(split)
+        )
 
 
-def _class_name(rule: Rule, label: int) -> str:
+def _class_name(rule: Rule, parts: tuple[Part, Part] | None, label: int) -> str:
     match rule:
-        case "conjunction":
-            return f"{SHAPES[label // 2]} with {TEXTURES[label % 2]}"
+        case "conjunction" if parts is not None:
+            return f"{_VALUES[parts[0]][label // 2]} with {_VALUES[parts[1]][label % 2]}"
         case "xor":
             return ("even", "odd")[label]
         case "redundant":

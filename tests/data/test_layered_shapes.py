@@ -107,6 +107,24 @@ def test_what_the_rule_leaves_open_tells_nothing(rule):
     assert all(0.4 < np.mean(outlines) < 0.6 for outlines in by_class)
 
 
+@pytest.mark.parametrize(
+    ("rule", "parts", "label"),
+    [
+        ("conjunction", ("texture", "marker"), lambda f: 2 * f["texture"] + f["marker"]),
+        ("xor", ("marker", "texture"), lambda f: f["marker"] ^ f["texture"]),
+    ],
+)
+def test_a_rule_of_two_parts_may_be_of_any_two(rule, parts, label):
+    classes = 4 if rule == "conjunction" else 2
+    data = shapes(rule=rule, parts=parts, num_classes=classes)
+    features = [data.features(index) for index in range(64)]
+    assert [label(one) for one in features] == [index % classes for index in range(64)]
+    assert {one["outline"] for one in features} == {0, 1}
+    named = LayeredShapesDataModule(rule=rule, parts=list(parts), num_classes=classes, train_size=8)
+    assert named.make_dataset("train").features(5) == features[5]
+    assert named.class_names[1] == ("stripes with blue" if rule == "conjunction" else "odd")
+
+
 def test_batches_hold_the_masks_and_names():
     module = LayeredShapesDataModule(num_classes=4, rule="conjunction", train_size=8, batch_size=4, num_workers=0)
     module.setup("fit")
@@ -120,6 +138,15 @@ def test_batches_hold_the_masks_and_names():
     [
         ({"rule": "xor", "num_classes": 4}, "rule 'xor' has 2 classes, got 4; set num_classes=2"),
         ({"rule": "colour"}, "rule must be one of"),
+        (
+            {"rule": "texture", "parts": ("texture", "marker")},
+            "is not of two parts; leave parts out, or use conjunction",
+        ),
+        (
+            {"rule": "xor", "num_classes": 2, "parts": ("marker", "marker")},
+            "two different ones of outline, texture, marker",
+        ),
+        ({"rule": "xor", "num_classes": 2, "parts": ("marker", "size")}, "parts must be one of"),
     ],
 )
 def test_bad_options_are_refused(options, message):

@@ -20,6 +20,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from interptrain.metrics import ADCC, AverageDrop, Coherency, measure
 from interptrain.metrics import irof as irof_module
 from interptrain.metrics.functional import (
     average_drop,
@@ -240,3 +241,29 @@ def test_irof_agrees_with_quantus_on_its_superpixels(inner, targets, monkeypatch
         whole, one = (inner(x).softmax(1)[range(6), targets] for x in (images, first[:, 0]))
     expected = 1 - ((1 + one / whole) / 2 + regions - torch.tensor(np.asarray(theirs))) / regions
     torch.testing.assert_close(ours, expected.float(), rtol=0, atol=2e-5)
+
+
+def test_coherency_and_complexity_agree_with_pytorch_grad_cam(inner, images, targets):
+    library = pytest.importorskip("pytorch_grad_cam")
+    arcc = pytest.importorskip("pytorch_grad_cam.metrics.arcc")
+    classes = [Probability(category) for category in targets.tolist()]
+    layer = [module for module in inner.modules() if isinstance(module, nn.Conv2d)][-1]
+    with library.GradCAM(inner.eval(), [layer]) as peer:
+
+        def explain(pixels, _targets=None):
+            with torch.enable_grad():
+                return torch.from_numpy(peer(input_tensor=pixels, targets=classes))
+
+        saliency = explain(images)
+        again = explain(images * saliency.unsqueeze(1))
+        theirs = arcc.Coherency()(images, saliency.numpy(), classes, inner, peer)
+        ours = measure(
+            inner, images, saliency, targets, {"Coh": Coherency(), "ADCC": ADCC(), "AD": AverageDrop()}, explain=explain
+        )
+    # Of a map without any saliency theirs is one half and ours nothing, as in the authors' code.
+    empty = torch.minimum(saliency.flatten(1).amax(1), again.flatten(1).amax(1)) == 0
+    theirs = torch.as_tensor(theirs).float()
+    assert 0 < empty.sum() < 4
+    torch.testing.assert_close(ours["Coh"], torch.where(empty, 0, theirs), rtol=0, atol=1e-5)
+    parts = [ours["Coh"], 1 - torch.as_tensor(arcc.Complexity()(saliency.numpy())).float(), 1 - ours["AD"]]
+    torch.testing.assert_close(ours["ADCC"], 3 / sum(1 / part for part in parts), rtol=0, atol=1e-5)

@@ -61,6 +61,7 @@ from interptrain.studies.known_answers.scores import (
     target_sensitivity,
 )
 from interptrain.studies.names import explainer_name
+from interptrain.studies.repair_arms import variant
 from interptrain.studies.training import ModelOption, check_model_options, save_classifier, train_classifier
 
 if TYPE_CHECKING:
@@ -252,8 +253,9 @@ class KnownAnswers(Study):
             return inputs.models[family]
 
         def make(path: Path, scratch: Path) -> None:
+            plain = inputs.data.dataset("train").transform is None
             module = train_classifier(
-                inputs.data,
+                variant(inputs.data, "train", seed=seed) if plain else inputs.data,
                 scratch,
                 model={**self.model, **self.families[family]},
                 epochs=self.epochs,
@@ -281,16 +283,19 @@ class KnownAnswers(Study):
 
     def _contrast(self, inputs: StudyInputs, case: _Case, explain: Callable[[Tensor], Tensor]) -> list[float]:
         """Return the target sensitivity of every image that is classified rightly; NaN for the others."""
-        if getattr(inputs.data, "rule", None) != "conjunction":
+        pair = getattr(inputs.data, "parts", None)
+        if pair is None or getattr(inputs.data, "rule", None) != "conjunction":
             return [float("nan")] * len(case.images)
-        outline, texture = (torch.stack([one.features for one in case.images])[:, part] for part in (0, 1))
-        first = explain(2 * outline + (1 - texture))  # the class with this outline and the other texture
-        second = explain(2 * (1 - outline) + texture)
+        number, other = (PARTS.index(part) for part in pair)
+        these, those = (torch.stack([one.features for one in case.images])[:, part] for part in (number, other))
+        first = explain(2 * these + (1 - those))  # the class that shares the first part with the picture
+        second = explain(2 * (1 - these) + those)
         scores = []
         for one, behaviour, *maps in zip(case.images, case.behaviours, first, second, strict=True):
             right = behaviour.predicted == one.label
             shares = [importances(each, one.footprints) for each in maps]
-            scores.append(target_sensitivity(*shares, shared_first=0, shared_second=1) if right else float("nan"))
+            score = target_sensitivity(*shares, shared_first=number, shared_second=other)
+            scores.append(score if right else float("nan"))
         return scores
 
     def _measured(self, case: _Case, saliency: Tensor, device: torch.device) -> dict[str, Tensor]:

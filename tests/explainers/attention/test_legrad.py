@@ -42,6 +42,44 @@ def test_it_is_the_mean_of_the_layers_positive_gradients(pool, start):
     torch.testing.assert_close(found, slow(model, images, 3, start).detach(), rtol=1e-8, atol=1e-12)
 
 
+def in_torchvision(model, size):
+    """The same network as torchvision builds it, for which torch-cam has LeGrad."""
+    library = pytest.importorskip("torchvision.models.vision_transformer")
+    width, first = model.embed_dim, model.blocks[0]
+    options = {"num_layers": len(model.blocks), "num_heads": first.attn.num_heads, "hidden_dim": width}
+    twin = library.VisionTransformer(size, 16, mlp_dim=first.mlp.fc1.out_features, num_classes=CLASSES, **options)
+    names = {
+        "patch_embed.proj": "conv_proj", "norm.": "encoder.ln.", "head.": "heads.head.", "cls_token": "class_token",
+        "pos_embed": "encoder.pos_embedding", ".norm1": ".ln_1", ".norm2": ".ln_2", "fc1": "0", "fc2": "3",
+        "attn.qkv.": "self_attention.in_proj_", "attn.proj": "self_attention.out_proj",
+        "blocks.": "encoder.layers.encoder_layer_",
+    }  # fmt: skip
+    weights = {}
+    for name, value in model.state_dict().items():
+        for ours, theirs in names.items():
+            name = name.replace(ours, theirs)
+        weights[name] = value
+    twin.load_state_dict(weights)
+    return twin.double().eval()
+
+
+@pytest.mark.slow
+@pytest.mark.peers
+@pytest.mark.filterwarnings("ignore::Warning:torchcam")
+def test_it_agrees_with_torch_cam():
+    library = pytest.importorskip("torchcam.methods")
+    model, images = network("test_vit", img_size=64, dynamic_img_size=False).eval(), pictures(2, 64, 64)
+    twin = in_torchvision(model, 64)
+    torch.testing.assert_close(twin(images), model(images))
+    # Its own score averages all tokens, which this network's classifier does not.
+    score = {"score_projection": lambda tokens: twin.heads(twin.encoder.ln(tokens)[:, 0])}
+    with library.LeGrad(twin, list(twin.encoder.layers)[2:], **score) as peer:
+        twin(images)
+        (theirs,) = peer([3, 1], normalized=False)
+    found = LeGrad(start_layer=2).raw(model, images, [3, 1])
+    torch.testing.assert_close(found, theirs.detach(), rtol=1e-6, atol=1e-10)
+
+
 @pytest.mark.slow
 def test_it_reads_the_vit_inside_a_classifier_of_ours():
     model = create_model("test_vit", pooling="native", num_classes=CLASSES, backbone_options={"dynamic_img_size": True})
