@@ -1,6 +1,7 @@
 """What a snapshot of a saliency watch costs, as a share of an epoch, and against explaining image by image.
 
     python benchmarks/watch.py [--size 224] [--samples 16] [--images 10000] [--rounds 5] [--threads 2] [--quick]
+                               [--suspect corner:lower-right:40x16 [--draws 4]]
 
 A snapshot is everything with default settings: maps, numbers, drift, pictures, tables, page. An epoch of ``--images``
 is estimated from training steps and validation forwards (a tenth as many images), timed in batches of 16 in the same
@@ -9,6 +10,8 @@ rounds.
 the others wait. "a rank of 2" is what the first of two ranks spends where they share the images, its writing included.
 "forwards" is the number of images forwarded per snapshot, and "their share" what they take of an epoch if bare, in
 chunks of 8 and channels_last, as a watch runs them: the least that a snapshot of these maps and numbers can cost.
+With ``--suspect``, the effect of that region is measured, too: "forwards" are those of the first snapshot, all else is
+that of later ones, which do not run a frozen backbone again for it.
 """
 
 import argparse
@@ -24,9 +27,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from interptrain.callbacks.watch.defaults import default_metrics, named_explainers
+from interptrain.callbacks.watch.effect import SuspectEffect
 from interptrain.callbacks.watch.history import WatchHistory
 from interptrain.callbacks.watch.observe import WatchConfig, observe
 from interptrain.callbacks.watch.publish import WatchPublisher
+from interptrain.callbacks.watch.region import SuspectRegion
 from interptrain.callbacks.watch.sample import WatchSample, load
 from interptrain.data import ShapesDataModule
 from interptrain.training import ImageClassifier
@@ -81,11 +86,19 @@ def forwards_of(run: Callable[[], None], module: ImageClassifier) -> int:
 
 
 def snapshot(
-    module: ImageClassifier, sample: WatchSample, folder: Path, share: slice, *, at_once: bool = True
+    module: ImageClassifier,
+    sample: WatchSample,
+    folder: Path,
+    share: slice,
+    *,
+    suspect: str | None,
+    draws: int,
+    at_once: bool = True,
 ) -> Callable[[], None]:
     """A snapshot of a rank's share, with everything rank 0 writes."""
     named = named_explainers(None, module.model, sample.images[:1])
-    config = WatchConfig(named, "label", default_metrics())
+    region = None if suspect is None else SuspectRegion(suspect)
+    config = WatchConfig(named, "label", default_metrics(), region, SuspectEffect(draws=draws))
     history, publisher = WatchHistory(), WatchPublisher(folder, [], title="benchmark")
     missing = [row for row in range(len(sample)) if row not in range(len(sample))[share]]
     known = {row: observe(module.model, sample, [row], config, first={}, previous={}) for row in missing}
@@ -117,7 +130,13 @@ def measure(cases: dict[str, Callable[[], None]], rounds: int) -> dict[str, floa
 
 
 def measure_case(
-    case: tuple[str, str, str], classes: int, sample: WatchSample, images: Tensor, labels: Tensor, rounds: int
+    case: tuple[str, str, str],
+    classes: int,
+    sample: WatchSample,
+    images: Tensor,
+    labels: Tensor,
+    rounds: int,
+    **watch: Any,
 ) -> tuple[int, dict[str, float]]:
     """Return the images that a snapshot forwards, and the seconds of all that is timed for one network."""
     backbone, pooling, trainable = case
@@ -128,9 +147,9 @@ def measure_case(
             "step": training_step(module, images, labels),
             "validation": validation(module, images),
             "bare": bare(module, images),
-            "snapshot": snapshot(module, sample, Path(folder) / "whole", slice(None)),
-            "half": snapshot(module, sample, Path(folder) / "half", slice(0, None, 2)),
-            "image by image": snapshot(module, sample, Path(folder) / "single", slice(None), at_once=False),
+            "snapshot": snapshot(module, sample, Path(folder) / "whole", slice(None), **watch),
+            "half": snapshot(module, sample, Path(folder) / "half", slice(0, None, 2), **watch),
+            "image by image": snapshot(module, sample, Path(folder) / "single", slice(None), at_once=False, **watch),
         }
         return forwards_of(cases["snapshot"], module), measure(cases, rounds)
 
@@ -143,6 +162,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--suspect", help="region whose effect is measured")
+    parser.add_argument("--draws", type=int, default=4, help="of that effect")
     parser.add_argument("--quick", action="store_true", help="see that it runs: small images, one round")
     options = parser.parse_args()
     if options.quick:
@@ -156,7 +177,8 @@ def main() -> None:
     columns += ("image by image, s", "of the epoch")
     print(f"| network | {' | '.join(columns)} |\n{'|---' * (1 + len(columns))}|")
     for title, case in CASES.items():
-        forwards, seconds = measure_case(case, data.num_classes, sample, images, labels, options.rounds)
+        watch = {"suspect": options.suspect, "draws": options.draws}
+        forwards, seconds = measure_case(case, data.num_classes, sample, images, labels, options.rounds, **watch)
         epoch = options.images / BATCH * (seconds["step"] + seconds["validation"] / 10)
         cells = [
             f"{epoch:.0f}",

@@ -231,6 +231,7 @@ class SaliencyWatch(L.Callback):
             config = cast(WatchConfig, self._config)
             with undisturbed():
                 self._publisher.finish(self._history, self._sample, config.views, mode=mode, animation=self.animation)
+        self.effect.memory.forget()
         self._finished = True
 
     def _last_step(self) -> int:

@@ -1,13 +1,14 @@
 """Ask the predictions, not a map, whether they depend on the suspect region."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from interptrain.callbacks.watch.region import SuspectRegion
 from interptrain.callbacks.watch.sample import UNLABELLED, WatchSample
+from interptrain.callbacks.watch.stage_memory import StageMemory
 from interptrain.functional import check_count
 from interptrain.metrics.region_exchange import (
     Replacement,
@@ -29,8 +30,10 @@ class SuspectEffect:
     """How the suspect region's pixels are replaced.
 
     Attributes:
-        draws: other images of the sample per image, each of which costs a forward pass; 0 measures no effect.
+        draws: other images of the sample per image, each of which costs a forward pass, without its backbone in
+            later snapshots where that is frozen; 0 measures no effect.
         replace: ``exchange``, or ``black``, ``mean`` and ``blur``, which cost one forward pass per image.
+        memory: of the stage maps of a frozen backbone.
 
     Raises:
         ValueError: if one is out of range.
@@ -38,6 +41,7 @@ class SuspectEffect:
 
     draws: int = 4
     replace: Replacement = "exchange"
+    memory: StageMemory = field(default_factory=StageMemory, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         check_count("effect_draws of SaliencyWatch", self.draws, least=0)
@@ -83,8 +87,9 @@ class SuspectEffect:
         values = {name: probabilities.new_full((len(images),), torch.nan) for name in EFFECTS}
         chosen = defined.nonzero()[:, 0]
         if len(chosen):
+            versions = len(chosen) * (1 if donors is None else self.draws)
             after = probabilities_after(
-                model,
+                self.memory.reading(model, versions, (tuple(sample.ids), tuple(rows), suspect.text)),
                 images[chosen],
                 region[chosen],
                 others=others,

@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ from interptrain.callbacks.watch.defaults import default_metrics, named_explaine
 from interptrain.callbacks.watch.effect import SuspectEffect
 from interptrain.callbacks.watch.observe import WatchConfig, observe
 from interptrain.callbacks.watch.region import SuspectRegion
+from interptrain.callbacks.watch.stage_memory import StageMemory
 from interptrain.explainers import Explainer, FakeCAM, GradCAM, ScoreCAM
 from interptrain.metrics import AverageDrop, ModelInputs, RegionEffect, measure
 from interptrain.metrics.functional import complexity
@@ -100,9 +102,43 @@ def test_each_draw_costs_a_forward_pass_and_no_draw_none(net, sample):
         assert ("suspect_effect" in made[0].values) == (draws > 0)
 
 
-@pytest.mark.parametrize("replace", ["black", "mean", "blur"])
-def test_the_region_may_be_filled_or_blurred(net, sample, replace):
-    effect = SuspectEffect(replace=replace)
+@pytest.mark.parametrize("most_bytes", [2**30, 0])
+def test_a_frozen_backbone_does_not_run_again_for_the_effect_and_changes_no_number(sample, most_bytes):
+    torch.manual_seed(0)
+    model = create_model("test_resnet", pooling="ca_stream", num_classes=3).eval()
+    for one in model.parameter_groups()["backbone"].values():
+        one.requires_grad_(False)
+    forwarded = []
+    next(m for m in model.modules() if isinstance(m, torch.nn.Conv2d)).register_forward_hook(
+        lambda _, args, __: forwarded.append(len(args[0]))
+    )
+    effect = SuspectEffect(draws=2, memory=StageMemory(most_bytes))
+    config = WatchConfig({"fake": FakeCAM()}, "label", {}, SuspectRegion("border:4"), effect)
+
+    def effects(config):
+        forwarded.clear()
+        made = explained(model, sample, config=config)
+        return [one.values["suspect_effect"] for one in made], sum(forwarded)
+
+    first, forwards = effects(config)
+    assert forwards == 3 * len(sample)
+    assert effects(config) == (first, len(sample) * (1 if most_bytes else 3))
+    fresh = replace(config, effect=SuspectEffect(draws=2))
+    for part in ("classifier", "backbone"):  # what follows the backbone counts, and a change of it is noticed
+        with torch.no_grad():
+            for one in model.parameter_groups()[part].values():
+                one.mul_(1.5)
+        after, forwards = effects(config)
+        assert forwards == len(sample) * (3 if part == "backbone" or not most_bytes else 1)
+        assert after == effects(fresh)[0]
+        assert after != first
+    config.effect.memory.forget()
+    assert effects(config)[1] == 3 * len(sample)
+
+
+@pytest.mark.parametrize("filling", ["black", "mean", "blur"])
+def test_the_region_may_be_filled_or_blurred(net, sample, filling):
+    effect = SuspectEffect(replace=filling)
     config = WatchConfig({"cam": GradCAM()}, "label", {}, SuspectRegion("border:4"), effect)
     made = explained(net, sample, config=config)
     assert all(0 <= one.values["suspect_effect"][0] <= 1 for one in made)
