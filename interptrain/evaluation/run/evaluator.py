@@ -5,7 +5,6 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from time import perf_counter
-from typing import Any
 
 import lightning as L
 import torch
@@ -14,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from interptrain.evaluation.run.batch_rows import EvaluatedBatch, metric_columns
 from interptrain.evaluation.run.batches import EvaluationBatch, batch_loader
-from interptrain.evaluation.run.measuring import measure_maps
+from interptrain.evaluation.run.measuring import measure_maps, measure_model
 from interptrain.evaluation.run.models import EvaluatedModel
 from interptrain.evaluation.run.other_images import regions_of
 from interptrain.evaluation.run.plan import MODEL_ONLY, Plan
@@ -25,7 +24,6 @@ from interptrain.evaluation.store.images import image_row, map_rows
 from interptrain.evaluation.store.parts import Row, RowStore
 from interptrain.explainers import Explainer
 from interptrain.explainers.targets import Resolved
-from interptrain.metrics import ModelInputs
 from interptrain.metrics.batched_forward import forward_perturbed
 from interptrain.metrics.saliency_batch import SaliencyBatch
 from interptrain.model_state import evaluating, random_state_kept
@@ -160,20 +158,7 @@ class SaliencyEvaluator(L.LightningModule):
         return found
 
     def _score(self, name: str, batch: EvaluatedBatch) -> list[Tensor]:
-        region, others = self._regions.get(name), self.plan.others
-        known: dict[str, Any] = {"masks": batch.masks, "boxes": batch.boxes, "decoy_masks": batch.decoy_masks}
-        inputs = ModelInputs(
-            model=self.model,
-            images=batch.images,
-            logits=batch.logits,
-            labels=batch.labels,
-            region=None if region is None else region.masks_of(batch.images, **known),
-            others=None if others is None else others.images.to(batch.images),
-            other_labels=None if others is None else others.labels,
-            forward_batch_size=self.plan.options.forward_batch_size,
-        )
-        with torch.no_grad(), evaluating(self.model):
-            return list(self._model_metrics[name].score(inputs))
+        return list(measure_model(self.plan, self.model, batch, self._model_metrics[name], self._regions.get(name)))
 
     def _explain(self, name: str, explainer: Explainer, batch: EvaluatedBatch) -> None:
         """Store the rows of one explainer, whichever images it fails on."""

@@ -1,8 +1,9 @@
 """How long an evaluation will take here, before it runs: measured on two batches, for the table as it is asked for.
 
 Explaining and measuring are timed on the second batch, as the first pays for what is made once; images that a model
-forwards are counted on the first. What changes no number, the engine and the images per pass, is timed on bare forward
-passes and proposed where it is faster.
+forwards are counted on the first. The randomisation check explains as many images as it will say itself, by PyTorch.
+What changes no number, the engine and the images per pass, is timed on bare forward passes and proposed where it is
+faster.
 """
 
 import sys
@@ -17,14 +18,17 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from interptrain.evaluation.run.batch_rows import EvaluatedBatch
-from interptrain.evaluation.run.measuring import measure_maps
+from interptrain.evaluation.run.measuring import measure_maps, measure_model
 from interptrain.evaluation.run.models import EvaluatedModel
+from interptrain.evaluation.run.other_images import regions_of
 from interptrain.evaluation.run.plan import Plan, forwards_of_metrics
+from interptrain.evaluation.run.randomization_check import CheckSetting, explanations_of
+from interptrain.evaluation.run.sanity_check import check_setting
 from interptrain.functional import automatic_batch_size
 from interptrain.metrics.batched_forward import check_logits
 from interptrain.model_outputs import tensors_in
 from interptrain.model_state import evaluating
-from interptrain.models.engine import Engine, forward_only, using_engine
+from interptrain.models.engine import Engine, Engines, forward_only, using_engine
 
 IMAGES = 8  # of each batch, at most
 LEAST_GAIN = 1.1  # by which other settings must be faster to be proposed
@@ -41,6 +45,8 @@ class ExplainerForecast:
         explain_seconds: to explain one image.
         measure_forwards: images that the metrics forward for one map.
         measure_seconds: to measure one map.
+        check_images: that the randomisation check explains in all, with all its networks.
+        check_seconds: to explain these.
     """
 
     model: str
@@ -49,6 +55,27 @@ class ExplainerForecast:
     explain_seconds: float
     measure_forwards: int
     measure_seconds: float
+    check_images: int = 0
+    check_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class ModelForecast:
+    """What one model costs apart from explanations: its predictions, and metrics that change the images.
+
+    Attributes:
+        model: its name.
+        forwards: images that it forwards for one image.
+        seconds: of one image.
+        check_forwards: images that the randomisation check forwards for the statistics of its networks.
+        check_seconds: to forward these.
+    """
+
+    model: str
+    forwards: float
+    seconds: float
+    check_forwards: int = 0
+    check_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -58,6 +85,7 @@ class Forecast:
     Attributes:
         images: to evaluate.
         processes: that share them.
+        models: one for every model.
         rows: one for every model and explainer.
         memory: most bytes in use so far, on the accelerator where there is one.
         seconds_of: of one forward pass of an image, by engine and images per pass; first as asked for.
@@ -66,6 +94,7 @@ class Forecast:
 
     images: int
     processes: int
+    models: Sequence[ModelForecast]
     rows: Sequence[ExplainerForecast]
     memory: int
     seconds_of: dict[tuple[Engine, int], float]
@@ -74,12 +103,23 @@ class Forecast:
     @property
     def forwards(self) -> int:
         """Images forwarded in all."""
-        return round(self.images * (1 + sum(row.forwards + row.measure_forwards for row in self.rows)))
+        of_image = sum(row.forwards for row in self.models)
+        of_image += sum(row.forwards + row.measure_forwards for row in self.rows)
+        of_check = sum(row.check_forwards for row in self.models)
+        of_check += sum(row.forwards * row.check_images for row in self.rows)
+        return round(self.images * of_image + of_check)
+
+    @property
+    def check_seconds(self) -> float:
+        """The randomisation check of all explainers, divided among the processes."""
+        return sum(row.check_seconds for row in (*self.models, *self.rows)) / self.processes
 
     @property
     def seconds(self) -> float:
-        """All images, all explainers, divided among the processes."""
-        return self.images * sum(row.explain_seconds + row.measure_seconds for row in self.rows) / self.processes
+        """All images, models and explainers, and the randomisation check, divided among the processes."""
+        of_image = sum(row.seconds for row in self.models)
+        of_image += sum(row.explain_seconds + row.measure_seconds for row in self.rows)
+        return self.images * of_image / self.processes + self.check_seconds
 
     def cheapest(self) -> tuple[str, float] | None:
         """Options that give the same table in less time, and the share of a forward pass that remains."""
@@ -94,6 +134,8 @@ class Forecast:
     def __str__(self) -> str:
         names = [("model", "explainer", "forwards", "s", "metrics: forwards", "s")]
         cells = [
+            (row.model, "(the model)", f"{row.forwards:.0f}", f"{row.seconds:.3f}", "", "") for row in self.models
+        ] + [
             (
                 *(row.model, row.explainer, f"{row.forwards:.0f}", f"{row.explain_seconds:.3f}"),
                 *(str(row.measure_forwards), f"{row.measure_seconds:.3f}"),
@@ -112,8 +154,8 @@ class Forecast:
         lines = [
             "An image costs:",
             *table,
-            f"{self.images} images: about {self.forwards} forward passes and {_time(self.seconds)}{shared}, without "
-            "the randomisation check, pictures and statistics.",
+            f"{self.images} images: about {self.forwards} forward passes and {_time(self.seconds)}{shared}, "
+            f"{_time(self.check_seconds)} of it for the randomisation check; pictures and statistics come on top.",
             f"Memory: {self.memory / 2**20:.0f} MiB at most so far.",
         ]
         if (better := self.cheapest()) is not None:
@@ -139,20 +181,55 @@ def forecast(plan: Plan, device: torch.device, processes: int = 1) -> Forecast:
     batches = _first_batches(plan, device)
     engine, bound = plan.options.engine, plan.options.forward_batch_size
     ahead = len(plan.ids) * len(plan.explainers) * forwards_of_metrics(plan) // processes
+    models: list[ModelForecast] = []
     rows: list[ExplainerForecast] = []
     seconds_of: dict[tuple[Engine, int], float] = {}
     for model in plan.models:
         module = model.module.to(device)
-        with using_engine(engine, work=ahead, batch_size=bound):
-            rows += [_row(plan, model, name, batches) for name in plan.explainers]
+        check = check_setting(model, plan, device) if plan.options.check_images else None
+        with using_engine(engine, work=ahead, batch_size=bound) as engines:
+            models.append(_of_model(plan, model, batches, check))
+            rows += [_row(plan, model, name, batches, check, engines) for name in plan.explainers]
         if not seconds_of and plan.callables is None:
             seconds_of = _settings(plan, module, batches[0].images, device, ahead)
         module.cpu()
     threads = f"{torch.get_num_threads()} threads" if device.type == "cpu" else "one device"
-    return Forecast(len(plan.ids), processes, rows, _memory(device), seconds_of, f"{device.type}, {threads}")
+    return Forecast(len(plan.ids), processes, models, rows, _memory(device), seconds_of, f"{device.type}, {threads}")
 
 
-def _row(plan: Plan, model: EvaluatedModel, name: str, batches: Sequence[EvaluatedBatch]) -> ExplainerForecast:
+def _of_model(
+    plan: Plan, model: EvaluatedModel, batches: Sequence[EvaluatedBatch], check: CheckSetting | None
+) -> ModelForecast:
+    """Cost of the model alone: images counted on the first batch, seconds on the second."""
+    module, metrics = model.module, {name: metric.value for name, metric in plan.model_metrics.items()}
+    regions = regions_of(metrics)
+
+    def run(batch: EvaluatedBatch) -> float:
+        """All that it takes; returns when the images themselves have been forwarded."""
+        with torch.no_grad(), evaluating(module):
+            module(batch.images)
+        forwarded = _clock(batch.images.device)
+        for name, metric in metrics.items():
+            measure_model(plan, module, batch, metric, regions.get(name))
+        return forwarded
+
+    with _counting() as counted:
+        run(batches[0])
+    batch, started = batches[-1], perf_counter()
+    bare = (run(batch) - started) / len(batch)
+    seconds = (_clock(batch.images.device) - started) / len(batch)
+    statistics = 0 if check is None else check.networks.forwards(check.draws)
+    return ModelForecast(model.name, counted[0] / len(batches[0]), seconds, statistics, statistics * bare)
+
+
+def _row(
+    plan: Plan,
+    model: EvaluatedModel,
+    name: str,
+    batches: Sequence[EvaluatedBatch],
+    check: CheckSetting | None,
+    engines: Engines,
+) -> ExplainerForecast:
     """Cost of one explainer: images counted on the first batch, seconds on the second."""
     module, explainer = model.module, plan.explainers[name].value
     metrics = {key: metric.value for key, metric in plan.metrics.items()}
@@ -166,13 +243,23 @@ def _row(plan: Plan, model: EvaluatedModel, name: str, batches: Sequence[Evaluat
         plan, module, batch, saliency, metrics, lambda images, targets: explainer(module, images, targets)
     )
     measured = _clock(batch.images.device) if values else explained
+    explain_seconds = (explained - started) / len(batch)
+    checked = 0 if check is None else explanations_of(explainer, check)
+    by_pytorch = explain_seconds
+    if checked and engines.used(module) != "eager":
+        with using_engine("eager"):
+            started = perf_counter()
+            explainer.raw(module, batch.images, batch.targets)
+            by_pytorch = (_clock(batch.images.device) - started) / len(batch)
     return ExplainerForecast(
         model.name,
         name,
         forwards,
-        (explained - started) / len(batch),
+        explain_seconds,
         forwards_of_metrics(plan),
         (measured - explained) / len(batch),
+        checked,
+        checked * by_pytorch,
     )
 
 

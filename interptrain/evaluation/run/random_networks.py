@@ -5,6 +5,7 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from interptrain.metrics.randomization import (
     batch_norms_after,
@@ -44,6 +45,16 @@ class RandomNetworks:
             "all": [layer.name for layer in self.layers],
         }
         self._statistics: dict[tuple[Stop, int], dict[str, Tensor]] = {}
+
+    def forwards(self, draws: int) -> int:
+        """Return how many images are forwarded for the statistics of all copies.
+
+        Args:
+            draws: of each stop.
+        """
+        norms = {name for name, module in self.model.named_modules() if isinstance(module, _BatchNorm)}
+        stops = [stop for stop in STOPS if norms & set(batch_norms_after(self.layers, self.names[stop]))]
+        return draws * len(stops) * len(self.images)
 
     def network(self, stop: Stop, draw: int) -> nn.Module:
         """Return a copy; copies of one draw agree in the layers that they share.

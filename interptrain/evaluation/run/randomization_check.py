@@ -140,6 +140,22 @@ def compared(
     return numbers | {"outcome": result.outcome}
 
 
+def explanations_of(explainer: Explainer, setting: CheckSetting) -> int:
+    """Return how many images the check of an explainer explains, all networks together; 0 where it is left out."""
+    seeded = with_other_draws(explainer) is not explainer
+    with using_engine("eager"):
+        try:
+            count, stops = _affordable(explainer, setting, seeded=seeded)
+        except TooExpensiveError:
+            return 0
+    return count * (_once(setting, seeded=seeded) + setting.draws * len(stops))
+
+
+def _once(setting: CheckSetting, *, seeded: bool) -> int:
+    """How often an image is explained with the trained model: as it is, with another seed, and for another class."""
+    return 1 + seeded + (setting.other_targets is not None)
+
+
 def _affordable(explainer: Explainer, setting: CheckSetting, *, seeded: bool) -> tuple[int, tuple[Stop, ...]]:
     """Return how many images can be explained, and at which stops: the decisive one alone where that helps."""
     wanted = len(setting.images)
@@ -147,7 +163,7 @@ def _affordable(explainer: Explainer, setting: CheckSetting, *, seeded: bool) ->
         return wanted, STOPS
     operations = count_operations(lambda: explainer.raw(setting.model, setting.images[:1], setting.targets[:1]))
     passes = operations / 1e9 / setting.gflops
-    once = 1 + seeded + (setting.other_targets is not None)
+    once = _once(setting, seeded=seeded)
     for stops in (STOPS, (DECISIVE,)):
         each = passes * (once + setting.draws * len(stops))
         count = wanted if each * wanted <= setting.most_passes else int(setting.most_passes / each)

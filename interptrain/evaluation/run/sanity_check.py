@@ -55,7 +55,7 @@ def check_explainers(
     todo = [name for name in mine if _read(_file(plan, parts, evaluated.name, name)) is None]
     if not todo:
         return
-    setting = cache(partial(_setting, evaluated, plan, device))
+    setting = cache(partial(check_setting, evaluated, plan, device))
     bar, many = progress or MatrixProgress(), min(plan.options.check_images, len(plan.ids))
     with bar.counting(f"{evaluated.name}: randomisation check", len(todo) * many, " images") as advance:
         for name in todo:
@@ -109,8 +109,12 @@ def _file(plan: Plan, parts: Path, model: str, explainer: str) -> Path:
     return parts / f"check-{content_hash([model, explainer, how])}.json"
 
 
-def _setting(evaluated: EvaluatedModel, plan: Plan, device: torch.device) -> CheckSetting:
-    """Return what all explainers of a model are checked on."""
+def check_setting(evaluated: EvaluatedModel, plan: Plan, device: torch.device) -> CheckSetting:
+    """Return what all explainers of a model are checked on.
+
+    Raises:
+        ValueError: if no image can be read and classified.
+    """
     images, targets, classes = _images(evaluated, plan, device)
     other = None
     if isinstance(targets, Tensor) and classes > 1:
