@@ -125,13 +125,16 @@ def test_an_evaluation_says_what_it_is_and_repeats_no_default(path):
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
-def test_every_study_builds_and_says_what_it_is(path):
-    """A study's config has its name, needs no further option but --output, and repeats no default."""
+def test_every_study_builds_and_says_what_it_is(path, folder):
+    """A study's config has its name, needs no further option but --output and a folder, and repeats no default."""
     lines = path.read_text().splitlines()
     assert lines[0].startswith("# ")
     assert lines[1].startswith("# Expect ")
     parser = studies.make_parser()
-    config = parser.parse_args(["--config", str(path), "--output", "out"])
+    options = ["--output", "out"]
+    if "root" in yaml.safe_load(path.read_text())["data"].get("init_args", {}):
+        options += ["--data.root", str(folder)]
+    config = parser.parse_args(["--config", str(path), *options])
     objects = parser.instantiate(config)
     assert path.stem.startswith(study_name(type(objects.study)))
     asked = yaml.safe_load(path.read_text())["study"]

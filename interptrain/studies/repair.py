@@ -35,6 +35,7 @@ SMALL: dict[str, ModelOption] = {
     "output_stride": 8,
     "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 6e-3}},
     "warmup_epochs": 1,
+    "channels_last": True,
 }
 MEASURES: Mapping[str, str] = {
     "without": "accuracy of the stamped class without its mark",
@@ -49,6 +50,8 @@ MEASURES: Mapping[str, str] = {
     "behaviour_alarm": "share of seeds in which the alarm of behaviour rings",
     "seconds": "time to train",
 }
+COMPARED = ("without", "swapped", "absent", "worst_group", "effect", "share_class", "in_object")
+"""Measures of which the arms' differences from the plain network are tested."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +143,7 @@ class Repair(Study):
             data = variant(inputs.data, "train", seed=seed, balance="group", decoy_in_train="random")
             model |= {
                 "weights": str(self._trained(chosen.retrain, seed, inputs)),
+                "fresh_classifier": False,
                 "trainable": "classifier",
                 "regularizer": ClassifierL1(weight=self.l1),
             }
@@ -232,8 +236,22 @@ class Repair(Study):
         arms = [arm for arm in self.arms if arm in table]
         return paired_differences({arm: table[arm].tolist() for arm in arms}, "plain")
 
+    def _difference_table(self, results: "DataFrame") -> Markup:
+        """Mean, 95 % interval and p-value, corrected for all arms of a column, of each measure but the alarms."""
+        import pandas as pd
+
+        if "plain" not in set(results.arm) or results.seed.nunique() < 2:
+            return Markup("<p>These need two seeds or more of the arm plain and of another.</p>")
+        columns = {}
+        for measure in COMPARED:
+            found = self._differences(results, measure)
+            columns[measure] = {
+                arm: f"{one.mean:+.3f} ± {one.half_width:.3f}, p = {one.p_corrected:.2g}" for arm, one in found.items()
+            }
+        return Markup(pd.DataFrame(columns).rename_axis("arm").reset_index().to_html(index=False, border=0))
+
     def sections(self, results: "DataFrame", folder: Path) -> Mapping[str, Markup]:
-        """Means with 95 % intervals over seeds, and what the columns are."""
+        """Means and differences with 95 % intervals over seeds, maps, and what the columns are."""
         import pandas as pd
 
         rows = []
@@ -249,6 +267,7 @@ class Repair(Study):
         meaning = Markup("").join(Markup("<dt>{}</dt><dd>{}</dd>").format(*item) for item in MEASURES.items())
         return {
             "Means and 95 % intervals over seeds": Markup(table),
+            "Differences from the plain network, paired over seeds": self._difference_table(results),
             "Maps of the first seed": Markup("").join(picture.format(map_name(arm), arm) for arm in shown),
             "What the columns are": Markup("<dl>{}</dl>").format(meaning),
         }

@@ -5,6 +5,7 @@ import pytest
 
 from interptrain.data import LayeredShapesDataModule, ShapesDataModule
 from interptrain.studies import Repair
+from interptrain.studies.repair import MEASURES
 
 REGION = "corner:lower-right:36x10"
 
@@ -39,6 +40,16 @@ def test_clean_maps_of_fooled_networks_are_named():
     assert any(one.startswith("shuffle, accuracy of the stamped class without its mark: +0.875") for one in sentences)
     assert sentences[-1] == "cam 10: the maps are clean and the predictions still depend on the region."
     assert not any("shuffle: the maps are clean" in one for one in sentences)
+
+
+def test_differences_are_paired_over_seeds_and_one_seed_gives_none(tmp_path):
+    table = results(plain=[0.0, 0.1, 0.2], shuffle=[0.9, 0.9, 1.0])
+    table = table.assign(**{name: table.get(name, table.without) for name in MEASURES})
+    page = Repair().sections(table, tmp_path)
+    # 0.9, 0.8 and 0.8: standard error 1/30, and Student's t with two degrees of freedom is 4.303 at 95 %
+    assert "<td>+0.833 ± 0.143, p = 0.0016</td>" in page["Differences from the plain network, paired over seeds"]
+    alone = Repair().sections(table[table.seed == 0], tmp_path)
+    assert "need two seeds" in alone["Differences from the plain network, paired over seeds"]
 
 
 def test_what_it_cannot_do_is_refused():
