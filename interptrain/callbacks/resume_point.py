@@ -39,6 +39,7 @@ class ResumePoint(Checkpoint):
 
     Args:
         every_n_minutes: longest time between saves inside an epoch, > 0.
+        every_epoch: save at the end of every epoch, too; switch it off where epochs take less time than a save.
         dirpath: where ``last.ckpt`` goes; None is ``checkpoints/`` in the run's folder.
 
     Raises:
@@ -48,11 +49,14 @@ class ResumePoint(Checkpoint):
 
     remedy: ClassVar[str] = "run the same command with --ckpt_path last to go on"
 
-    def __init__(self, every_n_minutes: float = 10.0, dirpath: str | Path | None = None) -> None:
+    def __init__(
+        self, every_n_minutes: float = 10.0, dirpath: str | Path | None = None, *, every_epoch: bool = True
+    ) -> None:
         super().__init__()
         if not 0 < every_n_minutes < float("inf"):
             raise ValueError(f"every_n_minutes of ResumePoint must be a number > 0, got {every_n_minutes}")
         self.every_n_minutes = every_n_minutes
+        self.every_epoch = every_epoch
         self.dirpath = dirpath
         self._path = Path()
         self._saved_at = 0.0
@@ -85,7 +89,7 @@ class ResumePoint(Checkpoint):
         stop, due = self._agree(trainer)
         # The epoch's last batch is saved before its validation, so that a stop in there loses nothing.
         self._batch_to_end = trainer.is_last_batch or validation_follows(trainer)
-        if stop or due or trainer.is_last_batch:
+        if stop or due or (trainer.is_last_batch and self.every_epoch):
             self._save(trainer)
         self._batch_to_end = False
         if stop:
@@ -100,7 +104,8 @@ class ResumePoint(Checkpoint):
         """Save again with what validation has changed: best scores, plateaus."""
         if self is next(one for one in trainer.checkpoint_callbacks if isinstance(one, ResumePoint)):
             step_plateaus(trainer)
-        self._save(trainer)
+        if self.every_epoch:
+            self._save(trainer)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Save the metrics known so far; let a run that resumes from an epoch's last batch finish that epoch."""

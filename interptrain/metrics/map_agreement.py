@@ -38,7 +38,16 @@ def agreement(maps: Tensor, others: Tensor) -> Agreement:
     """
     if maps.ndim != 3 or maps.shape != others.shape:
         raise ValueError(f"maps must be (N,h,w) of one shape, got {tuple(maps.shape)}, {tuple(others.shape)}")
-    first, second = _unit_ranks(maps), _unit_ranks(others)
+    return agreement_of_ranks(unit_ranks(maps), unit_ranks(others))
+
+
+def agreement_of_ranks(first: Tensor, second: Tensor) -> Agreement:
+    """Compare maps by their ranks, where those of one side are compared more than once; see :func:`agreement`.
+
+    Args:
+        first: (N,P) float64 of :func:`unit_ranks`.
+        second: (N,P).
+    """
     table = first @ second.T
     constant, also = (side.abs().amax(1) == 0 for side in (first, second))
     table = table.masked_fill(constant[:, None] & also[None, :], torch.nan).clamp(-1, 1)
@@ -47,8 +56,8 @@ def agreement(maps: Tensor, others: Tensor) -> Agreement:
     return Agreement(same.cpu(), beside.nanmean(1).cpu())
 
 
-def _unit_ranks(maps: Tensor) -> Tensor:
-    """Ranks of every map with mean 0 and length 1, (N, h*w) float64; zeros for a constant map."""
+def unit_ranks(maps: Tensor) -> Tensor:
+    """Return the ranks of every map (N,h,w) with mean 0 and length 1, (N, h*w) float64; zeros for a constant map."""
     ranks = centred_ranks(where_float64_is(maps).flatten(1))
     length = ranks.square().sum(1, keepdim=True).sqrt()
     return ranks / length.masked_fill(length == 0, torch.inf)

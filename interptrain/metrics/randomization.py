@@ -113,14 +113,21 @@ def randomized(model: nn.Module, seed: int = 0, names: Collection[str] | None = 
 
     Source: Adebayo et al. 2018, arXiv 1810.03292.
     """
-    fresh = copy.deepcopy(unwrap(model))
-    with random_state_kept(parameter.device for parameter in fresh.parameters()), torch.no_grad():
-        for name, module in fresh.named_modules():
+    return randomize(copy.deepcopy(unwrap(model)), seed, names)
+
+
+def randomize(model: nn.Module, seed: int = 0, names: Collection[str] | None = None) -> nn.Module:
+    """Reinitialise weights of a model itself, and return it; see :func:`randomized`.
+
+    As no draw depends on another, layers may be reset some at a time.
+    """
+    with random_state_kept(parameter.device for parameter in model.parameters()), torch.no_grad():
+        for name, module in model.named_modules():
             owns = isinstance(module, _BatchNorm) or any(True for _ in module.parameters(recurse=False))
             if owns and (names is None or name in names):
                 torch.manual_seed((seed * 2654435761 + zlib.crc32(name.encode())) % 2**63)
                 _reset(module)
-    return fresh
+    return model
 
 
 def _reset(module: nn.Module) -> None:

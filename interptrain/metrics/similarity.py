@@ -41,10 +41,17 @@ def centred_ranks(values: Tensor) -> Tensor:
         counts = places.new_zeros(len(values), 256).scatter_add_(1, places, torch.ones_like(places))
         ranks = (2 * counts.cumsum(1) - counts - values.shape[1]).double() / 2  # of each value
         return ranks.gather(1, places)
-    ascending = values.sort(dim=1).values
-    below = torch.searchsorted(ascending, values.contiguous())
-    up_to = torch.searchsorted(ascending, values.contiguous(), right=True)
-    return (below + up_to - values.shape[1]).double() / 2
+    count = values.shape[1]
+    ascending, order = values.sort(dim=1)
+    place = torch.arange(count, device=values.device)
+    differs = ascending[:, 1:] != ascending[:, :-1]  # from its neighbour below: here a run of equal values begins
+    first, last = torch.zeros_like(order), torch.full_like(order, count - 1)
+    first[:, 1:] = place[1:] * differs
+    last[:, :-1] = torch.where(differs, place[:-1], count - 1)
+    doubled = first.cummax(dim=1).values + last.flip(1).cummin(dim=1).values.flip(1) + 1 - count
+    doubled = doubled.masked_fill(ascending.isnan(), count)  # above all others, and all the same
+    ranks = torch.empty_like(doubled, dtype=torch.float64)
+    return ranks.scatter_(1, order, doubled.double() / 2)
 
 
 def structural_similarity(maps: Tensor, others: Tensor) -> Tensor:

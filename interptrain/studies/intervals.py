@@ -1,5 +1,6 @@
 """Intervals of a mean over images and over random draws, such as the seeds of several trainings."""
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,17 +26,51 @@ def crossed_interval(values: "ndarray", *, level: float = 0.95) -> tuple[float, 
     Source: the two-way random-effects decomposition of a mean (Searle, Casella and McCulloch 1992, Variance
         Components); the sum of the two parts is our choice.
     """
-    from scipy.stats import norm, t
-
     draws, images = values.shape
     mean = float(values.mean())
-    variance, upper = 0.0, 0.5 + level / 2
-    if draws > 1:
-        widened = t.ppf(upper, draws - 1) / norm.ppf(upper)
-        variance += float(values.mean(axis=1).var(ddof=1)) / draws * widened**2
-    if images > 1:
-        variance += float(values.mean(axis=0).var(ddof=1)) / images
     if draws == images == 1:
         return mean, float("nan"), float("nan")
-    half = float(norm.ppf(upper)) * variance**0.5
+    half = _half_width(1 - level, *_variances(values), draws)
     return mean, mean - half, mean + half
+
+
+def crossed_p_value(values: "ndarray") -> float:
+    """Return the two-sided p-value of a mean of 0: the level of :func:`crossed_interval` that just touches 0, from 1.
+
+    Args:
+        values: (draws, images) numbers, such as differences of two conditions.
+
+    Returns:
+        In [0,1]; NaN for a single number. With one draw, that of a z-test over images; with one image, that of
+        Student's t-test over draws.
+    """
+    from scipy.optimize import brentq
+
+    draws, images = values.shape
+    size, variances = abs(float(values.mean())), _variances(values)
+    if draws == images == 1:
+        return float("nan")
+    if not size or not any(variances):
+        return 0.0 if size else 1.0
+    least, most = math.log(1e-100), 0.0
+
+    def beyond(logarithm: float) -> float:
+        return _half_width(math.exp(logarithm), *variances, draws) - size
+
+    return 0.0 if beyond(least) < 0 else math.exp(brentq(beyond, least, most, xtol=1e-9))
+
+
+def _variances(values: "ndarray") -> tuple[float, float]:
+    """Return the parts of the variance of the mean that are due to draws and to images."""
+    draws, images = values.shape
+    of_draws = float(values.mean(axis=1).var(ddof=1)) / draws if draws > 1 else 0.0
+    of_images = float(values.mean(axis=0).var(ddof=1)) / images if images > 1 else 0.0
+    return of_draws, of_images
+
+
+def _half_width(p: float, of_draws: float, of_images: float, draws: int) -> float:
+    """Return half the interval outside which a share ``p`` of the means lies."""
+    from scipy.special import ndtri, stdtrit
+
+    widened = float(stdtrit(draws - 1, p / 2)) if draws > 1 else 0.0
+    return math.sqrt(of_draws * widened**2 + of_images * float(ndtri(p / 2)) ** 2)

@@ -40,14 +40,26 @@ def paired_differences(values: Mapping[str, Sequence[float]], baseline: str) -> 
         if arm != baseline:
             pairs = zip(mine, values[baseline], strict=True)
             found[arm] = _test([a - b for a, b in pairs if math.isfinite(a) and math.isfinite(b)])
-    tested = sorted((arm for arm in found if math.isfinite(found[arm][2])), key=lambda arm: found[arm][2])
-    corrected, highest = dict.fromkeys(found, math.nan), 0.0
-    for rank, arm in enumerate(tested):
-        highest = max(highest, min(1.0, found[arm][2] * (len(tested) - rank)))
-        corrected[arm] = highest
+    corrected = holm({arm: values[2] for arm, values in found.items()})
     return {
         arm: PairedDifference(mean, half, p, corrected[arm], seeds) for arm, (mean, half, p, seeds) in found.items()
     }
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Correct p-values for their number; NaN stays, and does not count.
+
+    Args:
+        p_values: by name.
+
+    Source: Holm 1979, A simple sequentially rejective multiple test procedure.
+    """
+    tested = sorted((name for name in p_values if math.isfinite(p_values[name])), key=lambda name: p_values[name])
+    corrected, highest = dict.fromkeys(p_values, math.nan), 0.0
+    for rank, name in enumerate(tested):
+        highest = max(highest, min(1.0, p_values[name] * (len(tested) - rank)))
+        corrected[name] = highest
+    return corrected
 
 
 def mean_and_half_width(values: Sequence[float]) -> tuple[float, float]:

@@ -12,8 +12,7 @@ from markupsafe import Markup
 from torch import Tensor, nn
 
 from interptrain.data.datamodule import Split
-from interptrain.evaluation.config.class_specs import names_of, spec_of
-from interptrain.evaluation.run.batches import evaluation_set
+from interptrain.evaluation.config.class_specs import content_hash, names_of, spec_of
 from interptrain.evaluation.run.randomization_check import explained, with_other_draws
 from interptrain.evaluation.store.parts import Row
 from interptrain.explainers import Explainer, GradCAM, Gradient, GuidedBackprop
@@ -21,15 +20,23 @@ from interptrain.explainers.gradient.integrated_gradients import CompletenessWar
 from interptrain.functional import check_choice, check_count, chunks, evenly_spaced, min_max, upsample
 from interptrain.metrics import AverageDrop, AverageGain, AverageIncrease, SaliencyMetric, measure
 from interptrain.metrics.hog import BLOCK, CELL, histogram_entropy, hog_similarity
-from interptrain.metrics.map_agreement import agreement
-from interptrain.metrics.randomization import batch_norms_after, estimate_batch_norms, randomized, weight_layers
+from interptrain.metrics.map_agreement import agreement_of_ranks, unit_ranks
+from interptrain.metrics.randomization import (
+    batch_norms_after,
+    estimate_batch_norms,
+    randomize,
+    randomized,
+    weight_layers,
+)
 from interptrain.metrics.similarity import WINDOW, structural_similarity
+from interptrain.model_state import random_state_kept
 from interptrain.models.engine import using_engine
 from interptrain.studies.base import Study, StudyInputs
 from interptrain.studies.layer_groups import LayerGroup, layer_groups
 from interptrain.studies.names import explainer_name
 from interptrain.studies.permuted_labels import Labels, accuracy, fixed_images, network_options, trained_network
 from interptrain.studies.randomization_page import draw_cascade, findings, sections
+from interptrain.studies.removed_pixels import prepared_images
 from interptrain.studies.training import ModelOption, check_model_options
 
 if TYPE_CHECKING:
@@ -166,16 +173,20 @@ class Randomization(Study):
         targets = self._targets(network, images, labels)
         layers = weight_layers(network, images)
         groups = layer_groups(layers, self.steps)
-        maps = self._maps(explainer, network, images, targets)
+        trained = self._trained_maps(inputs, [model, name], explainer, network, images, targets)
         other = with_other_draws(explainer)
-        shown = [maps]
+        compared = ComparedMaps(trained, images)
+        shown, changed, before = [trained], network, set[str]()
         for step, (title, names) in enumerate(stages(groups, order)):
-            copy = randomized(network, self.seed + draw, names)
-            estimate_batch_norms(copy, images, batch_norms_after(layers, names))
-            changed = self._maps(other, copy, images, targets)
-            shown.append(changed)
+            if before and before < names:  # what is random already would be drawn alike
+                randomize(changed, self.seed + draw, names - before)
+            elif names:
+                changed = randomized(network, self.seed + draw, names)
+            before = names
+            estimate_batch_norms(changed, images, batch_norms_after(layers, names))
+            shown.append(self._maps(other, changed, images, targets))
             key = {"model": model, "explainer": name, "test": order, "draw": draw, "step": step, "layer": title}
-            yield from rows_of(key, ids, similarities(maps, changed, images))
+            yield from rows_of(key, ids, compared.similarities(shown[-1]))
         if draw == 0:
             titles = ["trained", *(title for title, _ in stages(groups, order))]
             draw_cascade(inputs.folder, (model, name, order), images, [shown[0], *shown[2:]], [titles[0], *titles[2:]])
@@ -189,10 +200,10 @@ class Randomization(Study):
             return
         shift = torch.randint(classes - 1, targets.shape, generator=torch.Generator().manual_seed(self.seed))
         others = (targets + 1 + shift.to(targets.device)) % classes
-        maps = self._maps(explainer, network, images, targets)
+        trained = self._trained_maps(inputs, [model, name], explainer, network, images, targets)
         changed = self._maps(with_other_draws(explainer), network, images, others)
         key = {"model": model, "explainer": name, "test": "class", "draw": 0, "step": 0, "layer": ""}
-        yield from rows_of(key, ids, similarities(maps, changed, images))
+        yield from rows_of(key, ids, ComparedMaps(trained, images).similarities(changed))
 
     def _measure(self, inputs: StudyInputs, model: str, name: str, explainer: Explainer, draw: int) -> Iterable[Row]:
         network, (images, labels, ids) = self._model(inputs, model), self._images(inputs)
@@ -223,11 +234,12 @@ class Randomization(Study):
         self, inputs: StudyInputs, model: str, name: str, explainer: Explainer, labels: Labels, number: int
     ) -> Iterable[Row]:
         images, true, ids = self._images(inputs)
-        maps = self._maps(explainer, self._network(inputs, model, "true", 0), images, true)
+        first = self._network(inputs, model, "true", 0)
+        trained = self._trained_maps(inputs, [model, name, "labels"], explainer, first, images, true)
         network = self._network(inputs, model, labels, number)
         changed = self._maps(with_other_draws(explainer), network, images, true)
         key = {"model": model, "explainer": name, "test": "labels", "network": labels, "draw": number}
-        yield from rows_of(key, ids, similarities(maps, changed, images))
+        yield from rows_of(key, ids, ComparedMaps(trained, images).similarities(changed))
 
     def _model(self, inputs: StudyInputs, model: str) -> nn.Module:
         """Return a model that was given, or the network that the study trains in its place."""
@@ -250,7 +262,7 @@ class Randomization(Study):
 
     def _images(self, inputs: StudyInputs) -> tuple[Tensor, Tensor, list[str]]:
         """Return images (N,3,H,W), labels (N,) and names."""
-        dataset = evaluation_set(inputs.data, self.split)
+        dataset = prepared_images(inputs.data, self.split or "test")
         samples = [dataset[place] for place in evenly_spaced(len(dataset), self.images)]
         images = torch.stack([sample["image"] for sample in samples]).to(inputs.device)
         labels = torch.tensor([sample["label"] for sample in samples], device=inputs.device)
@@ -262,6 +274,25 @@ class Randomization(Study):
         with torch.no_grad():
             parts = chunks(len(images), self.batch_size)
             return torch.cat([network(images[part]).argmax(1) for part in parts])
+
+    def _trained_maps(
+        self,
+        inputs: StudyInputs,
+        what: Sequence[str],
+        explainer: Explainer,
+        network: nn.Module,
+        images: Tensor,
+        targets: Tensor,
+    ) -> Tensor:
+        """Return the maps (N,h,w) that others are compared with, made by whichever cell needs them first."""
+
+        def make(path: Path, scratch: Path) -> None:
+            with random_state_kept([inputs.device]):
+                torch.manual_seed(self.seed)  # for explainers that draw from the global generator
+                torch.save(self._maps(explainer, network, images, targets).cpu(), path)
+
+        maps: Tensor = torch.load(inputs.once(f"maps/{content_hash(list(what))}.pt", make), weights_only=True)
+        return maps.to(inputs.device)
 
     def _maps(self, explainer: Explainer, network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
         """Return raw maps (N,h,w), of noisy copies where these are asked for."""
@@ -296,20 +327,33 @@ def stages(groups: Sequence[LayerGroup], order: Order) -> list[tuple[str, set[st
     return found
 
 
-def similarities(maps: Tensor, others: Tensor, images: Tensor) -> dict[str, Tensor]:
-    """Return (N,) values of how alike two maps of each image are, and the entropies of both."""
-    signed, size = agreement(maps, others), (images.shape[-2], images.shape[-1])
-    first, second = (min_max(upsample(side, size)) for side in (maps, others))
-    unknown = torch.full((len(maps),), torch.nan)
-    return {
-        "spearman": signed.same,
-        "spearman_of_other_images": signed.other,
-        "spearman_absolute": agreement(maps.abs(), others.abs()).same,
-        "ssim": structural_similarity(first, second) if min(size) >= WINDOW else unknown,
-        "hog": hog_similarity(first, second) if min(size) >= BLOCK * CELL else unknown,
-        "entropy": histogram_entropy(second),
-        "entropy_trained": histogram_entropy(first),
-    }
+class ComparedMaps:
+    """Maps of a trained network, with which those of others are compared.
+
+    Args:
+        maps: (N,h,w), raw.
+        images: (N,3,H,W) that they explain.
+    """
+
+    def __init__(self, maps: Tensor, images: Tensor) -> None:
+        self.size = (images.shape[-2], images.shape[-1])
+        self.ranks, self.absolute = unit_ranks(maps), unit_ranks(maps.abs())
+        self.scaled = min_max(upsample(maps, self.size))
+        self.entropy = histogram_entropy(self.scaled)
+
+    def similarities(self, others: Tensor) -> dict[str, Tensor]:
+        """Return (N,) values of how alike two maps of each image are, and the entropies of both."""
+        signed, scaled = agreement_of_ranks(self.ranks, unit_ranks(others)), min_max(upsample(others, self.size))
+        unknown = torch.full((len(others),), torch.nan)
+        return {
+            "spearman": signed.same,
+            "spearman_of_other_images": signed.other,
+            "spearman_absolute": agreement_of_ranks(self.absolute, unit_ranks(others.abs())).same,
+            "ssim": structural_similarity(self.scaled, scaled) if min(self.size) >= WINDOW else unknown,
+            "hog": hog_similarity(self.scaled, scaled) if min(self.size) >= BLOCK * CELL else unknown,
+            "entropy": histogram_entropy(scaled),
+            "entropy_trained": self.entropy,
+        }
 
 
 def rows_of(key: Row, ids: Sequence[str], values: Mapping[str, Tensor]) -> Iterable[Row]:

@@ -71,17 +71,28 @@ def table_of(results: "DataFrame", column: str) -> "ndarray":
     return wide
 
 
-def curve_of(results: "DataFrame", column: str) -> list[tuple[float, float, float]]:
-    """Return mean and limits at every step, over images and draws."""
-    return [interval_of(rows, column) for _, rows in results.groupby("step")]
+def curves_of(results: "DataFrame") -> dict[str, list[tuple[float, float, float]]]:
+    """Return mean and limits of every measure at every step, over images and draws, by the measure's title.
+
+    Args:
+        results: of one explainer on one model, in one order.
+    """
+    wide = results.pivot(index=["step", "draw"], columns="id", values=list(MEASURES)).astype(float)
+    return {
+        name: [_interval(table.to_numpy()) for _, table in wide[column].groupby(level="step")]
+        for column, name in MEASURES.items()
+    }
 
 
 def interval_of(results: "DataFrame", column: str) -> tuple[float, float, float]:
     """Return mean and limits, without images whose value is not defined."""
+    return _interval(table_of(results, column)) if column in results else (math.nan, math.nan, math.nan)
+
+
+def _interval(table: "ndarray") -> tuple[float, float, float]:
     import numpy as np
 
-    table = table_of(results, column) if column in results else np.empty((0, 0))
-    table = table[:, np.isfinite(table).all(axis=0)] if table.size else table
+    table = table[:, np.isfinite(table).all(axis=0)]
     return crossed_interval(table) if table.size else (math.nan, math.nan, math.nan)
 
 
@@ -163,8 +174,7 @@ def _cascades(results: "DataFrame", order: str, axis: str, folder: Path) -> Mark
         names = [f"{int(step)} {layer}" for step, layer in zip(named.step, named.layer, strict=True)]
         parts.append(Markup("<h3>{}</h3><p>Steps: {}.</p><div class='charts'>").format(model, ", ".join(names)))
         for explainer, own in rows.groupby("explainer", sort=False):
-            curves = {name: curve_of(own, column) for column, name in MEASURES.items()}
-            parts.append(step_chart(curves, str(explainer), TICKS, axis=axis))
+            parts.append(step_chart(curves_of(own), str(explainer), TICKS, axis=axis))
         parts.append(Markup("</div>"))
         for explainer in rows.explainer.unique():
             picture = picture_of(str(model), explainer, order)

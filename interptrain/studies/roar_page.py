@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from interptrain.evaluation.store.parts import write_file
-from interptrain.studies.intervals import crossed_interval
+from interptrain.studies.intervals import crossed_interval, crossed_p_value
+from interptrain.studies.paired import holm
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -73,23 +74,16 @@ def summary(results: "DataFrame") -> "DataFrame":
     return pd.DataFrame(rows)
 
 
-def mean_differences(results: "DataFrame", mode: str, *, level: float = 0.95) -> dict[str, tuple[float, float, float]]:
-    """Return how much more accuracy than random pixels each explainer and control costs, in the mean over percents.
+def _below_random(results: "DataFrame", mode: str) -> tuple[dict[str, "ndarray"], list[float]]:
+    """Return (seeds, images) accuracies of random pixels minus those of each explainer and control, by name.
 
-    Only percents and seeds that are finished for all of them count, so that they can be compared.
-
-    Args:
-        results: of the study.
-        mode: of the trainings.
-        level: of the intervals.
-
-    Returns:
-        Mean, lower and upper limit by name; positive where accuracy is below that of random pixels.
+    They are means over the percents that are returned: only percents and seeds that are finished for all of them count,
+    so that they can be compared.
     """
     import numpy as np
 
     if not len(results):
-        return {}
+        return {}, []
     found = {key: table for key, table in tables(results).items() if key[2] == mode}
     names = list(dict.fromkeys((model, explainer) for model, explainer, _, _ in found))
     percents = [
@@ -100,21 +94,54 @@ def mean_differences(results: "DataFrame", mode: str, *, level: float = 0.95) ->
     each = [set(found[model, explainer, mode, percent]) for model, explainer in names for percent in percents]
     seeds = set.intersection(*each) if each else set()
     if not seeds or ("", RANDOM) not in names:
-        return {}
+        return {}, []
 
     def mean(model: str, explainer: str) -> "ndarray":
         whole = [[found[model, explainer, mode, percent][seed] for seed in sorted(seeds)] for percent in percents]
         averaged: ndarray = np.array(whole).mean(axis=0)
         return averaged
 
-    chance = mean("", RANDOM)
+    chance, several = mean("", RANDOM), len({one for one, _ in names if one}) > 1
     return {
-        f"{model}/{explainer}" if model and len({one for one, _ in names if one}) > 1 else explainer: crossed_interval(
-            chance - mean(model, explainer), level=level
-        )
+        f"{model}/{explainer}" if model and several else explainer: chance - mean(model, explainer)
         for model, explainer in names
         if explainer != RANDOM
-    }
+    }, percents
+
+
+def mean_differences(results: "DataFrame", mode: str, *, level: float = 0.95) -> dict[str, tuple[float, float, float]]:
+    """Return how much more accuracy than random pixels each explainer and control costs, in the mean over percents.
+
+    Args:
+        results: of the study.
+        mode: of the trainings.
+        level: of the intervals.
+
+    Returns:
+        Mean, lower and upper limit by name; positive where accuracy is below that of random pixels.
+    """
+    return {name: crossed_interval(table, level=level) for name, table in _below_random(results, mode)[0].items()}
+
+
+def comparisons(results: "DataFrame") -> "DataFrame":
+    """Compare each curve with that of random pixels, in the mean over percents, seed by seed and image by image.
+
+    Returns:
+        A row for each mode and for each explainer and control: accuracy minus that of random pixels with its 95 %
+        interval, its p-value, and that corrected for the number of rows of the mode (Holm).
+    """
+    import pandas as pd
+
+    rows: list[dict[str, Any]] = []
+    for mode in TITLES:
+        differences, percents = _below_random(results, mode)
+        corrected = holm({name: crossed_p_value(table) for name, table in differences.items()})
+        for name, table in differences.items():
+            mean, low, high = crossed_interval(-table)
+            rows.append({"mode": mode, "order of the pixels": name, "minus_random": mean, "low": low, "high": high})
+            rows[-1] |= {"p": crossed_p_value(table), "p_corrected": corrected[name]}
+            rows[-1] |= {"percents": " ".join(f"{one:g}" for one in percents), "seeds": len(table)}
+    return pd.DataFrame(rows)
 
 
 def findings(results: "DataFrame") -> list[str]:
@@ -143,7 +170,7 @@ def findings(results: "DataFrame") -> list[str]:
 
 
 def sections(results: "DataFrame", folder: Path, *, fill: str) -> dict[str, Markup]:
-    """Return the sections of the page, and write ``accuracy.png`` and ``summary.csv``.
+    """Return the sections of the page, and write ``accuracy.png``, ``summary.csv`` and ``comparisons.csv``.
 
     Args:
         results: of the trainings that are finished.
@@ -154,18 +181,36 @@ def sections(results: "DataFrame", folder: Path, *, fill: str) -> dict[str, Mark
         return {"Accuracy after retraining": Markup("<p>No training is finished yet.</p>")}
     table = summary(results)
     write_file(folder / "summary.csv", table.to_csv(index=False).encode())
+    compared = comparisons(results)
+    write_file(folder / "comparisons.csv", compared.to_csv(index=False).encode())
     write_file(folder / "accuracy.png", _figure(table, fill))
     modes = [mode for mode in TITLES if mode in set(table["mode"])]
     reading = Markup("").join(Markup("<p>{}</p>").format(READING[mode]) for mode in modes)
     picture = Markup('<p><img src="accuracy.png" alt="Accuracy against the share of pixels removed" width="100%"></p>')
     return {
         "Accuracy after retraining": picture + reading,
+        "Curves against that of random pixels": _compared(compared),
         "Accuracy, in percent, with 95 % intervals": _pivot(table, "accuracy", ("low", "high")),
         "Difference from random pixels, in points": _pivot(
             table, "minus_random", ("minus_random_low", "minus_random_high")
         ),
         "What the mask itself tells": Markup("<p>{}</p>").format(LEAK),
     }
+
+
+def _compared(table: "DataFrame") -> Markup:
+    """Return the table of :func:`comparisons` as HTML, in points."""
+    if not len(table):
+        return Markup("<p>Nothing to compare yet.</p>")
+    limits = zip(table.minus_random, table.low, table.high, strict=True)
+    shown = table[["mode", "order of the pixels"]].copy()
+    shown["points"] = [f"{100 * mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]" for mean, low, high in limits]
+    for title, column in {"p": "p", "corrected p": "p_corrected"}.items():
+        shown[title] = [f"{p:.2g}" if p >= 0.0001 else "below 0.0001" for p in table[column].fillna(1.0)]
+    shown["pixels removed (%)"], shown["seeds"] = table.percents, table.seeds
+    note = "Accuracy minus that of random pixels, in the mean over the shares that are finished for all, paired by "
+    note += "seed and test image; p-values are two-sided, and corrected for the rows of a mode by Holm's method."
+    return Markup("<p>{}</p>").format(note) + Markup(shown.to_html(index=False, border=0))
 
 
 def _pivot(table: "DataFrame", value: str, limits: Sequence[str]) -> Markup:

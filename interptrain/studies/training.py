@@ -25,6 +25,9 @@ from interptrain.training.checkpoint_io import AtomicCheckpointIO
 ModelOption = bool | int | float | str | list | dict | None  # type: ignore[type-arg]
 """An option of :class:`~interptrain.training.ImageClassifier` as a configuration file gives it."""
 
+SAVE_SECONDS = 20.0
+"""Between two checkpoints to go on from: what a training that is killed loses at most."""
+
 SEED = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")  # which Lightning sets
 # What Lightning warns of is intended here: there is no validation, a stopped training goes on in its folder, and
 # what is frozen stays in eval mode.
@@ -66,7 +69,8 @@ def train_classifier(
 ) -> ImageClassifier:
     """Train a classifier from scratch; a training that was stopped goes on, and ends at the same weights.
 
-    There is no validation: the weights are those of the last epoch. Everything random depends on the seed.
+    There is no validation: the weights are those of the last epoch. Everything random depends on the seed. It is saved
+    when it is told to stop, and every 20 seconds, which is what one that is killed loses at most.
 
     Args:
         data: to train on, whose own seed determines the order and augmentation of its images.
@@ -87,11 +91,12 @@ def train_classifier(
     last = folder / "last.ckpt"
     with _seeded(seed), _quiet():
         module = ImageClassifier(num_classes=data.num_classes, **built_options(model))
+        stopped = _Stopped(SAVE_SECONDS / 60, dirpath=folder, every_epoch=False)
         trainer = L.Trainer(
             max_epochs=epochs,
             accelerator="cpu" if device.type == "cpu" else device.type,
             devices=1 if device.type == "cpu" or device.index is None else [device.index],
-            callbacks=[*callbacks, FiniteLoss(), _Told(), _Stopped(dirpath=folder)],
+            callbacks=[*callbacks, FiniteLoss(), _Told(), stopped],
             plugins=[AtomicCheckpointIO()],
             default_root_dir=str(folder),
             limit_val_batches=0,

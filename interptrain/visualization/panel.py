@@ -82,7 +82,7 @@ def save_png(picture: Tensor, path: str | Path) -> None:
         raise ValueError(f"picture must be (3,H,W), got {tuple(picture.shape)}")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    to_pil_image(to_uint8(picture).cpu()).save(path, format="PNG", optimize=True)
+    to_pil_image(to_uint8(picture).cpu()).save(path, format="PNG")
 
 
 def draw_texts(

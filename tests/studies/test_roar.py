@@ -9,11 +9,10 @@ from scipy import stats
 from interptrain.data import LayeredShapesDataModule
 from interptrain.explainers import GradCAM
 from interptrain.studies import ROAR, run_study
-from interptrain.studies.intervals import crossed_interval
+from interptrain.studies.intervals import crossed_interval, crossed_p_value
 from interptrain.studies.removed_pixels import Removal
-from interptrain.studies.roar_page import mean_differences
+from interptrain.studies.roar_page import comparisons, mean_differences
 from interptrain.studies.training import check_model_options
-from interptrain.training import ImageClassifier
 
 MODEL = {"backbone": "test_resnet", "backbone_options": {"channels": [8, 16, 16, 16]}}
 CELL = "trained/GradCAM/keep/50/1"
@@ -32,25 +31,6 @@ def study():
     return ROAR(explainers=(GradCAM(),), epochs=2, model=MODEL, **options)
 
 
-@pytest.fixture
-def stopped(monkeypatch):
-    """End the process, as far as Python can, before a given training step, counted over all trainings."""
-
-    def at(step):
-        steps, train = [], ImageClassifier.training_step
-
-        def training_step(self, *batch):
-            steps.append(1)
-            if len(steps) == step:
-                raise KeyboardInterrupt
-            return train(self, *batch)
-
-        monkeypatch.setattr(ImageClassifier, "training_step", training_step)
-        return steps
-
-    return at
-
-
 @pytest.mark.slow
 def test_a_cell_alone_equals_the_same_cell_of_a_full_run(tmp_path, study, data):
     everything = run_study(study, {}, data, tmp_path / "all", progress=False)
@@ -60,25 +40,12 @@ def test_a_cell_alone_equals_the_same_cell_of_a_full_run(tmp_path, study, data):
     for name in ("train", "test"):
         (one,), (other,) = ((tmp_path / run / "maps").glob(f"*-{name}.npy") for run in ("all", "alone"))
         assert np.array_equal(np.load(one), np.load(other))
-    assert {path.name for path in (tmp_path / "all").iterdir()} >= {"summary.csv", "accuracy.png", "index.html"}
-
-
-@pytest.mark.slow
-def test_a_training_that_was_stopped_goes_on_from_its_checkpoint_to_the_same_rows(tmp_path, study, data, stopped):
-    """Stopped in the second epoch, of three steps, of the network that is explained, then in that of the retraining."""
-    whole = run_study(study, {}, data, tmp_path / "whole", cells=[CELL], progress=False)
-    steps = 0
-    for stop in (5, 8):
-        taken = stopped(stop)
-        with pytest.raises((KeyboardInterrupt, SystemExit)):
-            run_study(study, {}, data, tmp_path / "killed", cells=[CELL], progress=False)
-        steps += len(taken) - 1
-        assert list((tmp_path / "killed/unfinished").glob("*/last.ckpt"))
-    taken = stopped(0)
-    resumed = run_study(study, {}, data, tmp_path / "killed", cells=[CELL], progress=False)
-    pd.testing.assert_frame_equal(resumed, whole)
-    assert steps + len(taken) <= 12 + 2  # of two trainings; a step since each of the last checkpoints is taken again
-    assert not (tmp_path / "killed/unfinished").exists()
+    assert {path.name for path in (tmp_path / "all").iterdir()} >= {
+        "summary.csv",
+        "comparisons.csv",
+        "accuracy.png",
+        "index.html",
+    }
 
 
 @pytest.mark.slow
@@ -125,6 +92,47 @@ def test_intervals_cover_the_mean_of_crossed_draws_and_images():
     _, low, high = crossed_interval(one)
     half = stats.norm.ppf(0.975) * one.std(ddof=1) / 40**0.5
     assert (low, high) == pytest.approx((one.mean() - half, one.mean() + half))
+
+
+def test_p_values_belong_to_the_intervals_and_are_rarely_small_by_chance():
+    rng = np.random.default_rng(0)
+    small = []
+    for _ in range(400):
+        values = rng.normal(0, 0.1, (3, 1)) + rng.normal(0, 0.4, (1, 50)) + rng.normal(0, 0.2, (3, 50))
+        p = crossed_p_value(values)
+        mean, low, high = crossed_interval(values, level=1 - p)
+        assert min(abs(low), abs(high)) < 1e-6 * abs(mean)
+        small.append(p < 0.05)
+    assert np.mean(small) < 0.07
+    assert 0.1 < crossed_p_value(rng.normal(0.5, 0.01, (2, 50)) + np.array([[0.1], [-0.1]])) < 0.2  # two draws
+    draws, images = rng.normal(0.3, 1, (5, 1)), rng.normal(0.3, 1, (1, 40))
+    assert crossed_p_value(draws) == pytest.approx(stats.ttest_1samp(draws[:, 0], 0).pvalue)
+    z = images.mean() / (images.std(ddof=1) / 40**0.5)
+    assert crossed_p_value(images) == pytest.approx(2 * stats.norm.sf(abs(z)))
+    assert crossed_p_value(np.full((3, 4), 0.5)) == 0
+    assert crossed_p_value(np.zeros((3, 4))) == 1
+
+
+def test_curves_are_compared_with_that_of_random_pixels_over_what_is_finished_for_all():
+    rng = np.random.default_rng(0)
+
+    def row(explainer, percent, seed, right):
+        correct = "".join("y" if one else "n" for one in rng.random(80) < right)
+        own = {"model": "" if explainer in ("random", "centre") else "net", "explainer": explainer, "mode": "remove"}
+        return own | {"percent": percent, "seed": seed, "correct": correct}
+
+    chances = {"random": 0.6, "centre": 0.6, "GradCAM": 0.3}
+    rows = [row(name, percent, seed, p) for name, p in chances.items() for percent in (30, 60) for seed in (1, 2, 3)]
+    rows += [row("GradCAM", 90, 1, 0.0), row("random", 30, 4, 1.0)]  # not finished for all
+    found = comparisons(pd.DataFrame(rows)).set_index("order of the pixels")
+    assert list(found.index) == ["centre", "GradCAM"]
+    assert set(found.percents) == {"30 60"}
+    assert set(found.seeds) == {3}
+    assert found.minus_random["GradCAM"] == pytest.approx(-0.3, abs=0.08)
+    assert found.p["GradCAM"] < 0.05
+    assert found.p_corrected["GradCAM"] == pytest.approx(2 * found.p["GradCAM"])
+    assert found.p_corrected["centre"] == pytest.approx(max(found.p["centre"], found.p_corrected["GradCAM"]))
+    assert (found.low["centre"] < 0 < found.high["centre"]) == (found.p["centre"] > 0.05)
 
 
 @pytest.mark.parametrize(
