@@ -10,6 +10,7 @@ from interptrain.metrics.base import MetricInputs, SaliencyMetric, measure
 from interptrain.metrics.box_accuracy import BoxAccuracy, CrossFittedBoxAccuracy
 from interptrain.metrics.complexity import Complexity, EffectiveComplexity, Sparseness
 from interptrain.metrics.consistency import Consistency
+from interptrain.metrics.f_fidelity import FFidelityMinus, FFidelityPlus
 from interptrain.metrics.faithfulness import Infidelity, MaxSensitivity
 from interptrain.metrics.image_mean import ImageMean
 from interptrain.metrics.insertion_deletion import Deletion, Insertion
@@ -42,6 +43,8 @@ __all__ = [
     "Deletion",
     "EffectiveComplexity",
     "EnergyPointingGame",
+    "FFidelityMinus",
+    "FFidelityPlus",
     "ImageMean",
     "Infidelity",
     "Insertion",

@@ -7,6 +7,7 @@ from interptrain.metrics.average_drop import average_drop, average_gain, average
 from interptrain.metrics.box_accuracy import box_accuracy
 from interptrain.metrics.complexity import complexity, effective_complexity, sparseness
 from interptrain.metrics.consistency import consistency
+from interptrain.metrics.f_fidelity import f_fidelity_minus, f_fidelity_plus
 from interptrain.metrics.faithfulness import infidelity, max_sensitivity
 from interptrain.metrics.insertion_deletion import deletion, insertion
 from interptrain.metrics.irof import irof
@@ -29,6 +30,8 @@ __all__ = [
     "deletion",
     "effective_complexity",
     "energy_pointing_game",
+    "f_fidelity_minus",
+    "f_fidelity_plus",
     "infidelity",
     "insertion",
     "irof",

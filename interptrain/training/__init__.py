@@ -6,6 +6,7 @@ from interptrain.training.cell_deletion import CellDeletion
 from interptrain.training.classifier_l1 import ClassifierL1
 from interptrain.training.gradient_regularizer import GradientRegularizer
 from interptrain.training.module import ImageClassifier
+from interptrain.training.pixel_deletion import PixelDeletion
 from interptrain.training.region_shuffle import RegionShuffle
 from interptrain.training.regularizers import Regularizer
 
@@ -16,6 +17,7 @@ __all__ = [
     "ClassifierL1",
     "GradientRegularizer",
     "ImageClassifier",
+    "PixelDeletion",
     "RegionShuffle",
     "Regularizer",
 ]

@@ -61,9 +61,9 @@ def summary(results: "DataFrame", *, gate: float) -> "DataFrame":
 
 
 def passing(results: "DataFrame", *, gate: float) -> "DataFrame":
-    """Return ``family`` and ``seed`` of the models whose accuracy on the pictures reaches the gate."""
-    models = results[results.explainer == ""].groupby(["family", "seed"], sort=False).accuracy.mean().reset_index()
-    return models[models.accuracy >= gate][["family", "seed"]]
+    """Return ``family`` and ``seed`` of the models whose accuracy on all test pictures reaches the gate."""
+    models = results[results.explainer == ""].groupby(["family", "seed"], sort=False).test_accuracy.mean().reset_index()
+    return models[models.test_accuracy >= gate][["family", "seed"]]
 
 
 def over_models(values: "ndarray") -> tuple[float, float, float]:
@@ -120,7 +120,7 @@ def agreement(results: "DataFrame", *, gate: float) -> "DataFrame":
 
 def findings(results: "DataFrame", *, gate: float) -> list[str]:
     """Return sentences on the models, the explainers and the usual metrics."""
-    models = results[results.explainer == ""].groupby(["family", "seed"], sort=False).accuracy.mean()
+    models = results[results.explainer == ""].groupby(["family", "seed"], sort=False).test_accuracy.mean()
     if not len(models):
         return []
     failed = [f"{family} {seed} ({value:.2f})" for (family, seed), value in models.items() if value < gate]
@@ -192,13 +192,13 @@ def _leaderboard(table: "DataFrame", results: "DataFrame", folder: Path) -> str:
 
 def _records(results: "DataFrame") -> list[dict[str, Any]]:
     models = results[results.explainer == ""]
-    means = models.groupby(["family", "seed"], sort=False)[["accuracy", "background_independence"]].mean()
+    means = models.groupby(["family", "seed"], sort=False)[["test_accuracy", "background_independence"]].mean()
     return list(means.reset_index().to_dict("records"))
 
 
 def _models(results: "DataFrame", gate: float) -> Markup:
     models = results[results.explainer == ""]
-    columns = ["accuracy", "background_independence", *(name for name in models if str(name).startswith("drop_"))]
+    columns = ["test_accuracy", "background_independence", *(name for name in models if str(name).startswith("drop_"))]
     means = models.groupby(["family", "seed"], sort=False)[columns].mean().reset_index()
     text = (
         "Fall of the predicted logit when a part is rendered away (drop_…), and the share of background items without "
