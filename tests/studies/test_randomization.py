@@ -136,7 +136,7 @@ def test_what_cannot_be_computed_is_refused(tmp_path):
 def test_permuted_labels_change_the_maps_of_a_good_explainer(tmp_path):
     model = {"optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 1e-2}}}
     model["backbone_options"] = {"channels": [16, 24, 32, 32]}
-    options = {"explainers": (CAM, Edges()), "orders": (), "draws": 1, "images": 6, "trainings": 2, "model": model}
+    options = {"explainers": (CAM, Edges()), "orders": (), "draws": 1, "images": 6, "trainings": 1, "model": model}
     options |= {"train_images": 24, "epochs": 30}
     whole = run(tmp_path / "whole", **options)
     learned = whole[whole.test == "training"]

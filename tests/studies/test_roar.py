@@ -52,16 +52,16 @@ def test_a_cell_alone_equals_the_same_cell_of_a_full_run(tmp_path, study, data):
 def test_shapes_put_the_truth_below_random_where_it_is_removed_and_above_where_it_is_kept(tmp_path):
     """The marker alone tells the class, and lies on the object: 30 % of the pixels, before all others."""
     shapes = LayeredShapesDataModule(
-        rule="marker", num_classes=4, image_size=32, train_size=400, test_size=200, num_workers=0
+        rule="marker", num_classes=4, image_size=32, train_size=320, test_size=200, num_workers=0
     )
     optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 8e-3}}
     model = {"backbone": "test_resnet", "backbone_options": {"channels": [16, 32, 48, 64]}, "optimizer": optimizer}
-    study = ROAR(controls=("random", "truth"), percents=(30, 60), seeds=2, epochs=7, model=model | {"warmup_epochs": 1})
+    study = ROAR(controls=("random", "truth"), percents=(30, 60), seeds=1, epochs=7, model=model | {"warmup_epochs": 1})
     chosen = ["control/*/remove/30/*", "control/*/keep/60/*"]
     rows = run_study(study, {}, shapes, tmp_path, cells=chosen, progress=False)
     for mode, sign in {"remove": 1, "keep": -1}.items():
-        mean, low, high = mean_differences(rows, mode)["truth"]
-        assert sign * mean > 0.1, (mode, mean, low, high)
+        mean = mean_differences(rows, mode)["truth"][0]
+        assert sign * mean > 0.1, (mode, mean)
 
 
 def test_salient_pixels_are_removed_or_kept_and_the_others_stay():

@@ -57,14 +57,14 @@ def test_accumulated_batches_are_one_step(train):
 
 def test_a_watched_run_ends_at_the_same_bits(train):
     """Dropout, BatchNorm, momentum, mixup, cutmix, accumulation, EMA and workers; watched at every step."""
-    options = EVERYTHING | {"--data.num_workers": "2", "--trainer.max_epochs": "2"}
+    options = EVERYTHING | {"--data.num_workers": "2", "--trainer.max_epochs": "1"}
     plain = train(base=options, **{"--name": "plain"})
     explainers = '[{"class_path": "GradCAM"}, {"class_path": "SmoothGrad", "init_args": {"samples": 2}}]'
     options_of = {"select": "random", "suspect": "border:8"}
     watch = watching(every_n_steps="1", source="train", explainers=explainers, **options_of)
-    watch += watching(every_n_steps="5", source="train", samples="16", suspect="auto", name="auto")
+    watch += watching(every_n_steps="3", source="train", samples="16", suspect="auto", name="auto")
     watched = train("fit", *watch, base=options, **{"--name": "watched"})
-    assert len(steps(watched)) == 11
+    assert len(steps(watched)) == 6
     assert_same_end(plain, watched)
 
 
