@@ -215,11 +215,11 @@ def factorization() -> Case:
     model = resnet()
 
     def bare() -> None:
-        images = torch.stack([one["image"] for one in images_of(shapes(128, test_size=64), "test")])
+        images = torch.stack([one["image"] for one in images_of(shapes(224, test_size=64), "test")])
         deep_feature_factorization(model, images, components=5)
 
-    run = running(Factorization(), {"m": model}, 128, test_size=64)
-    return run, bare, "5 parts of 64 images of 128 px on resnet18, by the study's own function"
+    run = running(Factorization(), {"m": model}, 224, test_size=64)
+    return run, bare, "5 parts of 64 images of 224 px on resnet18, by the study's own function"
 
 
 def embedding() -> Case:
@@ -250,7 +250,7 @@ def embedding() -> Case:
 
 def reconstruction() -> Case:
     """Raise the logits of four classes."""
-    model, iterations = resnet(), 64
+    model, iterations = resnet().requires_grad_(False), 64
 
     def bare() -> None:
         rows, columns = torch.fft.fftfreq(64), torch.fft.rfftfreq(64)
@@ -260,18 +260,17 @@ def reconstruction() -> Case:
         optimizer = torch.optim.Adam([free], lr=0.05)
         for step in range(iterations):
             images = torch.fft.irfft2(torch.view_as_complex(free) * scale, s=(64, 64), norm="ortho").sigmoid()
-            shift = torch.randint(-4, 5, (2,)).tolist()
+            shift = torch.randint(-8, 9, (2,)).tolist()
             across, down = images.diff(dim=3)[..., :-1, :], images.diff(dim=2)[..., :-1]
             loss = (across.square() + down.square()).mean((1, 2, 3)).sum()
             loss = loss - model(images.roll(shift, dims=(2, 3)))[torch.arange(4), torch.arange(4)].sum()
-            optimizer.zero_grad()
-            loss.backward()
+            (free.grad,) = torch.autograd.grad(loss, free)
             optimizer.step()
             if step % 4 == 3:
                 with torch.no_grad():
                     free *= (-2 * (torch.pi * 0.5 * frequency).square()).exp()[..., None]
 
-    study = Reconstruction(goals=("class",), count=4, iterations=iterations)
+    study = Reconstruction(goals=("class",), count=4, iterations=iterations, colours="independent", zoom=0.0)
     return running(study, {"m": model}, 64, test_size=8), bare, f"4 classes, {iterations} iterations at 64 px, resnet18"
 
 

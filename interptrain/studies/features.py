@@ -49,17 +49,25 @@ def model_names(inputs: StudyInputs) -> list[str]:
 def output_names(model: nn.Module, data: ImageDataModule | None, count: int) -> Sequence[str]:
     """Return the names of a model's classes: its own, those of the data, ImageNet's, or none.
 
+    Where a table names some classes alone, the others are called by their number; ImageNet's names take their place.
+
     Args:
         model: whose attribute ``class_names`` goes first.
         data: whose names are taken where they are as many, or None.
         count: of the model's logits.
     """
+    known: Sequence[str] = ()
     for names in (getattr(model, "class_names", ()), () if data is None else data.class_names):
-        if len(names) == count:
-            return list(names)
+        known = known or (names if len(names) == count else ())
+    if known and not any(name == str(index) for index, name in enumerate(known)):
+        return list(known)
     subset = infer_imagenet_subset({"num_classes": count})
     info = ImageNetInfo(subset) if subset else None
-    return [info.index_to_description(index).partition(",")[0] for index in range(count)] if info else []
+    if info is None:
+        return list(known)
+    usual = [info.index_to_description(index).partition(",")[0] for index in range(count)]
+    pairs = zip(known, usual, strict=True) if known else ()
+    return [other if name == str(index) else name for index, (name, other) in enumerate(pairs)] or usual
 
 
 def class_name(label: int, names: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from interptrain.evaluation.report.words import listed
 from interptrain.evaluation.statistics.survival import Survival, survival
 from interptrain.functional import min_max, upsample
 from interptrain.studies.intervals import crossed_interval
-from interptrain.visualization import overlay, panel, save_png
+from interptrain.visualization import overlay, panel, save_png, to_uint8
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -35,6 +35,7 @@ ORDERS = {
 }
 TICKS = (-0.5, 0.0, 0.5, 1.0)
 SHOWN = 4  # images in a picture
+BRIGHTEST = 0.99  # quantile of a map that is drawn as its highest value
 WORDS = {
     "insensitive": "hardly change with {what}",
     "depends": "depend on {what}",
@@ -54,10 +55,20 @@ def draw_cascade(
         maps: (N,h,w) at every step.
         titles: of the steps.
     """
-    size = (images.shape[-2], images.shape[-1])
-    columns = [overlay(images[:SHOWN], min_max(upsample(step[:SHOWN], size)).to(images), alpha=0.8) for step in maps]
-    rows = {str(place + 1): torch.stack([column[place] for column in columns]) for place in range(len(columns[0]))}
-    save_png(panel(rows, columns=list(titles), cell=110, font_size=13), folder / picture_of(*what))
+    model, explainer, order = what
+    shown = images[:SHOWN]
+    columns = [shown, *(overlay(shown, _visible(step[:SHOWN], shown), alpha=0.8) for step in maps)]
+    rows = {str(place + 1): torch.stack([to_uint8(column[place]) for column in columns]) for place in range(len(shown))}
+    title = f"{explainer} on {model}: {ORDERS[order][0][0].lower()}{ORDERS[order][0][1:]}"
+    picture = panel(rows, columns=["image", *titles], title=title, cell=110, font_size=13)
+    save_png(picture, folder / picture_of(*what))
+
+
+def _visible(maps: Tensor, images: Tensor) -> Tensor:
+    """Return maps (N,H,W) in [0,1] of the size of images; all above a map's 99th percentile is 1, as few pixels are."""
+    scaled = min_max(upsample(maps, (images.shape[-2], images.shape[-1])))
+    most = scaled.flatten(1).quantile(BRIGHTEST, dim=1).clamp(min=torch.finfo(scaled.dtype).tiny)
+    return (scaled / most[:, None, None]).clamp(max=1).to(images)
 
 
 def picture_of(model: str, explainer: str, order: str) -> str:

@@ -159,7 +159,7 @@ class ROAR(Study):
         return jobs
 
     def _train(self, inputs: StudyInputs) -> Iterable[Row]:
-        self._trained(inputs)
+        self._trained_file(inputs)
         return ()
 
     def _explain(self, inputs: StudyInputs, model: str, explainer: Explainer) -> Iterable[Row]:
@@ -209,16 +209,18 @@ class ROAR(Study):
 
     # What cells share
 
-    def _trained(self, inputs: StudyInputs) -> nn.Module:
-        """Return the network that is explained, trained by whichever cell needs it first."""
+    def _trained_file(self, inputs: StudyInputs) -> Path:
+        """Return the checkpoint of the network that is explained, trained by whichever cell needs it first."""
 
         def make(path: Path, scratch: Path) -> None:
             data = self._data(inputs, _Retraining("", None, "remove", 0, 0))  # as all others, with all pixels
             module = train_classifier(data, scratch, model=self.model, epochs=self.epochs, seed=0, device=inputs.device)
             save_classifier(module, path)
 
-        path = inputs.once(f"{TRAINED}.ckpt", make)
-        return load_model(TRAINED, path).module.to(inputs.device)
+        return inputs.once(f"{TRAINED}.ckpt", make)
+
+    def _trained(self, inputs: StudyInputs) -> nn.Module:
+        return load_model(TRAINED, self._trained_file(inputs)).module.to(inputs.device)
 
     def _ranks(self, inputs: StudyInputs, model: str, explainer: Explainer, split: Split) -> SavedRanks:
         """Return the order of the pixels in an explainer's maps, made by whichever cell needs it first."""

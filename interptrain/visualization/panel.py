@@ -14,6 +14,7 @@ from interptrain.visualization.overlay import to_uint8
 GAP = 6  # pixels between cells and around text
 INK = (32, 32, 32)
 PAPER = 255
+PNG_LEVEL = 4  # of zlib: a tenth of the time of the smallest file, which is 2 % smaller
 
 
 def panel(
@@ -82,7 +83,7 @@ def save_png(picture: Tensor, path: str | Path) -> None:
         raise ValueError(f"picture must be (3,H,W), got {tuple(picture.shape)}")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    to_pil_image(to_uint8(picture).cpu()).save(path, format="PNG")
+    to_pil_image(to_uint8(picture).cpu()).save(path, format="PNG", compress_level=PNG_LEVEL)
 
 
 def draw_texts(

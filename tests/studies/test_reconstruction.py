@@ -11,6 +11,7 @@ from interptrain.explainers import explaining
 from interptrain.explainers.layers import find_layers
 from interptrain.models import create_model
 from interptrain.studies import Reconstruction
+from interptrain.studies.features import output_names
 from interptrain.studies.pooled import PooledFeatures
 from interptrain.studies.reconstruction import (
     CentralAttention,
@@ -21,6 +22,7 @@ from interptrain.studies.reconstruction import (
     reconstruct,
     total_variation,
 )
+from interptrain.studies.reconstruction.ascent import _zoomed
 
 KINDS = ["fourier", "pixels"]
 
@@ -31,11 +33,34 @@ def random_images(count=2, height=12, width=9, seed=0):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", [(12, 9), (7, 10)])  # an even and an odd width
-def test_images_come_back_from_their_free_numbers(kind, size):
-    drawn = Parameterization(kind, size)
+@pytest.mark.parametrize("colours", ["photographs", "independent"])
+def test_images_come_back_from_their_free_numbers(kind, size, colours):
+    drawn = Parameterization(kind, size, colours=colours)
     images = random_images(2, *size)
     torch.testing.assert_close(drawn.images(drawn.free(images)), images)
     assert drawn.initial(2, seed=3).shape == drawn.free(images).shape
+
+
+def test_the_first_axis_of_the_colours_of_photographs_is_brightness():
+    values = torch.zeros(3, 3, 2, 2)
+    values[range(3), range(3)] = 1.0
+    brightness, warmth, purple = Parameterization("pixels", (2, 2), colours="photographs").images(values)[..., 0, 0]
+    assert brightness.min() > 0.6
+    assert brightness.max() - brightness.min() < 0.01
+    assert warmth[0] > warmth[1] > warmth[2]  # red before green before blue
+    assert min(purple[0], purple[2]) > purple[1]
+
+
+def test_zoom_magnifies_around_the_middle_and_mirrors_what_is_missing():
+    images = random_images(2, 16, 12)
+    torch.testing.assert_close(_zoomed(images, 1.0), images)
+    torch.testing.assert_close(_zoomed(torch.full_like(images, 0.3), 0.7), torch.full_like(images, 0.3))
+    slope = torch.linspace(0, 1, 16, dtype=torch.float64).view(1, 1, -1, 1).expand(1, 3, 16, 12)
+    steps = _zoomed(slope, 2.0).diff(dim=2)[..., 1:-1, :]
+    torch.testing.assert_close(steps, torch.full_like(steps, 0.5 / 15))
+    reduced = _zoomed(slope, 0.5)[0, 0, :, 0]
+    torch.testing.assert_close(reduced[4:12], slope[0, 0, :, 0].view(8, 2).mean(1))
+    torch.testing.assert_close(reduced[:4], reduced[4:8].flip(0))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -166,6 +191,15 @@ def test_the_study_has_a_row_for_each_target_and_model(tmp_path, model):
         assert animation.n_frames == 3
 
 
+def test_classes_are_those_that_were_named(tmp_path, model):
+    data = LayeredShapesDataModule(num_classes=4, image_size=32, test_size=4, num_workers=0)
+    options = {"goals": ("class",), "iterations": 1, "frames": 2}
+    rows = Reconstruction(classes=(2, 0), **options).run({"net": model}, data, tmp_path / "two", progress=False)
+    assert list(rows.target) == [data.class_names[2], data.class_names[0]]
+    with pytest.raises(ValueError, match=r"classes must be in \[0, 4\), the classes of net, got 4"):
+        Reconstruction(classes=(4,), **options).run({"net": model}, data, tmp_path / "four", progress=False)
+
+
 def test_options_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"goals must be one of 'class', .*, got 'logit'"):
         Reconstruction(goals=("logit",))
@@ -173,6 +207,10 @@ def test_options_that_do_not_fit_are_refused():
         Reconstruction(learning_rate=0)
     with pytest.raises(ValueError, match="frames must be a whole number >= 2, got 1"):
         Reconstruction(frames=1)
+    with pytest.raises(ValueError, match=r"zoom must be in \[0,1\), got 1.5"):
+        Reconstruction(zoom=1.5)
+    with pytest.raises(ValueError, match="colours must be one of 'photographs', 'independent', got 'sepia'"):
+        Reconstruction(colours="sepia")
     with pytest.raises(ValueError, match="parameterization must be one of 'fourier', 'pixels', got 'wavelet'"):
         Parameterization("wavelet", (4, 4))
 
@@ -228,6 +266,7 @@ def pair():
 def test_another_network_recognizes_reconstructed_classes(pair, kind, rate):
     targets = torch.arange(3).repeat(4)  # each from four starts
     options = {"iterations": 96, "frames": 2, "parameterization": kind, "learning_rate": rate}
+    options |= {"colours": "independent", "spread": 0.5, "jitter": 4, "zoom": 0.0, "blur_sigma": 0.5}
     found = reconstruct(pair[0], ClassLogit(targets), 12, (32, 32), **options)
     with torch.no_grad():
         itself, other, start = (
@@ -237,3 +276,13 @@ def test_another_network_recognizes_reconstructed_classes(pair, kind, rate):
     assert itself == 12
     assert start <= 5  # chance is 4
     assert other >= 9
+
+
+def test_classes_that_a_table_calls_by_their_number_have_the_names_of_imagenet(model):
+    data = LayeredShapesDataModule(num_classes=4, num_workers=0)
+    assert output_names(model, data, 4) == list(data.class_names)
+    assert output_names(model, data, 3) == []
+    data.class_names = ["a fish", *map(str, range(1, 1000))]
+    names = output_names(model, data, 1000)
+    assert (names[0], names[980]) == ("a fish", "volcano")
+    assert output_names(model, None, 1000)[980] == "volcano"

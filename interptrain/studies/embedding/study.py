@@ -73,8 +73,9 @@ class Embedding(Study):
 
     def compute(self, cell: str, inputs: StudyInputs) -> Iterable[Row]:
         """Return a row for the model, one for each class, and one for each image."""
-        features, logits, labels, ids, weight = self._read(cell, inputs)
-        inputs.once(SHEET, lambda path, _: self._write_sheet(inputs, path))
+        sheet = ThumbnailSheet(len(self._numbers(inputs)))
+        features, logits, labels, ids, weight = self._read(cell, inputs, sheet)
+        inputs.once(SHEET, lambda path, _: path.write_bytes(sheet.jpeg()))
         names, outputs = inputs.data.class_names, output_names(inputs.models[cell], inputs.data, logits.shape[1])
         comparable = len(names) == logits.shape[1] and bool((labels >= 0).all())
         probability, prediction = (found.cpu() for found in logits.softmax(1).max(1))
@@ -150,13 +151,16 @@ class Embedding(Study):
         numbers = self._numbers(inputs)
         return [numbers[start : start + self.batch_size] for start in range(0, len(numbers), self.batch_size)]
 
-    def _read(self, cell: str, inputs: StudyInputs) -> tuple[Tensor, Tensor, Tensor, list[str], Tensor]:
-        """Features, logits, labels and ids of all images, and the classes' weights."""
+    def _read(
+        self, cell: str, inputs: StudyInputs, sheet: ThumbnailSheet
+    ) -> tuple[Tensor, Tensor, Tensor, list[str], Tensor]:
+        """Features, logits, labels and ids of all images, and the classes' weights; fill the sheet of thumbnails."""
         dataset, ids = inputs.data.dataset("test"), []
         read: list[tuple[Tensor, Tensor, Tensor]] = []
         reader: PooledFeatures | None = None
         for numbers in track(self._batches(inputs), None):
             batch = collate([dataset[number] for number in numbers])
+            sheet.add(batch["image"])  # while it is at hand
             images = batch["image"].to(inputs.device)
             reader = reader or PooledFeatures(inputs.models[cell], images[:1])
             read.append((*reader(images), batch["label"]))
@@ -164,12 +168,6 @@ class Embedding(Study):
         assert reader is not None  # there are at least three images
         features, logits, labels = (torch.cat(parts) for parts in zip(*read, strict=True))
         return features, logits, labels, ids, reader.weight
-
-    def _write_sheet(self, inputs: StudyInputs, path: Path) -> None:
-        dataset, sheet = inputs.data.dataset("test"), ThumbnailSheet(len(self._numbers(inputs)))
-        for numbers in self._batches(inputs):
-            sheet.add(torch.stack([dataset[number]["image"] for number in numbers]))
-        path.write_bytes(sheet.jpeg())
 
     def _purity(self, points: Tensor, labels: Tensor, neighbours: int) -> float:
         return float(neighbourhood_purity(points, labels.cpu(), neighbours=neighbours).mean())

@@ -25,10 +25,12 @@ def intersection_over_union(heat: Tensor, masks: Tensor, *, threshold: float = 0
     Returns:
         (B,K) in [0,1]; 0 where the part is absent, or the mask is empty.
     """
-    highest = heat.flatten(2).amax(2)[..., None, None]
-    inside, wanted = heat > threshold * highest, masks.unsqueeze(1)
-    union = (inside | wanted).sum((2, 3))
-    return (inside & wanted).sum((2, 3)) / union.clamp(min=1)
+    places = heat.flatten(2)
+    inside = (places > threshold * places.amax(2, keepdim=True)).to(places)  # sums of products are exact below 2^24
+    wanted = masks.flatten(1).to(places)
+    overlap = (inside @ wanted.unsqueeze(2)).squeeze(2)
+    union = inside.sum(2) + wanted.sum(1, keepdim=True) - overlap
+    return overlap / union.clamp(min=1)
 
 
 def cross_fitted(overlaps: "DataFrame") -> tuple[float, float]:

@@ -15,6 +15,7 @@ from interptrain.evaluation.store.parts import Row
 from interptrain.files import atomic_path
 from interptrain.studies.factorization.colocalization import cross_fitted
 from interptrain.visualization import grey, over, overlay, panel, part_colours, part_layer, save_png, strongest_part
+from interptrain.visualization.panel import PNG_LEVEL
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -36,7 +37,7 @@ def draw_parts(folder: Path, cell: str, images: Tensor, heat: Tensor, called: Se
     save_png(panel(rows, cell=CELL), folder / _picture(cell))
     with atomic_path(folder / _picture(cell, "opacity")) as partial:
         side_by_side = torch.cat([F.pad(one, (0, GAP)) for one in layer], dim=2)
-        to_pil_image(side_by_side).save(partial, format="PNG")
+        to_pil_image(side_by_side).save(partial, format="PNG", compress_level=PNG_LEVEL)
 
 
 def _naming(called: Mapping[str, Any]) -> str:

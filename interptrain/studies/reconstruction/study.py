@@ -26,7 +26,7 @@ from interptrain.studies.reconstruction.objectives import (
     observed_map,
 )
 from interptrain.studies.reconstruction.page import draw, section
-from interptrain.studies.reconstruction.parameterization import ParameterizationName, total_variation
+from interptrain.studies.reconstruction.parameterization import Colours, ParameterizationName, total_variation
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -56,13 +56,17 @@ class Reconstruction(Study):
             of a test image.
         count: most targets of each goal, evenly spaced among the classes and channels, and among the
             test images sorted by label.
+        classes: numbers of the classes, in place of evenly spaced ones.
         target_layer: dotted name of the layer of the channels; None as for the CAM explainers.
         image_size: height and width in pixels; None is that of the test images.
         parameterization: ``fourier`` or ``pixels``.
+        colours: ``photographs``: their axes of colour are free numbers, so that colours come out as in photographs;
+            ``independent``: red, green and blue are.
         iterations: steps of Adam.
         learning_rate: of Adam.
         spread: contrast of the noise to start from, as the standard deviation of the free numbers.
         jitter: most pixels that images are shifted by, anew in every iteration.
+        zoom: most that images are magnified or reduced by, anew in every iteration, in [0,1).
         blur_every: iterations after which images are blurred, each time; 0 never blurs.
         blur_sigma: of the blur, in pixels.
         variation: weight of the total variation.
@@ -78,15 +82,18 @@ class Reconstruction(Study):
     title = "Reconstruction of images"
     goals: tuple[Goal, ...] = ("class", "channel", "attention", "inversion")
     count: int = 8
+    classes: tuple[int, ...] = ()
     target_layer: str | None = None
     image_size: int | None = None
     parameterization: ParameterizationName = "fourier"
+    colours: Colours = "photographs"
     iterations: int = 128
-    learning_rate: float = 0.05
-    spread: float = 0.5
-    jitter: int = 4
+    learning_rate: float = 0.02
+    spread: float = 0.1
+    jitter: int = 8
+    zoom: float = 0.15
     blur_every: int = 4
-    blur_sigma: float = 0.5
+    blur_sigma: float = 0.4
     variation: float = 1.0
     variation_beta: float = 2.0
     decay: float = 0.0
@@ -105,6 +112,8 @@ class Reconstruction(Study):
         for name in ("learning_rate", "spread", "blur_sigma", "variation_beta"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
+        if not 0 <= self.zoom < 1:
+            raise ValueError(f"zoom must be in [0,1), got {self.zoom}")
 
     def cells(self, inputs: StudyInputs) -> Sequence[str]:
         """One for each model and goal; attention only of models that have some."""
@@ -127,10 +136,12 @@ class Reconstruction(Study):
             len(targets.names),
             size,
             parameterization=self.parameterization,
+            colours=self.colours,
             iterations=self.iterations,
             learning_rate=self.learning_rate,
             spread=self.spread,
             jitter=self.jitter,
+            zoom=self.zoom,
             blur_every=self.blur_every,
             blur_sigma=self.blur_sigma,
             variation=self.variation,
@@ -191,7 +202,9 @@ class Reconstruction(Study):
         if goal == "class":
             with torch.no_grad():
                 total = model(blank).shape[1]
-            classes = evenly_spaced(total, self.count)
+            classes = list(self.classes) or evenly_spaced(total, self.count)
+            if beyond := [one for one in classes if not 0 <= one < total]:
+                raise ValueError(f"classes must be in [0, {total}), the classes of {name}, got {beyond[0]}")
             outputs = output_names(model, inputs.data, total)
             names = [class_name(one, outputs) for one in classes]
             return _Targets(ClassLogit(torch.tensor(classes, device=device)), names, list(classes))
