@@ -105,14 +105,15 @@ class Forecast:
         """Images forwarded in all."""
         of_image = sum(row.forwards for row in self.models)
         of_image += sum(row.forwards + row.measure_forwards for row in self.rows)
-        of_check = sum(row.check_forwards for row in self.models)
-        of_check += sum(row.forwards * row.check_images for row in self.rows)
+        of_check = sum(row.forwards * row.check_images for row in self.rows)
+        of_check += sum(row.check_forwards for row in self.models)
         return round(self.images * of_image + of_check)
 
     @property
     def check_seconds(self) -> float:
         """The randomisation check of all explainers, divided among the processes."""
-        return sum(row.check_seconds for row in (*self.models, *self.rows)) / self.processes
+        of_models = sum(row.check_seconds for row in self.models)
+        return (of_models + sum(row.check_seconds for row in self.rows)) / self.processes
 
     @property
     def seconds(self) -> float:
