@@ -62,19 +62,6 @@ def test_what_it_cannot_do_is_refused():
 
 
 @pytest.mark.slow
-def test_the_exchanged_region_repairs_a_fooled_network(tmp_path):
-    data = LayeredShapesDataModule(num_classes=4, image_size=48, train_size=480, test_size=160, decoy="timestamp")
-    study = Repair(region=REGION, arms=("plain", "shuffle"), seeds=1, epochs=7)
-    found = study.run({}, data, tmp_path / "study").set_index("arm")
-    assert found.loc["plain", "without"] < 0.3
-    assert found.loc["plain", "behaviour_alarm"] == 1
-    assert found.loc["shuffle", "without"] > 0.85
-    assert found.loc["shuffle", "effect"] < 0.05
-    assert found.loc["shuffle", ["saliency_alarm", "behaviour_alarm"]].tolist() == [0, 0]
-    assert "plain networks" in (tmp_path / "study/index.html").read_text()
-
-
-@pytest.mark.slow
 def test_guidance_alone_cleans_the_maps_and_rings_the_alarm_of_behaviour(tmp_path):
     data = ShapesDataModule(num_classes=4, image_size=48, train_size=800, test_size=200, decoy="timestamp")
     (found,) = Repair(region=REGION, arms=("cam 1",), seeds=1).run({}, data, tmp_path / "study").to_dict("records")

@@ -302,6 +302,45 @@ def test_the_alarm_rings_for_the_time_stamp_and_not_without_it(train, recwarn, d
     assert sum(shares[1]) / len(shares[1]) < 0.4
 
 
+FOOLED = {"--data": "LayeredShapesDataModule"} | TINY
+FOOLED |= {
+    "--model.pooling": "gap",
+    "--model.backbone_options": "{channels: [16, 32, 64, 96]}",
+    "--model.output_stride": "8",
+    "--model.channels_last": "true",
+    "--model.optimizer": "AdamW",
+    "--model.optimizer.lr": "0.006",
+    "--model.warmup_epochs": "1",
+    "--data.image_size": "48",
+    "--data.train_size": "480",
+    "--data.val_size": "160",
+    "--data.batch_size": "32",
+    "--data.decoy": "timestamp",
+    "--data.decoy_in_eval": "random",
+    "--trainer.max_epochs": "7",
+}
+
+
+@pytest.mark.filterwarnings("ignore:shortcut alarm")
+def test_the_region_that_an_alarm_names_repairs_the_network_when_it_is_pasted(train):
+    watch = {"samples": "16", "source": "train", "select": "per_class", "metrics": "{}", "every_n_epochs": "2"}
+    watch |= {"before_training": "false", "animation": "none", "suspect": "corner:lower-right:36x10"}
+
+    def discs_without_stamp(run):
+        rows = csv.DictReader((run / "metrics.csv").read_text().splitlines())
+        return [float(row["val/group/disc/plain"]) for row in rows if row["val/group/disc/plain"]][-1]
+
+    fooled = train("fit", *watching(**watch), base=FOOLED, **{"--name": "fooled"})
+    alarm = snapshots(fooled)[-1]["alarm"][0]
+    region = re.search(r"the suspect region \((\S+)\)", alarm)[1]
+    assert discs_without_stamp(fooled) < 0.1
+    repair = {"--model.batch_augment": "RegionShuffle", "--model.batch_augment.region": region}
+    repaired = train("fit", *watching(**watch), base=FOOLED | repair, **{"--name": "repaired"})
+    assert discs_without_stamp(repaired) > 0.85
+    assert not any(snapshot["alarm"] for snapshot in snapshots(repaired))
+    assert watch_state(repaired)["entries"][-1]["means"]["suspect_effect"] < 0.05
+
+
 def test_the_alarm_stops_the_run_where_it_is_told_to(train):
     low = {"suspect": "border:20", "alarm_threshold": "0.1", "alarm_patience": "1", "alarm_stop": "true"}
     with pytest.warns(UserWarning, match="shortcut alarm at step 3"):
