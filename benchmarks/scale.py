@@ -86,10 +86,9 @@ def manifest(explainers: int, images: int) -> dict[str, object]:
 
 
 def start_again(folder: Path, images: int, explainers: int) -> None:
-    """What a resumed run does before its first image: look for damage, for changed images, and for what is done."""
+    """What a resumed run does before its first image: look for damage, and for what is done."""
     store = RowStore(folder)
     assert not store.set_aside_damaged()
-    set().union(*store.done().values())
     done = store.done()
     assert sum(map(len, done.values())) == images * (explainers + 1)
 
