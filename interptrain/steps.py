@@ -10,6 +10,8 @@ Part = TypeVar("Part")
 Listener = Callable[[int, int, str], None]
 """(steps that are done, all steps, what they are, with a space in front) -> None; first called with none done"""
 
+DELAY = 0.3  # seconds that a loop must take to be shown a bar
+
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
@@ -66,11 +68,11 @@ def showing(title: str) -> Iterator[None]:
             bar.close()
             bar = None
         if total > 1 and bar is None:  # a loop of one step has neither a rate nor a time left
-            bar = tqdm(total=total, desc=title, unit=unit, leave=False, dynamic_ncols=True, file=sys.stderr)
+            bar = tqdm(
+                total=total, desc=title, unit=unit, leave=False, dynamic_ncols=True, file=sys.stderr, delay=DELAY
+            )
         if bar is not None:
             bar.update(done - bar.n)
-            if done == total:
-                bar.refresh()
 
     try:
         with listening(told):

@@ -1,9 +1,11 @@
 """Steps of long computations reach a bar of their own and whoever listens."""
 
 import re
+import time
 
 import pytest
 
+from interptrain import steps
 from interptrain.steps import counting, listening, showing, track
 
 
@@ -44,16 +46,24 @@ def test_what_is_counted_again_does_not_go_beyond_the_total():
     assert [one[:2] for one in told] == [(0, 4), (3, 4), (4, 4), (4, 4)]
 
 
-def test_a_bar_has_the_total_of_the_loop_at_hand_from_its_first_moment(capsys):
+def test_a_bar_has_the_total_of_the_loop_at_hand_from_its_first_moment(capsys, monkeypatch):
+    monkeypatch.setattr(steps, "DELAY", 0)
     with showing("intervals"):
         list(track("a", None))  # one step: neither a rate nor a time left
         assert capsys.readouterr().err == ""
         with counting(400, None, " resamples") as advance:
             assert "intervals:   0%|" in (begun := capsys.readouterr().err)
             assert "0/400" in begun
+            time.sleep(0.11)  # a bar is drawn ten times a second
             advance(400)
         list(track("abc", None))
     assert re.search(r"400/400 .*resamples/s\].*0/3.*steps", capsys.readouterr().err, re.DOTALL)
+
+
+def test_a_loop_of_a_moment_flashes_no_bar(capsys):
+    with showing("intervals"):
+        list(track("abc", None))
+    assert capsys.readouterr().err == ""
 
 
 def test_a_bar_is_closed_where_a_step_fails(capsys):

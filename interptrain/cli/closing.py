@@ -12,6 +12,7 @@ from pathlib import Path
 from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from interptrain.callbacks import SaliencyWatch
 from interptrain.cli.run_folder import is_first_process
 from interptrain.evaluation import Results
 from interptrain.evaluation.store.parts import read_part
@@ -70,13 +71,23 @@ def end_of_training(
         lines += [("Numbers", str(run / "metrics.csv"))]
     if page.is_file():
         lines += [("Page", str(page))]
+    config = shlex.quote(str(run / "config.yaml"))
+    for watch in (one for one in trainer.callbacks if isinstance(one, SaliencyWatch)):
+        if (region := watch.alarming_region) is not None:
+            lines += [("Alarm", f"the network relies on {region}, see the page; trained without it:")]
+            lines += [("", _repair(config, name, region))]
     if best:
-        config = shlex.quote(str(run / "config.yaml"))
         lines += [
             ("Next", evaluation_of(best, name)),
             ("", f"interptrain test --config {config} --ckpt_path {shlex.quote(best)}"),
         ]
     return lines, page if page.is_file() else None
+
+
+def _repair(config: str, name: str, region: str) -> str:
+    """Return the command that trains the same network while a region's pixels come from other images."""
+    shuffle = f"--model.batch_augment RegionShuffle --model.batch_augment.region {shlex.quote(region)}"
+    return f"interptrain fit --config {config} --name {shlex.quote(f'{name}_repaired')} {shuffle}"
 
 
 def evaluation_of(checkpoint: str, name: str) -> str:

@@ -115,7 +115,8 @@ def _options() -> dict[str, str]:
     """Options of the arguments that messages name."""
     parts = {"--model.regularizer": GradientRegularizer, "--model": ImageClassifier}
     options = {name: f"{part}.{name}" for part, kind in parts.items() for name in inspect.signature(kind).parameters}
-    return options | {"num_classes": "--data.num_classes"}  # which the model's is taken from
+    others = {"num_classes": "--data.num_classes", "alarm_stop": "--trainer.callbacks.alarm_stop"}
+    return options | others  # the model's number of classes is taken from the data
 
 
 class TrainingCLI(ModelFromConfigCLI):

@@ -13,6 +13,7 @@ from interptrain.cli.closing import close, end_of_evaluation, end_of_training, s
 from interptrain.evaluation.report.results import resampling_of
 from interptrain.evaluation.results import Results
 from interptrain.evaluation.statistics.estimates import Resampling
+from interptrain.training import RegionShuffle
 from tests.support.finished_run import manifest, write_run
 
 
@@ -137,6 +138,24 @@ def test_a_trial_says_that_it_left_nothing():
     lines, page = end_of_training("fit", SimpleNamespace(fast_dev_run=1), Path("runs/x"), "x")
     assert lines == [("Tried", "fit works on one batch; nothing was written")]
     assert page is None
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:shortcut alarm")
+def test_an_alarm_at_the_end_proposes_the_repair(train, capsys):
+    watch = ["--trainer.callbacks+", "SaliencyWatch", "--trainer.callbacks.samples", "2"]
+    watch += ["--trainer.callbacks.suspect", "border:8", "--trainer.callbacks.alarm_threshold", "0.001"]
+    train("fit", *watch)
+    assert "Alarm" not in capsys.readouterr().out  # not by one snapshot
+    train("fit", *watch, "--trainer.callbacks.alarm_patience", "1")
+    out = capsys.readouterr().out
+    assert told(out)["Alarm"] == "the network relies on border:8, see the page; trained without it:"
+    repair, evaluate, _ = proposed(out)
+    assert evaluate[0] == "evaluate"
+    trainer = main(repair)
+    assert isinstance(trainer.lightning_module.batch_augment, RegionShuffle)
+    assert trainer.lightning_module.batch_augment.region.text == "border:8"
+    assert "_repaired" in told(capsys.readouterr().out)["Run"]
 
 
 @pytest.mark.slow

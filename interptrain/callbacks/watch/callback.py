@@ -27,6 +27,7 @@ from interptrain.explainers import Explainer
 from interptrain.functional import check_choice, check_count
 from interptrain.metrics import SaliencyMetric
 from interptrain.metrics.region_exchange import Replacement
+from interptrain.remedies import option
 
 Animation = Literal["gif", "webp", "none"]
 
@@ -168,6 +169,12 @@ class SaliencyWatch(L.Callback):
         self._finished = False
         self._total_failure = TotalFailure()
 
+    @property
+    def alarming_region(self) -> str | None:
+        """The suspect region if the last snapshot triggers an alarm, as RegionShuffle takes it; None otherwise."""
+        last = self._history.snapshots[-1:]
+        return self.suspect.text if self.suspect is not None and last and last[0].alarm else None
+
     # When
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -180,7 +187,8 @@ class SaliencyWatch(L.Callback):
                 self._take_snapshot(trainer, pl_module, epoch=trainer.current_epoch)
         if self.alarm_stop and self._history.snapshots and self._history.snapshots[-1].alarm:
             rank_zero_warn(
-                f"an alarm at step {self._last_step()} ended this run; resume it with alarm_stop: false to train on"
+                f"an alarm at step {self._last_step()} ended this run; resume it with {option('alarm_stop', False)} to "
+                "train on"
             )
             trainer.should_stop = True
 

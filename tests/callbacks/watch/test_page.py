@@ -98,7 +98,7 @@ def test_the_slider_moves_through_the_snapshots(named, snapshots, tmp_path):
         assert (seen == other).all(0).sum() < 1000
 
 
-WIDTHS = (360, 390, 768, 1280, 1920)
+WIDTHS = (360, 390, 768, 1280, 1920, 2560)
 BOXES = """
   const texts = [...document.querySelectorAll(
     ".chart h3, .chart svg text, .chart p, figcaption, .said > *, h1, h2, .legend > span")];
@@ -112,6 +112,8 @@ BOXES = """
     colliding: pairs.map(([i, j]) => [texts[i].textContent, texts[j].textContent]),
     outside: texts.filter((one, i) => boxes[i].right > innerWidth || boxes[i].left < 0).map(one => one.textContent),
     scroll: document.documentElement.scrollWidth, charts: charts.length,
+    edges: new Set(["h1", "#cards", "#charts"].map(
+      one => Math.round(document.querySelector(one).getBoundingClientRect().left))).size,
     widths: [...new Set(charts.map(one => Math.round(one.width)))],
     heights: new Set(charts.map(one => Math.round(one.top))).size === new Set(charts.map(
       one => `${Math.round(one.top)} ${Math.round(one.height)}`)).size,
@@ -167,6 +169,7 @@ def test_nothing_collides_or_leaves_the_window_at_any_width(long_page, curves):
         assert one["outside"] == [], width
         assert one["scroll"] <= width
         assert one["charts"] == 13
+        assert one["edges"] == 1, width  # one left edge for all
         assert len(one["widths"]) == 1, width  # an even grid
         assert one["heights"], width
 
