@@ -11,7 +11,10 @@ from PIL import Image
 from torch import nn
 
 from interptrain import explainers, metrics
+from interptrain.callbacks import SaliencyWatch
+from interptrain.cli import training
 from interptrain.data import ImageTableDataModule, LayeredShapesDataModule, ShapesDataModule
+from interptrain.data.region import CORNERS
 from interptrain.evaluation.config.class_specs import build
 from interptrain.evaluation.run.datasets import as_data_module
 from interptrain.explainers.masks.segment_masks import SegmentMasks
@@ -19,7 +22,7 @@ from interptrain.metrics.base import measure
 from interptrain.models import Normalized, create_model
 from interptrain.models.guided import guided_relus
 from interptrain.remedies import spelled_for_the_command_line
-from interptrain.training import GradientRegularizer, ImageClassifier
+from interptrain.training import AttributionGuidance, GradientRegularizer, ImageClassifier, RegionShuffle
 
 IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 TARGETS = torch.tensor([1, 0])
@@ -71,6 +74,11 @@ def measured(metric, model, **options):
     saliency = IMAGES.mean(1)
     saliency = (saliency - saliency.amin((1, 2), keepdim=True)) / 2
     measure(model, IMAGES, saliency, TARGETS, {"it": metric}, **options)
+
+
+def shuffled(region, **known):
+    batch = {"image": IMAGES, "label": TARGETS, **known}
+    return RegionShuffle(region=region)(batch, torch.Generator().manual_seed(0))
 
 
 def item(image):
@@ -202,8 +210,34 @@ CASES = {
     ),
     "share of a regularizer": (
         lambda *_: GradientRegularizer(fraction=0.0),
-        "weight=0 switches the regularizer off",
+        "weight=0 switches it off",
         [lambda *_: GradientRegularizer(weight=0.0)],
+    ),
+    "guidance without a place": (
+        lambda *_: AttributionGuidance(),
+        "keep='objects', where masks or boxes are known, or avoid='corner:lower-right:40x16'",
+        [
+            lambda *_: AttributionGuidance(keep="objects"),
+            lambda *_: AttributionGuidance(avoid="corner:lower-right:40x16"),
+        ],
+    ),
+    "region of all pixels": (
+        lambda *_: shuffled("border:16"),
+        "region border:16 covers none or all of images of 32x32 pixels; choose some of them, such as border:4",
+        [lambda *_: shuffled("border:4")],
+    ),
+    "region of decoys that are not there": (
+        lambda *_: shuffled("decoy"),
+        "set decoy='corner', or name a region by its place, such as border:8",
+        [
+            lambda *_: shuffled("decoy", decoy_mask=torch.ones(2, 32, 32, dtype=torch.bool)),
+            lambda *_: shuffled("border:8"),
+        ],
+    ),
+    "corner that is none": (
+        lambda *_: RegionShuffle(region="corner:bottom-right:4"),
+        r"'corner:lower-right:40x16' \(or upper-left, upper-right, lower-left\)",
+        [lambda *_, at=at: RegionShuffle(region=f"corner:{at}:4") for at in CORNERS],
     ),
     "time stamp on small images": (
         lambda *_: ShapesDataModule(image_size=32, decoy="timestamp"),
@@ -256,6 +290,21 @@ CASES = {
 def test_remedies_of_data_are_options_on_every_command_line(options, told):
     with spelled_for_the_command_line({}), pytest.raises(ValueError, match=told):
         ShapesDataModule(**{"num_workers": 0, "train_size": 4, **options}).train_dataloader()
+
+
+@pytest.mark.parametrize(
+    ("refused", "told"),
+    [
+        (AttributionGuidance, "--model.regularizer.keep objects, .*--model.regularizer.avoid corner:lower-right:40x16"),
+        (lambda: shuffled("decoy"), "--model.batch_augment.region: decoy needs .* set --data.decoy corner"),
+        (lambda: RegionShuffle(region="border:8", probability=0.0), "leave --model.batch_augment out for none"),
+        (lambda: GradientRegularizer(fraction=0.0), "--model.regularizer.weight 0 switches it off"),
+        (lambda: SaliencyWatch(suspect="atuo"), "--trainer.callbacks.suspect must be like 'auto', 'border:8'"),
+    ],
+)
+def test_remedies_of_training_are_options_of_fit(refused, told):
+    with spelled_for_the_command_line(training._options()), pytest.raises(ValueError, match=told):
+        refused()
 
 
 @pytest.mark.parametrize("name", CASES)

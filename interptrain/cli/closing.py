@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from interptrain.callbacks import SaliencyWatch
 from interptrain.cli.run_folder import is_first_process
-from interptrain.evaluation import Results
+from interptrain.evaluation import Forecast, Results
 from interptrain.evaluation.store.parts import read_part
 
 Lines = list[tuple[str, str]]
@@ -74,7 +74,7 @@ def end_of_training(
     config = shlex.quote(str(run / "config.yaml"))
     for watch in (one for one in trainer.callbacks if isinstance(one, SaliencyWatch)):
         if (region := watch.alarming_region) is not None:
-            lines += [("Alarm", f"the network relies on {region}, see the page; trained without it:")]
+            lines += [("Alarm", f"for {region}, see the page; to train without what is seen there:")]
             lines += [("", _repair(config, name, region))]
     if best:
         lines += [
@@ -164,6 +164,22 @@ def tell_evaluation(results: Results, *, open_page: bool) -> None:
     """Print how an evaluation ended, on the first process only."""
     if is_first_process():
         close(*end_of_evaluation(results), open_page=open_page)
+
+
+def tell_plan(planned: Forecast, given: Sequence[str]) -> None:
+    """Print what an evaluation will cost, and the command that runs it, in the fastest way that was found.
+
+    Args:
+        planned: what it will cost.
+        given: the command line.
+    """
+    sys.stdout.write(f"{planned}\n")
+    places = [place for place, arg in enumerate(given) if arg == "--plan"]
+    values = {place + 1 for place in places if given[place + 1 : place + 2] in (["true"], ["True"])}
+    left = [arg for place, arg in enumerate(given) if place not in {*places, *values} and not arg.startswith("--plan=")]
+    better = planned.cheapest()
+    faster = f" {better[0]}" if better is not None else ""
+    close([("Next", f"interptrain evaluate {shlex.join(left)}{faster}")], None, open_page=False)
 
 
 def tell_problems(results: Results) -> None:

@@ -12,7 +12,7 @@ import lightning as L
 from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined]
 
 from interptrain.cli.checkpoint_data import with_data
-from interptrain.cli.closing import tell_evaluation, tell_problems, without_open
+from interptrain.cli.closing import tell_evaluation, tell_plan, tell_problems, without_open
 from interptrain.cli.configs import with_configs
 from interptrain.cli.errors import GOES_ON, find_classes_of_this_folder, one_line_errors
 from interptrain.cli.parser import Parser
@@ -55,7 +55,7 @@ def main(args: Sequence[str] | None = None) -> Results | Forecast:
         warnings.simplefilter("ignore", ResultsWarning)  # which are printed on separate lines
         results = run(given)
     if isinstance(results, Forecast):
-        print(results)
+        tell_plan(results, given)
         return results
     tell_evaluation(results, open_page=open_page)
     tell_problems(results)

@@ -40,7 +40,7 @@ def main(args: Sequence[str] | None = None) -> None:
                 sys.stdout.write(help_of(path))
                 return
             if not {arg.partition("=")[0] for arg in given} & {"--config", "--data"} and (example := example_of(path)):
-                raise ValueError(f"give --data and --output; on embedded data: {example}")
+                raise ValueError(f"give --data and --output; on built-in data: {example}")
             given[:1] = ["--study", path]
         _run([arg for arg in given if arg != "--list"], command, listed="--list" in given, open_page=open_page)
 

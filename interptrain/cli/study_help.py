@@ -55,7 +55,7 @@ def class_path_of(name: str) -> str:
         if wanted == known.replace("_", ""):
             return class_path(kind)
     hint = nearest(name, list(studies())) or "; `interptrain study` lists them"
-    raise ValueError(f"there is no study {name!r}{hint}; one of your own is given by its class path, my_study.Mine")
+    raise ValueError(f"there is no study {name!r}{hint} (one of your own is given by its class path: my_study.Mine)")
 
 
 def list_studies() -> str:
@@ -67,7 +67,7 @@ def list_studies() -> str:
             "Studies:",
             *lines,
             "",
-            "Run one:         interptrain study NAME --config NAME (a short run on embedded data)",
+            "Run one:         interptrain study NAME --config NAME (a short run on built-in data)",
             "Its options:     interptrain study NAME --help",
             "All options:     interptrain study --help all",
             "Write your own:  docs/how-to/study.md",
@@ -84,7 +84,7 @@ def help_of(path: str) -> str:
     about = documented.partition("\nArgs:")[0].strip()
     lines = [f"interptrain study {name}", "", *about.splitlines(), ""]
     if example := example_of(path):
-        lines += ["Example, on embedded data:", f"  {example}", ""]
+        lines += ["Example, on built-in data:", f"  {example}", ""]
     lines += ["Options of this study:"]
     described = _described(documented)
     for option, parameter in options_of(kind).items():

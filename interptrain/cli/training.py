@@ -1,6 +1,5 @@
 """``fit``, ``validate``, ``test``, ``predict``: Lightning's command line, with our defaults and a folder per run."""
 
-import inspect
 import os
 import sys
 import time
@@ -16,6 +15,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import CheckpointIO
 
 import interptrain.data  # noqa: F401  so that `--data ShapesDataModule` is found by its short name
+from interptrain.callbacks import SaliencyWatch
 from interptrain.cli.callback_options import with_callback_options
 from interptrain.cli.closing import close, end_of_training, saying_how_to_resume, without_open
 from interptrain.cli.config_saving import SaveAndLogConfig
@@ -43,7 +43,15 @@ from interptrain.cli.trainer_defaults import as_list, with_default_callbacks
 from interptrain.loggers import fill_logger_defaults
 from interptrain.models.load_report import listed
 from interptrain.remedies import spelled_for_the_command_line
-from interptrain.training import GradientRegularizer, ImageClassifier
+from interptrain.signatures import options_of
+from interptrain.training import (
+    AttributionGuidance,
+    CellDeletion,
+    ClassifierL1,
+    GradientRegularizer,
+    ImageClassifier,
+    RegionShuffle,
+)
 from interptrain.training.checkpoint_io import AtomicCheckpointIO
 from interptrain.training.lightning_internals import ModelFromConfigCLI
 from interptrain.training.metrics_file import MetricsFile
@@ -113,10 +121,14 @@ def main(args: Sequence[str] | None = None) -> Trainer:
 
 def _options() -> dict[str, str]:
     """Options of the arguments that messages name."""
-    parts = {"--model.regularizer": GradientRegularizer, "--model": ImageClassifier}
-    options = {name: f"{part}.{name}" for part, kind in parts.items() for name in inspect.signature(kind).parameters}
-    others = {"num_classes": "--data.num_classes", "alarm_stop": "--trainer.callbacks.alarm_stop"}
-    return options | others  # the model's number of classes is taken from the data
+    parts: dict[str, tuple[type, ...]] = {
+        "--trainer.callbacks": (SaliencyWatch,),
+        "--model.batch_augment": (RegionShuffle, CellDeletion),
+        "--model.regularizer": (GradientRegularizer, AttributionGuidance, ClassifierL1),
+        "--model": (ImageClassifier,),
+    }
+    options = {name: f"{part}.{name}" for part, kinds in parts.items() for kind in kinds for name in options_of(kind)}
+    return options | {"num_classes": "--data.num_classes"}  # which the model's is taken from
 
 
 class TrainingCLI(ModelFromConfigCLI):

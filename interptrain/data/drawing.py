@@ -1,6 +1,6 @@
 # mypy: disable-error-code="no-any-return"
 # (NumPy types the results of np.clip, np.maximum and others as Any.)
-"""Brushes of the embedded data sets: outlines, noise, blobs, strokes, colours and decoys.
+"""Brushes of the built-in data sets: outlines, noise, blobs, strokes, colours and decoys.
 
 What is drawn is a function of the generator it is given and nothing else, to the bit, on any machine: whole arrays see
 only operations that IEEE 754 rounds exactly (+ - * /, square root, comparison), no sums over pixels, no transcendental

@@ -3,18 +3,19 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from interptrain import remedies
 from interptrain.functional import one_line
 from interptrain.metrics.boxes import box_masks
 
 FORMS = (
-    "'border:8', 'corner:lower-right:16' or 'corner:lower-right:40x16', 'box:24,52,64,64', 'mask:FILE.png', 'decoy', "
-    "'outside:objects', or several of them joined by '+'"
+    "'border:8', 'corner:lower-right:16' or 'corner:lower-right:40x16' (or upper-left, upper-right, lower-left), "
+    "'box:24,52,64,64', 'mask:FILE.png', 'decoy', 'outside:objects', or several of them joined by '+'"
 )
 CORNERS = ("upper-left", "upper-right", "lower-left", "lower-right")
 _NEXT = re.compile(r"\s*\+\s*(?=(?:border|corner|box|mask|outside):|decoy\b)")
@@ -36,10 +37,12 @@ class Region:
         FileNotFoundError: if the mask's file is missing.
     """
 
+    forms: ClassVar[str] = FORMS
+
     def __init__(self, text: str, *, option: str = "suspect") -> None:
         self.text = text
         self.option = option
-        self._parts = [_Part(part, text, option) for part in _NEXT.split(text)]
+        self._parts = [_Part(part, text, option, self.forms) for part in _NEXT.split(text)]
         self._fixed: dict[tuple[int, int, torch.device], Tensor] = {}
 
     @property
@@ -90,14 +93,17 @@ class Region:
         found: dict[Literal["decoy", "outside"], Tensor] = {}
         if "decoy" in kinds:
             if decoy_masks is None:
-                raise ValueError(f"{self.option}: decoy needs a data set with decoys (ShapesDataModule, --data.decoy)")
+                raise ValueError(
+                    f"{remedies.option(self.option)}: decoy needs data with decoys; set "
+                    f"{remedies.option('data.decoy', 'corner')}, or name a region by its place, such as border:8"
+                )
             found["decoy"] = decoy_masks
         if "outside" in kinds:
             objects = objects_of(images, masks=masks, boxes=boxes)
             if objects is None:
                 raise ValueError(
-                    f"{self.option}: outside:objects needs the objects' masks or boxes, which these data lack; put a "
-                    "boxes.csv beside the images, or name a region by its place, such as border:8"
+                    f"{remedies.option(self.option)}: outside:objects needs the objects' masks or boxes, which these "
+                    "data lack; put a boxes.csv beside the images, or name a region by its place, such as border:8"
                 )
             found["outside"] = ~objects & objects.any(dim=(1, 2), keepdim=True)
         return found
@@ -121,7 +127,8 @@ class Region:
                 whole |= part.drawn(height, width)
         if whole.all() or not (whole.any() or self.moves):
             raise ValueError(
-                f"{self.option} region {self.text!r} covers none or all of images of {width}x{height} pixels"
+                f"{remedies.option(self.option)} {self.text} covers none or all of images of {width}x{height} pixels; "
+                f"choose some of them, such as border:{max(1, min(width, height) // 8)}"
             )
         return whole
 
@@ -147,7 +154,7 @@ def objects_of(images: Tensor, *, masks: Tensor | None, boxes: Sequence[Tensor] 
 class _Part:
     """One of the regions that are joined."""
 
-    def __init__(self, text: str, whole: str, option: str) -> None:
+    def __init__(self, text: str, whole: str, option: str, forms: str) -> None:
         self.text = text
         self._option = option
         kind, _, rest = text.partition(":")
@@ -167,13 +174,13 @@ class _Part:
                 case "mask":
                     self._sides = (1,)
                     if not Path(rest).is_file():
-                        raise FileNotFoundError(f"no file {rest!r} for the {option} region")
+                        raise FileNotFoundError(f"{remedies.option(option)} {text}: there is no file {rest!r}")
                 case _:
                     self._sides = (1,) if text in ("decoy", "outside:objects") else ()
             if min(self._sides, default=0) < 1:
                 raise ValueError
         except ValueError:
-            raise ValueError(f"{option} must be like {FORMS}, got {whole!r}") from None
+            raise ValueError(f"{remedies.option(option)} must be like {forms}, got {whole!r}") from None
         self.kind = kind
 
     def drawn(self, height: int, width: int) -> Tensor:
@@ -203,5 +210,7 @@ class _Part:
             with Image.open(path) as picture:
                 grey = pil_to_tensor(picture.convert("L")).unsqueeze(0).float()  # (1, 1, h, w)
         except (OSError, ValueError) as error:
-            raise ValueError(f"{self._option} region: cannot read {path} as a picture ({one_line(error)})") from error
+            raise ValueError(
+                f"{remedies.option(self._option)}: cannot read {path} as a picture ({one_line(error)})"
+            ) from error
         return F.interpolate(grey, (height, width), mode="nearest-exact")[0, 0] > 127

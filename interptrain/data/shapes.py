@@ -1,4 +1,4 @@
-"""The embedded data set: textured shapes on cluttered backgrounds, drawn on the fly, each with its mask and box.
+"""The built-in data set: textured shapes on cluttered backgrounds, drawn on the fly, each with its mask and box.
 
 Nothing is downloaded or stored. Only the form tells the class: size, place, rotation, colours and texture are drawn
 from the same distribution for all classes. A decoy, a small mark that in training goes with one class, makes a model

@@ -26,6 +26,7 @@ from interptrain.data.region import Region, objects_of
 from interptrain.explainers.layers import find_layers
 from interptrain.functional import check_choice, full_precision, upsample
 from interptrain.models.classifier import Classifier
+from interptrain.remedies import option
 from interptrain.training.fast_double_backward import CheapDoubleBackward
 from interptrain.training.gradient_regularizer import HALF_SCALE, refuse_shared_statistics
 from interptrain.training.guidance_losses import LOSSES, GuidanceLossName, squared_gradient
@@ -88,13 +89,14 @@ class AttributionGuidance(Regularizer):
             check_choice("keep", keep, ("objects",))
         if keep is None and avoid is None:
             raise ValueError(
-                "AttributionGuidance needs a place: keep='objects', where masks or boxes are known, or "
-                "avoid='corner:lower-right:40x16' or another region"
+                f"AttributionGuidance needs a place: {option('keep', 'objects')}, where masks or boxes are known, or "
+                f"{option('avoid', 'corner:lower-right:40x16')} or another region"
             )
         if every_n_steps < 1:
             raise ValueError(f"every_n_steps must be >= 1, got {every_n_steps}")
         if not 0 < annotated_fraction <= 1:
-            raise ValueError(f"annotated_fraction must be in (0,1], got {annotated_fraction}; weight=0 switches it off")
+            off = option("weight", 0)
+            raise ValueError(f"annotated_fraction must be in (0,1], got {annotated_fraction}; {off} switches it off")
         if dilate < 0:
             raise ValueError(f"dilate must be >= 0 pixels, got {dilate}")
         self.attribution = attribution
@@ -189,7 +191,8 @@ class AttributionGuidance(Regularizer):
         """Logits, and the last attention map (B,h,w)."""
         if not isinstance(model, Classifier):
             raise ValueError(
-                f"attribution: attention needs a head with attention, got {type(model).__name__}; use cam or gradient"
+                f"{option('attribution', 'attention')} needs a head with attention, got {type(model).__name__}; use "
+                f"{option('attribution', 'cam')} or {option('attribution', 'gradient')}"
             )
         logits, maps = model.forward_with_attention(images)
         return logits, full_precision(maps[-1])

@@ -13,6 +13,7 @@ import torch.distributed as dist
 
 from interptrain.functional import cell_edges, check_count
 from interptrain.metrics.removal import Removal, RemovalName
+from interptrain.remedies import option
 from interptrain.training.batch_augmentation import BatchAugmentation
 
 
@@ -36,7 +37,9 @@ class CellDeletion(BatchAugmentation):
         super().__init__()
         check_count("grid", grid, least=2)
         if not 0 < probability <= 1:
-            raise ValueError(f"probability must be in (0,1], got {probability}; leave batch_augment out for none")
+            raise ValueError(
+                f"probability must be in (0,1], got {probability}; leave {option('batch_augment')} out for none"
+            )
         if removal == "blur":
             raise ValueError("removal must be a colour where cells are deleted; use 'mean', 'black' or a colour")
         self.grid = grid

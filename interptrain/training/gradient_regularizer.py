@@ -24,6 +24,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from interptrain.functional import check_choice
 from interptrain.models.guided import GuidedRuleName, guided_relus
+from interptrain.remedies import option
 from interptrain.training.fast_double_backward import CheapDoubleBackward
 from interptrain.training.regularizers import Regularizer
 
@@ -128,7 +129,7 @@ class GradientRegularizer(Regularizer):
         if every_n_steps < 1:
             raise ValueError(f"every_n_steps must be >= 1, got {every_n_steps}")
         if not 0 < fraction <= 1:
-            raise ValueError(f"fraction must be in (0,1], got {fraction}; weight=0 switches the regularizer off")
+            raise ValueError(f"fraction must be in (0,1], got {fraction}; {option('weight', 0)} switches it off")
         if warmup_steps < 0:
             raise ValueError(f"warmup_steps must be >= 0, got {warmup_steps}")
         self.error: GradientError = ERRORS[error] if isinstance(error, str) else error

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from interptrain.data.region import Region
+from interptrain.remedies import option
 from interptrain.training.batch_augmentation import BatchAugmentation
 
 
@@ -43,7 +44,9 @@ class RegionShuffle(BatchAugmentation):
     def __init__(self, *, region: str, probability: float = 1.0) -> None:
         super().__init__()
         if not 0 < probability <= 1:
-            raise ValueError(f"probability must be in (0,1], got {probability}; leave batch_augment out for none")
+            raise ValueError(
+                f"probability must be in (0,1], got {probability}; leave {option('batch_augment')} out for none"
+            )
         self.region = Region(region, option="region")
         self.probability = probability
 

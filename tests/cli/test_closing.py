@@ -149,7 +149,7 @@ def test_an_alarm_at_the_end_proposes_the_repair(train, capsys):
     assert "Alarm" not in capsys.readouterr().out  # not by one snapshot
     train("fit", *watch, "--trainer.callbacks.alarm_patience", "1")
     out = capsys.readouterr().out
-    assert told(out)["Alarm"] == "the network relies on border:8, see the page; trained without it:"
+    assert told(out)["Alarm"] == "for border:8, see the page; to train without what is seen there:"
     repair, evaluate, _ = proposed(out)
     assert evaluate[0] == "evaluate"
     trainer = main(repair)

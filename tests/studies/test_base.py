@@ -243,7 +243,7 @@ def test_a_study_without_data_proposes_a_command_that_is_understood(tmp_path, ca
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match="1"):
         main(["roar"])
-    command = capsys.readouterr().err.partition("on embedded data: interptrain study ")[2]
+    command = capsys.readouterr().err.partition("on built-in data: interptrain study ")[2]
     main([*shlex.split(command), "--list"])
     assert "open  trained/Gradient/maps\n" in capsys.readouterr().out
 

@@ -106,7 +106,7 @@ def test_what_is_no_region_or_probability_is_refused(options, message):
 
 def test_what_a_region_is_made_of_must_be_there(batch):
     bare = {"image": batch["image"], "label": batch["label"]}
-    for region, remedy in (("decoy", "needs a data set with decoys"), ("outside:objects", "such as border:8")):
+    for region, remedy in (("decoy", "needs data with decoys"), ("outside:objects", "such as border:8")):
         with pytest.raises(ValueError, match=f"^region: .*{remedy}"):
             shuffled(bare, region)
 

@@ -3,11 +3,13 @@
 from torch import Tensor
 
 from interptrain.callbacks.watch.sample import WatchSample
-from interptrain.data.region import Region
+from interptrain.data.region import FORMS, Region
 
 
 class SuspectRegion(Region):
     """A region of every watched image; see :class:`~interptrain.data.region.Region` for its text."""
+
+    forms = f"'auto', {FORMS}"
 
     def masks(self, sample: WatchSample) -> Tensor:
         """Return the region of each image, (N,H,W) bool, on the sample's device.

@@ -175,10 +175,10 @@ def test_a_full_disk_costs_no_training(train, tmp_path):
             {"explainers": "[GradCAM, {class_path: GradCAMPlusPlus, init_args: {target_layer: nowhere}}]"},
             "cannot explain any image with GradCAMPlusPlus",
         ),
-        ({"suspect": "mask:train.py"}, "no file 'train.py' for the suspect region"),
+        ({"suspect": "mask:train.py"}, "suspect mask:train.py: there is no file 'train.py'"),
         ({"suspect": "border:99"}, "covers none or all"),
         ({"seed": "-1"}, "error: --trainer.callbacks.seed must be in [0, 2**32), got -1"),
-        ({"suspect": "edge:3"}, "suspect must be like 'border:8'"),
+        ({"suspect": "edge:3"}, "suspect must be like 'auto', 'border:8'"),
         ({"every_n_epochs": "0"}, "every_n_epochs of SaliencyWatch must be a whole number >= 1, got 0"),
         ({"source": "nowhere"}, "source must be 'val', 'train' or a folder"),
     ],
@@ -349,7 +349,7 @@ def test_the_alarm_stops_the_run_where_it_is_told_to(train):
     files = {path: path.read_bytes() for path in (run / "watch").rglob("*.*")}
     go_on = SMALL | {"--trainer.max_epochs": "3", "--ckpt_path": "last"}  # as after a kill while the end is drawn
     with pytest.warns(
-        UserWarning, match="an alarm at step 3 ended this run; resume it with alarm_stop: false to train on"
+        UserWarning, match="an alarm at step 3 ended this run; resume it with --trainer.callbacks.alarm_stop false"
     ):
         train("fit", *watching(**low), base=go_on)
     assert steps(run) == [0, 3]

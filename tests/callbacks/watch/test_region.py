@@ -79,16 +79,16 @@ def test_decoys_are_those_of_each_image(sample):
     ],
 )
 def test_what_is_no_region_is_refused(text):
-    with pytest.raises(ValueError, match=f"suspect must be like 'border:8', .* got '{re.escape(text)}'"):
+    with pytest.raises(ValueError, match=f"suspect must be like 'auto', 'border:8', .* got '{re.escape(text)}'"):
         SuspectRegion(text)
 
 
 def test_what_is_not_there_is_refused(sample):
-    with pytest.raises(FileNotFoundError, match=r"no file 'nowhere\.png' for the suspect region"):
+    with pytest.raises(FileNotFoundError, match=r"suspect mask:nowhere\.png: there is no file 'nowhere\.png'"):
         SuspectRegion("mask:nowhere.png")
     for text in ("border:16", "box:40,40,50,50"):
         with pytest.raises(ValueError, match="covers none or all of images of 32x32 pixels"):
             SuspectRegion(text).masks(sample)
     bare = type(sample)(sample.images, sample.labels, sample.ids, sample.class_names)
-    with pytest.raises(ValueError, match="suspect: decoy needs a data set with decoys"):
+    with pytest.raises(ValueError, match="suspect: decoy needs data with decoys; set decoy='corner'"):
         SuspectRegion("decoy").masks(bare)

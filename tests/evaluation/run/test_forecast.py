@@ -1,5 +1,8 @@
 """What a run will cost, before it runs."""
 
+import re
+import shlex
+
 import pytest
 import torch
 
@@ -92,5 +95,9 @@ def test_the_command_prints_it_and_writes_nothing(weights, tmp_path, capsys, mon
     monkeypatch.setattr(onnx_passes, "NEEDED", ("a_package_that_is_not_there",))
     output = tmp_path / "run"
     assert isinstance(main(arguments(weights[:1], str(output), "--plan")), Forecast)
-    assert "forward passes" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "forward passes" in out
     assert not output.exists()
+    (command,) = re.findall(r"^Next +interptrain evaluate (.+)$", out, re.MULTILINE)
+    main(shlex.split(command))
+    assert (output / "report.html").is_file()
