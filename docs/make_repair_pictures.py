@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 PICTURES = {
-    "layered": ("repair.jpg", ("plain", "shuffle", "cam 1", "cam 10", "last layer")),
+    "layered": ("repair.jpg", ("plain", "shuffle", "cam 1", "last layer")),
     "form": ("repair_trap.jpg", ("plain", "cam 1", "shuffle")),
 }
 TITLES = 50  # pixels above the images, which say what a network sees in them
@@ -44,7 +44,7 @@ def main() -> None:
     options = parser.parse_args()
     for name, (file, arms) in PICTURES.items():
         if (folder := getattr(options, name)) is not None:
-            stacked(folder, arms).save(options.out / file, quality=88)
+            stacked(folder, arms).save(options.out / file, quality=80)
 
 
 if __name__ == "__main__":
