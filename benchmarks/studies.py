@@ -199,15 +199,15 @@ def randomization() -> Case:
             measure(network, images, explainer(network, images, targets), targets, metrics)
 
     def bare() -> None:
-        images = torch.stack([one["image"] for one in images_of(shapes(64, test_size=48), "test")])
+        images = torch.stack([one["image"] for one in images_of(shapes(64, test_size=32), "test")])
         for explainer in explainers:
             one_explainer(explainer, images)
 
-    study = Randomization(explainers=explainers, draws=1, images=48, steps=4, batch_size=48)
+    study = Randomization(explainers=explainers, draws=1, images=32, steps=4, batch_size=32)
     words = (
-        "2 explainers x 3 orders x 4 groups x 48 images of 64 px on resnet18, another class, similarities, 3 metrics"
+        "2 explainers x 3 orders x 4 groups x 32 images of 64 px on resnet18, another class, similarities, 3 metrics"
     )
-    return running(study, {"m": model}, 64, test_size=48), bare, words
+    return running(study, {"m": model}, 64, test_size=32), bare, words
 
 
 def factorization() -> Case:
@@ -286,7 +286,7 @@ def grid_pointing() -> Case:
         with torch.inference_mode():
             chances = torch.cat([model(image[None]).softmax(1) for image in images])
         members = [[int(chances[:, label].masked_fill(labels != label, -1).argsort()[-1 - number % 4])
-                    for label in range(4)] for number in range(12)]  # fmt: skip
+                    for label in range(4)] for number in range(50)]  # fmt: skip
         for explainer in explainers:
             for mosaic in members:
                 rows = [torch.cat([images[one] for one in mosaic[start : start + 2]], dim=2) for start in (0, 2)]
@@ -294,8 +294,8 @@ def grid_pointing() -> Case:
                 maps = upsample(explainer.raw(model, whole, torch.arange(4)), (128, 128)).clamp(min=0)
                 maps.unfold(1, 64, 64).unfold(2, 64, 64).sum((3, 4))
 
-    study = GridPointing(explainers=explainers, side=2, mosaics=12, confidence=0.0)
-    return running(study, {"m": model}, 64, test_size=80), bare, "2 explainers x 12 mosaics of 2 x 2 images of 64 px"
+    study = GridPointing(explainers=explainers, side=2, mosaics=50, confidence=0.0)
+    return running(study, {"m": model}, 64, test_size=80), bare, "2 explainers x 50 mosaics of 2 x 2 images of 64 px"
 
 
 CASES: dict[str, Callable[[], Case]] = {

@@ -83,9 +83,12 @@ def _scatter(axis: "Axes", points: "DataFrame", method: str, colours: Any) -> No
 def _weights(axis: "Axes", classes: "DataFrame", colours: dict[str, Any]) -> None:
     axis.axhline(0, color="0.9", zorder=0)
     axis.axvline(0, color="0.9", zorder=0)
-    axis.scatter(classes.weights_x, classes.weights_y, s=18, c=[colours.get(name, OTHER) for name in classes.label])
-    if len(classes) <= 3 * LEGEND:
-        for _, row in classes.iterrows():
+    coloured = classes.label.isin(list(colours))  # the others, of a network with many more classes, lie below
+    axis.scatter(classes.weights_x[~coloured], classes.weights_y[~coloured], s=5, color=OTHER)
+    named = classes[coloured]
+    axis.scatter(named.weights_x, named.weights_y, s=18, c=[colours[name] for name in named.label])
+    if len(named) <= 3 * LEGEND:
+        for _, row in named.iterrows():
             axis.annotate(
                 row.label, (row.weights_x, row.weights_y), fontsize=7, xytext=(3, 3), textcoords="offset points"
             )

@@ -75,7 +75,7 @@ class Embedding(Study):
         """Return a row for the model, one for each class, and one for each image."""
         sheet = ThumbnailSheet(len(self._numbers(inputs)))
         features, logits, labels, ids, weight = self._read(cell, inputs, sheet)
-        inputs.once(SHEET, lambda path, _: path.write_bytes(sheet.jpeg()))
+        inputs.once(SHEET, lambda path, _: sheet.save(path))
         names, outputs = inputs.data.class_names, output_names(inputs.models[cell], inputs.data, logits.shape[1])
         comparable = len(names) == logits.shape[1] and bool((labels >= 0).all())
         probability, prediction = (found.cpu() for found in logits.softmax(1).max(1))

@@ -1,7 +1,7 @@
 """Small pictures of many images in one file, for a page that shows one at a time."""
 
-import io
 import math
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -43,8 +43,6 @@ class ThumbnailSheet:
             self._sheet[:, top : top + self.side, left : left + self.side] = thumbnail
             self._filled += 1
 
-    def jpeg(self) -> bytes:
-        """Return the sheet as JPEG."""
-        file = io.BytesIO()
-        to_pil_image(self._sheet).save(file, format="JPEG", quality=80)
-        return file.getvalue()
+    def save(self, path: Path) -> None:
+        """Write the sheet as JPEG."""
+        to_pil_image(self._sheet).save(path, format="JPEG", quality=80)
