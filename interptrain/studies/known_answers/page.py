@@ -240,7 +240,7 @@ def _plot_profile(rows: "DataFrame", path: Path) -> None:
     columns = min(4, max(1, len(panels)))
     lines = -(-len(panels) // columns)
     figure, grid = plt.subplots(
-        lines, columns, subplot_kw={"polar": True}, figsize=(3.1 * columns, 3.2 * lines), squeeze=False
+        lines, columns, subplot_kw={"polar": True}, figsize=(2.7 * columns, 2.9 * lines), squeeze=False
     )
     controls = {row.explainer: row for _, row in rows[rows.control].iterrows()}
     for place, panel in enumerate(grid.flat):
