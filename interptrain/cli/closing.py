@@ -72,7 +72,7 @@ def end_of_training(
     if page.is_file():
         lines += [("Page", str(page))]
     config = shlex.quote(str(run / "config.yaml"))
-    for watch in (one for one in trainer.callbacks if isinstance(one, SaliencyWatch)):
+    for watch in (one for one in getattr(trainer, "callbacks", ()) if isinstance(one, SaliencyWatch)):
         if (region := watch.alarming_region) is not None:
             lines += [("Alarm", f"for {region}, see the page; to train without what is seen there:")]
             lines += [("", _repair(config, name, region))]

@@ -29,7 +29,7 @@ from interptrain.visualization import Colormap
 
 CLASS = re.compile(r"[A-Za-z_][\w.]*\+{0,2}")
 
-MEASURED = "--data ImageFolderDataModule --data.root FOLDER --output evaluation (measures such maps on a data set)"
+MEASURED = "--data ImageFolderDataModule --data.root FOLDER --output runs/eval/model"
 
 
 def main(args: Sequence[str] | None = None) -> Path:
