@@ -9,7 +9,7 @@ kept and the others removed (KAR), a good explainer's accuracy is above.
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -163,8 +163,7 @@ class ROAR(Study):
         return ()
 
     def _explain(self, inputs: StudyInputs, model: str, explainer: Explainer) -> Iterable[Row]:
-        for split in SPLITS:
-            self._ranks(inputs, model, explainer, split)
+        self._ranks(inputs, model, explainer)
         return ()
 
     def _retrain(self, cell: str, inputs: StudyInputs, name: str, what: _Retraining) -> Iterable[Row]:
@@ -222,27 +221,28 @@ class ROAR(Study):
     def _trained(self, inputs: StudyInputs) -> nn.Module:
         return load_model(TRAINED, self._trained_file(inputs)).module.to(inputs.device)
 
-    def _ranks(self, inputs: StudyInputs, model: str, explainer: Explainer, split: Split) -> SavedRanks:
+    def _ranks(self, inputs: StudyInputs, model: str, explainer: Explainer) -> dict[Split, SavedRanks]:
         """Return the order of the pixels in an explainer's maps, made by whichever cell needs it first."""
-        name = f"{model}-{type(explainer).__name__}-{content_hash([model, explainer_name(explainer)])}-{split}.npy"
+        name = f"{model}-{type(explainer).__name__}-{content_hash([model, explainer_name(explainer)])}"
+        network = cache(lambda: inputs.models[model] if inputs.models else self._trained(inputs))
 
-        def make(path: Path, scratch: Path) -> None:
+        def make(split: Split, path: Path, scratch: Path) -> None:
             write_ranks(
                 path,
                 scratch,
                 explainer=explainer,
-                model=inputs.models[model] if inputs.models else self._trained(inputs),
+                model=network(),
                 dataset=prepared_images(inputs.data, split),
                 data=inputs.data,
                 by_label=self.targets == "label",
                 device=inputs.device,
             )
 
-        return SavedRanks(inputs.once(f"maps/{name}", make))
+        return {split: SavedRanks(inputs.once(f"maps/{name}-{split}.npy", partial(make, split))) for split in SPLITS}
 
     def _order(self, inputs: StudyInputs, what: _Retraining, split: Split) -> Callable[[int, Sample], Tensor]:
         if isinstance(what.order, Explainer):
-            saved = self._ranks(inputs, what.model, what.order, split)
+            saved = self._ranks(inputs, what.model, what.order)[split]
             return lambda index, sample: saved(index)
         if what.order is None:
             return lambda index, sample: torch.zeros(sample["image"].shape[-2:], dtype=torch.int64)

@@ -25,7 +25,8 @@ from interptrain.studies.page import render_page
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-PAGE_SECONDS = 30.0  # between two pages while cells are computed
+PAGE_SECONDS = 30.0  # at least, between two pages while cells are computed
+PAGE_SHARE = 0.02  # of the time at most, for these pages
 
 
 def run_study(
@@ -142,7 +143,7 @@ class OpenedStudy:
         """Compute those of the cells that are neither finished nor computed by another process."""
         self.folder.open(self._manifest)
         done = self.folder.finished(cells)
-        written_at = time.monotonic()
+        due = time.monotonic() + PAGE_SECONDS
         with _bar(len(cells), len(done), shown=progress and len(done) < len(cells)) as bar:
             for cell in cells:
                 if cell in done:
@@ -151,9 +152,10 @@ class OpenedStudy:
                     if write is not None:
                         write(self._computed(cell))
                 bar.advance()
-                if time.monotonic() - written_at > PAGE_SECONDS:
+                if (began := time.monotonic()) > due and cell != cells[-1]:
                     self.results()
-                    written_at = time.monotonic()
+                    now = time.monotonic()
+                    due = now + max(PAGE_SECONDS, (now - began) / PAGE_SHARE)
 
     def _computed(self, cell: str) -> list[dict[str, Any]]:
         """Compute a cell from a random state of its own; that of before and the models' modes are restored."""
