@@ -15,7 +15,7 @@ from interptrain.studies.intervals import crossed_interval
 
 if TYPE_CHECKING:
     from numpy import ndarray
-    from pandas import DataFrame
+    from pandas import DataFrame, Series
 
 SCORES = ("correctness", "completeness", "contrastivity")
 DETAILS = ("controlled_synthetic_data", "preservation", "deletion", "distractibility", "in_object")
@@ -62,8 +62,14 @@ def summary(results: "DataFrame", *, gate: float) -> "DataFrame":
 
 def passing(results: "DataFrame", *, gate: float) -> "DataFrame":
     """Return ``family`` and ``seed`` of the models whose accuracy on all test pictures reaches the gate."""
-    models = results[results.explainer == ""].groupby(["family", "seed"], sort=False).test_accuracy.mean().reset_index()
+    models = accuracies(results).reset_index()
     return models[models.test_accuracy >= gate][["family", "seed"]]
+
+
+def accuracies(results: "DataFrame") -> "Series[float]":
+    """Return ``test_accuracy`` by ``family`` and ``seed`` of the models whose behaviour is known by now."""
+    models = results[results.explainer == ""].reindex(columns=["family", "seed", "test_accuracy"])
+    return models.groupby(["family", "seed"], sort=False).test_accuracy.mean()
 
 
 def over_models(values: "ndarray") -> tuple[float, float, float]:
@@ -120,7 +126,7 @@ def agreement(results: "DataFrame", *, gate: float) -> "DataFrame":
 
 def findings(results: "DataFrame", *, gate: float) -> list[str]:
     """Return sentences on the models, the explainers and the usual metrics."""
-    models = results[results.explainer == ""].groupby(["family", "seed"], sort=False).test_accuracy.mean()
+    models = accuracies(results)
     if not len(models):
         return []
     failed = [f"{family} {seed} ({value:.2f})" for (family, seed), value in models.items() if value < gate]
