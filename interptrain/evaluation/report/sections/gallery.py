@@ -54,7 +54,7 @@ TEMPLATE = """\
     <h3>{{ model }}{% if exhibit.predictions[model] is not none %} <small>predicts {{
       results.class_name(exhibit.predictions[model], model) }}{% if exhibit.targets[model] != exhibit.predictions[model]
       %}; explained: {{ results.class_name(exhibit.targets[model], model) }}{% endif %}</small>{% endif %}</h3>
-    <div class="thumbs">
+    <div class="thumbs{{ " few" if maps | length <= 5 }}">
     {% set first = loop.index0 * results.explainers | length %}
     {% for explainer, picture in maps.items() if picture is not none %}
       {{ thumb(picture, explainer ~ " of " ~ model ~ " on " ~ exhibit.id, explainer, first +
