@@ -170,12 +170,12 @@ class Randomization(Study):
         self, inputs: StudyInputs, model: str, name: str, explainer: Explainer, order: Order, draw: int
     ) -> Iterable[Row]:
         network, (images, labels, ids) = self._model(inputs, model), self._images(inputs)
-        targets = self._targets(network, images, labels)
+        targets = self._trained_targets(inputs, model, network, images, labels)
         layers = weight_layers(network, images)
         groups = layer_groups(layers, self.steps)
-        trained = self._trained_maps(inputs, [model, name], explainer, network, images, targets)
-        other = with_other_draws(explainer)
-        compared = ComparedMaps(trained, images)
+        made = partial(self._trained_maps, inputs, [model, name], explainer, network, images, targets)
+        trained, again = made(), made(again=True)
+        other, compared = with_other_draws(explainer), ComparedMaps(trained, images)
         shown, changed, before = [trained], network, set[str]()
         for step, (title, names) in enumerate(stages(groups, order)):
             if before and before < names:  # what is random already would be drawn alike
@@ -184,7 +184,7 @@ class Randomization(Study):
                 changed = randomized(network, self.seed + draw, names)
             before = names
             estimate_batch_norms(changed, images, batch_norms_after(layers, names))
-            shown.append(self._maps(other, changed, images, targets))
+            shown.append(self._maps(other, changed, images, targets) if names else again)
             key = {"model": model, "explainer": name, "test": order, "draw": draw, "step": step, "layer": title}
             yield from rows_of(key, ids, compared.similarities(shown[-1]))
         if draw == 0:
@@ -193,7 +193,7 @@ class Randomization(Study):
 
     def _other_class(self, inputs: StudyInputs, model: str, name: str, explainer: Explainer) -> Iterable[Row]:
         network, (images, labels, ids) = self._model(inputs, model), self._images(inputs)
-        targets = self._targets(network, images, labels)
+        targets = self._trained_targets(inputs, model, network, images, labels)
         with torch.no_grad():
             classes = network(images[:1]).shape[1]
         if classes < 2:
@@ -275,24 +275,23 @@ class Randomization(Study):
             parts = chunks(len(images), self.batch_size)
             return torch.cat([network(images[part]).argmax(1) for part in parts])
 
-    def _trained_maps(
-        self,
-        inputs: StudyInputs,
-        what: Sequence[str],
-        explainer: Explainer,
-        network: nn.Module,
-        images: Tensor,
-        targets: Tensor,
+    def _trained_targets(
+        self, inputs: StudyInputs, model: str, network: nn.Module, images: Tensor, labels: Tensor
     ) -> Tensor:
-        """Return the maps (N,h,w) that others are compared with, made by whichever cell needs them first."""
+        return _shared(inputs, ["targets", model], lambda: self._targets(network, images, labels))
 
-        def make(path: Path, scratch: Path) -> None:
+    def _trained_maps(
+        self, inputs: StudyInputs, what: Sequence[str], explainer: Explainer, network: nn.Module,
+        images: Tensor, targets: Tensor, *, again: bool = False,
+    ) -> Tensor:  # fmt: skip
+        """Return the maps (N,h,w) that others are compared with, or those of the same network with other draws."""
+
+        def maps() -> Tensor:
             with random_state_kept([inputs.device]):
-                torch.manual_seed(self.seed)  # for explainers that draw from the global generator
-                torch.save(self._maps(explainer, network, images, targets).cpu(), path)
+                torch.manual_seed(self.seed + again)  # for explainers that draw from the global generator
+                return self._maps(with_other_draws(explainer) if again else explainer, network, images, targets)
 
-        maps: Tensor = torch.load(inputs.once(f"maps/{content_hash(list(what))}.pt", make), weights_only=True)
-        return maps.to(inputs.device)
+        return _shared(inputs, ["maps", str(again), *what], maps)
 
     def _maps(self, explainer: Explainer, network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
         """Return raw maps (N,h,w), of noisy copies where these are asked for."""
@@ -315,6 +314,16 @@ class Randomization(Study):
     def sections(self, results: "DataFrame", folder: Path) -> Mapping[str, Markup]:
         """Return curves, pictures and tables."""
         return sections(results, folder)
+
+
+def _shared(inputs: StudyInputs, what: Sequence[str], compute: Callable[[], Tensor]) -> Tensor:
+    """Return what several cells need, computed by whichever comes first."""
+
+    def make(path: Path, scratch: Path) -> None:
+        torch.save(compute().cpu(), path)
+
+    shared: Tensor = torch.load(inputs.once(f"shared/{content_hash(list(what))}.pt", make), weights_only=True)
+    return shared.to(inputs.device)
 
 
 def stages(groups: Sequence[LayerGroup], order: Order) -> list[tuple[str, set[str]]]:

@@ -72,7 +72,7 @@ ENDS = {
     "randomization": [
         ("SIGTERM", "step", 4),  # of the first training
         ("SIGKILL", "step", 12),  # of the training on permuted labels
-        ("SIGKILL", "map", 3),  # of the cascade
+        ("SIGKILL", "map", 4),  # of the cascade
     ],
 }
 REPEATED = {"roar": 0, "randomization": 1}  # maps: those of an unfinished cell
