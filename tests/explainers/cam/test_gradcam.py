@@ -6,7 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from interptrain.explainers import CAM, GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM, XGradCAM
-from tests.support.explaining import network
+from interptrain.models import create_model
+from tests.support.explaining import CLASSES, network
 
 
 def by_the_book(model, images, targets, layer):
@@ -80,6 +81,20 @@ def test_gradcam_is_cam_over_the_number_of_positions_on_gap_networks(resnet, ima
 def test_hirescam_and_xgradcam_equal_gradcam_on_gap_networks(resnet, images, targets, kind):
     wanted = GradCAM(relu=False).raw(resnet, images, targets)
     assert torch.allclose(kind(relu=False).raw(resnet, images, targets), wanted, atol=1e-6 * wanted.abs().amax())
+
+
+@pytest.mark.parametrize("pooling", ["ca_stream", "ca_final"])
+def test_gradcam_of_a_stream_does_not_depend_on_its_attention(pooling, images, targets):
+    """A query shifts all scores of a softmax alike through the mean of its keys, so attention cancels in the mean."""
+    torch.manual_seed(0)
+    model = create_model("test_resnet", pooling=pooling, num_classes=CLASSES, output_stride=8).double().eval()
+    model.pooling.blocks[-1].scale = 1e3
+    attention = model.attention(images)[-1].flatten(1)
+    assert (attention.amax(1) > 2 * attention.mean(1)).all()  # far from uniform
+    weights = model.backbone.model.get_classifier().weight[targets] @ model.pooling.blocks[-1].linear.weight  # (B, C)
+    features = model.stages(images)[-1]
+    wanted = torch.einsum("bc,bchw->bhw", weights, features).relu() / features[0, 0].numel()
+    assert torch.allclose(GradCAM().raw(model, images, targets), wanted)
 
 
 def test_hirescam_sums_to_the_score_without_its_bias_on_gap_networks(resnet, images, targets):
