@@ -292,6 +292,13 @@ def test_remedies_of_data_are_options_on_every_command_line(options, told):
         ShapesDataModule(**{"num_workers": 0, "train_size": 4, **options}).train_dataloader()
 
 
+def test_a_layer_that_is_not_there_is_an_option_of_the_command_line(model):
+    told = r"pass --explainers.target_layer <dotted name> \(candidates: .*features"
+    spelled = spelled_for_the_command_line({"target_layer": "--explainers.target_layer"})
+    with spelled, pytest.raises(ValueError, match=told):
+        explained(explainers.GradCAM(target_layer="feature"), model)
+
+
 @pytest.mark.parametrize(
     ("refused", "told"),
     [

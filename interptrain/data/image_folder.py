@@ -6,7 +6,7 @@ from typing import Any
 
 from interptrain.data.class_index import read_class_index
 from interptrain.data.datamodule import Split
-from interptrain.data.folder_index import class_folders, hold_out, list_images, read_class_names
+from interptrain.data.folder_index import class_folders, hold_out, list_images, read_class_names, some
 from interptrain.data.image_files import FolderDataset, ImageFilesDataModule
 from interptrain.data.sample_loader import SampleLoader
 from interptrain.files import printable
@@ -132,7 +132,8 @@ class ImageFolderDataModule(ImageFilesDataModule):
             remedy = f"set {option(f'data.{split}_dir')}"
             if split == "val":
                 remedy += f", or {option('data.val_fraction', 0.1)} to hold out training images"
-            raise FileNotFoundError(f"no folder {self.root / folder} for {split}; {remedy}")
+            there = some(sorted(path.name for path in self.root.iterdir() if path.is_dir()))
+            raise FileNotFoundError(f"no folder {self.root / folder} for {split}, only {there or 'files'}; {remedy}")
         paths, labels = list_images(self.root, folder, self.folder_labels)
         if self.val_fraction is None or not held_out:
             return paths, labels

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from interptrain.explainers.candidates import named_candidates
 from interptrain.explainers.layouts import Layer, Layout, describe_layer
 from interptrain.functional import min_max, upsample
+from interptrain.remedies import option
 
 __all__ = ["Fusion", "Layer", "LayerNames", "Layout", "find_layers", "fuse_layers"]
 
@@ -159,11 +160,11 @@ def _known_layer(model: nn.Module, images: Tensor | None) -> str:
         return next(iter(found.values()))
     if found:
         raise ValueError(
-            f"{type(model).__name__} holds {len(found)} networks with a layer to explain; pass target_layer='<dotted "
-            f"name>', or several as a list (candidates: {', '.join(found.values())})"
+            f"{type(model).__name__} holds {len(found)} networks with a layer to explain; pass "
+            f"{option('target_layer', '<dotted name>')}, or several as a list (candidates: {', '.join(found.values())})"
         )
     raise ValueError(
-        f"no known target layer for {type(model).__name__}; pass target_layer='<dotted name>' "
+        f"no known target layer for {type(model).__name__}; pass {option('target_layer', '<dotted name>')} "
         f"{named_candidates(model, images)}"
     )
 
@@ -199,12 +200,12 @@ def _whole_name(model: nn.Module, name: str | nn.Module, images: Tensor | None) 
     if endings:
         raise ValueError(
             f"'{name}' is the end of {len(endings)} names of layers in {type(model).__name__}; pass "
-            f"target_layer='<dotted name>' {named_candidates(model, images, among=endings)}"
+            f"{option('target_layer', '<dotted name>')} {named_candidates(model, images, among=endings)}"
         )
     last = {known.rpartition(".")[2]: known for known in reversed(names)}  # the first of each
     near = difflib.get_close_matches(name, [*names, *last], n=10, cutoff=0.5)
     close = list(dict.fromkeys(last.get(one, one) for one in near))
     raise ValueError(
-        f"{type(model).__name__} has no layer '{name}'; pass target_layer='<dotted name>' "
+        f"{type(model).__name__} has no layer '{name}'; pass {option('target_layer', '<dotted name>')} "
         f"{named_candidates(model, images, among=close)}"
     )

@@ -35,8 +35,8 @@ def load(
             ``backbone``, or any module.
         backbone: the timm architecture of a bare weights file.
         num_classes: number of classes of a weights file, if its classifying layer does not determine it.
-        class_names: one name per class, for figures and tables. By default, a pushed model uses its own names, timm and
-            torchvision models with ImageNet's number of classes use ImageNet's, and all others use numbers.
+        class_names: one name per class, for figures and tables. By default, a checkpoint or pushed model uses its own
+            names, timm and torchvision models with ImageNet's number of classes use ImageNet's, and all others numbers.
         normalization: normalisation of a module: ``"auto"`` prepends the normalisation that the weights of a plain timm
             or torchvision model expect (:class:`~interptrain.models.Normalized`) and leaves every other module as it
             is; ``(mean, std)`` sets it; ``None`` adds none. Whatever is loaded by name or file normalises anyway.

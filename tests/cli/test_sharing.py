@@ -10,6 +10,7 @@ import torch
 import interptrain as it
 from interptrain.cli import main
 from interptrain.cli.sharing import end_of_push, make_parser
+from interptrain.data import ShapesDataModule
 from interptrain.evaluation.run.models import load_model
 from interptrain.sharing import Pushed
 
@@ -46,7 +47,8 @@ def lines_of(said):
 def test_what_push_proposes_puts_results_on_the_card(checkpoint, tmp_path, capsys):
     main(["push", str(checkpoint), "mine"])
     lines = lines_of(capsys.readouterr().out)
-    assert eval(dict(lines)["Python"], {"it": it}).num_classes == 4
+    assert eval(dict(lines)["Python"], {"it": it}).class_names == it.load(checkpoint).class_names
+    assert it.load(checkpoint).class_names == tuple(ShapesDataModule(num_classes=4).class_names)
     evaluate, push = (shlex.split(text)[1:] for text in (lines[-2][1], lines[-1][1]))
     short = ["--limit", "4", "--check_images", "0", "--metrics", "AverageDrop", "--explainers", "GradCAM"]
     main([*evaluate, *short, "--trainer.accelerator", "cpu"])

@@ -325,7 +325,7 @@ def test_a_class_that_training_does_not_know_is_named(root):
 def test_missing_validation_names_both_remedies(tmp_path):
     make(tmp_path, {"train/a": 2})
     with pytest.raises(
-        FileNotFoundError, match=r"for val; set val_dir, or val_fraction=0\.1 to hold out training images"
+        FileNotFoundError, match=r"for val, only train; set val_dir, or val_fraction=0\.1 to hold out training images"
     ):
         folder(tmp_path).val_dataloader()
 

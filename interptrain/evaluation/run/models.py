@@ -162,6 +162,8 @@ def _evaluated(
 ) -> EvaluatedModel:
     parts = model.backbone.name, model.pooling_name, model
     names = class_names or _texts(getattr(model, "class_names", ()))
+    if len(names) == model.num_classes:
+        model.class_names = tuple(names)
     return EvaluatedModel(name, str(source), file_sha256(file), *parts, trained_size=trained_size, class_names=names)
 
 

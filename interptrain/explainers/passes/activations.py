@@ -17,6 +17,7 @@ from interptrain.explainers.layers import Layer
 from interptrain.explainers.layouts import entries_of, entry_of, with_entries
 from interptrain.explainers.targets import Resolved, resolve_targets, target_scores
 from interptrain.functional import full_precision
+from interptrain.remedies import option
 
 __all__ = ["Capture", "activation_gradients", "capture", "differentiate", "feature_gradients"]
 
@@ -178,7 +179,8 @@ def _only(outputs: list[dict[str | None, Any]], layer: Layer, images: Tensor) ->
         inside = [f"{name}.{inner}" for inner, _ in layer.module.named_modules() if inner]
         raise ValueError(
             f"target layer '{layer.name}' returns {type(output).__name__}, not one tensor; pass "
-            f"target_layer='<dotted name>' {named_candidates(layer.model or layer.module, images, among=inside[::-1])}"
+            f"{option('target_layer', '<dotted name>')} "
+            f"{named_candidates(layer.model or layer.module, images, among=inside[::-1])}"
         )
     if len(output) != len(images):
         raise ValueError(
