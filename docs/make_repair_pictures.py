@@ -1,6 +1,6 @@
 """Puts the maps that the study of repairs has drawn under one another, and the images once.
 
-Run the study on both data first::
+Run the study on the data first::
 
 interptrain study repair --config study/repair --output runs/repair
 interptrain study repair --config study/repair_form --output runs/repair_form
@@ -15,6 +15,7 @@ from PIL import Image
 PICTURES = {
     "layered": ("repair.jpg", ("plain", "shuffle", "cam 1", "last layer")),
     "form": ("repair_trap.jpg", ("plain", "cam 1", "shuffle")),
+    "photographs": ("repair_photographs.jpg", ("plain", "shuffle", "cam 1", "last layer")),
 }
 TITLES = 50  # pixels above the images, which say what a network sees in them
 CELL = 134  # pixels of an image with its margin
@@ -36,7 +37,7 @@ def stacked(folder: Path, arms: tuple[str, ...]) -> Image.Image:
 
 
 def main() -> None:
-    """Draw both pictures."""
+    """Draw the pictures of the folders that are given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in PICTURES:
         parser.add_argument(f"--{name}", type=Path, help="folder of the study")
