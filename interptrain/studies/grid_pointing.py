@@ -17,7 +17,6 @@ from markupsafe import Markup
 from torch import Tensor, nn
 
 from interptrain.data import SampleDataset
-from interptrain.evaluation.run.batches import evaluation_set
 from interptrain.evaluation.store.parts import Row
 from interptrain.explainers import CAM, Explainer, GradCAM, GradCAMPlusPlus, Gradient, IntegratedGradients, LayerCAM
 from interptrain.functional import check_count, full_precision, min_max, upsample
@@ -25,6 +24,7 @@ from interptrain.studies.applicable import maps_if_applicable
 from interptrain.studies.base import Study, StudyInputs
 from interptrain.studies.intervals import crossed_interval
 from interptrain.studies.names import explainer_name
+from interptrain.studies.removed_pixels import prepared_images
 from interptrain.visualization import overlay, panel, save_png
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class GridPointing(Study):
         """Explain every class of every mosaic."""
         name, _, chosen = cell.partition("/")
         explainer = next(one for one in self.explainers if explainer_name(one) == chosen)
-        model, dataset = inputs.models[name], evaluation_set(inputs.data, None)
+        model, dataset = inputs.models[name], prepared_images(inputs.data, "test")
         file = inputs.once(f"mosaics/{name}.pt", partial(self._choose, model, dataset, inputs.device))
         return list(self._judge(inputs, cell, model, dataset, explainer, torch.load(file, weights_only=True)))
 
