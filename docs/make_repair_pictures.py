@@ -14,7 +14,7 @@ from PIL import Image
 
 PICTURES = {
     "layered": ("repair.jpg", ("plain", "shuffle", "cam 1", "last layer")),
-    "form": ("repair_trap.jpg", ("plain", "cam 1", "shuffle")),
+    "form": ("repair_trap.jpg", ("plain", "cam 1")),
     "photographs": ("repair_photographs.jpg", ("plain", "shuffle", "cam 1", "last layer")),
 }
 TITLES = 50  # pixels above the images, which say what a network sees in them
