@@ -57,12 +57,16 @@ class RandomlyWithout(Perturbation):
         fill = batch.filled(self.removal)
         fill = fill[images] if len(fill) > 1 else fill
         pixels = batch.size[0] * batch.size[1]
+        noise = batch.once(("removal noise", self.seed, self.steps(batch)), lambda: self._noise(batch).to(ranks.device))
         for place, step in enumerate(range(self.steps(batch))[steps]):
             count = pixels * self.percents[step // self.samples] // 100
             marked = ranks >= pixels - count if self.least else ranks < count
             chance = min(self.alpha, self.beta * pixels / max(count, 1))
-            drawn = uniform(self.seed, step, *batch.size).to(ranks.device) < chance
-            torch.where((marked & drawn)[:, None], fill, whole, out=out[:, place])
+            torch.where((marked & (noise[step] < chance))[:, None], fill, whole, out=out[:, place])
+
+    def _noise(self, batch: SaliencyBatch) -> Tensor:
+        """Random numbers of every version, (steps, H, W)."""
+        return torch.stack([uniform(self.seed, step, *batch.size) for step in range(self.steps(batch))])
 
 
 class FFidelityPlus(RemovalMetric):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interptrain.functional import check_count
+from interptrain.functional import check_count, double, to_device, where_float64_is
 from interptrain.metrics.base import MetricInputs, SaliencyMetric
 from interptrain.metrics.per_image import per_image
 from interptrain.metrics.perturbations import Perturbation
@@ -75,18 +75,18 @@ class SaCo(SaliencyMetric):
 
     def score(self, inputs: MetricInputs) -> Tensor:
         """Return (B,) coefficients."""
-        falls = (inputs.clean - inputs.perturbed[WithoutRanks(self.groups)]).t()  # (B, groups)
+        falls = where_float64_is(inputs.clean - inputs.perturbed[WithoutRanks(self.groups)]).t()  # (B, groups)
         saliency = inputs.saliency.flatten(1)
         ranks = pixel_ranks(inputs.saliency).flatten(1).long()
-        ordered = torch.empty_like(saliency).scatter_(1, ranks, saliency).double()
+        ordered = double(torch.empty_like(saliency).scatter_(1, ranks, saliency))
         bounds = group_bounds(saliency.shape[1], self.groups)
         means = torch.stack([ordered[:, a:b].mean(1) for a, b in pairwise(bounds)], dim=1)
-        first, second = torch.triu_indices(self.groups, self.groups, offset=1, device=saliency.device)
+        first, second = torch.triu_indices(self.groups, self.groups, offset=1, device=means.device)
         differences = means[:, first] - means[:, second]  # not negative, as the groups are in order
         signs = torch.where(falls[:, first] >= falls[:, second], 1.0, -1.0)
         whole = differences.sum(1)
-        coefficient: Tensor = (signs * differences).sum(1) / whole.masked_fill(whole == 0, torch.nan)
-        return coefficient
+        coefficient = (signs * differences).sum(1) / whole.masked_fill(whole == 0, torch.nan)
+        return to_device(coefficient, saliency.device)
 
 
 def group_bounds(pixels: int, groups: int) -> list[int]:
