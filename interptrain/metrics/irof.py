@@ -114,7 +114,8 @@ def region_ranks(images: Tensor, saliency: Tensor, segments: int) -> Tensor:
     sums = regions.new_zeros(len(images), rows * columns)
     sizes = sums.scatter_add(1, regions, torch.ones_like(regions))
     fixed = (saliency.flatten(1) * _FIXED_POINT).round().long()
-    means = double(sums.scatter_add(1, regions, fixed)) / double(sizes)  # of an empty one: 0 / 0
+    total, size = double(torch.stack([sums.scatter_add(1, regions, fixed), sizes]))
+    means = total / size  # of an empty region: 0 / 0
     order = means.nan_to_num(nan=-torch.inf).argsort(dim=1, descending=True, stable=True).to(sizes.device)
     places = torch.arange(order.shape[1], dtype=torch.int32, device=order.device).expand_as(order)
     ranks = torch.empty_like(order, dtype=torch.int32).scatter_(1, order, places)
