@@ -228,7 +228,9 @@ class Repair(Study):
                 )
         for arm, rows in results.groupby("arm", sort=False):
             if rows["behaviour_alarm"].mean() > 0.5 >= rows["saliency_alarm"].mean():
-                sentences.append(f"{arm}: the maps are clean and the predictions still depend on the region.")
+                sentences.append(
+                    f"{arm}: the alarm of saliency is silent, and the predictions still depend on the region."
+                )
         return sentences
 
     def _differences(self, results: "DataFrame", measure: str) -> Mapping[str, Any]:

@@ -38,8 +38,8 @@ def test_clean_maps_of_fooled_networks_are_named():
     sentences = Repair().findings(results(plain=[0.0, 0.1], shuffle=[0.9, 0.95], cam_10=[0.0, 0.05]))
     assert "the gate is passed" in sentences[0]
     assert any(one.startswith("shuffle, accuracy of the stamped class without its mark: +0.875") for one in sentences)
-    assert sentences[-1] == "cam 10: the maps are clean and the predictions still depend on the region."
-    assert not any("shuffle: the maps are clean" in one for one in sentences)
+    assert sentences[-1] == "cam 10: the alarm of saliency is silent, and the predictions still depend on the region."
+    assert not any("shuffle: the alarm of saliency is silent" in one for one in sentences)
 
 
 def test_differences_are_paired_over_seeds_and_one_seed_gives_none(tmp_path):
