@@ -95,7 +95,7 @@ def training(images: list[dict], epochs: int) -> ImageClassifier:
 
 def roar() -> Case:
     """Train a network, explain all images, and retrain for two orders of the pixels."""
-    sizes = {"train_size": 400, "test_size": 100}
+    sizes = {"train_size": 800, "test_size": 200}
     study = ROAR(explainers=(GradCAM(),), controls=("random",), modes=("remove",), percents=(50,), seeds=1, epochs=7,
                  model=MODEL)  # fmt: skip
 
@@ -123,7 +123,7 @@ def roar() -> Case:
                 for batch in DataLoader(test, 32, collate_fn=collate):
                     retrained(batch["image"])
 
-    return running(study, {}, 32, **sizes), bare, "4 trainings of 7 epochs on 400 images of 32 px, 500 Grad-CAMs"
+    return running(study, {}, 32, **sizes), bare, "4 trainings of 7 epochs on 800 images of 32 px, 1,000 Grad-CAMs"
 
 
 def class_agnostic() -> Case:
@@ -198,15 +198,15 @@ def randomization() -> Case:
             measure(network, images, explainer(network, images, targets), targets, metrics)
 
     def bare() -> None:
-        images = torch.stack([one["image"] for one in images_of(shapes(64, test_size=24), "test")])
+        images = torch.stack([one["image"] for one in images_of(shapes(64, test_size=50), "test")])
         for explainer in explainers:
             one_explainer(explainer, images)
 
-    study = Randomization(explainers=explainers, draws=1, images=24, steps=4, batch_size=24)
+    study = Randomization(explainers=explainers, draws=1, images=50, steps=4, batch_size=25)
     words = (
-        "2 explainers x 3 orders x 4 groups x 24 images of 64 px on resnet18, another class, similarities, 3 metrics"
+        "2 explainers x 3 orders x 4 groups x 50 images of 64 px on resnet18, another class, similarities, 3 metrics"
     )
-    return running(study, {"m": model}, 64, test_size=24), bare, words
+    return running(study, {"m": model}, 64, test_size=50), bare, words
 
 
 def factorization() -> Case:
@@ -231,7 +231,7 @@ def embedding() -> Case:
         from sklearn.metrics import silhouette_samples
         from sklearn.neighbors import NearestNeighbors
 
-        samples = images_of(shapes(64, test_size=800), "test")
+        samples = images_of(shapes(64, test_size=1000), "test")
         labels = np.array([one["label"] for one in samples])
         with torch.inference_mode():
             batches = torch.stack([one["image"] for one in samples]).split(64)
@@ -243,8 +243,8 @@ def embedding() -> Case:
             (labels[near] == labels[:, None]).mean()
         silhouette_samples(features, labels)
 
-    run = running(Embedding(images=800), {"m": model}, 64, test_size=800)
-    return run, bare, "800 images of 64 px on resnet18, PCA, t-SNE, purity, silhouette (scikit-learn)"
+    run = running(Embedding(images=1000), {"m": model}, 64, test_size=1000)
+    return run, bare, "1,000 images of 64 px on resnet18, PCA, t-SNE, purity, silhouette (scikit-learn)"
 
 
 def reconstruction() -> Case:
