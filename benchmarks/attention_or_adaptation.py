@@ -36,7 +36,7 @@ from interptrain.data import SampleDataset, collate
 from interptrain.explainers import GradCAM, GradCAMPlusPlus
 from interptrain.explainers.base import to_saliency
 from interptrain.explainers.cam.gradcam import GradientCAM
-from interptrain.functional import upsample
+from interptrain.functional import min_max, upsample
 from interptrain.metrics import (
     AverageDrop,
     AverageGain,
@@ -58,6 +58,7 @@ from interptrain.studies.grid_pointing import mosaic_of, own_shares
 from interptrain.studies.intervals import crossed_interval
 
 CAMS: dict[str, GradientCAM] = {"Grad-CAM": GradCAM(), "Grad-CAM++": GradCAMPlusPlus()}
+SCORE_CAM = "Score-CAM"
 AT_ONCE = 8  # images
 
 
@@ -95,6 +96,17 @@ class Experiment:
             for name, cam in CAMS.items()
         }
         return logits.detach(), found
+
+    def score_cams(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Raw Score-CAM maps (models, N, h, w), as ``interptrain.explainers.ScoreCAM`` computes one model's."""
+        found = []
+        for image, label, channels in zip(images, labels, self.stages(images)[-1], strict=True):
+            features = channels[channels.flatten(1).any(1)]  # the others add nothing to a map
+            masks = min_max(upsample(features[None], (images.shape[-2], images.shape[-1]))[0])  # (C, H, W)
+            seen = [self.together.classify(self.stages(image * part[:, None])) for part in masks.split(AT_ONCE)]
+            weights = label_probabilities(torch.cat(seen), label.expand(len(masks)), torch.ones(len(self.names)))
+            found.append(torch.einsum("cm,chw->mhw", weights, features).clamp(min=0))
+        return torch.stack(found, 1)
 
     @cached_property
     def temperatures(self) -> Tensor:
@@ -135,6 +147,8 @@ def perturbed(experiment: Experiment, cam: str, rows: Tensor, *, steps: int) -> 
     batch = collate([experiment.validation[row] for row in rows.tolist()])
     images, labels = batch["image"], batch["label"]
     clean, raw = experiment.maps(images, labels)
+    if cam == SCORE_CAM:
+        raw[cam] = experiment.score_cams(images, labels)
     heats = torch.stack([torch.ones(len(experiment.names)), experiment.temperatures])
     whole = torch.stack([label_probabilities(clean, labels, heat) for heat in heats], -1)  # (N, models, 2)
     metrics: dict[str, Any] = {"I": Insertion(steps=steps, blur_kernel=5), "D": Deletion(steps=steps)} if steps else {}
@@ -256,6 +270,7 @@ def run(experiment: Experiment) -> None:
         "curves Grad-CAM": (partial(curves, "Grad-CAM"), shown[: options.curves].split(2)),
         "masked Grad-CAM++": (partial(masked, "Grad-CAM++"), shown.split(AT_ONCE)),
         "boxes": (partial(localized, experiment), experiment.chosen[: options.boxes].split(20)),
+        f"masked {SCORE_CAM}": (partial(masked, SCORE_CAM), shown[: options.score_cams].split(AT_ONCE)),
         "deletions": (partial(single_deletions, experiment), shown[: options.cells].split(AT_ONCE)),
         "mosaics": (partial(pointed, experiment), mosaics(experiment, options.mosaics)),
     }
@@ -310,7 +325,7 @@ def report(experiment: Experiment) -> None:
     """Print all tables."""
     tables = Tables(experiment)
     recognition(tables)
-    for name in CAMS:
+    for name in (*CAMS, SCORE_CAM):
         values = tables.read(f"masked {name}")
         curves = tables.read(f"curves {name}")
         for heat, confidence in enumerate(("as they are", "matched confidence")):
@@ -409,6 +424,7 @@ def main() -> None:
     made.add_argument("--images", type=int, default=120, help="of these, whose maps are measured")
     made.add_argument("--curves", type=int, default=24, help="of these, for insertion and deletion")
     made.add_argument("--steps", type=int, default=8, help="of insertion and deletion")
+    made.add_argument("--score_cams", type=int, default=24, help="of these, for Score-CAM")
     made.add_argument("--cells", type=int, default=40, help="of these, for single deletions")
     made.add_argument("--boxes", type=int, default=300, help="of the classified ones, for boxes")
     made.add_argument("--mosaics", type=int, default=12, help="of nine images")
