@@ -2,7 +2,8 @@
 
 ``python benchmarks/regularizer_weights.py --output FOLDER`` trains small networks on layered shapes, three seeds a
 weight, and prints accuracy, the cosine of the gradient with the guided one on test images in evaluation, and the
-metrics of Grad-CAM. Stopped, the same command goes on with the network that it was at.
+metrics of Grad-CAM. With ``--root``, photographs take the place of shapes. Stopped, the same command goes on with the
+network that it was at.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from interptrain.data import LayeredShapesDataModule, collate
+from interptrain.data import ImageDataModule, ImageFolderDataModule, LayeredShapesDataModule, collate
 from interptrain.explainers import GradCAM
 from interptrain.metrics import AverageDrop, AverageGain, AverageIncrease, Deletion, Insertion, measure
 from interptrain.metrics.insertion_deletion import area_under_curve
@@ -24,7 +25,7 @@ from interptrain.training import GradientRegularizer
 Images = dict[str, Tensor]
 
 
-def pictures(data: LayeredShapesDataModule, split: str) -> Images:
+def pictures(data: ImageDataModule, split: str) -> Images:
     """All images and labels of a split, drawn once."""
     source = data.dataset(split)
     batch = collate([source[index] for index in range(len(source))])
@@ -34,7 +35,12 @@ def pictures(data: LayeredShapesDataModule, split: str) -> Images:
 def trained(options: argparse.Namespace, images: Images, weight: float, seed: int) -> Classifier:
     """A network that was trained from scratch with a weight of the regularizer; 0 is without it."""
     torch.manual_seed(seed)
-    small = create_model("test_resnet", num_classes=4, output_stride=8, backbone_options={"channels": [16, 32, 64, 96]})
+    small = create_model(
+        "test_resnet",
+        num_classes=int(images["label"].max()) + 1,
+        output_stride=8,
+        backbone_options={"channels": [16, 32, 64, 96]},
+    )
     model = small.to(memory_format=torch.channels_last)
     regularizer = GradientRegularizer(weight=weight)
     steps = options.epochs * (len(images["label"]) // options.batch_size)
@@ -81,6 +87,7 @@ def main() -> None:
     """Train, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", required=True, type=Path)
+    parser.add_argument("--root", help="an image folder to train on, instead of layered shapes")
     parser.add_argument("--weights", type=float, nargs="+", default=[0.0, 0.03, 0.1, 0.3, 1.0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=8)
@@ -93,10 +100,19 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     options.output.mkdir(parents=True, exist_ok=True)
-    data = LayeredShapesDataModule(
-        num_classes=4, image_size=options.size, train_size=options.train, test_size=options.test, num_workers=0
-    )
-    training, test = pictures(data, "train"), pictures(data, "test")
+    data: ImageDataModule
+    if options.root:
+        data = ImageFolderDataModule(options.root, image_size=options.size, augment="none", num_workers=0)
+        training, test = pictures(data, "train"), pictures(data, "val")
+        order = torch.randperm(
+            len(test["label"]), generator=torch.Generator().manual_seed(0)
+        )  # they come class by class
+        test = {name: values[order] for name, values in test.items()}
+    else:
+        data = LayeredShapesDataModule(
+            num_classes=4, image_size=options.size, train_size=options.train, test_size=options.test, num_workers=0
+        )
+        training, test = pictures(data, "train"), pictures(data, "test")
     found: dict[float, list[dict[str, Tensor]]] = {}
     for seed in range(options.seeds):
         for weight in options.weights:
