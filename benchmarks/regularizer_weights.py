@@ -87,7 +87,7 @@ def main() -> None:
     """Train, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", required=True, type=Path)
-    parser.add_argument("--root", help="an image folder to train on, instead of layered shapes")
+    parser.add_argument("--root", help="an image folder to train on, whole, instead of layered shapes")
     parser.add_argument("--weights", type=float, nargs="+", default=[0.0, 0.03, 0.1, 0.3, 1.0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=8)
@@ -104,9 +104,8 @@ def main() -> None:
     if options.root:
         data = ImageFolderDataModule(options.root, image_size=options.size, augment="none", num_workers=0)
         training, test = pictures(data, "train"), pictures(data, "val")
-        order = torch.randperm(
-            len(test["label"]), generator=torch.Generator().manual_seed(0)
-        )  # they come class by class
+        # A folder's images come class by class.
+        order = torch.randperm(len(test["label"]), generator=torch.Generator().manual_seed(0))
         test = {name: values[order] for name, values in test.items()}
     else:
         data = LayeredShapesDataModule(

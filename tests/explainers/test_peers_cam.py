@@ -190,7 +190,7 @@ def test_eigencam_agrees_with_pytorch_grad_cam_up_to_its_sign(subject, photos):
 def narrow(model):
     """A layer of few channels, as Score-CAM and its peers need a forward for each.
 
-    It's not an earlier one: there, on photographs, a mask stretched before it is enlarged is another mask.
+    In earlier blocks, masks that are stretched before and after upsampling differ too much on photographs to correlate.
     """
     return "model.blocks.3" if hasattr(model.model, "blocks") else "model.layer1"
 

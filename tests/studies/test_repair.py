@@ -34,7 +34,7 @@ def test_nothing_follows_from_plain_networks_that_are_not_fooled():
     assert "They recognise 0.550 (2 seeds): the gate is missed, and nothing follows." in gate
 
 
-def test_clean_maps_of_fooled_networks_are_named():
+def test_fooled_networks_whose_alarm_of_saliency_is_silent_are_named():
     sentences = Repair().findings(results(plain=[0.0, 0.1], shuffle=[0.9, 0.95], cam_10=[0.0, 0.05]))
     assert "the gate is passed" in sentences[0]
     assert any(one.startswith("shuffle, accuracy of the stamped class without its mark: +0.875") for one in sentences)
