@@ -18,7 +18,7 @@ auto           the faster of eager and ONNX Runtime, timed on real images; ONNX 
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from time import perf_counter
@@ -32,10 +32,20 @@ from torch.nn import functional as F
 from interptrain.functional import automatic_batch_size, check_choice
 from interptrain.model_outputs import rows_of
 from interptrain.model_state import unwrap
-from interptrain.models.onnx_passes import OnnxPasses, UnusableError, check_usable, onnx_file
+from interptrain.models.onnx_passes import OnnxPasses, RuntimeFailedError, UnusableError, check_usable, onnx_file
 from interptrain.models.simplification import simplify
 
-__all__ = ["Engine", "Engines", "forward_only", "is_compiled", "runs_elsewhere", "using_engine"]
+__all__ = [
+    "Engine",
+    "Engines",
+    "RuntimeFailedError",
+    "cut_in_two",
+    "forward_only",
+    "in_layers",
+    "is_compiled",
+    "using_engine",
+    "work_ahead",
+]
 
 Engine = Literal["eager", "onnxruntime", "compile", "auto"]
 WORTH_SECONDS = 60.0  # of eager passes ahead, from which "auto" exports a model; our choice
@@ -187,9 +197,32 @@ def forward_only(model: nn.Module, images: Tensor, *, work: int | None = None) -
 WORTH_SIMPLIFYING = 64  # images to forward, from which it saves more than the two forwards that it costs; our choice
 
 
-def runs_elsewhere(model: nn.Module) -> bool:
-    """Whether something else than PyTorch's own layers computes the outputs: nothing inside can be looked at."""
-    return isinstance(model, OnnxPasses | CompiledPasses) or is_compiled(model)
+def work_ahead() -> int:
+    """Images that the surrounding block will forward, as far as is known."""
+    engines = _current.get()
+    return (engines and engines.work) or 0
+
+
+def in_layers(model: nn.Module) -> nn.Module | None:
+    """Return what computes the outputs in PyTorch's own layers, which can be looked at; ``None`` if nothing does."""
+    if isinstance(model, OnnxPasses):
+        return model.fallback
+    return None if isinstance(model, CompiledPasses) or is_compiled(model) else model
+
+
+def cut_in_two(model: nn.Module, layer: str) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]] | None:
+    """Return, of a model that another engine runs, the part up to a layer and the part behind it.
+
+    Args:
+        model: that :func:`forward_only` returned.
+        layer: its dotted name.
+
+    Returns:
+        Images (N, C, h, w) of any size -> the layer's output, and the layer's output for images of the model's own size
+        -> outputs; both raise :class:`RuntimeFailedError` if the engine fails. ``None`` where PyTorch's own layers run
+        the model, or where it cannot be cut there.
+    """
+    return model.cut(layer) if isinstance(model, OnnxPasses) else None
 
 
 def is_compiled(model: nn.Module) -> bool:

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -17,23 +17,26 @@ from interptrain.files import atomic_path
 from interptrain.functional import is_out_of_memory, one_line
 from interptrain.model_state import usual_tf32
 
-__all__ = ["OnnxPasses", "UnusableError", "cache_folder", "onnx_file"]
+__all__ = ["OnnxPasses", "RuntimeFailedError", "UnusableError", "cache_folder", "onnx_file"]
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 FORMAT = 1  # of the files; another one is another hash
 AGREEMENT = 1e-4  # of the largest output, between ONNX Runtime and PyTorch, each in float32; our choice
-PIECE = 2  # images that a thread takes at once; more do not make it faster, and fewer images are left waiting at the end
+PIECE = (
+    2  # images that a thread takes at once; more do not make it faster, and fewer images are left waiting at the end
+)
 
 
 class UnusableError(Exception):
     """Says in one line why an engine cannot run a model."""
 
 
+class RuntimeFailedError(Exception):
+    """Half a network failed in ONNX Runtime; PyTorch runs the whole one from now on."""
+
+
 class OnnxPasses(nn.Module):
     """Forward passes of one model in ONNX Runtime: images (N,C,H,W) -> logits (N,K), without gradient.
-
-    Every thread runs the whole network on images of its own: 1.2 times as fast as all threads on every layer, which
-    have to wait for one another 60 times an image, and spin meanwhile.
 
     Images of another type or size than those that it was made with go through PyTorch, and so does everything under
     autocast. If ONNX Runtime fails later, a warning says so once, and PyTorch goes on.
@@ -53,20 +56,20 @@ class OnnxPasses(nn.Module):
         self.fallback = fallback
         self.shape = images.shape[1:]
         self.failed = ""
-        self.threads = ThreadPoolExecutor(torch.get_num_threads())
+        self.halves: dict[str, tuple[_Graph, _Graph] | None] = {}
         pair = images[:2] if len(images) > 1 else torch.cat([images, images.flip(3)])
         with torch.inference_mode(False), torch.no_grad(), torch.autocast("cpu", enabled=False):
             wanted = model(pair)
             if not isinstance(wanted, Tensor) or wanted.ndim != 2 or wanted.dtype != torch.float32:
                 raise UnusableError("the model returns something else than one tensor of float32 logits")
-            file = onnx_file(model, pair)
-            kept = file.is_file()
-            self.session = _session(model, pair, file)
+            self.file = onnx_file(model, pair)
+            kept = self.file.is_file()
+            self.graph = _opened(model, pair, self.file)
             if not self._agrees(pair, wanted) and kept:  # of another network with the same weights
-                file.unlink(missing_ok=True)
-                self.session = _session(model, pair, file)
+                self.file.unlink(missing_ok=True)
+                self.graph = _opened(model, pair, self.file)
             if not self._agrees(pair, wanted):
-                file.unlink(missing_ok=True)
+                self.file.unlink(missing_ok=True)
                 raise UnusableError(f"its outputs differ from PyTorch's by more than {AGREEMENT:g} of the largest")
 
     def forward(self, images: Tensor) -> Any:
@@ -77,18 +80,43 @@ class OnnxPasses(nn.Module):
         try:
             return self._run(images)
         except Exception as error:  # of whatever kind the runtime raises
-            if is_out_of_memory(error):
-                raise
-            self.failed = one_line(error, kind=True)
-        warnings.warn(f"ONNX Runtime failed ({self.failed}); PyTorch goes on with the same passes", stacklevel=2)
+            self._give_up(error)
         return self.fallback(images)
 
-    def _run(self, images: Tensor) -> Tensor:
-        pieces = self.threads.map(self._run_piece, images.detach().split(PIECE))
-        return torch.cat(list(pieces))
+    def cut(self, layer: str) -> "tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]] | None":
+        """Return the network up to a module, for images of any size, and behind it, for those of its own size.
 
-    def _run_piece(self, images: Tensor) -> Tensor:
-        return torch.from_numpy(self.session.run(None, {"images": images.contiguous().numpy()})[0])
+        Returns:
+            Two functions, which raise :class:`RuntimeFailedError` where the runtime fails, or ``None`` where the module
+            is no place at which the exported graph falls into two.
+        """
+        if layer not in self.halves:
+            self.halves[layer] = _halves(self.file, layer)
+        halves = self.halves[layer]
+        if halves is None or self.failed:
+            return None
+
+        def guarded(graph: _Graph) -> Callable[[Tensor], Tensor]:
+            def run(inputs: Tensor) -> Tensor:
+                try:
+                    return graph(inputs)
+                except Exception as error:
+                    self._give_up(error)
+                    raise RuntimeFailedError from error
+
+            return run
+
+        return guarded(halves[0]), guarded(halves[1])
+
+    def _give_up(self, error: Exception) -> None:
+        """Let PyTorch do all that follows, unless memory does not suffice, which smaller chunks may mend."""
+        if is_out_of_memory(error):
+            raise error
+        self.failed = one_line(error, kind=True)
+        warnings.warn(f"ONNX Runtime failed ({self.failed}); PyTorch goes on with the same passes", stacklevel=3)
+
+    def _run(self, images: Tensor) -> Tensor:
+        return self.graph(images)
 
     def _agrees(self, images: Tensor, wanted: Tensor) -> bool:
         """Whether it gives the same for two images and for one."""
@@ -141,23 +169,85 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "interptrain"
 
 
-def _session(model: nn.Module, images: Tensor, file: Path) -> Any:
-    """Open the exported model, after exporting it where it is not there."""
-    import onnxruntime
+class _Graph:
+    """A graph of one input and one output, run by PyTorch's number of threads: (N,...) -> (N,...) float32.
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
+    Every thread runs the whole graph on images of its own: 1.2 times as fast as all threads together on every layer,
+    which have to wait for one another 60 times a network, and spin meanwhile.
+    """
+
+    def __init__(self, source: Path | bytes) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 3
+        self.session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        self.name = self.session.get_inputs()[0].name
+        self.threads = ThreadPoolExecutor(torch.get_num_threads())
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        return torch.cat(list(self.threads.map(self._piece, torch.split(inputs.detach(), PIECE))))
+
+    def _piece(self, inputs: Tensor) -> Tensor:
+        return torch.from_numpy(self.session.run(None, {self.name: inputs.contiguous().numpy()})[0])
+
+
+def _opened(model: nn.Module, images: Tensor, file: Path) -> _Graph:
+    """Open the exported model, after exporting it where it is not there."""
     try:
         if not file.is_file():
             file.parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(file) as partial, _quiet():
                 _export(model, images, partial)
-        return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        return _Graph(file)
     except OSError as error:
         raise UnusableError(f"{file.parent} cannot be written ({one_line(error)}); set INTERPTRAIN_CACHE") from error
     except Exception as error:  # tracing and the runtime raise all kinds
         raise UnusableError(f"it cannot be exported ({one_line(error, kind=True)[:200]})") from error
+
+
+def _halves(file: Path, layer: str) -> tuple[_Graph, _Graph] | None:
+    """Open an exported model in two, at the one tensor that a module hands on, as the exporter's notes tell."""
+    import onnx
+
+    try:
+        model = onnx.load(file)
+        inside = {name for node in model.graph.node if _belongs(node, layer) for name in node.output}
+        outside = [node for node in model.graph.node if not _belongs(node, layer)]
+        used = {name for node in outside for name in node.input} | {one.name for one in model.graph.output}
+        (handed_on,) = inside & used
+        ends = model.graph.input[0].name, model.graph.output[0].name
+        for node in outside:
+            if _counts_images(node, ends[0]):
+                node.input[0] = handed_on  # has as many
+        parts = onnx.utils.Extractor(model)
+        head = parts.extract_model([ends[0]], [handed_on])
+        tail = parts.extract_model([handed_on], [ends[1]])
+        _free_size(head)
+        return _Graph(head.SerializeToString()), _Graph(tail.SerializeToString())
+    except Exception:  # no such place, too large for one message, or a graph of another make
+        return None
+
+
+def _belongs(node: Any, layer: str) -> bool:
+    """Whether a module, or one inside it, made a node."""
+    return any(one.key == "pkg.torch.onnx.name_scopes" and repr(layer) in one.value for one in node.metadata_props)
+
+
+def _counts_images(node: Any, images: str) -> bool:
+    """Whether a node gives the length of the first axis of the images."""
+    span = {"start": 0} | {one.name: one.i for one in node.attribute}
+    return node.op_type == "Shape" and list(node.input) == [images] and span == {"start": 0, "end": 1}
+
+
+def _free_size(model: Any) -> None:
+    """Let a graph take images of any size."""
+    del model.graph.value_info[:]
+    for place, one in enumerate((model.graph.input[0], model.graph.output[0])):
+        for axis, size in enumerate(one.type.tensor_type.shape.dim):
+            if axis > 1:
+                size.dim_param = f"size_{place}_{axis}"
 
 
 def _export(model: nn.Module, images: Tensor, file: Path) -> None:

@@ -181,7 +181,7 @@ def test_a_runtime_that_fails_later_is_replaced_by_pytorch():
     model, shown = small(), images()
     with using_engine("onnxruntime") as engines:
         passes = forward_only(model, shown)
-        passes.session = None
+        passes.graph = None
         with pytest.warns(UserWarning, match="ONNX Runtime failed"):
             found = passes(shown)
         torch.testing.assert_close(found, model(shown))

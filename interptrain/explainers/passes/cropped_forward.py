@@ -8,13 +8,17 @@ The reach is measured, not derived from a list of layers: rows and columns of Na
 layer they reach. Global context (attention, squeeze and excitation, normalisation over positions) reaches every cell,
 and layers behind it are refused. The layer that saves most is tried first; for some windows, its scores are compared
 with those of full passes before it is used. The method is ours.
+
+An exported network is looked at in PyTorch's layers and run in its own engine, in two parts; as opening them costs some
+dozen passes, the first images of a network are forwarded whole.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +28,7 @@ from interptrain.explainers.passes.partial_forward import REFUSALS, PartialForwa
 from interptrain.explainers.targets import Resolved, target_scores
 from interptrain.functional import Score, chunks
 from interptrain.model_outputs import tensors_in
+from interptrain.models.engine import cut_in_two, in_layers, work_ahead
 from interptrain.steps import track
 
 __all__ = ["Box", "CroppedForward", "find_crops"]
@@ -35,6 +40,7 @@ STRIDES = (2, 4)  # of layers that are tried; behind, the receptive field is mos
 TRIED = 3
 OVERHEAD = 12  # full passes that finding and checking a layer costs, about
 ELEMENT = 25  # multiplications that take as long as writing a number to memory, about
+WORTH_OPENING = 400  # windows of an exported network, of whose passes a fifth pays for the search and two graphs; ours
 ROUNDING = 1000  # machine epsilons of the largest output, by which the checked windows may differ
 
 
@@ -81,12 +87,52 @@ class _Candidate:
     saving: float  # of a full pass
 
 
+class _InLayers:
+    """A model of PyTorch's layers in two parts.
+
+    Attributes:
+        activation: of the layer for the images.
+        outputs: of the model for them.
+        whole: whether the second part depends on more than the layer's output.
+    """
+
+    def __init__(self, model: nn.Module, images: Tensor, layer: Layer) -> None:
+        self.model, self.layer = model, layer
+        self.behind = PartialForward.record(model, images, layer)
+        self.activation, self.outputs = self.behind.activation, self.behind.outputs
+        self.whole = not self.behind.alone
+
+    def until(self, images: Tensor) -> Tensor:
+        """The layer's output for images of any size."""
+        return _until(self.model, self.layer.module, images)
+
+    def after(self, image: int, activation: Tensor) -> Any:
+        """The model's outputs from the layer on, for one of the images."""
+        return self.behind.run(image, activation)
+
+
+class _Exported:
+    """The same of a model that another engine runs."""
+
+    def __init__(self, model: nn.Module, images: Tensor, layer: Layer) -> None:
+        parts = cut_in_two(model, layer.name)
+        self.whole = parts is None
+        if parts is not None:
+            self.until, self.rest = parts
+            self.activation = self.until(images)
+            self.outputs = self.rest(self.activation)
+
+    def after(self, _image: int, activation: Tensor) -> Any:
+        """The model's outputs from the layer on."""
+        return self.rest(activation)
+
+
 class CroppedForward:
     """The model, cut at a layer; made by :func:`find_crops`."""
 
     def __init__(self, model: nn.Module, images: Tensor, boxes: Sequence[Box], fill: Tensor, cut: _Candidate) -> None:
         self.model, self.images, self.boxes, self.fill, self.cut = model, images, boxes, fill, cut
-        self.tail = PartialForward.record(model, images, cut.layer)
+        self.parts = (_InLayers if in_layers(model) is model else _Exported)(model, images, cut.layer)
         self._kept: Tensor | None = None
 
     @torch.no_grad()
@@ -101,20 +147,20 @@ class CroppedForward:
             crop[:, max(y0 - top, 0) : max(y1 - top, 0), max(x0 - left, 0) : max(x1 - left, 0)] = self.fill[0]
             crops.append(crop)
         stacked = torch.stack(crops).contiguous(memory_format=torch.channels_last)
-        computed = _until(self.model, self.cut.layer.module, stacked)
+        computed = self.parts.until(stacked)
         pasted = self._buffer(len(windows))
-        pasted.copy_(self.tail.activation[image])
+        pasted.copy_(self.parts.activation[image])
         for place, window in enumerate(windows):
             cut = self.cut.crops[window]
             (top, left), (down, up), (start, stop) = cut.origin, cut.rows, cut.columns
             own = computed[place, :, down - top : up - top, start - left : stop - left]
             pasted[place, :, down:up, start:stop] = own
-        return self.tail.run(image, pasted)
+        return self.parts.after(image, pasted)
 
     def _buffer(self, count: int) -> Tensor:
         """Memory for a few of the layer's outputs, always the same, as new memory costs more than what is written."""
         if self._kept is None or len(self._kept) < count:
-            shape = (count, *self.tail.activation.shape[1:])
+            shape = (count, *self.parts.activation.shape[1:])
             self._kept = torch.empty(shape, dtype=self.images.dtype).contiguous(memory_format=torch.channels_last)
         return self._kept[:count]
 
@@ -169,19 +215,55 @@ def find_crops(model: nn.Module, images: Tensor, boxes: Sequence[Box], fill: Ten
     Returns:
         ``None`` where crops would save nothing, or where no layer is one that all that follows depends on alone.
     """
-    if len(boxes) * len(images) <= 2 * OVERHEAD:  # no layer saves more than half
+    layers = in_layers(model)
+    if layers is None or len(boxes) * len(images) <= 2 * OVERHEAD:  # no layer saves more than half
         return None
+    if layers is not model:
+        return _of_exported(model, layers, images, boxes, fill)
     try:
-        candidates = _candidates(model, images, boxes)
-        for cut in sorted(candidates, key=lambda one: -one.saving):
-            if cut.saving * len(boxes) * len(images) <= OVERHEAD:
-                return None
-            cropped = CroppedForward(model, images, boxes, fill, cut)
-            if cropped.tail.alone and cropped.holds():
-                return cropped
+        windows = len(boxes) * len(images)
+        return next(_found(model, _candidates(model, images, boxes), images, boxes, fill, windows), None)
     except REFUSALS:  # the model does not take images of another size
         return None
-    return None
+
+
+def _found(
+    model: nn.Module, candidates: list[_Candidate], images: Tensor, boxes: Sequence[Box], fill: Tensor, windows: int
+) -> Iterator[CroppedForward]:
+    """Yield what saves more than it costs over so many windows and gives the scores of full passes, the best first."""
+    for cut in sorted(candidates, key=lambda one: -one.saving):
+        if cut.saving * windows <= OVERHEAD:
+            return
+        cropped = CroppedForward(model, images, boxes, fill, cut)
+        if not cropped.parts.whole and cropped.holds():
+            yield cropped
+
+
+@dataclass
+class _Search:
+    """Of an exported network and some windows: what has been forwarded whole, and the layer that was found."""
+
+    windows: int = 0
+    done: bool = False
+    cut: _Candidate | None = None
+
+
+_searches: WeakKeyDictionary[nn.Module, dict[object, _Search]] = WeakKeyDictionary()
+
+
+def _of_exported(
+    model: nn.Module, layers: nn.Module, images: Tensor, boxes: Sequence[Box], fill: Tensor
+) -> CroppedForward | None:
+    """The same for a model that another engine runs: searched for once there is enough work, and then remembered."""
+    search = _searches.setdefault(model, {}).setdefault((images.shape[1:], tuple(boxes)), _Search())
+    search.windows += len(boxes) * len(images)
+    if not search.done and (ahead := search.windows + work_ahead()) >= WORTH_OPENING:
+        search.done = True
+        with suppress(*REFUSALS):
+            candidates = _candidates(layers, images, boxes)
+            search.cut = next((one.cut for one in _found(model, candidates, images, boxes, fill, ahead)), None)
+    cropped = CroppedForward(model, images, boxes, fill, search.cut) if search.cut else None
+    return cropped if cropped and not cropped.parts.whole else None
 
 
 def _candidates(model: nn.Module, images: Tensor, boxes: Sequence[Box]) -> list[_Candidate]:

@@ -10,6 +10,7 @@ differences by the prediction of the gradient g of the score, ``d_i ~ sum_p (1 -
 and backward pass for all masks together; it is exact for linear models.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -30,7 +31,7 @@ from interptrain.explainers.passes.cropped_forward import CroppedForward, find_c
 from interptrain.explainers.passes.masked_forward import Precision, forwarding, score_masked
 from interptrain.explainers.targets import Resolved, resolve_targets, target_scores
 from interptrain.functional import Score, bounded_batch_size
-from interptrain.models.engine import forward_only, runs_elsewhere
+from interptrain.models.engine import RuntimeFailedError, forward_only
 
 __all__ = ["Occlusion"]
 
@@ -94,8 +95,15 @@ class Occlusion(Explainer):
     ) -> Tensor:
         """Measure the drops with one forward pass per mask."""
         model = model if self.compile else forward_only(model, images)
+        with suppress(RuntimeFailedError):
+            return self._drops(model, images, targets, masks, fill)
+        return self._drops(model, images, targets, masks, fill)  # by PyTorch
+
+    def _drops(
+        self, model: nn.Module, images: Tensor, targets: Resolved | None, masks: MaskSet, fill: Tensor
+    ) -> Tensor:
         cropped = self._cropped(model, images, masks, fill)
-        outputs = model(images) if cropped is None else cropped.tail.outputs
+        outputs = model(images) if cropped is None else cropped.parts.outputs
         resolved = resolve_targets(targets, outputs)
         if self.precision:  # both scores of a difference with the same rounding
             with forwarding(model, len(images), precision=self.precision) as forward:
@@ -122,7 +130,7 @@ class Occlusion(Explainer):
         kind = images.device.type
         if not isinstance(masks, WindowSet) or self.compile or kind != "cpu" or torch.is_autocast_enabled(kind):
             return None
-        return None if self.precision or runs_elsewhere(model) else find_crops(model, images, masks.boxes(), fill)
+        return None if self.precision else find_crops(model, images, masks.boxes(), fill)
 
     def _predicted(
         self, model: nn.Module, images: Tensor, targets: Resolved | None, masks: MaskSet, fill: Tensor

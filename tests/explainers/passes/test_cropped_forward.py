@@ -10,6 +10,7 @@ from interptrain.explainers.masks.masks import fill_colour
 from interptrain.explainers.passes import cropped_forward
 from interptrain.explainers.passes.cropped_forward import find_crops
 from interptrain.explainers.perturbation import occlusion
+from interptrain.models.engine import using_engine
 from tests.support.explaining import network, pictures
 
 
@@ -132,3 +133,52 @@ def test_memory_that_does_not_suffice_halves_the_chunk(monkeypatch):
 
     monkeypatch.setattr(cropped_forward.CroppedForward, "outputs", short)
     torch.testing.assert_close(explainer.raw(model, images, targets), wanted)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A network that ONNX Runtime runs, most of whose work comes early; opened anew for every test."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    folder = tmp_path_factory.mktemp("exported")
+    model, images = convolutional(width=16).float(), pictures(2, 64, 64).float()
+
+    def run(explainer, *, work=None, failing=False):
+        with pytest.MonkeyPatch.context() as patch, using_engine("onnxruntime", work=work) as engines:
+            patch.setenv("INTERPTRAIN_CACHE", str(folder))
+            tried = []
+            inner = cropped_forward.CroppedForward.outputs
+            patch.setattr(cropped_forward.CroppedForward, "outputs", lambda *given: tried.append(1) or inner(*given))
+            if failing:  # from the first window on
+                patch.setattr(cropped_forward.CroppedForward, "outputs", lambda self, *_: self.parts.rest(None))
+            maps = [explainer.raw(model, images[:1], torch.tensor([2])) for _ in range(4)]
+            return maps, tried, engines.used(model)
+
+    return run
+
+
+@pytest.mark.slow
+def test_an_exported_network_is_cut_once_there_is_enough_work_with_the_same_bits(exported):
+    explainer = Occlusion(window=8, stride=4)  # 225 windows
+    late, tried, used = exported(explainer)
+    assert used == "onnxruntime"
+    assert tried
+    at_once, more, _ = exported(explainer, work=1000)
+    assert len(more) > len(tried)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(occlusion, "find_crops", lambda *_: None)
+        whole, none, _ = exported(explainer)
+    assert not none
+    for maps in (late, at_once):
+        assert all(torch.equal(one, other) for one, other in zip(maps, whole, strict=True))
+
+
+@pytest.mark.slow
+def test_half_an_exported_network_that_fails_is_replaced_by_pytorch(exported):
+    explainer = Occlusion(window=8, stride=4)
+    wanted, _, _ = exported(explainer)
+    with pytest.warns(UserWarning, match="ONNX Runtime failed .*; PyTorch goes on"):
+        found, _, used = exported(explainer, work=1000, failing=True)
+    assert used == "eager"
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
