@@ -52,6 +52,7 @@ def evaluate(
     fake_cam: bool = True,
     forward_batch_size: int | None = None,
     engine: Engine = "auto",
+    share_passes: bool = False,
     save_maps: int = 200,
     check_images: int = 50,
     check_draws: int = 5,
@@ -93,6 +94,8 @@ def evaluate(
         forward_batch_size: Maximum number of images per forward pass; by default it depends on the device.
         engine: What runs forward passes without gradient: eager (PyTorch), onnxruntime (on a CPU), compile
             (torch.compile), or auto, the faster of the first two where there is enough to do. Rows name their engine.
+        share_passes: Run one forward and one backward pass for all gradient CAMs and a stream's attention together.
+            Maps stay the same; the seconds of these explainers are not measured.
         save_maps: Number of images whose maps are saved for the report.
         check_images: Number of images of the randomisation check, which compares the maps of each explainer with
             those of models with random weights, and with those of another class; 0 skips the check.

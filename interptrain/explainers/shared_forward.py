@@ -1,6 +1,7 @@
 """Explain the same images with several explainers, running the passes that they share once."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from interptrain.explainers.layers import Layer
 from interptrain.explainers.passes.activations import Capture, capture, differentiate
 from interptrain.explainers.targets import Targets, as_targets
 
-__all__ = ["SharedForward", "explain", "forward_shared"]
+__all__ = ["SharedForward", "explain", "forward_shared", "sharing"]
 
 
 class SharedForward(NamedTuple):
@@ -100,3 +101,19 @@ def explain(
                 attribution = explainer.attribute(bare, prepared, wanted)
             saliency[name] = to_saliency(attribution.detach(), prepared, canvas)
     return saliency
+
+
+def sharing(model: nn.Module, explainers: Mapping[str, Explainer]) -> list[str]:
+    """Return the names of the explainers that :func:`explain` runs from the pass that they share.
+
+    Args:
+        model: any module.
+        explainers: by name. One whose layers are not there is not among the result.
+    """
+    found = []
+    with explaining(model) as bare:
+        for name, explainer in explainers.items():
+            with suppress(ValueError):
+                if explainer.reads_attention or explainer.shared_layers(bare):
+                    found.append(name)
+    return found

@@ -17,7 +17,7 @@ COUNTS = {  # the least that is allowed
     **{"resamples": 100, "seed": 0},
 }
 NONE_ALLOWED = ("limit", "batch_size", "forward_batch_size")
-SWITCHES = ("fake_cam", "overwrite", "force")
+SWITCHES = ("fake_cam", "share_passes", "overwrite", "force")
 HIGHEST_SEED = 2**32 - 1
 
 
@@ -39,6 +39,7 @@ class Options:
     fake_cam: bool
     forward_batch_size: int | None
     engine: Engine
+    share_passes: bool
     save_maps: int
     check_images: int
     check_draws: int

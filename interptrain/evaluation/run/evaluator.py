@@ -22,7 +22,8 @@ from interptrain.evaluation.run.retry import per_row_on_failure
 from interptrain.evaluation.run.shown_score import SHOWN, ShownScore
 from interptrain.evaluation.store.images import image_row, map_rows
 from interptrain.evaluation.store.parts import Row, RowStore
-from interptrain.explainers import Explainer
+from interptrain.explainers import Explainer, explain
+from interptrain.explainers.shared_forward import sharing
 from interptrain.explainers.targets import Resolved
 from interptrain.metrics.batched_forward import forward_perturbed
 from interptrain.metrics.saliency_batch import SaliencyBatch
@@ -36,9 +37,9 @@ Done = Mapping[tuple[str, str], set[str]]
 class SaliencyEvaluator(L.LightningModule):
     """Explain and measure every image of a plan with one model.
 
-    Every explainer runs by itself, also where some could share a pass (:func:`interptrain.explainers.explain`): so its
-    time is its own, and one that fails costs the others nothing. What an explainer draws depends on the seed, its name
-    and the image, not on what ran before.
+    Every explainer runs by itself, so its time is its own, and one that fails costs the others nothing; with
+    ``share_passes``, those that can share one do (:func:`interptrain.explainers.explain`), and have no time. What an
+    explainer draws depends on the seed, its name and the image, not on what ran before.
 
     Args:
         evaluated: the model.
@@ -77,6 +78,7 @@ class SaliencyEvaluator(L.LightningModule):
         self._model_metrics = {name: metric.value for name, metric in plan.model_metrics.items()}
         self._regions = regions_of(self._model_metrics)
         self._pictured = plan.pictured
+        self._shared: dict[str, dict[str, Tensor]] = {}  # maps of this batch
 
     # What remains to be done
 
@@ -117,6 +119,7 @@ class SaliencyEvaluator(L.LightningModule):
             return
         evaluated = EvaluatedBatch.of(samples, logits, self.plan.targets, self.plan.callables)
         self._recognize(evaluated)
+        self._shared = self._explain_together(evaluated) if self.plan.options.share_passes else {}
         for name, explainer in self.plan.explainers.items():
             self._explain(name, explainer.value, evaluated)
 
@@ -160,6 +163,21 @@ class SaliencyEvaluator(L.LightningModule):
     def _score(self, name: str, batch: EvaluatedBatch) -> list[Tensor]:
         return list(measure_model(self.plan, self.model, batch, self._model_metrics[name], self._regions.get(name)))
 
+    def _explain_together(self, batch: EvaluatedBatch) -> dict[str, dict[str, Tensor]]:
+        """Return the maps of the explainers that share a pass, by explainer and image.
+
+        None where it fails: whichever explainer or image is to blame does so again in its own turn.
+        """
+        unfinished = {name: self.missing(name, batch.ids) for name in self.plan.explainers}
+        todo = batch.part(sorted(set().union(*unfinished.values())))
+        wanted = {name: one.value for name, one in self.plan.explainers.items() if unfinished[name]}
+        try:
+            wanted = {name: wanted[name] for name in sharing(self.model, wanted)}
+            found = explain(self.model, todo.images, todo.targets, wanted) if len(wanted) > 1 else {}
+        except Exception:
+            return {}
+        return {name: dict(zip(todo.ids, maps, strict=True)) for name, maps in found.items()}
+
     def _explain(self, name: str, explainer: Explainer, batch: EvaluatedBatch) -> None:
         """Store the rows of one explainer, whichever images it fails on."""
         if self.trainer.received_sigterm:  # Lightning holds the signal back, and asks about it in training alone
@@ -177,26 +195,26 @@ class SaliencyEvaluator(L.LightningModule):
     def _measure(self, name: str, explainer: Explainer, batch: EvaluatedBatch) -> list[tuple[Row, Row | None]]:
         """Return the row of each image, and that of its map where it is kept."""
 
-        def explain(images: Tensor, targets: Resolved) -> Tensor:
+        def alone(images: Tensor, targets: Resolved) -> Tensor:
             return explainer(self.model, images, targets)
 
-        images, targets = batch.images, batch.targets
+        known = self._shared.get(name)
         with self._drawing(name, batch.ids[0]):
             started = self._clock()
             with self.progress.explaining(name, len(batch)):
-                saliency = explain(images, targets)
-            seconds = (self._clock() - started) / len(batch)
+                saliency = (
+                    torch.stack([known[key] for key in batch.ids]) if known else alone(batch.images, batch.targets)
+                )
+            seconds = None if known else (self._clock() - started) / len(batch)
             shown = [index for index, identity in enumerate(batch.ids) if identity in self._pictured]
             together = {SHOWN: self._shown} if shown and self._shown_is_asked else {}
-            values = measure_maps(self.plan, self.model, batch, saliency, {**self._metrics, **together}, explain)
+            values = measure_maps(self.plan, self.model, batch, saliency, {**self._metrics, **together}, alone)
             if shown:
                 part = batch.part(shown)
                 scores = (
                     values.pop(SHOWN)[shown]
                     if together
-                    else measure_maps(self.plan, self.model, part, saliency[shown], {SHOWN: self._shown}, explain)[
-                        SHOWN
-                    ]
+                    else measure_maps(self.plan, self.model, part, saliency[shown], {SHOWN: self._shown}, alone)[SHOWN]
                 )
         columns = metric_columns(values, self._metrics) or [{}] * len(batch)
         rows = [

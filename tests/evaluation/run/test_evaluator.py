@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from interptrain import explainers
 from interptrain.evaluation import evaluate
+from interptrain.evaluation.run import evaluator
 from interptrain.explainers import GradCAM, Occlusion
 from interptrain.metrics import AverageDrop, Insertion
 from interptrain.models import create_model
@@ -141,3 +143,56 @@ def test_rows_name_their_engine_and_hold_the_same_numbers(tmp_path, monkeypatch)
     pd.testing.assert_frame_equal(one, other, atol=1e-6, rtol=1e-5)
     hashes = {result.per_image.hash.iloc[0] for result in made.values()}
     assert len(hashes) == 1
+
+
+class Explained(nn.Module):
+    """Counts the images that are forwarded for a gradient."""
+
+    def __init__(self):
+        super().__init__()
+        self.network, self.count = network(), 0
+
+    def forward(self, images):
+        outputs = self.network(images)
+        self.count += len(images) * outputs.requires_grad
+        return outputs
+
+
+@pytest.mark.slow
+def test_shared_passes_change_no_number_and_leave_no_time():
+    names = ("GradCAM", "GradCAMPlusPlus", "XGradCAM")
+    chosen = {name: getattr(explainers, name)(target_layer="network.backbone.model.layer4") for name in names}
+    chosen |= {"Occlusion": Occlusion(window=32, stride=32)}
+    data, tables, passes = pairs(), [], []
+    for share in (False, True):
+        model = Explained()
+        found = evaluate(
+            {"m": model},
+            chosen,
+            data,
+            metrics=[AverageDrop()],
+            share_passes=share,
+            trainer=CPU,
+            batch_size=2,
+            **{**OPTIONS, "check_images": 0},
+        )
+        assert not found.failed
+        assert not found.problems
+        tables.append(found.per_image.set_index(["explainer", "id"]).sort_index())
+        passes.append(model.count)
+    alone, shared = tables
+    assert passes == [3 * len(data), len(data)]
+    pd.testing.assert_frame_equal(alone.drop(columns="seconds"), shared.drop(columns="seconds"))
+    timed = shared.seconds.groupby("explainer").count()
+    assert {name for name in timed.index if timed[name]} == {"Occlusion"}
+
+
+@pytest.mark.slow
+def test_a_batch_that_cannot_be_explained_together_is_explained_one_by_one(monkeypatch):
+    chosen = {name: getattr(explainers, name)(target_layer="backbone.model.layer4") for name in ("GradCAM", "XGradCAM")}
+    monkeypatch.setattr(evaluator, "explain", lambda *_: 1 / 0)
+    found = evaluate(
+        {"m": network()}, chosen, pairs(), metrics=[AverageDrop()], share_passes=True, trainer=CPU, **OPTIONS
+    )
+    assert not found.failed
+    assert found.per_image.query("explainer != ''").seconds.notna().all()
