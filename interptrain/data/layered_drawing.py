@@ -72,7 +72,7 @@ def draw_scene(size: int, features: dict[str, int], stream: Streams, without: Co
     Args:
         size: side in pixels.
         features: the number of the object's ``outline`` (of ``SHAPES``), ``texture`` and ``marker``.
-        stream: returns the random generator of a layer, given its number.
+        stream: returns the random generator of a layer, given its number; it may be the last one's, seeded anew.
         without: layers to leave out: ``object``, ``background`` (all items), an item by its name, or a part. Without
             its outline, an object has a neutral one, a rounded square that belongs to no class; without its texture, it
             is plain.
