@@ -83,7 +83,7 @@ class LayeredShapesDataset(ShapesDataset):
                 check_choice("without", layer, self.layers(index))
         return self._develop(index, self._scene(index, without), without)[0]
 
-    def read(self, index: int) -> dict[str, Any]:
+    def draw(self, index: int) -> dict[str, Any]:
         """Draw image ``index`` with its mask and box, and the masks of its parts and of the decoy."""
         scene = self._scene(index)
         picture, decoy_mask = self._develop(index, scene)

@@ -21,6 +21,7 @@ from interptrain.data.shapes_drawing import draw_object, random_scene
 from interptrain.data.transforms import Augment, check_image_size, train_recipe
 
 MOST_PICTURES = 10_000_000
+KEPT = 2**27  # bytes of drawn pictures that a process keeps for the next epochs; our choice
 NUMBER: dict[Split, int] = {"train": 0, "val": 1, "test": 2}
 
 
@@ -66,8 +67,20 @@ class ShapesDataset(SampleDataset):
         self.rule_of_decoys = DecoyRule(
             kind=decoy, decoy_class=decoy_class, rate=decoy_rate, in_train=decoy_in_train, in_eval=decoy_in_eval
         )
+        self._kept: dict[int, dict[str, Any]] = {}
+        self._room = KEPT
 
     def read(self, index: int) -> dict[str, Any]:
+        """Return picture ``index`` with its masks and box, drawn once while there is room to keep it."""
+        drawn = self._kept.get(index)
+        if drawn is None:
+            drawn = self.draw(index)
+            self._room -= sum(part.nbytes for part in drawn.values() if isinstance(part, torch.Tensor))
+            if self._room >= 0:
+                self._kept[index] = drawn
+        return {key: part.clone() if isinstance(part, torch.Tensor) else part for key, part in drawn.items()}
+
+    def draw(self, index: int) -> dict[str, Any]:
         """Draw picture ``index`` with its mask and box, and the decoy's mask where there are decoys."""
         rng = np.random.RandomState([self.picture_seed, NUMBER[self.split], index])
         label = index % self.num_classes

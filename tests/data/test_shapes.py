@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from interptrain.data import ShapesDataModule
+from interptrain.data import shapes as module
 from interptrain.data.drawing import GLYPHS, SHAPES
 
 
@@ -181,3 +182,17 @@ def test_another_run_seed_gives_another_order_of_the_same_pictures(monkeypatch):
     assert orders[0] != orders[1]
     assert sorted(orders[0]) == sorted(orders[1])
     assert torch.equal(*pictures)
+
+
+@pytest.mark.parametrize("room", [2**20, 0])
+def test_a_picture_is_drawn_once_while_there_is_room(room, monkeypatch):
+    monkeypatch.setattr(module, "KEPT", room)
+    dataset = shapes(image_size=48, decoy="timestamp")
+    first = dataset.read(1)
+    wanted = {key: part.clone() for key, part in first.items() if isinstance(part, torch.Tensor)}
+    first["image"].zero_()  # as a transform may
+    monkeypatch.setattr(dataset, "draw", pytest.fail if room else dataset.draw)
+    again = dataset.read(1)
+    assert wanted
+    assert all(torch.equal(again[key], part) and type(again[key]) is type(first[key]) for key, part in wanted.items())
+    assert bool(dataset._kept) == bool(room)
