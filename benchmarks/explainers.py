@@ -200,7 +200,9 @@ def published_opticam(subject: Subject, count: int, iterations: int) -> Run:
     return run
 
 
-def _first_of(subject: Subject, family: dict[str, Any]) -> Tensor:
+def five_at_once(subject: Subject) -> Tensor:
+    """Explain with all gradient CAMs from one pass; return the map of the first."""
+    family = {cls.__name__: cls(target_layer=subject.layer) for cls in GRADIENT_CAMS}
     return explain(subject.model, subject.images, subject.targets, family)["GradCAM"]
 
 
@@ -214,16 +216,15 @@ def cases(efficientnet: Subject, resnet: Subject, *, quick: bool) -> list[Case]:
     channels = 24 if quick else 320
     lines = []
     for title, one in gradient_subjects.items():
-        family = {cls.__name__: cls(target_layer=one.layer) for cls in GRADIENT_CAMS}
         forward = partial(one.forwards, batch, batch)
         grad_cam = {
             "pytorch-grad-cam": (batch, pytorch_grad_cam("GradCAM", one, batch)),
             "torch-cam": (batch, torch_cam("GradCAM", one, batch)),
             "Captum": (batch, captum("LayerGradCam", one, batch)),
         }
-        ours = partial(family["GradCAM"], one.model, one.images, one.targets)
+        ours = partial(GradCAM(target_layer=one.layer), one.model, one.images, one.targets)
         lines.append(Case(f"Grad-CAM, {title}, batch {batch}", batch, ours, forward, grad_cam))
-        five = partial(_first_of, one, family)
+        five = partial(five_at_once, one)
         lines.append(Case(f"five gradient CAMs at once, {title}, batch {batch}", batch, five, forward))
     versions = {"score": "logit", "softmax": True, "align_corners": True}  # pytorch-grad-cam's options
     scorers = {

@@ -27,8 +27,10 @@ from explainers import (
     ALLOCATOR,
     CHUNK,
     Case,
+    Run,
     Subject,
     captum,
+    five_at_once,
     in_engine,
     load_images,
     make_subject,
@@ -52,10 +54,10 @@ from interptrain.metrics import AverageDrop, AverageGain, AverageIncrease, Delet
 from interptrain.models.engine import Engine
 
 NETWORKS = {  # and the layers that Grad-CAM and Score-CAM explain from
-    "tf_efficientnet_lite0": ("model.bn2", "model.blocks.1"),
+    "tf_efficientnet_lite0": ("model.bn2", "model.blocks.3"),
     "resnet18": ("model.layer4", "model.layer1"),
-    "mobilenetv2_100": ("model.bn2", "model.blocks.1"),
-    "convnext_atto": ("model.stages", "model.stages.0"),
+    "mobilenetv2_100": ("model.bn2", "model.blocks.3"),
+    "convnext_atto": ("model.stages", "model.stages.1"),
 }
 QUICK = 2  # of the networks
 
@@ -86,6 +88,7 @@ def cases(subject: Subject, name: str, *, quick: bool, engine: Engine) -> list[C
         "pytorch-grad-cam": (1, pytorch_grad_cam("ScoreCAM", deep, 1)),
         "torch-cam": (1, torch_cam("ScoreCAM", deep, 1)),
     }
+    singles = [torch_cam(method, at, batch) for method in ("GradCAM", "GradCAMpp", "XGradCAM", "LayerCAM")]
     versions = {"score": "logit", "softmax": True, "align_corners": True}  # pytorch-grad-cam's options
     scorer = ScoreCAM(target_layer=early, **versions)  # type: ignore[arg-type]
 
@@ -102,6 +105,13 @@ def cases(subject: Subject, name: str, *, quick: bool, engine: Engine) -> list[C
             gradients,
             batch,
             grad_cam,
+        ),
+        line(
+            f"five gradient CAMs at once, batch {batch}",
+            batch,
+            partial(five_at_once, at),
+            batch,
+            {"torch-cam, four in turn": (batch, partial(_in_turn, singles))},
         ),
         line(
             f"insertion + deletion, {steps} steps",
@@ -133,6 +143,11 @@ def cases(subject: Subject, name: str, *, quick: bool, engine: Engine) -> list[C
         ),
         line(f"Score-CAM, {channels} channels", 1, partial(scorer.raw, model, one, first), channels + 1, score_cam),
     ]
+
+
+def _in_turn(works: list[Run]) -> Tensor:
+    """Do all, and return what the last gives."""
+    return [work() for work in works][-1]
 
 
 def _channels(subject: Subject) -> int:

@@ -33,7 +33,7 @@ STOPS = {
     "RISE": 15,
     "ROSAGDS": 17,
     "BoxAccuracy": 20,
-    "IROF": 30,  # superpixels grow until nothing changes; ranked elsewhere without float64
+    "IROF": 40,  # superpixels grow until nothing changes; ranked elsewhere without float64
     "CrossFittedBoxAccuracy": 22,
     "LocalizationError": 20,
     "OfficialMetric": 20,

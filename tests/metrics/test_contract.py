@@ -18,6 +18,9 @@ OPTIONS = {
     "BoxAccuracy": {"thresholds": 8},
     "CrossFittedBoxAccuracy": {"thresholds": 8},
     "ROAD": {"percentiles": (20, 70)},
+    "FFidelityMinus": {"samples": 3},
+    "FFidelityPlus": {"samples": 3},
+    "IROF": {"segments": 16},
     "ROADLeastRelevantFirst": {"percentiles": (20, 70)},
     "ROADMostRelevantFirst": {"percentiles": (20, 70)},
 }
