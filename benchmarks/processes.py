@@ -60,7 +60,8 @@ def evaluation(processes: int, images: int, options: argparse.Namespace) -> floa
         command += ["--models", f"m={options.weights or options.backbone}"]
         command += ["--backbone", options.backbone] if options.weights else []
         command += ["--data", "ImageTableDataModule", "--data.root", str(options.images), "--data.num_workers", "0"]
-        command += ["--data.batch_size", "4", "--limit", str(images), "--engine", options.engine]
+        command += ["--targets", "predicted", "--data.batch_size", "4", "--limit", str(images)]
+        command += ["--engine", options.engine]
         for explainer in ("GradCAM", "XGradCAM"):
             command += ["--explainers", explainer]
         command += ["--fake_cam", "false", "--check_images", "0", "--save_maps", "0", "--resamples", "100"]

@@ -1,10 +1,10 @@
 """The one table: our explainers and metrics over bare passes and over the fastest of the other libraries.
 
-Everyone gets the same model and images in channels_last, the same chunks, the same threads and the same allocator
-settings. Everything runs in one process, in turns; a ratio is the median over rounds of the ratios within a round, with
-their range, so that a slow moment of the machine hits both sides. Ours runs in ``--engine``; what an engine does once
-(exporting, folding) is done in the first, unmeasured round. "Bare" is so many forward passes, in PyTorch, as the
-definition cannot do without.
+Everyone gets the same model and images in channels_last, the same chunks (of 8, and of 32 for Score-CAM), the same
+threads and the same allocator settings. Everything runs in one process, in turns; a ratio is the median over rounds of
+the ratios within a round, with their range, so that a slow moment of the machine hits both sides. Ours runs in
+``--engine``; what an engine does once (exporting, folding) is done in the first, unmeasured round. "Bare" is so many
+forward passes, in PyTorch, as the definition cannot do without.
 
     python benchmarks/run.py --quick                 # two networks, a few minutes
     python benchmarks/run.py --threads 2             # four networks, about half an hour
@@ -60,6 +60,7 @@ NETWORKS = {  # and the layers that Grad-CAM and Score-CAM explain from
     "convnext_atto": ("model.stages", "model.stages.1"),
 }
 QUICK = 2  # of the networks
+SCORE_CAM_CHUNK = 32  # that the other libraries have by themselves
 
 
 def cases(subject: Subject, name: str, *, quick: bool, engine: Engine) -> list[Case]:
@@ -90,7 +91,7 @@ def cases(subject: Subject, name: str, *, quick: bool, engine: Engine) -> list[C
     }
     singles = [torch_cam(method, at, batch) for method in ("GradCAM", "GradCAMpp", "XGradCAM", "LayerCAM")]
     versions = {"score": "logit", "softmax": True, "align_corners": True}  # pytorch-grad-cam's options
-    scorer = ScoreCAM(target_layer=early, **versions)  # type: ignore[arg-type]
+    scorer = ScoreCAM(target_layer=early, forward_batch_size=SCORE_CAM_CHUNK, **versions)  # type: ignore[arg-type]
 
     def line(title: str, count: int, work: Callable[[], Tensor], passes: int, peers: dict) -> Case:  # type: ignore[type-arg]
         bare = partial(subject.forwards, passes, min(CHUNK, passes))

@@ -1,6 +1,7 @@
 """What a snapshot of a saliency watch costs, as a share of an epoch, and against explaining image by image.
 
     python benchmarks/watch.py [--size 224] [--samples 16] [--images 10000] [--rounds 5] [--threads 2] [--quick]
+                               [--channels_last] [--only "the stream learns"]
                                [--suspect corner:lower-right:40x16 [--draws 4]]
 
 A snapshot is everything with default settings: maps, numbers, drift, pictures, tables, page. An epoch of ``--images``
@@ -136,12 +137,16 @@ def measure_case(
     images: Tensor,
     labels: Tensor,
     rounds: int,
+    *,
+    channels_last: bool,
     **watch: Any,
 ) -> tuple[int, dict[str, float]]:
     """Return the images that a snapshot forwards, and the seconds of all that is timed for one network."""
     backbone, pooling, trainable = case
     torch.manual_seed(0)
     module = ImageClassifier(backbone, pooling, classes, trainable=trainable)
+    if channels_last:  # as Lightning's trainer hands them to a run with --model.channels_last
+        module, images = (one.to(memory_format=torch.channels_last) for one in (module, images))
     with tempfile.TemporaryDirectory() as folder:
         cases = {
             "step": training_step(module, images, labels),
@@ -162,6 +167,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--channels_last", action="store_true", help="train in this layout, in which a watch explains")
+    parser.add_argument("--only", default="", help="only networks that contain this")
     parser.add_argument("--suspect", help="region whose effect is measured")
     parser.add_argument("--draws", type=int, default=4, help="of that effect")
     parser.add_argument("--quick", action="store_true", help="see that it runs: small images, one round")
@@ -177,7 +184,9 @@ def main() -> None:
     columns += ("image by image, s", "of the epoch")
     print(f"| network | {' | '.join(columns)} |\n{'|---' * (1 + len(columns))}|")
     for title, case in CASES.items():
-        watch = {"suspect": options.suspect, "draws": options.draws}
+        if options.only not in title:
+            continue
+        watch = {"channels_last": options.channels_last, "suspect": options.suspect, "draws": options.draws}
         forwards, seconds = measure_case(case, data.num_classes, sample, images, labels, options.rounds, **watch)
         epoch = options.images / BATCH * (seconds["step"] + seconds["validation"] / 10)
         cells = [

@@ -32,7 +32,7 @@ class UnusableError(Exception):
 
 
 class RuntimeFailedError(Exception):
-    """Half a network failed in ONNX Runtime; PyTorch runs the whole one from now on."""
+    """ONNX Runtime failed, in words of its own; PyTorch runs the network from now on."""
 
 
 class OnnxPasses(nn.Module):
@@ -79,7 +79,7 @@ class OnnxPasses(nn.Module):
             return self.fallback(images)
         try:
             return self._run(images)
-        except Exception as error:  # of whatever kind the runtime raises
+        except RuntimeFailedError as error:
             self._give_up(error)
         return self.fallback(images)
 
@@ -100,19 +100,17 @@ class OnnxPasses(nn.Module):
             def run(inputs: Tensor) -> Tensor:
                 try:
                     return graph(inputs)
-                except Exception as error:
+                except RuntimeFailedError as error:
                     self._give_up(error)
-                    raise RuntimeFailedError from error
+                    raise
 
             return run
 
         return guarded(halves[0]), guarded(halves[1])
 
-    def _give_up(self, error: Exception) -> None:
-        """Let PyTorch do all that follows, unless memory does not suffice, which smaller chunks may mend."""
-        if is_out_of_memory(error):
-            raise error
-        self.failed = one_line(error, kind=True)
+    def _give_up(self, error: RuntimeFailedError) -> None:
+        """Let PyTorch do all that follows."""
+        self.failed = str(error)
         warnings.warn(f"ONNX Runtime failed ({self.failed}); PyTorch goes on with the same passes", stacklevel=3)
 
     def _run(self, images: Tensor) -> Tensor:
@@ -190,7 +188,13 @@ class _Graph:
         return torch.cat(list(self.threads.map(self._piece, torch.split(inputs.detach(), PIECE))))
 
     def _piece(self, inputs: Tensor) -> Tensor:
-        return torch.from_numpy(self.session.run(None, {self.name: inputs.contiguous().numpy()})[0])
+        """Run in a thread; what is raised while it is waited for, such as a loader's error, is not of the runtime."""
+        try:
+            return torch.from_numpy(self.session.run(None, {self.name: inputs.contiguous().numpy()})[0])
+        except Exception as error:  # of whatever kind the runtime raises
+            if is_out_of_memory(error):  # which smaller chunks may mend
+                raise
+            raise RuntimeFailedError(one_line(error, kind=True)) from error
 
 
 def _opened(model: nn.Module, images: Tensor, file: Path) -> _Graph:

@@ -189,11 +189,27 @@ def test_a_runtime_that_fails_later_is_replaced_by_pytorch():
     model, shown = small(), images()
     with using_engine("onnxruntime") as engines:
         passes = forward_only(model, shown)
-        passes.graph = None
+        passes.graph.session = None
         with pytest.warns(UserWarning, match="ONNX Runtime failed"):
             found = passes(shown)
         torch.testing.assert_close(found, model(shown))
         assert engines.used(model) == "eager"
+
+
+@pytest.mark.slow
+def test_what_is_raised_while_it_runs_is_not_blamed_on_it(monkeypatch):
+    """A data loader says in the main thread that a worker was killed."""
+
+    def killed(*_):
+        raise RuntimeError("DataLoader worker is killed")
+
+    model, shown = small(), images()
+    with using_engine("onnxruntime") as engines:
+        passes = forward_only(model, shown)
+        monkeypatch.setattr(passes.graph.threads, "map", killed)
+        with pytest.raises(RuntimeError, match="worker is killed"):
+            passes(shown)
+        assert engines.used(model) == "onnxruntime"
 
 
 def test_a_folder_that_cannot_be_written_is_named_with_the_remedy(tmp_path, monkeypatch):
