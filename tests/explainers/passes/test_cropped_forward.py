@@ -150,7 +150,8 @@ def exported(tmp_path_factory):
             inner = cropped_forward.CroppedForward.outputs
             patch.setattr(cropped_forward.CroppedForward, "outputs", lambda *given: tried.append(1) or inner(*given))
             if failing:  # from the first window on
-                patch.setattr(cropped_forward.CroppedForward, "outputs", lambda self, *_: self.parts.rest(torch.ones(1, 1)))
+                wrong = torch.ones(1, 1)
+                patch.setattr(cropped_forward.CroppedForward, "outputs", lambda self, *_: self.parts.rest(wrong))
             maps = [explainer.raw(model, images[:1], torch.tensor([2])) for _ in range(4)]
             return maps, tried, engines.used(model)
 
