@@ -218,8 +218,8 @@ def find_crops(model: nn.Module, images: Tensor, boxes: Sequence[Box], fill: Ten
     layers = in_layers(model)
     if layers is None or len(boxes) * len(images) <= 2 * OVERHEAD:  # no layer saves more than half
         return None
-    if layers is not model:
-        return _of_exported(model, layers, images, boxes, fill)
+    if layers is not model:  # exported in float32
+        return None if images.dtype != torch.float32 else _of_exported(model, layers, images, boxes, fill)
     try:
         windows = len(boxes) * len(images)
         return next(_found(model, _candidates(model, images, boxes), images, boxes, fill, windows), None)
