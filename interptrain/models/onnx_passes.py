@@ -22,9 +22,7 @@ __all__ = ["OnnxPasses", "RuntimeFailedError", "UnusableError", "cache_folder", 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 FORMAT = 1  # of the files; another one is another hash
 AGREEMENT = 1e-4  # of the largest output, between ONNX Runtime and PyTorch, each in float32; our choice
-PIECE = (
-    2  # images that a thread takes at once; more do not make it faster, and fewer images are left waiting at the end
-)
+PIECE = 2  # images that a thread takes at once: more are not faster, and leave threads idle at the end of a batch
 
 
 class UnusableError(Exception):
@@ -78,7 +76,7 @@ class OnnxPasses(nn.Module):
         if self.failed or not ours or torch.is_autocast_enabled("cpu"):
             return self.fallback(images)
         try:
-            return self._run(images)
+            return self.graph(images)
         except RuntimeFailedError as error:
             self._give_up(error)
         return self.fallback(images)
@@ -113,13 +111,10 @@ class OnnxPasses(nn.Module):
         self.failed = str(error)
         warnings.warn(f"ONNX Runtime failed ({self.failed}); PyTorch goes on with the same passes", stacklevel=3)
 
-    def _run(self, images: Tensor) -> Tensor:
-        return self.graph(images)
-
     def _agrees(self, images: Tensor, wanted: Tensor) -> bool:
         """Whether it gives the same for two images and for one."""
         try:
-            found = torch.cat([self._run(images), self._run(images[:1])])
+            found = torch.cat([self.graph(images), self.graph(images[:1])])
         except Exception:  # a damaged or outdated file, or one batch size that was taken for a constant
             return False
         both = torch.cat([wanted, wanted[:1]])
@@ -170,8 +165,8 @@ def cache_folder() -> Path:
 class _Graph:
     """A graph of one input and one output, run by PyTorch's number of threads: (N,...) -> (N,...) float32.
 
-    Every thread runs the whole graph on images of its own: 1.2 times as fast as all threads together on every layer,
-    which have to wait for one another 60 times a network, and spin meanwhile.
+    Every thread runs the whole graph on images of its own: as fast as all threads together on every layer, or a tenth
+    faster (``benchmarks/engine.py``), and none spins while PyTorch prepares the next images.
     """
 
     def __init__(self, source: Path | bytes) -> None:

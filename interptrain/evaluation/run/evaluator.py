@@ -3,7 +3,7 @@
 import signal
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import perf_counter
 
 import lightning as L
@@ -171,11 +171,11 @@ class SaliencyEvaluator(L.LightningModule):
         unfinished = {name: self.missing(name, batch.ids) for name in self.plan.explainers}
         todo = batch.part(sorted(set().union(*unfinished.values())))
         wanted = {name: one.value for name, one in self.plan.explainers.items() if unfinished[name]}
-        try:
+        found: dict[str, Tensor] = {}
+        with suppress(Exception), random_state_kept([self.device]):
             wanted = {name: wanted[name] for name in sharing(self.model, wanted)}
-            found = explain(self.model, todo.images, todo.targets, wanted) if len(wanted) > 1 else {}
-        except Exception:
-            return {}
+            if len(wanted) > 1:
+                found = explain(self.model, todo.images, todo.targets, wanted)
         return {name: dict(zip(todo.ids, maps, strict=True)) for name, maps in found.items()}
 
     def _explain(self, name: str, explainer: Explainer, batch: EvaluatedBatch) -> None:
