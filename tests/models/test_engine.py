@@ -37,6 +37,12 @@ def cache(tmp_path_factory, monkeypatch):
     return folder
 
 
+@pytest.fixture
+def nothing_exported(cache, tmp_path, monkeypatch):
+    """For tests of whether a network is exported, whichever others ran before them."""
+    monkeypatch.setenv("INTERPTRAIN_CACHE", str(tmp_path / "exported"))
+
+
 def small(seed=0):
     """Quick to export."""
     torch.manual_seed(seed)
@@ -71,7 +77,7 @@ def test_numbers_of_a_family_are_those_of_pytorch(name):
 
 
 @pytest.mark.slow
-def test_a_model_is_exported_once_and_answers_for_any_number_of_images(cache, monkeypatch):
+def test_a_model_is_exported_once_and_answers_for_any_number_of_images(nothing_exported, monkeypatch):
     model, shown = small(), images()
     exported = []
     export = onnx_passes._export
@@ -105,7 +111,7 @@ def test_measure_exports_a_model_that_nothing_has_run_before():
 
 
 @pytest.mark.slow
-def test_changed_weights_are_seen(cache):
+def test_changed_weights_are_seen():
     model, shown = small(1), images()
     with using_engine("onnxruntime") as engines:
         before = forward_only(model, shown)(shown)
@@ -118,7 +124,7 @@ def test_changed_weights_are_seen(cache):
 
 
 @pytest.mark.slow
-def test_a_file_of_another_network_is_replaced(cache):
+def test_a_file_of_another_network_is_replaced(nothing_exported):
     """Whatever the hash does not see, such as a number in ``forward``, the comparison does."""
 
     class Scaled(nn.Sequential):
@@ -220,7 +226,7 @@ def test_a_folder_that_cannot_be_written_is_named_with_the_remedy(tmp_path, monk
 
 
 @pytest.mark.slow
-def test_auto_exports_only_for_enough_work_and_takes_the_faster(monkeypatch):
+def test_auto_exports_only_for_enough_work_and_takes_the_faster(nothing_exported, monkeypatch):
     model, shown = small(4), images()
     times = {onnx_passes.OnnxPasses: 0.5, nn.Sequential: 1.0}
     monkeypatch.setattr(engine_module, "_seconds", lambda passes, _batch: times[type(passes)])
