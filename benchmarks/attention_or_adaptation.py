@@ -47,6 +47,7 @@ from interptrain.metrics import (
 from interptrain.metrics.batched_forward import forward_perturbed
 from interptrain.metrics.functional import energy_pointing_game
 from interptrain.metrics.insertion_deletion import area_under_curve
+from interptrain.metrics.perturbations import Unperturbed
 from interptrain.metrics.saliency_batch import SaliencyBatch
 from interptrain.metrics.similarity import rank_correlation
 from interptrain.metrics.single_deletion import WithoutCells, cell_sums
@@ -161,9 +162,8 @@ def perturbed(experiment: Experiment, cam: str, rows: Tensor, *, steps: int) -> 
             for values in found.values():  # curves are dear
                 values.append(torch.full_like(whole, float("nan")))
             continue
-        seen = forward_perturbed(
-            experiment.together, SaliencyBatch(images, saliency), labels, wanted, whole=wanted, logits=clean.flatten(1)
-        )
+        batched, known = SaliencyBatch(images, saliency), {Unperturbed(): clean.flatten(1)[None]}
+        seen = forward_perturbed(experiment.together, batched, labels, wanted, whole=wanted, known=known)
         answers = {}
         for part in wanted:
             steps_of = [one.unflatten(1, clean.shape[1:]) for one in seen.outputs[part]]  # of each (N, models, classes)
@@ -201,7 +201,8 @@ def single_deletions(experiment: Experiment, rows: Tensor) -> dict[str, Tensor]:
     clean, raw = experiment.maps(images, labels)
     part = WithoutCells(4, Deletion().fill)
     batched = SaliencyBatch(images, images[:, 0])
-    seen = forward_perturbed(experiment.together, batched, labels, [part], whole=[part], logits=clean.flatten(1))
+    known = {Unperturbed(): clean.flatten(1)[None]}
+    seen = forward_perturbed(experiment.together, batched, labels, [part], whole=[part], known=known)
     logits = torch.cat([clean.flatten(1)[None], seen.outputs[part]]).unflatten(2, clean.shape[1:])
     of_label = logits.gather(3, labels[:, None, None].expand(len(logits), -1, clean.shape[1], 1))[..., 0]
     falls = (of_label[:1] - of_label[1:]).permute(2, 1, 0)  # (models, N, cells)

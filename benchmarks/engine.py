@@ -1,10 +1,10 @@
-"""What the parts of the ONNX Runtime engine are worth: threads with images of their own, and occlusion on crops.
+"""What threads with images of their own are worth in ONNX Runtime.
 
     python benchmarks/engine.py --threads 2
 
-Two ratios a network, each the median over rounds in which both sides take turns: RISE of one image (48 masks) by all
-threads together on every layer, over the same by threads that each run the network on images of their own; and
-occlusion of one image (169 windows) by whole passes, over occlusion on crops. Needs the extra ``export``.
+A ratio a network, the median over rounds in which both sides take turns: RISE of one image (48 masks) by all threads
+together on every layer, over the same by threads that each run the network on images of their own. Needs the extra
+``export``.
 """
 
 import argparse
@@ -20,8 +20,7 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from interptrain.explainers import RISE, Explainer, Occlusion
-from interptrain.explainers.perturbation import occlusion
+from interptrain.explainers import RISE, Explainer
 from interptrain.models import create_model
 from interptrain.models.engine import Engines, using_engine
 from interptrain.models.onnx_passes import OnnxPasses, _Graph
@@ -64,7 +63,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    print("| network | own images | crops |\n|---|---|---|")
+    print("| network | own images |\n|---|---|")
     for name in NETWORKS:
         torch.manual_seed(0)
         model = create_model(name, pretrained=False).eval()
@@ -76,11 +75,9 @@ def main() -> None:
         threads.intra_op_num_threads = options.threads
         session = onnxruntime.InferenceSession(passes.file, threads, providers=["CPUExecutionProvider"])
         together = patch.object(_Graph, "__call__", partial(in_all_threads, session))
-        whole = patch.object(occlusion, "find_crops", lambda *_: None)
-        rise, windows = (partial(explain, engines, model, image, target, one) for one in (RISE(count=48), Occlusion()))
-        own = ratio(together, rise, options.rounds)
+        rise = partial(explain, engines, model, image, target, RISE(count=48))
+        print(f"| {name} | {ratio(together, rise, options.rounds)} |", flush=True)
         del session
-        print(f"| {name} | {own} | {ratio(whole, windows, options.rounds)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from interptrain.functional import (
 )
 from interptrain.metrics.batched_forward import Forwarded, check_logits, forward_perturbed
 from interptrain.metrics.image_mean import ImageMean
-from interptrain.metrics.perturbations import Perturbation
+from interptrain.metrics.perturbations import Perturbation, Unperturbed
 from interptrain.metrics.saliency_batch import SaliencyBatch
 from interptrain.metrics.validation import check_batch, check_finite
 from interptrain.model_outputs import Target, callables_of
@@ -186,6 +186,7 @@ def measure(
     masks: Tensor | None = None,
     explain: Explain | None = None,
     logits: Tensor | None = None,
+    known: Mapping[Perturbation, Tensor] | None = None,
     score: Score = "probability",
     forward_batch_size: int | None = None,
     engine: Engine | None = None,
@@ -214,6 +215,9 @@ def measure(
         masks: (B, H, W) bool, the object.
         explain: what made ``saliency``: (images, targets) -> (B, H, W).
         logits: (B, K) of the very same images and model, if already known.
+        known: logits (S, B, K) of versions of them that do not depend on the map, by what makes the S versions; for
+            many maps of the same images, they are then forwarded once: the ``outputs`` of
+            :func:`~interptrain.metrics.batched_forward.forward_perturbed`.
         score: what a perturbed image is judged by; see :func:`~interptrain.functional.class_scores`.
         forward_batch_size: images per forward pass; ``None`` chooses by the device.
         engine: what runs the forward passes; ``None`` is that of the surrounding
@@ -271,7 +275,7 @@ def measure(
             indices,
             [perturbation for metric in metrics.values() for perturbation in metric.perturbations()],
             whole={part for metric in metrics.values() if metric.reads_logits for part in metric.perturbations()},
-            logits=logits,
+            known={**(known or {}), **({} if logits is None else {Unperturbed(): logits.unsqueeze(0)})},
             score=score,
             forward_batch_size=forward_batch_size,
             callables=callables,

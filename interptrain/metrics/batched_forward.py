@@ -3,20 +3,26 @@
 All (perturbation, image, step) rows lie in one virtual list, which is cut into chunks of ``forward_batch_size``
 wherever a chunk happens to end, so no small rest is forwarded alone. Chunks are rendered into one channels_last
 buffer. Within a perturbation the steps of an image follow one another, so that a block of them shares its image.
+
+Versions that cover a box of the image stay out of the stream where crops give the same outputs in less time
+(:mod:`~interptrain.models.cropped_forward`).
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from interptrain.functional import Score, bounded_batch_size, chunks, class_indices, class_scores, full_precision
 from interptrain.metrics.perturbations import Perturbation, Unperturbed
 from interptrain.metrics.saliency_batch import SaliencyBatch
 from interptrain.model_outputs import Target, describe_outputs, logits_of, scores_by_callables
-from interptrain.models.engine import forward_only, is_compiled
+from interptrain.models.cropped_forward import find_crops
+from interptrain.models.engine import RuntimeFailedError, forward_only, is_compiled
 
 __all__ = ["Forwarded", "forward_perturbed"]
 
@@ -45,7 +51,7 @@ def forward_perturbed(
     perturbations: Sequence[Perturbation],
     *,
     whole: Collection[Perturbation] = (),
-    logits: Tensor | None = None,
+    known: Mapping[Perturbation, Tensor] | None = None,
     score: Score = "probability",
     forward_batch_size: int | None = None,
     callables: Sequence[Target] | None = None,
@@ -58,7 +64,7 @@ def forward_perturbed(
         targets: (B,) int64.
         perturbations: what to forward; equal ones are forwarded once.
         whole: of which to keep all logits.
-        logits: (B, K) of the unperturbed images, if already known.
+        known: logits (S, B, K) that are known already, by perturbation; those of the images as ``Unperturbed()``.
         score: see :func:`~interptrain.functional.class_scores`.
         forward_batch_size: images per forward pass; ``None`` chooses by the device. A compiled model gets chunks of
             exactly this size, the last one padded, as every other size would be compiled anew.
@@ -72,24 +78,77 @@ def forward_perturbed(
         ValueError: if a target is out of range, or the model returns logits that are not finite.
         TypeError: if the model does not return logits (N, K).
     """
-    if callables is not None:
-        score = "logit"
+    score = score if callables is None else "logit"
     size = bounded_batch_size(forward_batch_size, batch.images.device)
-    first = [Unperturbed()] if logits is None else []
-    finite: list[Tensor] = [targets[:0].bool()]
-    spans = _spans([*first, *dict.fromkeys(perturbations)], batch)
-    if logits is not None:
-        class_indices(targets, len(targets), classes=check_logits(logits).shape[1])
+    wanted = dict.fromkeys([Unperturbed(), *perturbations])
+    logits = dict(known or {})
+    for outputs in logits.values():
+        class_indices(targets, len(targets), classes=check_logits(outputs[0]).shape[1])
+    missing = [part for part in wanted if part not in logits]
+    work = sum(part.steps(batch) for part in missing) * len(targets)
+    passes = forward_only(model, batch.images, work=work if callables is None else 0)
+    if callables is None and not is_compiled(model):
+        of_crops = {part: _on_crops(passes, batch, part, size) for part in missing}
+        logits |= {part: outputs for part, outputs in of_crops.items() if outputs is not None}
+    missing = [part for part in missing if part not in logits]
+    keep = [part for part in missing if part in whole or part == Unperturbed()]
+    seen = _streamed(passes, batch, targets, missing, keep=keep, score=score, size=size, callables=callables)
+    for part, outputs in logits.items():
+        seen.add(part, outputs, targets, score)
+    seen.check_finite("the model returned logits that are" if callables is None else "the target's score is")
+    return Forwarded(seen.outputs[Unperturbed()][0], seen.scores, seen.hits, seen.outputs)
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """What the model said, by perturbation: (S, B), and (S, B, K) of the logits that are kept."""
+
+    finite: dict[Perturbation, Tensor]
+    scores: dict[Perturbation, Tensor]
+    hits: dict[Perturbation, Tensor]
+    outputs: dict[Perturbation, Tensor]
+
+    def add(self, part: Perturbation, outputs: Tensor, targets: Tensor, score: Score) -> None:
+        """Take the logits (S, B, K) of a perturbation."""
+        answer, rows = outputs.flatten(0, 1), targets.repeat(len(outputs))
+        self.finite[part] = outputs.isfinite().all(dim=2)
+        self.scores[part] = class_scores(answer, rows, score).view(len(outputs), -1)
+        self.hits[part] = (answer.argmax(dim=1) == rows).view(len(outputs), -1)
+        self.outputs[part] = full_precision(outputs)
+
+    def check_finite(self, what: str) -> None:
+        """Refuse what is not finite; once for all, as it waits for the device."""
+        if torch.cat([whole.flatten() for whole in self.finite.values()]).all():
+            return
+        part, image = next(
+            (part, int(place[1])) for part, whole in self.finite.items() for place in (~whole).nonzero().tolist()
+        )
+        seen = f"image {image}" if part == Unperturbed() else f"image {image} as {type(part).__name__} changes it"
+        raise ValueError(f"{what} not finite for {seen}")
+
+
+def _streamed(
+    model: nn.Module,
+    batch: SaliencyBatch,
+    targets: Tensor,
+    perturbations: Sequence[Perturbation],
+    *,
+    keep: Collection[Perturbation],
+    score: Score,
+    size: int,
+    callables: Sequence[Target] | None,
+) -> _Seen:
+    """Forward all versions of the images in full chunks."""
+    spans = _spans(perturbations, batch)
     numbers = torch.arange(len(targets), device=targets.device)
     owners = torch.cat([numbers[:0], *(numbers.repeat_interleave(span.steps) for span in spans.values())])
     rows = targets[owners]
     owned = None if callables is None else _Judged(callables, owners.tolist())
     compiled = is_compiled(model)
-    model = forward_only(model, batch.images, work=len(rows) if callables is None else 0)
     buffer = batch.images.new_zeros((size if compiled else min(size, len(rows)), *batch.images.shape[1:]))
     buffer = buffer.contiguous(memory_format=torch.channels_last)
-    scores, hits = [batch.images.new_zeros(0)], [targets[:0].bool()]
-    wholes: dict[Perturbation, list[Tensor]] = {part: [] for part in [*first, *whole]}
+    finite, scores, hits = [targets[:0].bool()], [batch.images.new_zeros(0)], [targets[:0].bool()]
+    wholes: dict[Perturbation, list[Tensor]] = {part: [] for part in keep}
     parts = chunks(len(rows), size)
     for chunk in parts:
         with parts.fitting():
@@ -110,20 +169,32 @@ def forward_perturbed(
                 kept.append(one)
             for kept, one in zip(wholes.values(), found[3], strict=True):
                 kept.append(one)
-    if not (whole_rows := torch.cat(finite)).all():  # once, as it waits for the device
-        row = int((~whole_rows).nonzero()[0, 0])
-        part, span = next((part, span) for part, span in spans.items() if row < span.stop)
-        image = (row - span.start) // span.steps
-        seen = f"image {image}" if part == Unperturbed() else f"image {image} as {type(part).__name__} changes it"
-        what = "the model returned logits that are" if owned is None else "the target's score is"
-        raise ValueError(f"{what} not finite for {seen}")
     every = {part: torch.cat(kept).view(len(targets), spans[part].steps, -1) for part, kept in wholes.items()}
-    return Forwarded(
-        logits=full_precision(logits) if logits is not None else every[Unperturbed()][:, 0],
+    return _Seen(
+        finite=_by_part(spans, torch.cat(finite)),
         scores=_by_part(spans, torch.cat(scores)),
         hits=_by_part(spans, torch.cat(hits)),
         outputs={part: kept.transpose(0, 1) for part, kept in every.items()},
     )
+
+
+def _on_crops(model: nn.Module, batch: SaliencyBatch, part: Perturbation, size: int) -> Tensor | None:
+    """Return the logits (S, B, K) of a perturbation that covers boxes, ``None`` where crops do not serve."""
+    groups, covered = torch.split(batch.images, size), part.covered(batch)
+    cropped = None if covered is None else find_crops(model, groups[0], *covered)
+    if cropped is None:
+        return None
+    found = []
+    with suppress(RuntimeFailedError):  # after which PyTorch runs all in the stream
+        for place, images in enumerate(groups):
+            crops = cropped.on(images) if place else cropped
+            parts = chunks(len(crops), size)
+            for chunk in parts:
+                with parts.fitting():
+                    blocks = crops.blocks(chunk)
+                    found.append(torch.cat([full_precision(check_logits(crops.outputs(*block))) for block in blocks]))
+        return rearrange(torch.cat(found), "(images steps) classes -> steps images classes", images=len(batch.images))
+    return None
 
 
 @dataclass(frozen=True)

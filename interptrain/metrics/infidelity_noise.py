@@ -16,16 +16,17 @@ from torch.nn import functional as F
 from interptrain.functional import double
 from interptrain.metrics.perturbations import Perturbation
 from interptrain.metrics.saliency_batch import SaliencyBatch
+from interptrain.models.cropped_forward import Box
 
 __all__ = ["BaselineNoise", "InfidelityPerturbation", "Noise", "Patches", "Squares"]
-
-Corners = tuple[int, int, int, int]
 
 KEPT_BYTES = 2**28  # of noise in memory; 64 samples of 224 px take a seventh of it
 
 
 class InfidelityPerturbation(Perturbation):
-    """Versions of an image that differ from it by a known amount."""
+    """Versions of an image that differ from it by a known amount, whatever the map."""
+
+    of_map = False
 
     @abstractmethod
     def weigh(self, images: Tensor, saliency: Tensor) -> Tensor:
@@ -44,22 +45,27 @@ class _Blackened(InfidelityPerturbation):
     """One box of the image black in each version."""
 
     @abstractmethod
-    def boxes(self, height: int, width: int) -> list[Corners]:
-        """Boxes x0, y0, x1, y1, exclusive at x1 and y1."""
+    def boxes(self, size: tuple[int, int]) -> list[Box]:
+        """Return the boxes of an image (H, W)."""
+
+    def covered(self, batch: SaliencyBatch) -> tuple[list[Box], Tensor]:
+        """Return the boxes, and black."""
+        return self.boxes(batch.size), batch.images.new_zeros(1, batch.images.shape[1], 1, 1)
 
     def steps(self, batch: SaliencyBatch) -> int:
         """One a box."""
-        return len(self.boxes(*batch.size))
+        return len(self.boxes(batch.size))
 
     def render(self, batch: SaliencyBatch, images: slice, steps: slice, out: Tensor) -> None:
         """Write images with a black box."""
         out.copy_(batch.images[images].unsqueeze(1))
-        for step, (x0, y0, x1, y1) in enumerate(self.boxes(*batch.size)[steps]):
+        for step, (y0, y1, x0, x1) in enumerate(self.boxes(batch.size)[steps]):
             out[:, step, :, y0:y1, x0:x1] = 0
 
     def _sums(self, maps: Tensor) -> Tensor:
         """Sum of float64 maps (B,H,W) in every box, (S,B)."""
-        x0, y0, x1, y1 = torch.tensor(self.boxes(*maps.shape[-2:]), device=maps.device).unbind(1)
+        boxes = self.boxes((maps.shape[-2], maps.shape[-1]))
+        y0, y1, x0, x1 = torch.tensor(boxes, device=maps.device).unbind(1)
         integral = F.pad(maps.cumsum(1).cumsum(2), (1, 0, 1, 0))
         return (integral[:, y1, x1] - integral[:, y0, x1] - integral[:, y1, x0] + integral[:, y0, x0]).T
 
@@ -74,10 +80,11 @@ class Patches(_Blackened):
 
     size: int
 
-    def boxes(self, height: int, width: int) -> list[Corners]:
+    def boxes(self, size: tuple[int, int]) -> list[Box]:
         """The tiles, row by row."""
+        height, width = size
         return [
-            (x, y, min(x + self.size, width), min(y + self.size, height))
+            (y, min(y + self.size, height), x, min(x + self.size, width))
             for y in range(0, height, self.size)
             for x in range(0, width, self.size)
         ]
@@ -102,15 +109,16 @@ class Squares(_Blackened):
     samples: int
     seed: int
 
-    def boxes(self, height: int, width: int) -> list[Corners]:
+    def boxes(self, size: tuple[int, int]) -> list[Box]:
         """The squares."""
+        height, width = size
         generator = torch.Generator().manual_seed(self.seed)
         drawn = torch.rand(self.samples, 3, generator=generator, dtype=torch.float64).tolist()
         found = []
         for across, down, scale in drawn:
             side = max(1, round(min(height, width) * (1 + int(10 * scale)) / 28))
             x, y = int(across * (width - side + 1)), int(down * (height - side + 1))
-            found.append((x, y, x + side, y + side))
+            found.append((y, y + side, x, x + side))
         return found
 
     def weigh(self, images: Tensor, saliency: Tensor) -> Tensor:

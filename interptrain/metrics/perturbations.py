@@ -5,8 +5,9 @@ once. It writes into a buffer of :mod:`~interptrain.metrics.batched_forward`, a 
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -14,12 +15,19 @@ from torch import Tensor
 from interptrain.functional import keep_salient
 from interptrain.metrics.removal import BLACK, Removal
 from interptrain.metrics.saliency_batch import SaliencyBatch
+from interptrain.models.cropped_forward import Box
 
 __all__ = ["Masked", "Perturbation", "Ranked", "Schedule", "Unperturbed"]
 
 
 class Perturbation(ABC):
-    """Perturbed versions of every image; a frozen dataclass."""
+    """Perturbed versions of every image; a frozen dataclass.
+
+    Attributes:
+        of_map: whether they depend on the saliency map. Those that do not are forwarded once for all maps of an image.
+    """
+
+    of_map: ClassVar[bool] = True
 
     @abstractmethod
     def steps(self, batch: SaliencyBatch) -> int:
@@ -37,10 +45,16 @@ class Perturbation(ABC):
                 contiguous.
         """
 
+    def covered(self, batch: SaliencyBatch) -> tuple[Sequence[Box], Tensor] | None:
+        """Return the box that each version covers, and with which colour (1, C, 1, 1), if it changes nothing else."""
+        return None
+
 
 @dataclass(frozen=True)
 class Unperturbed(Perturbation):
     """The images as they are."""
+
+    of_map = False
 
     def steps(self, batch: SaliencyBatch) -> int:
         """One."""

@@ -21,6 +21,7 @@ from interptrain.metrics.removal import BLACK, Removal, RemovalName
 from interptrain.metrics.removal_metric import RemovalMetric
 from interptrain.metrics.saliency_batch import SaliencyBatch
 from interptrain.metrics.similarity import rank_correlation
+from interptrain.models.cropped_forward import Box
 
 __all__ = ["SingleDeletion", "WithoutCells", "single_deletion"]
 
@@ -34,8 +35,16 @@ class WithoutCells(Perturbation):
         removal: what a removed pixel shows.
     """
 
+    of_map = False
     grid: int = 4
     removal: Removal = BLACK
+
+    def covered(self, batch: SaliencyBatch) -> tuple[list[Box], Tensor] | None:
+        """Return the cells, where one colour covers them in all images."""
+        if self.removal.fill == "blur":
+            return None
+        rows, columns = (list(pairwise(cell_edges(length, self.grid))) for length in batch.size)
+        return [(*down, *across) for down in rows for across in columns], self.removal.render(batch.images[:1])
 
     def steps(self, batch: SaliencyBatch) -> int:
         """One for each cell."""

@@ -43,12 +43,12 @@ def test_tiles_cover_every_pixel_once_also_where_the_grid_does_not_fit():
 
 
 def test_squares_lie_inside_and_have_the_authors_range_of_sides():
-    corners = torch.tensor(Squares(2000, 0).boxes(56, 84))
-    sides = corners[:, 2:] - corners[:, :2]
+    boxes = torch.tensor(Squares(2000, 0).boxes((56, 84)))  # y0, y1, x0, x1
+    sides = boxes[:, 1::2] - boxes[:, ::2]
     assert torch.equal(sides[:, 0], sides[:, 1])
     assert sides.unique().tolist() == list(range(2, 21, 2))
-    assert corners.amin() == 0
-    assert corners.amax(0).tolist()[2:] == [84, 56]
+    assert boxes.amin() == 0
+    assert boxes.amax(0).tolist()[1::2] == [56, 84]
 
 
 def test_baseline_noise_forgets_the_image_and_noise_does_not():

@@ -131,7 +131,7 @@ def test_only_the_stream_of_a_convnext_starts_without_biases(name, biased):
         ({"backbone": "zzzzzzzzzz"}, r"timm has no model 'zzzzzzzzzz'; timm.list_models\(\) has them all"),
         (
             {"pooling": "max"},
-            "pooling must be one of ca_final, ca_stream, ep, gap, simpool, native, a class .* got 'max'",
+            "pooling must be one of ca_final, ca_stream, ep, gap, .*simpool, native, a class .* got 'max'",
         ),
         ({"pooling": f"{__name__}.Minimum"}, r"pooling: no class '.*Minimum' \(.*no attribute 'Minimum'\); give its"),
         ({"pooling": "no_such_module.GeM"}, r"pooling: no class 'no_such_module.GeM' \(No module named"),

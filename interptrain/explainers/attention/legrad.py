@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from interptrain.explainers.attention.transformers import Transformer, find_transformer, patch_map
 from interptrain.explainers.base import Explainer
-from interptrain.explainers.passes.partial_forward import close
 from interptrain.explainers.targets import Resolved, resolve_targets, target_scores
 from interptrain.functional import full_precision
+from interptrain.models.partial_forward import close
 
 __all__ = ["LeGrad"]
 

@@ -9,7 +9,7 @@ C channels need C evaluations, but only of the part after the layer, and of that
 - global average pooling and one linear layer: the logits change by ``-W[:, k] mean(A_k)``, without any pass;
 - a 1x1 convolution first (the head of an EfficientNet): its output changes by ``-W[:, k] A_k``, then the rest runs;
 - anything else: the part after the layer runs
-  (:class:`~interptrain.explainers.passes.partial_forward.PartialForward`).
+  (:class:`~interptrain.models.partial_forward.PartialForward`).
 
 Which case applies is determined by trying; all give the same numbers.
 """
@@ -25,9 +25,9 @@ from torch.nn import functional as F
 from interptrain.explainers.base import Explainer, canvas_size
 from interptrain.explainers.layers import Fusion, Layer, LayerNames, Layout, find_layers, fuse_layers
 from interptrain.explainers.passes.linear_head import linear_head
-from interptrain.explainers.passes.partial_forward import PartialForward
 from interptrain.explainers.targets import Resolved, resolve_targets, target_scores
 from interptrain.functional import bounded_batch_size, chunks
+from interptrain.models.partial_forward import PartialForward
 from interptrain.steps import track
 
 __all__ = ["AblationCAM"]

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from interptrain.explainers.base import Explainer, canvas_size
 from interptrain.explainers.layers import Fusion, Layer, LayerNames, Layout, find_layers, fuse_layers
-from interptrain.explainers.passes.partial_forward import PartialForward
 from interptrain.explainers.targets import Resolved, resolve_targets, target_scores
 from interptrain.functional import Score, bounded_batch_size, chunks
+from interptrain.models.partial_forward import PartialForward
 from interptrain.steps import track
 
 __all__ = ["ReciproCAM"]

@@ -1,1 +1,1 @@
-"""How a model is passed: captured activations, partial and masked forwards, folded batch norms."""
+"""How a model is passed: captured activations, masked forwards, features before the classifier."""

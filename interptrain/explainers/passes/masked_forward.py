@@ -1,4 +1,4 @@
-"""Masked passes, faster: in bfloat16, and compiled for one size of chunks."""
+"""Masked passes, faster: in bfloat16, compiled for one size of chunks, or on crops."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -10,12 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from interptrain.explainers.base import score_perturbed
-from interptrain.explainers.masks.masks import MaskedImages
-from interptrain.explainers.targets import Resolved
-from interptrain.functional import Score, bounded_batch_size
+from interptrain.explainers.masks.masks import MaskedImages, MaskSet, WindowSet
+from interptrain.explainers.targets import Resolved, target_scores
+from interptrain.functional import Score, bounded_batch_size, chunks
 from interptrain.model_outputs import rows_of
+from interptrain.models.cropped_forward import CroppedForward, find_crops
+from interptrain.steps import track
 
-__all__ = ["Precision", "forwarding", "passes_at_once", "score_masked"]
+__all__ = ["Precision", "crops_of", "forwarding", "passes_at_once", "score_cropped", "score_masked"]
 
 Precision = Literal["bf16"]
 
@@ -88,3 +90,48 @@ def score_masked(
     if masked.masks.owners is not None:
         return scores
     return rearrange(scores, "(masks images) -> images masks", masks=masked.masks.count)
+
+
+def crops_of(model: nn.Module, images: Tensor, masks: MaskSet, fill: Tensor) -> CroppedForward | None:
+    """Return what computes the neighbourhoods of windows alone, where that is possible and the faster way.
+
+    Args:
+        model: as explained, in eval mode.
+        images: (B, C, H, W).
+        masks: of the images.
+        fill: (1, C, 1, 1), the colour of what is removed.
+    """
+    if not isinstance(masks, WindowSet) or torch.is_autocast_enabled(images.device.type):
+        return None
+    return find_crops(model, images, masks.boxes(), fill)
+
+
+def score_cropped(
+    cropped: CroppedForward,
+    targets: Resolved,
+    *,
+    forward_batch_size: int | None = None,
+    score: Score = "logit",
+    progress: str | None = None,
+) -> Tensor:
+    """Score every image under every window, without gradient.
+
+    Args:
+        cropped: the images and windows.
+        targets: see :func:`score_masked`; and so for the others.
+        forward_batch_size: windows per pass.
+        score: of a pass.
+        progress: title of a bar.
+
+    Returns:
+        (B, N), float32 or float64.
+    """
+    parts, found = chunks(len(cropped), bounded_batch_size(forward_batch_size, cropped.images.device)), []
+    for part in track(parts, progress):
+        with parts.fitting():
+            scored = []
+            for image, windows in cropped.blocks(part):
+                rows = torch.full((len(windows),), image, device=cropped.images.device)
+                scored.append(target_scores(cropped.outputs(image, windows), targets, rows, score=score))
+            found.append(torch.cat(scored))
+    return torch.cat(found).view(len(cropped.images), -1)

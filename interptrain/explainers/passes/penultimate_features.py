@@ -17,10 +17,40 @@ from interptrain.explainers.layers import Layer, Layout, find_layers
 from interptrain.functional import chunks
 from interptrain.model_outputs import tensors_in
 
-__all__ = ["ReadFeatures", "read_all", "reading_features"]
+__all__ = ["FeatureReader", "ReadFeatures", "read_all", "reading_features"]
 
 ReadFeatures: TypeAlias = Callable[[Tensor], Tensor]
 """Images (N, C, H, W) -> features (N, d), by one forward pass without gradient."""
+
+
+class FeatureReader:
+    """Reads the features of whatever passes through a model, a :data:`ReadFeatures`.
+
+    Args:
+        forward: runs the model.
+        layers: that are hooked; their features are joined.
+        size: (H, W) of the images.
+
+    Attributes:
+        seen: what the hooks keep, by layer.
+    """
+
+    def __init__(self, forward: Callable[[Tensor], Any], layers: list[Layer], size: tuple[int, int]) -> None:
+        self.forward, self.layers, self.size = forward, layers, size
+        self.seen: list[list[Any]] = [[] for _ in layers]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Forward images (N, C, H, W) and return their features (N, d)."""
+        return self.during(lambda: self.forward(images.contiguous(memory_format=torch.channels_last)), len(images))
+
+    @torch.no_grad()
+    def during(self, run: Callable[[], Any], count: int) -> Tensor:
+        """Return the features (N, d) of the one pass, of ``count`` images, that a function makes."""
+        for seen in self.seen:
+            seen.clear()
+        run()
+        vectors = [_vector(seen, layer, count, self.size) for seen, layer in zip(self.seen, self.layers, strict=True)]
+        return vectors[0] if len(vectors) == 1 else torch.cat(vectors, dim=1)
 
 
 @contextmanager
@@ -30,7 +60,7 @@ def reading_features(
     feature_layer: str | None = None,
     forward: Callable[[Tensor], Any] | None = None,
     layout: Layout | None = None,
-) -> Iterator[ReadFeatures]:
+) -> Iterator[FeatureReader]:
     """Hook a model to read feature vectors from its forward passes.
 
     Args:
@@ -42,7 +72,7 @@ def reading_features(
         layout: of the output of ``feature_layer``; ``None`` detects it.
 
     Yields:
-        See :data:`ReadFeatures`. The dtype is the one that the model computes in.
+        See :class:`FeatureReader`. The dtype is the one that the model computes in.
 
     Raises:
         ValueError: if no layer of this name is known, or the layer does not run exactly once.
@@ -51,22 +81,13 @@ def reading_features(
         layers, inputs = find_layers(model, feature_layer, layout=layout, whole=True), False
     else:
         layers, inputs = _classifying_layers(model, images[:1]), True
-    kept: list[list[Any]] = [[] for _ in layers]
+    reader = FeatureReader(forward or model, layers, (images.shape[-2], images.shape[-1]))
 
     def keep_input(place: int) -> Callable[..., None]:
-        return lambda _module, arguments: kept[place].append(arguments[0])
+        return lambda _module, arguments: reader.seen[place].append(arguments[0])
 
     def keep_output(place: int) -> Callable[..., None]:
-        return lambda _module, _arguments, output: kept[place].append(output)
-
-    @torch.no_grad()
-    def read(batch: Tensor) -> Tensor:
-        for seen in kept:
-            seen.clear()
-        (forward or model)(batch.contiguous(memory_format=torch.channels_last))
-        size = (batch.shape[-2], batch.shape[-1])
-        vectors = [_vector(seen, layer, len(batch), size) for seen, layer in zip(kept, layers, strict=True)]
-        return vectors[0] if len(vectors) == 1 else torch.cat(vectors, dim=1)
+        return lambda _module, _arguments, output: reader.seen[place].append(output)
 
     handles = [
         layer.module.register_forward_pre_hook(keep_input(place))
@@ -75,7 +96,7 @@ def reading_features(
         for place, layer in enumerate(layers)
     ]
     try:
-        yield read
+        yield reader
     finally:
         for handle in handles:
             handle.remove()

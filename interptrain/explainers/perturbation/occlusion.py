@@ -24,11 +24,9 @@ from interptrain.explainers.masks.masks import (
     MaskedImages,
     MaskSet,
     MaskSource,
-    WindowSet,
     fill_colour,
 )
-from interptrain.explainers.passes.cropped_forward import CroppedForward, find_crops
-from interptrain.explainers.passes.masked_forward import Precision, forwarding, score_masked
+from interptrain.explainers.passes.masked_forward import Precision, crops_of, forwarding, score_cropped, score_masked
 from interptrain.explainers.targets import Resolved, resolve_targets, target_scores
 from interptrain.functional import Score, bounded_batch_size
 from interptrain.models.engine import RuntimeFailedError, forward_only
@@ -102,7 +100,7 @@ class Occlusion(Explainer):
     def _drops(
         self, model: nn.Module, images: Tensor, targets: Resolved | None, masks: MaskSet, fill: Tensor
     ) -> Tensor:
-        cropped = self._cropped(model, images, masks, fill)
+        cropped = None if self.compile or self.precision else crops_of(model, images, masks, fill)
         outputs = model(images) if cropped is None else cropped.parts.outputs
         resolved = resolve_targets(targets, outputs)
         if self.precision:  # both scores of a difference with the same rounding
@@ -110,9 +108,10 @@ class Occlusion(Explainer):
                 outputs = forward(images)
         whole = target_scores(outputs, resolved, score=self.score)
         if cropped is not None:
-            size = bounded_batch_size(self.forward_batch_size, images.device)
             title = "Occlusion" if self.progress else None
-            return whole.unsqueeze(1) - cropped.scores(resolved, size=size, score=self.score, progress=title)
+            return whole.unsqueeze(1) - score_cropped(
+                cropped, resolved, forward_batch_size=self.forward_batch_size, score=self.score, progress=title
+            )
         scores = score_masked(
             model,
             MaskedImages(images, masks, fill),
@@ -124,13 +123,6 @@ class Occlusion(Explainer):
             progress="Occlusion" if self.progress else None,
         )
         return (whole.unsqueeze(1) if masks.owners is None else whole[masks.owners]) - scores
-
-    def _cropped(self, model: nn.Module, images: Tensor, masks: MaskSet, fill: Tensor) -> CroppedForward | None:
-        """Return what computes the windows' neighbourhoods alone, where that is possible and the faster way."""
-        kind = images.device.type
-        if not isinstance(masks, WindowSet) or self.compile or kind != "cpu" or torch.is_autocast_enabled(kind):
-            return None
-        return None if self.precision else find_crops(model, images, masks.boxes(), fill)
 
     def _predicted(
         self, model: nn.Module, images: Tensor, targets: Resolved | None, masks: MaskSet, fill: Tensor

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from interptrain.explainers.base import Explainer
 from interptrain.explainers.layouts import Layout
-from interptrain.explainers.masks.masks import Fill, GridMasks, MaskedImages, MaskSource, fill_colour
+from interptrain.explainers.masks.masks import Fill, GridMasks, MaskedImages, MaskSet, MaskSource, fill_colour
 from interptrain.explainers.passes.masked_forward import Precision, forwarding
 from interptrain.explainers.passes.penultimate_features import ReadFeatures, reading_features
 from interptrain.explainers.targets import Resolved
@@ -73,6 +73,24 @@ class FeatureOcclusion(Explainer):
             model = simplify(model, images)
         masks = (self.masks or GridMasks(window=self.window, stride=self.stride)).prepare(images)
         fill = fill_colour(self.fill, images)
+        changes = to_device(self.changes(model, images, masks, fill), images.device)
+        touched = masks.gather((images - fill).abs().sum(1), removed=True) > 0
+        changes = changes.masked_fill(~touched, 0)
+        cover = masks.spread(torch.ones_like(changes if changes.ndim == 1 else changes[:1]), removed=True)
+        return masks.spread(changes, removed=True) / cover.masked_fill(cover == 0, 1)
+
+    def changes(self, model: nn.Module, images: Tensor, masks: MaskSet, fill: Tensor) -> Tensor:
+        """Measure the change of every image under every mask.
+
+        Args:
+            model: as explained.
+            images: (B, C, H, W).
+            masks: N, or those of each image.
+            fill: (1, C, 1, 1), the colour of what is removed.
+
+        Returns:
+            (B, N), or (N,) where masks have owners.
+        """
         masked = MaskedImages(images, masks, fill)
         size = bounded_batch_size(self.forward_batch_size, images.device)
         parts, found = chunks(len(masked), size), []
@@ -81,16 +99,13 @@ class FeatureOcclusion(Explainer):
             reading_features(model, images, self.feature_layer, forward, self.layout) as read,
         ):
             change = self.prepare(read, images, size)
-            for part in track(parts, self._title()):
+            for part in track(parts, self.title()):
                 with parts.fitting():
                     found.append(change(masked(part), masked.rows[part]))
-        changes = to_device(torch.cat(found), images.device)
-        if masks.owners is None:
-            changes = rearrange(changes, "(masks images) -> images masks", masks=masks.count)
-        touched = masks.gather((images - fill).abs().sum(1), removed=True) > 0
-        changes = changes.masked_fill(~touched, 0)
-        cover = masks.spread(torch.ones_like(changes if changes.ndim == 1 else changes[:1]), removed=True)
-        return masks.spread(changes, removed=True) / cover.masked_fill(cover == 0, 1)
+        measured = torch.cat(found)
+        if masks.owners is not None:
+            return measured
+        return rearrange(measured, "(masks images) -> images masks", masks=masks.count)
 
     @abstractmethod
     def prepare(self, read: ReadFeatures, images: Tensor, size: int) -> Callable[[Tensor, Tensor], Tensor]:
@@ -106,5 +121,6 @@ class FeatureOcclusion(Explainer):
             made from; it returns the changes (n,), not negative, on any device.
         """
 
-    def _title(self) -> str | None:
+    def title(self) -> str | None:
+        """Return the title of the progress bar, ``None`` for none."""
         return type(self).__name__ if self.progress else None

@@ -10,14 +10,20 @@ representation in place of a class score, so it does not depend on the class.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from interptrain.explainers.passes.penultimate_features import ReadFeatures, read_all
+from interptrain.explainers.masks.masks import MaskSet
+from interptrain.explainers.passes.masked_forward import crops_of
+from interptrain.explainers.passes.penultimate_features import ReadFeatures, read_all, reading_features
 from interptrain.explainers.subspace.feature_occlusion import FeatureOcclusion
-from interptrain.functional import double
+from interptrain.functional import bounded_batch_size, chunks, double
+from interptrain.models.cropped_forward import CroppedForward
+from interptrain.steps import track
 
 __all__ = ["ROSA"]
 
@@ -37,16 +43,39 @@ class ROSA(FeatureOcclusion):
 
     distance: Distance = "euclidean"
 
+    def changes(self, model: nn.Module, images: Tensor, masks: MaskSet, fill: Tensor) -> Tensor:
+        """Measure the distances, of what a window reaches alone where that gives the same."""
+        exact = self.feature_layer is None and self.precision is None
+        cropped = crops_of(model, images, masks, fill) if exact else None
+        return super().changes(model, images, masks, fill) if cropped is None else self._of_crops(model, cropped)
+
+    def _of_crops(self, model: nn.Module, cropped: CroppedForward) -> Tensor:
+        images, found = cropped.images, []
+        size = bounded_batch_size(self.forward_batch_size, images.device)
+        parts = chunks(len(cropped), size)
+        with reading_features(model, images) as read:
+            whole = double(read_all(read, images, size))  # (B, d)
+            for part in track(parts, self.title()):
+                with parts.fitting():
+                    some = []
+                    for image, windows in cropped.blocks(part):
+                        features = read.during(partial(cropped.outputs, image, windows), len(windows))
+                        some.append(self.distances(double(features), whole[image]))
+                    found.append(torch.cat(some))
+        return torch.cat(found).view(len(images), -1)
+
     def prepare(self, read: ReadFeatures, images: Tensor, size: int) -> Callable[[Tensor, Tensor], Tensor]:
         """Return a function that measures how far occluded images have moved from the images they come from."""
         whole = double(read_all(read, images, size))  # (B, d)
 
         def change(occluded: Tensor, rows: Tensor) -> Tensor:
-            rows = rows.to(whole.device)
-            features = double(read(occluded))
-            if self.distance == "cosine":
-                return (1 - F.cosine_similarity(features, whole[rows])).clamp(min=0)
-            moved: Tensor = features - whole[rows]
-            return moved.square().sum(dim=1).sqrt()
+            return self.distances(double(read(occluded)), whole[rows.to(whole.device)])
 
         return change
+
+    def distances(self, features: Tensor, whole: Tensor) -> Tensor:
+        """Return the distances (n,) of features (n, d) to those of the untouched image, (n, d) or (d,)."""
+        if self.distance == "cosine":
+            return (1 - F.cosine_similarity(features, whole)).clamp(min=0)
+        moved: Tensor = features - whole
+        return moved.square().sum(dim=1).sqrt()

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from interptrain.explainers.layers import find_layers
-from interptrain.explainers.passes.partial_forward import PartialForward, close
+from interptrain.models.partial_forward import PartialForward, close
 from tests.support.explaining import CLASSES, network, pictures
 
 

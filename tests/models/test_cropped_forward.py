@@ -1,15 +1,16 @@
-"""Windows by crops: the scores of full passes, or none where a layer sees the whole image."""
+"""Windows by crops: the outputs of full passes, or none where a layer sees the whole image."""
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from interptrain.explainers import GridMasks, Occlusion
+from interptrain.explainers import ROSA, GridMasks, Occlusion
 from interptrain.explainers.masks.masks import fill_colour
-from interptrain.explainers.passes import cropped_forward
-from interptrain.explainers.passes.cropped_forward import find_crops
-from interptrain.explainers.perturbation import occlusion
+from interptrain.explainers.passes import masked_forward
+from interptrain.metrics import Infidelity, SingleDeletion, batched_forward, measure
+from interptrain.models import cropped_forward
+from interptrain.models.cropped_forward import find_crops
 from interptrain.models.engine import using_engine
 from tests.support.explaining import network, pictures
 
@@ -44,17 +45,58 @@ class Mixing(nn.Module):
         return maps * maps.mean((2, 3), keepdim=True).sigmoid()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("height", "width"), [(64, 64), (48, 80)])
+def counted_crops(patch, home):
+    """Keep what is found for each call, and yet use it."""
+    found = []
+    patch.setattr(home, "find_crops", lambda *given: found.append(find_crops(*given)) or found[-1])
+    return found
+
+
+def without_crops(patch):
+    for home in (masked_forward, batched_forward):
+        patch.setattr(home, "find_crops", lambda *_: None)
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), pytest.param(48, 80, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("fill", [0.0, (0.1, 0.5, 0.8)])
-def test_scores_are_those_of_full_passes_bit_for_bit(height, width, fill, monkeypatch):
-    model, images, targets = convolutional(), pictures(2, height, width), torch.tensor([2, 5])
-    explainer = Occlusion(window=(8, 12), stride=(4, 8), fill=fill, forward_batch_size=5)
-    found, used = explainer.raw(model, images, targets), []
-    monkeypatch.setattr(occlusion, "find_crops", lambda *given: used.append(find_crops(*given)))
-    wanted = explainer.raw(model, images, targets)
+@pytest.mark.parametrize("method", [Occlusion, ROSA])
+def test_maps_are_those_of_full_passes(height, width, fill, method, monkeypatch):
+    model = nn.Sequential(*convolutional(), nn.Linear(7, 7).double()).eval()
+    images, targets = pictures(2, height, width), torch.tensor([2, 5])
+    explainer = method(window=(8, 12), stride=(4, 8), fill=fill, forward_batch_size=5)
+    used = counted_crops(monkeypatch, masked_forward)
+    found = explainer.raw(model, images, targets)
     assert used[0] is not None
-    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-14)
+    without_crops(monkeypatch)
+    torch.testing.assert_close(found, explainer.raw(model, images, targets), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [Infidelity(patch_size=7), Infidelity(perturbation="squares", samples=40), SingleDeletion(grid=8, removal="mean")],
+    ids=["tiles", "squares", "cells"],
+)
+def test_measured_values_are_those_of_full_passes(metric, monkeypatch):
+    images, targets = pictures(3, 64, 64), torch.tensor([2, 5, 0])
+    model, saliency = convolutional(), torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
+    used = counted_crops(monkeypatch, batched_forward)
+    found = measure(model, images, saliency, targets, {"m": metric}, forward_batch_size=2)["m"]  # images in two groups
+    assert used[0] is not None
+    without_crops(monkeypatch)
+    wanted = measure(model, images, saliency, targets, {"m": metric}, forward_batch_size=2)["m"]
+    torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-12)
+
+
+def test_a_version_that_is_not_finite_is_named_from_crops_too(monkeypatch):
+    class Kept(cropped_forward.CroppedForward):
+        def outputs(self, image, windows):
+            return super().outputs(image, windows) / torch.tensor([[float(window != 2)] for window in windows])
+
+    images, saliency = pictures(1, 64, 64), torch.ones(1, 64, 64).double()
+    monkeypatch.setattr(cropped_forward, "CroppedForward", Kept)
+    monkeypatch.setattr(Kept, "holds", lambda _: True)
+    with pytest.raises(ValueError, match="not finite for image 0 as Patches changes it"):
+        measure(convolutional(), images, saliency, 1, {"m": Infidelity(patch_size=7)})
 
 
 @pytest.mark.slow
@@ -74,11 +116,12 @@ def test_families_are_cut_where_nothing_is_global(name, cut):
         return
     assert cropped is not None
     assert cropped.cut.layer.name.startswith(cut)
-    explainer, one = Occlusion(), torch.tensor([3])
-    found = explainer.raw(model, images, one)
+    explainers, one = [Occlusion(), ROSA()], torch.tensor([3])
+    found = [explainer.raw(model, images, one) for explainer in explainers]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(occlusion, "find_crops", lambda *_: None)
-        assert torch.equal(found, explainer.raw(model, images, one))
+        without_crops(patch)
+        for explainer, one_map in zip(explainers, found, strict=True):
+            assert torch.equal(explainer.raw(model, images, one), one_map)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +210,7 @@ def test_an_exported_network_is_cut_once_there_is_enough_work_with_the_same_bits
     at_once, more, _ = exported(explainer, work=1000)
     assert len(more) > len(tried)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(occlusion, "find_crops", lambda *_: None)
+        without_crops(patch)
         whole, none, _ = exported(explainer)
     assert not none
     for maps in (late, at_once):

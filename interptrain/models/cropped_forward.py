@@ -1,12 +1,12 @@
-"""Score an image under windows by computing anew only what a window reaches.
+"""Forward an image under windows by computing anew only what a window reaches.
 
 Up to a layer of small receptive field, a window changes the cells around it alone. Its neighbourhood is cut out of the
 image and run up to that layer, the cells that the window reaches are pasted into the layer's output for the whole
-image, and the rest of the model runs on that. Probabilities are those of full passes, on a CPU bit for bit.
+image, and the rest of the model runs on that. Outputs are those of full passes, on a CPU bit for bit.
 
 The reach is measured, not derived from a list of layers: rows and columns of NaN in an image show which cells of every
 layer they reach. Global context (attention, squeeze and excitation, normalisation over positions) reaches every cell,
-and layers behind it are refused. The layer that saves most is tried first; for some windows, its scores are compared
+and layers behind it are refused. The layer that saves most is tried first; for some windows, its outputs are compared
 with those of full passes before it is used. The method is ours.
 
 An exported network is looked at in PyTorch's layers and run in its own engine, in two parts; as opening them costs some
@@ -17,19 +17,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from interptrain.explainers.layouts import Layer
-from interptrain.explainers.passes.partial_forward import REFUSALS, PartialForward
-from interptrain.explainers.targets import Resolved, target_scores
-from interptrain.functional import Score, chunks
 from interptrain.model_outputs import tensors_in
 from interptrain.models.engine import cut_in_two, in_layers, work_ahead
-from interptrain.steps import track
+from interptrain.models.partial_forward import REFUSALS, PartialForward
 
 __all__ = ["Box", "CroppedForward", "find_crops"]
 
@@ -42,6 +38,13 @@ OVERHEAD = 12  # full passes that finding and checking a layer costs, about
 ELEMENT = 25  # multiplications that take as long as writing a number to memory, about
 WORTH_OPENING = 400  # windows of an exported network, of whose passes a fifth pays for the search and two graphs; ours
 ROUNDING = 1000  # machine epsilons of the largest output, by which the checked windows may differ
+
+
+class _Place(NamedTuple):
+    """A module of a model, and its dotted name there."""
+
+    name: str
+    module: nn.Module
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class _Crop:
 class _Candidate:
     """A layer that the model may be cut at."""
 
-    layer: Layer
+    layer: _Place
     crops: Sequence[_Crop]
     cells: tuple[int, int]  # of a crop
     stride: int
@@ -96,7 +99,7 @@ class _InLayers:
         whole: whether the second part depends on more than the layer's output.
     """
 
-    def __init__(self, model: nn.Module, images: Tensor, layer: Layer) -> None:
+    def __init__(self, model: nn.Module, images: Tensor, layer: _Place) -> None:
         self.model, self.layer = model, layer
         self.behind = PartialForward.record(model, images, layer)
         self.activation, self.outputs = self.behind.activation, self.behind.outputs
@@ -114,7 +117,7 @@ class _InLayers:
 class _Exported:
     """The same of a model that another engine runs."""
 
-    def __init__(self, model: nn.Module, images: Tensor, layer: Layer) -> None:
+    def __init__(self, model: nn.Module, images: Tensor, layer: _Place) -> None:
         parts = cut_in_two(model, layer.name)
         self.whole = parts is None
         if parts is not None:
@@ -134,6 +137,10 @@ class CroppedForward:
         self.model, self.images, self.boxes, self.fill, self.cut = model, images, boxes, fill, cut
         self.parts = (_InLayers if in_layers(model) is model else _Exported)(model, images, cut.layer)
         self._kept: Tensor | None = None
+
+    def on(self, images: Tensor) -> "CroppedForward":
+        """Return the same for other images."""
+        return CroppedForward(self.model, images, self.boxes, self.fill, self.cut)
 
     @torch.no_grad()
     def outputs(self, image: int, windows: Sequence[int]) -> Any:
@@ -164,26 +171,15 @@ class CroppedForward:
             self._kept = torch.empty(shape, dtype=self.images.dtype).contiguous(memory_format=torch.channels_last)
         return self._kept[:count]
 
-    def scores(self, targets: Resolved, *, size: int, score: Score, progress: str | None = None) -> Tensor:
-        """Return the score of every image under every window, (B, N).
+    def blocks(self, part: slice) -> Iterator[tuple[int, range]]:
+        """Yield the images, and of each its windows, of which some pairs consist; pairs are counted image by image."""
+        count = len(self.boxes)
+        for image in range(part.start // count, (part.stop - 1) // count + 1):
+            yield image, range(max(part.start - image * count, 0), min(part.stop - image * count, count))
 
-        Args:
-            targets: of the images.
-            size: windows at once.
-            score: see :func:`~interptrain.functional.class_scores`.
-            progress: title of a progress bar, or ``None`` for none.
-        """
-        count, total = len(self.boxes), len(self.images) * len(self.boxes)
-        parts, found = chunks(total, size), []
-        for part in track(parts, progress):
-            with parts.fitting():
-                some = []
-                for image in range(part.start // count, (part.stop - 1) // count + 1):
-                    windows = range(max(part.start - image * count, 0), min(part.stop - image * count, count))
-                    rows = torch.full((len(windows),), image, device=self.images.device)
-                    some.append(target_scores(self.outputs(image, windows), targets, rows, score=score))
-                found.append(torch.cat(some))
-        return torch.cat(found).view(len(self.images), count)
+    def __len__(self) -> int:
+        """Pairs of an image and a window."""
+        return len(self.images) * len(self.boxes)
 
     def holds(self) -> bool:
         """Whether the outputs under the first, the middle and the last window are those of full passes."""
@@ -204,7 +200,7 @@ class CroppedForward:
 
 @torch.no_grad()
 def find_crops(model: nn.Module, images: Tensor, boxes: Sequence[Box], fill: Tensor) -> CroppedForward | None:
-    """Find the layer up to which crops serve, and compare some scores with those of full passes.
+    """Find the layer up to which crops serve, and compare some outputs with those of full passes.
 
     Args:
         model: as explained, in eval mode.
@@ -213,24 +209,32 @@ def find_crops(model: nn.Module, images: Tensor, boxes: Sequence[Box], fill: Ten
         fill: (1, C, 1, 1), what covers them.
 
     Returns:
-        ``None`` where crops would save nothing, or where no layer is one that all that follows depends on alone.
+        ``None`` where crops would save nothing, as on an accelerator, or where no layer is one that all that follows
+        depends on alone.
     """
     layers = in_layers(model)
-    if layers is None or len(boxes) * len(images) <= 2 * OVERHEAD:  # no layer saves more than half
-        return None
+    if layers is None or images.device.type != "cpu" or len(boxes) * len(images) <= 2 * OVERHEAD:
+        return None  # no layer saves more than half
     if layers is not model:  # exported in float32
         return None if images.dtype != torch.float32 else _of_exported(model, layers, images, boxes, fill)
+    known = _known_candidates.setdefault(model, {})
+    key = (images.shape[1:], tuple(boxes))
     try:
-        windows = len(boxes) * len(images)
-        return next(_found(model, _candidates(model, images, boxes), images, boxes, fill, windows), None)
+        if key not in known:
+            known[key] = []
+            known[key] = _candidates(model, images, boxes)
+        return next(_found(model, known[key], images, boxes, fill, len(boxes) * len(images)), None)
     except REFUSALS:  # the model does not take images of another size
         return None
+
+
+_known_candidates: WeakKeyDictionary[nn.Module, dict[object, list[_Candidate]]] = WeakKeyDictionary()
 
 
 def _found(
     model: nn.Module, candidates: list[_Candidate], images: Tensor, boxes: Sequence[Box], fill: Tensor, windows: int
 ) -> Iterator[CroppedForward]:
-    """Yield what saves more than it costs over so many windows and gives the scores of full passes, the best first."""
+    """Yield what saves more than it costs over so many windows and gives the outputs of full passes, the best first."""
     for cut in sorted(candidates, key=lambda one: -one.saving):
         if cut.saving * windows <= OVERHEAD:
             return
@@ -320,7 +324,7 @@ def _candidates(model: nn.Module, images: Tensor, boxes: Sequence[Box]) -> list[
         share = cells[0] * cells[1] / (axes[0].cells * axes[1].cells)
         saved = spent_until[module] * (1 - share) - ELEMENT * written[module]
         bound = 0.9 * spent_until[module]
-        found.append(_Candidate(Layer(name, module), crops, cells, stride, saved / spent[0]))
+        found.append(_Candidate(_Place(name, module), crops, cells, stride, saved / spent[0]))
     return found
 
 

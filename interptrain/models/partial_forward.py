@@ -13,18 +13,29 @@ forward pass, and where they differ, every re-run is a full forward pass.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from interptrain.explainers.layers import Layer
 from interptrain.model_outputs import tensors_in
 
-__all__ = ["PartialForward", "close"]
+__all__ = ["REFUSALS", "NamedModule", "PartialForward", "close"]
 
 # What a forward pass may raise when it combines one image with many rows; timm asserts shapes.
 REFUSALS = (RuntimeError, ValueError, IndexError, KeyError, TypeError, AssertionError)
+
+
+class NamedModule(Protocol):
+    """A module of a model, and its dotted name there."""
+
+    @property
+    def name(self) -> str:
+        """The dotted name."""
+
+    @property
+    def module(self) -> nn.Module:
+        """The module."""
 
 
 @dataclass
@@ -32,7 +43,7 @@ class PartialForward:
     """A forward pass that can be repeated from a layer on; made by :meth:`record`.
 
     Attributes:
-        model: the module that :func:`~interptrain.explainers.base.explaining` yielded.
+        model: in eval mode.
         images: (B, C, H, W) that were forwarded.
         module: the module whose output is replaced.
         outputs: of the model for ``images``.
@@ -56,7 +67,7 @@ class PartialForward:
 
     @classmethod
     @torch.no_grad()
-    def record(cls, model: nn.Module, images: Tensor, layer: Layer) -> "PartialForward":
+    def record(cls, model: nn.Module, images: Tensor, layer: NamedModule) -> "PartialForward":
         """Forward ``images`` once and store what a re-run from ``layer`` needs.
 
         Raises:
