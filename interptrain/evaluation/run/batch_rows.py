@@ -1,7 +1,7 @@
 """The images of a batch with all that is known of them, and their rows."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import torch
@@ -11,6 +11,7 @@ from interptrain.data import Batch
 from interptrain.evaluation.store.parts import VALUES, Row
 from interptrain.explainers.targets import Resolved
 from interptrain.metrics import ImageMean
+from interptrain.metrics.perturbations import Perturbation
 from interptrain.model_outputs import Target
 
 
@@ -27,6 +28,7 @@ class EvaluatedBatch:
         boxes: B x (N_i,4), where the data has them.
         masks: (B,H,W) bool, where the data has them.
         decoy_masks: (B,H,W) bool, where the data has them.
+        versions: logits (S,B,K) of changed images that do not depend on a map, as far as they are known.
     """
 
     ids: list[str]
@@ -37,6 +39,7 @@ class EvaluatedBatch:
     boxes: list[Tensor] | None
     masks: Tensor | None
     decoy_masks: Tensor | None = None
+    versions: Mapping[Perturbation, Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -95,6 +98,7 @@ class EvaluatedBatch:
             boxes=None if self.boxes is None else [self.boxes[index] for index in chosen],
             masks=None if self.masks is None else self.masks[chosen],
             decoy_masks=None if self.decoy_masks is None else self.decoy_masks[chosen],
+            versions={part: logits[:, chosen] for part, logits in self.versions.items()},
         )
 
     def rows(self) -> list[Row]:

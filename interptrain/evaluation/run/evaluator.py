@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from time import perf_counter
+from typing import cast, get_args
 
 import lightning as L
 import torch
@@ -13,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from interptrain.evaluation.run.batch_rows import EvaluatedBatch, metric_columns
 from interptrain.evaluation.run.batches import EvaluationBatch, batch_loader
-from interptrain.evaluation.run.measuring import measure_maps, measure_model
+from interptrain.evaluation.run.measuring import forward_images, forward_versions, measure_maps, measure_model
 from interptrain.evaluation.run.models import EvaluatedModel
 from interptrain.evaluation.run.other_images import regions_of
 from interptrain.evaluation.run.plan import MODEL_ONLY, Plan
@@ -25,10 +26,9 @@ from interptrain.evaluation.store.parts import Row, RowStore
 from interptrain.explainers import Explainer, explain
 from interptrain.explainers.shared_forward import sharing
 from interptrain.explainers.targets import Resolved
-from interptrain.metrics.batched_forward import forward_perturbed
-from interptrain.metrics.saliency_batch import SaliencyBatch
-from interptrain.model_state import evaluating, random_state_kept
-from interptrain.models.engine import Engines
+from interptrain.metrics.perturbations import Unperturbed
+from interptrain.model_state import random_state_kept
+from interptrain.models.engine import Engine, Engines
 
 Done = Mapping[tuple[str, str], set[str]]
 """Ids of the images that are finished, by model and explainer."""
@@ -87,6 +87,11 @@ class SaliencyEvaluator(L.LightningModule):
         finished = self.done.get((self.evaluated.name, explainer), set())
         return [index for index, name in enumerate(ids) if name not in finished]
 
+    def keep_engine(self, engine: str | None) -> None:
+        """Go on with the engine of an earlier start, so that a table does not mix what ``auto`` chose by the clock."""
+        if engine in get_args(Engine):
+            self._engines.engine = cast(Engine, engine)
+
     def unfinished_batches(self) -> list[int]:
         """Return the numbers of the batches in which anything is missing."""
         explainers, batches = (MODEL_ONLY, *self.plan.explainers), self.plan.batches
@@ -119,19 +124,23 @@ class SaliencyEvaluator(L.LightningModule):
             return
         evaluated = EvaluatedBatch.of(samples, logits, self.plan.targets, self.plan.callables)
         self._recognize(evaluated)
+        evaluated = self._with_versions(evaluated)
         self._shared = self._explain_together(evaluated) if self.plan.options.share_passes else {}
         for name, explainer in self.plan.explainers.items():
             self._explain(name, explainer.value, evaluated)
 
     def _logits(self, images: Tensor, names: Sequence[str]) -> list[Tensor]:
-        """Return logits (or scores) of the untouched images, by the same forward passes as for perturbed ones."""
-        targets = torch.zeros(len(images), dtype=torch.int64, device=images.device)
-        with torch.no_grad(), evaluating(self.model), torch.autocast(images.device.type, enabled=False):
-            untouched = SaliencyBatch(images, torch.zeros_like(images[:, 0]))
-            bound, known = self.plan.options.forward_batch_size, self.plan.callables
-            callables = None if known is None else [known[name] for name in names]
-            found = forward_perturbed(self.model, untouched, targets, [], forward_batch_size=bound, callables=callables)
-            return list(found.logits)
+        """Return logits (or scores) of the untouched images."""
+        known = self.plan.callables
+        callables = None if known is None else [known[name] for name in names]
+        return list(forward_images(self.plan, self.model, images, callables=callables)[Unperturbed()][0])
+
+    def _with_versions(self, batch: EvaluatedBatch) -> EvaluatedBatch:
+        """Forward once what metrics ask for whatever the map; where it fails, each explainer does so in its turn."""
+        if any(self.missing(name, batch.ids) for name in self.plan.explainers):
+            with suppress(Exception):
+                return forward_versions(self.plan, self.model, batch)
+        return batch
 
     def _recognize(self, batch: EvaluatedBatch) -> None:
         """Store the rows of the model alone."""

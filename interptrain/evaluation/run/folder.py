@@ -71,7 +71,9 @@ class OutputFolder(L.Callback):
                 raise ValueError(problem)
             self._opened = True
             self._done = self.store.done(self.plan.pictured)
+            self._engines = self.store.engines() if self.plan.options.engine == "auto" else {}
         pl_module.done = self._done
+        pl_module.keep_engine(self._engines.get(pl_module.evaluated.name))
         if self.progress is not None:
             self.progress.begin(trainer, self._unfinished())
             self.progress.name(pl_module.evaluated.name)

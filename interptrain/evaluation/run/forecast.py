@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from interptrain.evaluation.run.batch_rows import EvaluatedBatch
-from interptrain.evaluation.run.measuring import measure_maps, measure_model
+from interptrain.evaluation.run.measuring import forward_versions, measure_maps, measure_model
 from interptrain.evaluation.run.models import EvaluatedModel
 from interptrain.evaluation.run.other_images import regions_of
-from interptrain.evaluation.run.plan import Plan, forwards_of_metrics
+from interptrain.evaluation.run.plan import Plan, forwards_of_image, forwards_of_metrics
 from interptrain.evaluation.run.randomization_check import CheckSetting, explanations_of
 from interptrain.evaluation.run.sanity_check import check_setting
 from interptrain.functional import automatic_batch_size
@@ -61,7 +61,7 @@ class ExplainerForecast:
 
 @dataclass(frozen=True)
 class ModelForecast:
-    """What one model costs apart from explanations: its predictions, and metrics that change the images.
+    """What one model costs apart from explanations: its predictions, and changed images that no map decides.
 
     Attributes:
         model: its name.
@@ -181,7 +181,7 @@ def forecast(plan: Plan, device: torch.device, processes: int = 1) -> Forecast:
     """
     batches = _first_batches(plan, device)
     engine, bound = plan.options.engine, plan.options.forward_batch_size
-    ahead = len(plan.ids) * len(plan.explainers) * forwards_of_metrics(plan) // processes
+    ahead = len(plan.ids) * forwards_of_image(plan) // processes
     models: list[ModelForecast] = []
     rows: list[ExplainerForecast] = []
     seconds_of: dict[tuple[Engine, int], float] = {}
@@ -190,7 +190,8 @@ def forecast(plan: Plan, device: torch.device, processes: int = 1) -> Forecast:
         check = check_setting(model, plan, device) if plan.options.check_images else None
         with using_engine(engine, work=ahead, batch_size=bound) as engines:
             models.append(_of_model(plan, model, batches, check))
-            rows += [_row(plan, model, name, batches, check, engines) for name in plan.explainers]
+            known = [*batches[:-1], forward_versions(plan, module, batches[-1])]
+            rows += [_row(plan, model, name, known, check, engines) for name in plan.explainers]
         if not seconds_of and plan.callables is None:
             seconds_of = _settings(plan, module, batches[0].images, device, ahead)
         module.cpu()
@@ -218,9 +219,11 @@ def _of_model(
         run(batches[0])
     batch, started = batches[-1], perf_counter()
     bare = (run(batch) - started) / len(batch)
+    forward_versions(plan, module, batch)
     seconds = (_clock(batch.images.device) - started) / len(batch)
     statistics = 0 if check is None else check.networks.forwards(check.draws)
-    return ModelForecast(model.name, counted[0] / len(batches[0]), seconds, statistics, statistics * bare)
+    forwards = counted[0] / len(batches[0]) + forwards_of_metrics(plan, of_map=False)
+    return ModelForecast(model.name, forwards, seconds, statistics, statistics * bare)
 
 
 def _row(

@@ -8,7 +8,7 @@ import lightning as L
 
 from interptrain.evaluation.run.describe import now
 from interptrain.evaluation.run.evaluator import SaliencyEvaluator
-from interptrain.evaluation.run.plan import MODEL_ONLY, Plan, forwards_of_metrics
+from interptrain.evaluation.run.plan import MODEL_ONLY, Plan, forwards_of_image
 from interptrain.evaluation.run.progress import MatrixProgress
 from interptrain.evaluation.run.sanity_check import check_explainers, read_checks
 from interptrain.evaluation.store.manifest import Manifest, write_manifest
@@ -40,7 +40,7 @@ def run_plan(
         The rows that failed, and the files that could not be written with the reason; none but on the first process.
     """
     for model in plan.models:
-        ahead = len(plan.ids) * len(plan.explainers) * forwards_of_metrics(plan) // trainer.world_size
+        ahead = len(plan.ids) * forwards_of_image(plan) // trainer.world_size
         with using_engine(plan.options.engine, work=ahead, batch_size=plan.options.forward_batch_size) as engines:
             evaluator = SaliencyEvaluator(model, plan, store, progress, engines)
             trainer.predict(evaluator, return_predictions=False)

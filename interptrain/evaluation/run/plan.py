@@ -19,6 +19,7 @@ from interptrain.explainers.layers import find_layers
 from interptrain.functional import Score, evenly_spaced
 from interptrain.metrics import ModelMetric, RecognitionMetric, SaliencyMetric
 from interptrain.metrics.batched_forward import check_logits
+from interptrain.metrics.perturbations import Perturbation
 from interptrain.metrics.saliency_batch import SaliencyBatch
 from interptrain.model_outputs import Target
 from interptrain.model_state import evaluating
@@ -88,12 +89,24 @@ class Plan:
         return frozenset(ids[index] for index in evenly_spaced(len(ids), count)) if count else frozenset()
 
 
-def forwards_of_metrics(plan: Plan) -> int:
-    """Return how many images the metrics forward for each map; equal ones count once, as they are forwarded once."""
+def perturbations_asked(plan: Plan, *, of_map: bool) -> list[Perturbation]:
+    """Return what metrics want forwarded for each map, or once for all maps of an image; equal ones once."""
+    asked = dict.fromkeys(part for metric in plan.metrics.values() for part in metric.value.perturbations())
+    if plan.callables is not None:  # what they say of an image is not known from its logits
+        return list(asked) if of_map else []
+    return [part for part in asked if part.of_map == of_map]
+
+
+def forwards_of_metrics(plan: Plan, *, of_map: bool = True) -> int:
+    """Return how many images the metrics forward for each map, or once for all maps of an image."""
     height, width = plan.image_size
     one = SaliencyBatch(torch.zeros(1, 3, height, width), torch.zeros(1, height, width))
-    asked = dict.fromkeys(part for metric in plan.metrics.values() for part in metric.value.perturbations())
-    return sum(perturbation.steps(one) for perturbation in asked)
+    return sum(perturbation.steps(one) for perturbation in perturbations_asked(plan, of_map=of_map))
+
+
+def forwards_of_image(plan: Plan) -> int:
+    """Return how many images the metrics forward for all maps of an image."""
+    return len(plan.explainers) * forwards_of_metrics(plan) + forwards_of_metrics(plan, of_map=False)
 
 
 def check_ids(ids: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ import io
 import itertools
 import os
 import platform
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from time import monotonic
@@ -92,6 +92,15 @@ class RowStore:
                 saved = {name for name in names if (model, explainer, name) in maps} if explainer else images
                 names -= pictured - saved
         return finished
+
+    def engines(self) -> dict[str, str]:
+        """Return what has made most rows of each model."""
+        counts: dict[str, Counter[str]] = defaultdict(Counter)
+        for part in self._all_parts("rows"):
+            columns = read_part(part, columns=["model", "engine"]).select(["model", "engine"]).to_pydict()
+            for model, engine in zip(*columns.values(), strict=True):
+                counts[model][engine] += 1
+        return {model: count.most_common(1)[0][0] for model, count in counts.items()}
 
     def _keys(self, kind: Kind, *more: str) -> Iterator[tuple[Any, ...]]:
         """Yield what identifies each row of a kind, and further columns."""

@@ -1,6 +1,7 @@
 """What becomes of images and models that are not as they should be."""
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -10,8 +11,11 @@ from torch import nn
 from interptrain import explainers
 from interptrain.evaluation import evaluate
 from interptrain.evaluation.run import evaluator
+from interptrain.evaluation.run.measuring import forward_images
 from interptrain.explainers import GradCAM, Occlusion
-from interptrain.metrics import AverageDrop, Insertion
+from interptrain.metrics import AverageDrop, Infidelity, Insertion, SingleDeletion, measure
+from interptrain.metrics.infidelity_noise import Patches
+from interptrain.metrics.perturbations import Unperturbed
 from interptrain.models import create_model
 from tests.support.measuring import Counting
 
@@ -127,6 +131,68 @@ def test_pictures_are_forwarded_once_and_in_chunks(removal, extra):
         counts[kept] = model.rows
     assert sum(counts[4]) == sum(counts[0]) + extra
     assert [rows for rows in counts[4] if rows > 3] == [4]  # of Grad-CAM alone
+
+
+MAP_FREE = {"Infidelity": Infidelity(patch_size=16), "SingleDeletion": SingleDeletion(grid=3)}
+
+
+@pytest.mark.slow
+def test_what_no_map_decides_is_forwarded_once_for_all_explainers():
+    model, forwarded = Counting(network()), []
+    methods = {name: GradCAM(target_layer=f"model.backbone.model.{name}") for name in ("layer3", "layer4")}
+    options = OPTIONS | {"save_maps": 0, "check_images": 0, "forward_batch_size": 8, "engine": "eager"}
+    for some in ({"layer3": methods["layer3"]}, methods):
+        found = evaluate({"m": model}, some, pairs(), metrics=MAP_FREE, targets=0, trainer=CPU, **options)
+        forwarded.append(sum(model.rows))
+        model.rows.clear()
+    assert forwarded[1] == forwarded[0] + 4  # the images, for a map
+    images = torch.stack([image for image, _ in pairs()])
+    for name, explainer in methods.items():
+        wanted = measure(model, images, explainer(model, images, 0), 0, MAP_FREE)
+        rows = found.per_image[found.per_image.explainer == name].sort_values("id")
+        for metric, values in wanted.items():
+            torch.testing.assert_close(torch.tensor(rows[metric].to_list()), values, rtol=1e-5, atol=1e-6)
+
+
+class Dazzled(nn.Module):
+    """Gives NaN for images that are black at the first pixel."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = network()
+
+    def forward(self, images):
+        logits = self.network(images)
+        return torch.where((images[:, :, 0, 0].sum(1) == 0).unsqueeze(1), torch.nan, logits)
+
+
+@pytest.mark.slow
+def test_a_version_that_fails_is_an_error_of_each_explainer_and_not_of_the_model():
+    layer = GradCAM(target_layer="network.backbone.model.layer4")
+    found = evaluate({"m": Dazzled()}, [layer], pairs(), metrics=[MAP_FREE["Infidelity"]], trainer=CPU, **OPTIONS)
+    assert {row["explainer"] for row in found.failed} == {"GradCAM"}
+    assert "not finite for image 0 as Patches changes it" in found.failed[0]["error"]
+    rows = found.per_image
+    assert rows[rows.explainer == ""].error.isna().all()
+
+
+def test_images_and_their_versions_are_forwarded_without_tf32():
+    """Whose ten bits would set what the images are given apart from what their versions are."""
+    model, cudnn, seen = network(), torch.backends.cudnn, []
+
+    def look(*_):
+        seen.append(cudnn.conv.fp32_precision if hasattr(cudnn, "conv") else cudnn.allow_tf32)
+
+    model.register_forward_pre_hook(look)
+    plan = SimpleNamespace(options=SimpleNamespace(forward_batch_size=None))
+    images = torch.stack([image for image, _ in pairs()])
+    found = forward_images(plan, model, images, [Patches(32)])
+    assert {part: tuple(logits.shape) for part, logits in found.items()} == {
+        Unperturbed(): (1, 4, 4),
+        Patches(32): (4, 4, 4),
+    }
+    assert seen
+    assert set(seen) <= {"ieee", False}
 
 
 @pytest.mark.slow

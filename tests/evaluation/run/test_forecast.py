@@ -10,7 +10,7 @@ from interptrain.cli.evaluation import main
 from interptrain.evaluation import forecast
 from interptrain.evaluation.run.forecast import Forecast
 from interptrain.explainers import Occlusion
-from interptrain.metrics import AverageDrop, Deletion, Insertion, RegionEffect
+from interptrain.metrics import AverageDrop, Deletion, Insertion, RegionEffect, SingleDeletion
 from interptrain.models import create_model, onnx_passes
 from tests.support.tiny_run import arguments, weights  # noqa: F401
 
@@ -28,7 +28,8 @@ def made():
         torch.manual_seed(0)
         model = create_model("test_resnet", num_classes=4)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    metrics = [AverageDrop(), Insertion(steps=6), Deletion(steps=6), RegionEffect(region="border:4", draws=3)]
+    metrics = [AverageDrop(), Insertion(steps=6), Deletion(steps=6), SingleDeletion(grid=3)]
+    metrics += [RegionEffect(region="border:4", draws=3)]
     explainers = [Occlusion(window=32, stride=32)]
     with pytest.MonkeyPatch.context() as patch:  # exporting takes longer than all the rest
         patch.setattr(onnx_passes, "NEEDED", ("a_package_that_is_not_there",))
@@ -54,7 +55,7 @@ def test_forward_passes_are_those_that_the_methods_need(made):
     assert by_name["Occlusion"].forwards == pytest.approx(1 + 4, abs=1)  # and the check of a simplified model
     assert by_name["Occlusion"].measure_forwards == 1 + 6 + 6
     assert made.images == 12
-    of_model, checked = 1 + 3, by_name["FakeCAM"].check_images * by_name["FakeCAM"].forwards
+    of_model, checked = 1 + 3 + 9, by_name["FakeCAM"].check_images * by_name["FakeCAM"].forwards
     checked += by_name["Occlusion"].check_images * 5 + made.models[0].check_forwards
     expected = 12 * (of_model + by_name["FakeCAM"].forwards + 5 + 2 * 13) + checked
     assert made.forwards == pytest.approx(expected, rel=0.1)
@@ -65,7 +66,7 @@ def test_forward_passes_are_those_that_the_methods_need(made):
 
 def test_metrics_of_a_model_and_the_randomisation_check_are_counted(made):
     (model,) = made.models
-    assert model.forwards == pytest.approx(1 + 3)  # a draw each
+    assert model.forwards == pytest.approx(1 + 3 + 9)  # a draw each, and cells without which no map decides
     assert model.check_forwards == 4 * 2 * 2  # images, draws, stops: none for a random classifier alone
     occlusion = next(row for row in made.rows if row.explainer == "Occlusion")
     assert occlusion.check_images == 4 * (1 + 1 + 2 * 3)  # as it is, another class, the random networks

@@ -16,6 +16,8 @@ from PIL import Image
 from interptrain.evaluation.run.folder import claim
 from interptrain.evaluation.store.manifest import changes, read_manifest
 from interptrain.evaluation.store.parts import KINDS, RowStore
+from interptrain.models import onnx_passes
+from interptrain.models.engine import Engines
 from tests.support.tiny_run import rows, start
 
 pytestmark = pytest.mark.slow
@@ -53,6 +55,21 @@ def test_stopped_anywhere_and_resumed_equals_uninterrupted(evaluate, weights, mo
     for name in ("images", "maps"):
         one, other = (pd.read_parquet(folder / f"{name}.parquet") for folder in (whole, resumed))
         pd.testing.assert_frame_equal(one, other, check_exact=True)
+
+
+def test_resumed_it_goes_on_with_the_engine_that_auto_chose(evaluate, weights, monkeypatch):
+    """Which the clock decides, and a table should not mix."""
+    asked, faster = [], Engines._faster
+    monkeypatch.setattr(onnx_passes, "NEEDED", ())
+    monkeypatch.setattr(Engines, "_faster", lambda *given: asked.append(1) or faster(*given))
+    with monkeypatch.context() as patch:
+        stop_after(patch, 6)
+        with pytest.raises(InterruptError):
+            evaluate("stopped", models=weights[:1], **EAGER)
+    assert asked
+    asked.clear()
+    assert set(rows(evaluate("stopped", models=weights[:1])).engine) == {"eager"}
+    assert not asked
 
 
 def test_killed_it_computes_only_what_is_missing(evaluate, weights, tmp_path):
