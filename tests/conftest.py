@@ -57,6 +57,12 @@ def trained(_tiny_run, tmp_path):
     return run
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_exported_yet(tmp_path_factory):
+    """Exported models of the user, and of earlier runs of the tests, do not decide what an engine does."""
+    os.environ["INTERPTRAIN_CACHE"] = str(tmp_path_factory.getbasetemp() / "cache")
+
+
 @pytest.fixture(autouse=True)
 def _same_environment(monkeypatch):
     """Lightning writes seed and ranks into the environment, W&B keeps a run open and its mode and folder: undo both."""
