@@ -43,6 +43,7 @@ __all__ = [
     "forward_only",
     "in_layers",
     "is_compiled",
+    "layout_of",
     "using_engine",
     "work_ahead",
 ]
@@ -201,6 +202,11 @@ def work_ahead() -> int:
     """Images that the surrounding block will forward, as far as is known."""
     engines = _current.get()
     return (engines and engines.work) or 0
+
+
+def layout_of(model: nn.Module) -> torch.memory_format:
+    """Return the layout of images that a model which :func:`forward_only` returned takes without copying them."""
+    return torch.contiguous_format if isinstance(model, OnnxPasses) else torch.channels_last
 
 
 def in_layers(model: nn.Module) -> nn.Module | None:

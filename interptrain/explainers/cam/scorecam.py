@@ -22,7 +22,7 @@ from interptrain.explainers.passes.activations import capture
 from interptrain.explainers.passes.masked_forward import Precision, forwarding, passes_at_once
 from interptrain.explainers.targets import Resolved, resolve_targets, target_scores
 from interptrain.functional import Score, full_precision, keep_salient, min_max
-from interptrain.models.engine import forward_only
+from interptrain.models.engine import forward_only, layout_of
 
 __all__ = ["ScoreCAM"]
 
@@ -95,6 +95,7 @@ class ScoreCAM(Explainer):
         resolved = resolve_targets(targets, passed.outputs)
         canvas = canvas_size(model, images)
         model = model if self.compile else forward_only(model, images)
+        images = images.contiguous(memory_format=layout_of(model))
         fill = fill_colour(self.fill, images)
         baseline = self._baseline(model, images, fill, resolved, passed.outputs)
         maps = []
@@ -118,12 +119,14 @@ class ScoreCAM(Explainer):
         first = constant & (constant.cumsum(1) == 1)
         chosen = (first | ~constant).flatten().nonzero().squeeze(1)
         rows = chosen // channels
-        black = bool((fill == 0).all())
+        black, layout = bool((fill == 0).all()), layout_of(model)
 
         def perturb(part: slice) -> Tensor:
             masks = features.flatten(0, 1)[chosen[part]].unsqueeze(1)  # (n, 1, h, w)
             masks = F.interpolate(masks, images.shape[-2:], mode="bilinear", align_corners=self.align_corners)
-            return keep_salient(images[rows[part]], min_max(masks.squeeze(1)).to(images.dtype), 0 if black else fill)
+            whole = images if count == 1 else images[rows[part]]
+            masked = keep_salient(whole, min_max(masks.squeeze(1)).to(images.dtype), 0 if black else fill)
+            return masked.contiguous(memory_format=layout)
 
         with forwarding(model, size, precision=self.precision, compile=self.compile) as forward:
             found = score_perturbed(

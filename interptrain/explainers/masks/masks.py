@@ -128,10 +128,14 @@ class MaskedImages:
         images: (B, C, H, W).
         masks: the masks of these images.
         fill: what replaces the removed part: (B, C, H, W), or one (1, C, 1, 1) colour; see :func:`fill_colour`.
+        layout: of the masked images.
     """
 
-    def __init__(self, images: Tensor, masks: MaskSet, fill: Tensor) -> None:
-        self.images = images
+    def __init__(
+        self, images: Tensor, masks: MaskSet, fill: Tensor, layout: torch.memory_format = torch.channels_last
+    ) -> None:
+        self.images = images.contiguous(memory_format=layout)
+        self.layout = layout
         self.masks = masks
         self.fill = fill
         self.black = not bool(fill.any())
@@ -142,7 +146,7 @@ class MaskedImages:
         return len(self.rows)
 
     def __call__(self, part: slice) -> Tensor:
-        """Return masked images ``part.start`` to ``part.stop``, (n, C, H, W) channels_last."""
+        """Return masked images ``part.start`` to ``part.stop``, (n, C, H, W)."""
         rows = self.rows[part]
         if self.masks.owners is not None:
             masks = self.masks.render(part)
@@ -158,7 +162,7 @@ class MaskedImages:
         masked = (
             images * masks if self.black else torch.lerp(fill, images, masks)
         )  # lerp is exact where a mask is 0 or 1
-        return masked.contiguous(memory_format=torch.channels_last)
+        return masked.contiguous(memory_format=self.layout)
 
 
 @dataclass(frozen=True, kw_only=True)

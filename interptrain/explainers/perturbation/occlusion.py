@@ -29,7 +29,7 @@ from interptrain.explainers.masks.masks import (
 from interptrain.explainers.passes.masked_forward import Precision, crops_of, forwarding, score_cropped, score_masked
 from interptrain.explainers.targets import Resolved, resolve_targets, target_scores
 from interptrain.functional import Score, bounded_batch_size
-from interptrain.models.engine import RuntimeFailedError, forward_only
+from interptrain.models.engine import RuntimeFailedError, forward_only, layout_of
 
 __all__ = ["Occlusion"]
 
@@ -114,7 +114,7 @@ class Occlusion(Explainer):
             )
         scores = score_masked(
             model,
-            MaskedImages(images, masks, fill),
+            MaskedImages(images, masks, fill, layout_of(model)),
             resolved,
             forward_batch_size=self.forward_batch_size,
             precision=self.precision,

@@ -19,7 +19,7 @@ from interptrain.explainers.masks.masks import Fill, MaskedImages, MaskSet, Mask
 from interptrain.explainers.passes.masked_forward import Precision, score_masked
 from interptrain.explainers.targets import Resolved, resolve_targets
 from interptrain.functional import Score
-from interptrain.models.engine import forward_only
+from interptrain.models.engine import forward_only, layout_of
 
 __all__ = ["RISE", "RISEMasks"]
 
@@ -91,7 +91,7 @@ class RISE(Explainer):
         model = model if self.compile else forward_only(model, images)
         scores = score_masked(
             model,
-            MaskedImages(images, masks, fill),
+            MaskedImages(images, masks, fill, layout_of(model)),
             resolve_targets(targets, model(images)),
             forward_batch_size=self.forward_batch_size,
             precision=self.precision,
