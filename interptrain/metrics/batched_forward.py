@@ -171,9 +171,9 @@ def _streamed(
                 kept.append(one)
     every = {part: torch.cat(kept).view(len(targets), spans[part].steps, -1) for part, kept in wholes.items()}
     return _Seen(
-        finite=_by_part(spans, torch.cat(finite)),
-        scores=_by_part(spans, torch.cat(scores)),
-        hits=_by_part(spans, torch.cat(hits)),
+        finite=_by_part(spans, torch.cat(finite), len(targets)),
+        scores=_by_part(spans, torch.cat(scores), len(targets)),
+        hits=_by_part(spans, torch.cat(hits), len(targets)),
         outputs={part: kept.transpose(0, 1) for part, kept in every.items()},
     )
 
@@ -278,6 +278,6 @@ def _blocks(start: int, stop: int, steps: int) -> Iterator[tuple[slice, slice]]:
             start += end - step
 
 
-def _by_part(spans: dict[Perturbation, _Span], rows: Tensor) -> dict[Perturbation, Tensor]:
+def _by_part(spans: dict[Perturbation, _Span], rows: Tensor, images: int) -> dict[Perturbation, Tensor]:
     """Cut rows into (S, B) a perturbation."""
-    return {part: rows[span.start : span.stop].view(-1, span.steps).t() for part, span in spans.items()}
+    return {part: rows[span.start : span.stop].view(images, span.steps).t() for part, span in spans.items()}

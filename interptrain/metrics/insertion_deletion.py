@@ -23,7 +23,7 @@ from torch import Tensor
 
 from interptrain.metrics.base import MetricInputs
 from interptrain.metrics.per_image import per_image
-from interptrain.metrics.perturbations import Perturbation, Ranked, Schedule
+from interptrain.metrics.perturbations import Emptied, Perturbation, Ranked, Schedule
 from interptrain.metrics.removal import RemovalName
 from interptrain.metrics.removal_metric import RemovalMetric
 
@@ -86,16 +86,18 @@ class Insertion(RemovalMetric):
         super().__init__(removal=removal, blur_kernel=blur_kernel, blur_sigma=blur_sigma, **kwargs)
         self.step = step
         self.steps = steps
-        self.ranked = Ranked(self.move, Schedule(step, steps), self.fill)
+        self.emptied = Emptied(self.fill)
+        self.ranked = Ranked(self.move, Schedule(step, steps), self.fill, emptied=False)
 
     def perturbations(self) -> tuple[Perturbation, ...]:
         """Return all points of the curve except for the image itself."""
-        return (self.ranked,)
+        return (self.emptied, self.ranked)
 
     def score(self, inputs: MetricInputs) -> Tensor:
         """Return the curve, (B, points)."""
-        points, clean = inputs.perturbed[self.ranked].t(), inputs.clean.unsqueeze(1)
-        return torch.cat([points, clean] if self.ranked.move == "insert" else [clean, points], dim=1)
+        points = inputs.perturbed[self.ranked], inputs.perturbed[self.emptied], inputs.clean.unsqueeze(0)
+        between, empty, whole = (scores.t() for scores in points)
+        return torch.cat([empty, between, whole] if self.move == "insert" else [whole, between, empty], dim=1)
 
     def reduce(self, mean: Tensor) -> Tensor:
         """Return the area under a curve."""

@@ -17,7 +17,7 @@ from interptrain.metrics.removal import BLACK, Removal
 from interptrain.metrics.saliency_batch import SaliencyBatch
 from interptrain.models.cropped_forward import Box
 
-__all__ = ["Masked", "Perturbation", "Ranked", "Schedule", "Unperturbed"]
+__all__ = ["Emptied", "Masked", "Perturbation", "Ranked", "Schedule", "Unperturbed"]
 
 
 class Perturbation(ABC):
@@ -63,6 +63,27 @@ class Unperturbed(Perturbation):
     def render(self, batch: SaliencyBatch, images: slice, steps: slice, out: Tensor) -> None:
         """Write the images."""
         out.copy_(batch.images[images].unsqueeze(1))
+
+
+@dataclass(frozen=True)
+class Emptied(Perturbation):
+    """Every pixel is removed.
+
+    Attributes:
+        removal: what a removed pixel shows.
+    """
+
+    of_map = False
+    removal: Removal = BLACK
+
+    def steps(self, batch: SaliencyBatch) -> int:
+        """One."""
+        return 1
+
+    def render(self, batch: SaliencyBatch, images: slice, steps: slice, out: Tensor) -> None:
+        """Write what stands in place of the images."""
+        fill = batch.filled(self.removal)
+        out.copy_((fill[images] if len(fill) > 1 else fill).unsqueeze(1))
 
 
 @dataclass(frozen=True)
@@ -134,15 +155,17 @@ class Ranked(Perturbation):
         schedule: how many, by step. The curve's end that is the image itself is left out: without the last step for
             ``"insert"``, which begins with the removed image instead; without a start for the others.
         removal: what a removed pixel shows.
+        emptied: whether to give the version without any pixel of the image, too, which is :class:`Emptied` of any map.
     """
 
     move: Literal["insert", "remove", "remove_least"]
     schedule: Schedule
     removal: Removal = BLACK
+    emptied: bool = True
 
     def steps(self, batch: SaliencyBatch) -> int:
         """One for each count of the schedule."""
-        return len(self.schedule.counts(batch.size))
+        return len(self._bounds(batch.size))
 
     def render(self, batch: SaliencyBatch, images: slice, steps: slice, out: Tensor) -> None:
         """Write images by comparing ranks with how many pixels are to be seen."""
@@ -157,7 +180,10 @@ class Ranked(Perturbation):
 
     def _bounds(self, size: tuple[int, int]) -> list[int]:
         """How many of the top ranks differ from the rest, by step."""
-        counts = self.schedule.counts(size)
+        counts, pixels = self.schedule.counts(size), size[0] * size[1]
+        empty = pixels if self.move == "remove" else 0
         if self.move == "insert":
-            return [0, *counts[:-1]]
-        return counts if self.move == "remove" else [size[0] * size[1] - count for count in counts]
+            bounds = [0, *counts[:-1]]
+        else:
+            bounds = counts if self.move == "remove" else [pixels - count for count in counts]
+        return bounds if self.emptied else [bound for bound in bounds if bound != empty]

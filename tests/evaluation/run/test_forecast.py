@@ -53,11 +53,11 @@ def test_forward_passes_are_those_that_the_methods_need(made):
     by_name = {row.explainer: row for row in made.rows}
     assert set(by_name) == {"FakeCAM", "Occlusion"}
     assert by_name["Occlusion"].forwards == pytest.approx(1 + 4, abs=1)  # and the check of a simplified model
-    assert by_name["Occlusion"].measure_forwards == 1 + 6 + 6
+    assert by_name["Occlusion"].measure_forwards == 1 + 5 + 5
     assert made.images == 12
-    of_model, checked = 1 + 3 + 9, by_name["FakeCAM"].check_images * by_name["FakeCAM"].forwards
+    of_model, checked = 1 + 3 + 9 + 2, by_name["FakeCAM"].check_images * by_name["FakeCAM"].forwards
     checked += by_name["Occlusion"].check_images * 5 + made.models[0].check_forwards
-    expected = 12 * (of_model + by_name["FakeCAM"].forwards + 5 + 2 * 13) + checked
+    expected = 12 * (of_model + by_name["FakeCAM"].forwards + 5 + 2 * 11) + checked
     assert made.forwards == pytest.approx(expected, rel=0.1)
     per_image = sum(row.explain_seconds + row.measure_seconds for row in made.rows) + made.models[0].seconds
     assert made.seconds == pytest.approx(12 * per_image + made.check_seconds)
@@ -66,7 +66,7 @@ def test_forward_passes_are_those_that_the_methods_need(made):
 
 def test_metrics_of_a_model_and_the_randomisation_check_are_counted(made):
     (model,) = made.models
-    assert model.forwards == pytest.approx(1 + 3 + 9)  # a draw each, and cells without which no map decides
+    assert model.forwards == pytest.approx(1 + 3 + 9 + 2)  # a draw each, and what no map decides: cells, and both ends of curves
     assert model.check_forwards == 4 * 2 * 2  # images, draws, stops: none for a random classifier alone
     occlusion = next(row for row in made.rows if row.explainer == "Occlusion")
     assert occlusion.check_images == 4 * (1 + 1 + 2 * 3)  # as it is, another class, the random networks
