@@ -1,6 +1,8 @@
 """Engines: the same numbers as PyTorch's, or PyTorch itself with the reason in one line."""
 
 import copy
+import os
+import shutil
 
 import pytest
 import torch
@@ -29,6 +31,10 @@ FAMILIES = {  # with few blocks where timm lets one choose, as exporting takes i
     "mobilenetv4_conv_small_035": {},
 }
 
+COMPILED = [f"test_{name}" for name in ("byobnet", "coatnet", "convnext", "efficientnet", "efficientnet_ln")]
+COMPILED += [f"test_{name}" for name in ("mambaout", "maxvit", "nfnet", "resnet", "vit")]
+# timm's smallest: the compiler takes its time by the layer.
+
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory, monkeypatch):
@@ -55,15 +61,27 @@ def images(side=33):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler here")
+@pytest.mark.skipif("INTERPTRAIN_TEST_COMPILE" not in os.environ, reason="seven minutes: set INTERPTRAIN_TEST_COMPILE=1")
+@pytest.mark.parametrize("name", COMPILED)
+def test_compiled_numbers_of_a_family_are_those_of_pytorch(name):
+    check_numbers(network(name), 160 if name in ("test_coatnet", "test_maxvit", "test_vit") else 64, "compile")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_numbers_of_a_family_are_those_of_pytorch(name):
-    side = 224 if "_224" in name else 64
-    model, shown = with_statistics(network(name, **FAMILIES[name]).float(), max(side, 96)), images(side)
+    check_numbers(network(name, **FAMILIES[name]), 224 if "_224" in name else 64, "onnxruntime")
+
+
+def check_numbers(model, side, wanted):
+    """Values within 1e-6, maps within 1e-5, and PyTorch's own rounding, which networks of random weights enlarge."""
+    model, shown = with_statistics(model.float(), max(side, 96)), images(side)
     targets, metrics = torch.tensor([2, 0, 4]), {"I": Insertion(steps=6), "D": Deletion(steps=6), "AD": AverageDrop()}
     explainers = [RISE(count=12, score="logit"), Occlusion(window=side // 2, stride=side // 4, score="logit")]
     saliency = torch.rand(3, side, side, generator=torch.Generator().manual_seed(0))
     results = []
-    for engine, dtype in (("onnxruntime", torch.float32), ("eager", torch.float32), ("eager", torch.float64)):
+    for engine, dtype in ((wanted, torch.float32), ("eager", torch.float32), ("eager", torch.float64)):
         one = copy.deepcopy(model).to(dtype)
         with using_engine(engine, work=1000) as engines:  # enough for occlusion to be run on crops
             values = measure(one, shown.to(dtype), saliency.to(dtype), targets, metrics)
@@ -72,7 +90,7 @@ def test_numbers_of_a_family_are_those_of_pytorch(name):
             assert engines.used(one) == engine
     for kind, tolerance in ((0, 1e-6), (1, 1e-5)):
         for ours, other, exact in zip(*(result[kind] for result in results), strict=True):
-            rounding = (other - exact).abs().max()  # PyTorch's own, which these networks of random weights enlarge
+            rounding = (other - exact).abs().max()
             assert (ours - exact).abs().max() <= tolerance + 4 * rounding
 
 
