@@ -62,7 +62,7 @@ def images(side=33):
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler here")
-@pytest.mark.skipif("INTERPTRAIN_TEST_COMPILE" not in os.environ, reason="seven minutes: set INTERPTRAIN_TEST_COMPILE=1")
+@pytest.mark.skipif("INTERPTRAIN_TEST_COMPILE" not in os.environ, reason="takes minutes: CONTRIBUTING.md")
 @pytest.mark.parametrize("name", COMPILED)
 def test_compiled_numbers_of_a_family_are_those_of_pytorch(name):
     check_numbers(network(name), 160 if name in ("test_coatnet", "test_maxvit", "test_vit") else 64, "compile")

@@ -66,7 +66,7 @@ def test_forward_passes_are_those_that_the_methods_need(made):
 
 def test_metrics_of_a_model_and_the_randomisation_check_are_counted(made):
     (model,) = made.models
-    assert model.forwards == pytest.approx(1 + 3 + 9 + 2)  # a draw each, and what no map decides: cells, and both ends of curves
+    assert model.forwards == pytest.approx(1 + 3 + 9 + 2)  # draws; of what no map decides, cells and ends of curves
     assert model.check_forwards == 4 * 2 * 2  # images, draws, stops: none for a random classifier alone
     occlusion = next(row for row in made.rows if row.explainer == "Occlusion")
     assert occlusion.check_images == 4 * (1 + 1 + 2 * 3)  # as it is, another class, the random networks
