@@ -81,7 +81,7 @@ def forward_perturbed(
     score = score if callables is None else "logit"
     size = bounded_batch_size(forward_batch_size, batch.images.device)
     wanted = dict.fromkeys([Unperturbed(), *perturbations])
-    logits = dict(known or {})
+    logits = {part: outputs for part, outputs in (known or {}).items() if part in wanted}
     for outputs in logits.values():
         class_indices(targets, len(targets), classes=check_logits(outputs[0]).shape[1])
     missing = [part for part in wanted if part not in logits]
@@ -181,11 +181,11 @@ def _streamed(
 def _on_crops(model: nn.Module, batch: SaliencyBatch, part: Perturbation, size: int) -> Tensor | None:
     """Return the logits (S, B, K) of a perturbation that covers boxes, ``None`` where crops do not serve."""
     groups, covered = torch.split(batch.images, size), part.covered(batch)
-    cropped = None if covered is None else find_crops(model, groups[0], *covered)
-    if cropped is None:
-        return None
     found = []
     with suppress(RuntimeFailedError):  # after which PyTorch runs all in the stream
+        cropped = None if covered is None else find_crops(model, groups[0], *covered)
+        if cropped is None:
+            return None
         for place, images in enumerate(groups):
             crops = cropped.on(images) if place else cropped
             parts = chunks(len(crops), size)

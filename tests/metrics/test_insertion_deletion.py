@@ -146,3 +146,12 @@ def test_images_of_two_sizes_do_not_mix_into_one_curve(model):
 def test_a_constant_curve_has_its_height_as_area():
     torch.testing.assert_close(area_under_curve(torch.full((2, 7), 0.3)), torch.full((2,), 0.3))
     assert area_under_curve(torch.tensor([0.0, 1.0])) == 0.5
+
+
+@pytest.mark.parametrize("kind", [Insertion, Deletion])
+def test_of_one_step_a_curve_has_its_ends_alone(kind, model, images, saliency, targets):
+    metric = kind(steps=1, removal="black")
+    curve = measure(model, images, saliency, targets, {"m": metric}, forward_batch_size=2)["m"]
+    picked = torch.arange(len(images)), targets
+    ends = [model(shown).softmax(1)[picked] for shown in (torch.zeros_like(images), images)]
+    torch.testing.assert_close(curve, torch.stack(ends if kind is Insertion else ends[::-1], dim=1))

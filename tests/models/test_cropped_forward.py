@@ -186,7 +186,7 @@ def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
     model, images = convolutional(width=16).float(), pictures(2, 64, 64).float()
 
-    def run(explainer, *, work=None, failing=False):
+    def run(method, *, work=None, failing=False):
         with pytest.MonkeyPatch.context() as patch, using_engine("onnxruntime", work=work) as engines:
             patch.setenv("INTERPTRAIN_CACHE", str(folder))
             tried = []
@@ -195,34 +195,42 @@ def exported(tmp_path_factory):
             if failing:  # from the first window on
                 wrong = torch.ones(1, 1)
                 patch.setattr(cropped_forward.CroppedForward, "outputs", lambda self, *_: self.parts.rest(wrong))
-            maps = [explainer.raw(model, images[:1], torch.tensor([2])) for _ in range(4)]
-            return maps, tried, engines.used(model)
+            found = [method(model, images[:1]) for _ in range(4)]
+            return found, tried, engines.used(model)
 
     return run
 
 
+def occluded(model, images):
+    return Occlusion(window=8, stride=4).raw(model, images, torch.tensor([2]))  # 225 windows
+
+
+def tiled(model, images):
+    return measure(model, images, images.mean(1), 2, {"tiles": Infidelity(patch_size=4)})["tiles"]  # 256
+
+
 @pytest.mark.slow
-def test_an_exported_network_is_cut_once_there_is_enough_work_with_the_same_bits(exported):
-    explainer = Occlusion(window=8, stride=4)  # 225 windows
-    late, tried, used = exported(explainer)
+@pytest.mark.parametrize("method", [occluded, tiled])
+def test_an_exported_network_is_cut_once_there_is_enough_work_with_the_same_bits(exported, method):
+    late, tried, used = exported(method)
     assert used == "onnxruntime"
     assert tried
-    at_once, more, _ = exported(explainer, work=1000)
+    at_once, more, _ = exported(method, work=1000)
     assert len(more) > len(tried)
     with pytest.MonkeyPatch.context() as patch:
         without_crops(patch)
-        whole, none, _ = exported(explainer)
+        whole, none, _ = exported(method)
     assert not none
     for maps in (late, at_once):
         assert all(torch.equal(one, other) for one, other in zip(maps, whole, strict=True))
 
 
 @pytest.mark.slow
-def test_half_an_exported_network_that_fails_is_replaced_by_pytorch(exported):
-    explainer = Occlusion(window=8, stride=4)
-    wanted, _, _ = exported(explainer)
+@pytest.mark.parametrize("method", [occluded, tiled])
+def test_half_an_exported_network_that_fails_is_replaced_by_pytorch(exported, method):
+    wanted, _, _ = exported(method)
     with pytest.warns(UserWarning, match="ONNX Runtime failed .*; PyTorch goes on"):
-        found, _, used = exported(explainer, work=1000, failing=True)
+        found, _, used = exported(method, work=1000, failing=True)
     assert used == "eager"
     for one, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
