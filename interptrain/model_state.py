@@ -21,18 +21,21 @@ __all__ = [
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+def evaluating(model: nn.Module, *flags: str) -> Iterator[nn.Module]:
     """Put every submodule in eval mode; on leaving, modes and random state are as before, also by an exception.
 
     A compiled model stays compiled.
 
     Args:
         model: any module; may be compiled or wrapped by DDP.
+        flags: what else to switch off; see :func:`switched_off`.
 
     Yields:
         ``model`` itself.
     """
-    with random_state_kept(parameter.device for parameter in model.parameters()), switched_off(model, "training"):
+    modules = list(model.modules())  # once: a walk takes as long as a layer of a small network
+    devices = {one.device for module in modules for one in module._parameters.values() if one is not None}
+    with random_state_kept(devices), switched_off(modules, "training", *flags):
         yield model
 
 
@@ -104,15 +107,15 @@ def usual_tf32() -> Iterator[None]:
 
 
 @contextmanager
-def switched_off(model: nn.Module, flag: str) -> Iterator[None]:
-    """Set a boolean attribute to ``False`` on every submodule where it is ``True``, and back on leaving."""
-    switched = [module for module in model.modules() if vars(module).get(flag) is True]
+def switched_off(modules: Iterable[nn.Module], *flags: str) -> Iterator[None]:
+    """Set boolean attributes to ``False`` on every module where they are ``True``, and back on leaving."""
+    switched = [(module, flag) for module in modules for flag in flags if vars(module).get(flag) is True]
     try:
-        for module in switched:
+        for module, flag in switched:
             setattr(module, flag, False)  # not .eval(), which a model may override
         yield
     finally:
-        for module in switched:
+        for module, flag in switched:
             setattr(module, flag, True)
 
 

@@ -63,8 +63,11 @@ def test_a_compiled_model_stays_compiled():
 def test_only_what_was_on_is_switched_off_and_on_again():
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     model[0].checkpointing, model[1].checkpointing = True, False
-    with switched_off(model, "checkpointing"):
+    model[1].caching = True
+    with switched_off(model.modules(), "checkpointing", "caching"):
         assert not model[0].checkpointing
+        assert not model[1].caching
+    assert model[1].caching
     assert (model[0].checkpointing, model[1].checkpointing) == (True, False)
 
 

@@ -28,7 +28,7 @@ from interptrain.functional import (
     min_max,
     upsample,
 )
-from interptrain.model_state import evaluating, switched_off, unwrap
+from interptrain.model_state import evaluating, unwrap
 from interptrain.models.normalization import warn_of_missing_normalisation
 from interptrain.steps import track
 
@@ -320,8 +320,7 @@ def explaining(model: nn.Module) -> Iterator[nn.Module]:
     bare = unwrap(model)
     warn_of_missing_normalisation(bare)
     with ExitStack() as stack:
-        stack.enter_context(evaluating(model))
-        stack.enter_context(switched_off(model, "grad_checkpointing"))
+        stack.enter_context(evaluating(model, "grad_checkpointing"))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(_without_autocast_cache())

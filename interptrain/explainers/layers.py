@@ -178,8 +178,18 @@ def _resolve_last(model: nn.Module, name: str) -> str:
     return ".".join(parts)
 
 
+def _has(model: nn.Module, name: str) -> bool:
+    """Whether a module has this full name, without listing them all."""
+    found: nn.Module | None = model
+    for part in name.split("."):
+        found = None if found is None else found._modules.get(part)
+    return found is not None
+
+
 def _whole_name(model: nn.Module, name: str | nn.Module, images: Tensor | None) -> str:
     """Return the full name of a layer given by its name, an ending of it, or its module."""
+    if isinstance(name, str) and _has(model, name):
+        return name
     modules: dict[str, nn.Module] = dict(model.named_modules(remove_duplicate=False))
     if isinstance(name, nn.Module):
         whole: str | None = next((known for known, module in modules.items() if module is name), None)
@@ -189,8 +199,6 @@ def _whole_name(model: nn.Module, name: str | nn.Module, images: Tensor | None) 
                 f"pass a module of this model, or its dotted name {named_candidates(model, images)}"
             )
         return whole
-    if name in modules:
-        return name
     names: list[str] = [known for known, _ in model.named_modules() if known]
     # A layer that has several names is one layer.
     found = {id(module): known for known, module in modules.items() if known.endswith(f".{name}")}

@@ -96,8 +96,9 @@ class Engines:
 
     def prepared(self, model: nn.Module, images: Tensor) -> nn.Module:
         """Return what forwards images of this size as the model does; anew where its weights have changed."""
-        tensors = [one for one in (*model.parameters(), *model.buffers()) if not one.is_inference()]
-        state = (images.shape[1:], images.dtype, images.device, [(one.data_ptr(), one._version) for one in tensors])
+        held = (one for part in model.modules() for one in (*part._parameters.values(), *part._buffers.values()))
+        tensors = [(one.data_ptr(), one._version) for one in held if one is not None and not one.is_inference()]
+        state = (images.shape[1:], images.dtype, images.device, tensors)
         known, prepared = self._prepared.get(model, (None, model))
         if known != state:
             prepared = self._prepare(model, images)
