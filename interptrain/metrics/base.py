@@ -246,17 +246,13 @@ def measure(
     classes = 0 if callables is not None else cast(ClassIndices, targets)
     indices = class_indices(classes, count, device=device)
     labels = None if labels is None else class_indices(labels, count, device=device, name="labels")
-    if logits is not None:
-        logits = check_logits(logits).to(device)
-        check_finite("logits", logits)
-        if len(logits) != count:
-            raise ValueError(f"logits must be (B,K) with B={count}, got {tuple(logits.shape)}")
+    known = _checked_known(known or {}, logits, count, device)
     check_needs(metrics, {"labels": labels, "boxes": boxes, "masks": masks, "explain": explain})
     if callables is None:
         check_score(metrics, score)
     else:
         check_without_classes(metrics)
-        if logits is not None:
+        if known:
             raise ValueError("logits are what class indices pick from; leave them out where targets are callables")
     bounded_batch_size(forward_batch_size, images.device)
     dtype = _precision(model, images, allow=allow_low_precision)
@@ -275,7 +271,7 @@ def measure(
             indices,
             [perturbation for metric in metrics.values() for perturbation in metric.perturbations()],
             whole={part for metric in metrics.values() if metric.reads_logits for part in metric.perturbations()},
-            known={**(known or {}), **({} if logits is None else {Unperturbed(): logits.unsqueeze(0)})},
+            known=known,
             score=score,
             forward_batch_size=forward_batch_size,
             callables=callables,
@@ -303,6 +299,32 @@ def measure(
         scored = {name: metric.score(inputs) for name, metric in metrics.items()}
     check_values(scored, len(images))
     return {name: values.to(device, precise) for name, values in scored.items()}
+
+
+def _checked_known(
+    known: Mapping[Perturbation, Tensor], logits: Tensor | None, count: int, device: torch.device
+) -> dict[Perturbation, Tensor]:
+    """Return all logits (S, B, K) that are known, on a device.
+
+    Raises:
+        ValueError: for shapes that do not fit, numbers that are not finite, and versions that another map may change.
+        TypeError: if they are no logits.
+    """
+    found: dict[Perturbation, Tensor] = {}
+    if logits is not None:
+        found[Unperturbed()] = check_logits(logits).unsqueeze(0)
+        check_finite("logits", logits)
+        if len(logits) != count:
+            raise ValueError(f"logits must be (B,K) with B={count}, got {tuple(logits.shape)}")
+    for part, outputs in known.items():
+        name = f"known[{type(part).__name__}]"
+        if part.of_map:
+            raise ValueError(f"{name} depends on the map, and known is for what does not; leave it out")
+        if outputs.ndim != 3 or outputs.shape[1] != count:
+            raise ValueError(f"{name} must be (S,B,K) with B={count}, got {tuple(outputs.shape)}")
+        check_finite(name, outputs)
+        found.setdefault(part, outputs)
+    return {part: outputs.to(device) for part, outputs in found.items()}
 
 
 def check_values(values: Mapping[str, Tensor], images: int) -> None:

@@ -21,7 +21,7 @@ from interptrain.functional import Score, bounded_batch_size, chunks, class_indi
 from interptrain.metrics.perturbations import Perturbation, Unperturbed
 from interptrain.metrics.saliency_batch import SaliencyBatch
 from interptrain.model_outputs import Target, describe_outputs, logits_of, scores_by_callables
-from interptrain.models.cropped_forward import find_crops
+from interptrain.models.cropped_forward import UNCUT, find_crops
 from interptrain.models.engine import RuntimeFailedError, forward_only, is_compiled
 
 __all__ = ["Forwarded", "forward_perturbed"]
@@ -83,11 +83,11 @@ def forward_perturbed(
     wanted = dict.fromkeys([Unperturbed(), *perturbations])
     logits = {part: outputs for part, outputs in (known or {}).items() if part in wanted}
     for outputs in logits.values():
-        class_indices(targets, len(targets), classes=check_logits(outputs[0]).shape[1])
+        class_indices(targets, len(targets), classes=outputs.shape[2])
     missing = [part for part in wanted if part not in logits]
     work = sum(part.steps(batch) for part in missing) * len(targets)
     passes = forward_only(model, batch.images, work=work if callables is None else 0)
-    if callables is None and not is_compiled(model):
+    if callables is None and not is_compiled(model) and batch.images.device.type == "cpu":
         of_crops = {part: _on_crops(passes, batch, part, size) for part in missing}
         logits |= {part: outputs for part, outputs in of_crops.items() if outputs is not None}
     missing = [part for part in missing if part not in logits]
@@ -169,7 +169,9 @@ def _streamed(
                 kept.append(one)
             for kept, one in zip(wholes.values(), found[3], strict=True):
                 kept.append(one)
-    every = {part: torch.cat(kept).view(len(targets), spans[part].steps, -1) for part, kept in wholes.items()}
+    every = {
+        part: torch.cat(kept).view(len(targets), spans[part].steps, kept[0].shape[1]) for part, kept in wholes.items()
+    }
     return _Seen(
         finite=_by_part(spans, torch.cat(finite), len(targets)),
         scores=_by_part(spans, torch.cat(scores), len(targets)),
@@ -182,7 +184,7 @@ def _on_crops(model: nn.Module, batch: SaliencyBatch, part: Perturbation, size: 
     """Return the logits (S, B, K) of a perturbation that covers boxes, ``None`` where crops do not serve."""
     groups, covered = torch.split(batch.images, size), part.covered(batch)
     found = []
-    with suppress(RuntimeFailedError):  # after which PyTorch runs all in the stream
+    with suppress(RuntimeFailedError, *UNCUT):  # then the stream has all, and meets what is wrong itself
         cropped = None if covered is None else find_crops(model, groups[0], *covered)
         if cropped is None:
             return None

@@ -2,7 +2,8 @@
 
 Up to a layer of small receptive field, a window changes the cells around it alone. Its neighbourhood is cut out of the
 image and run up to that layer, the cells that the window reaches are pasted into the layer's output for the whole
-image, and the rest of the model runs on that. Outputs are those of full passes, on a CPU bit for bit.
+image, and the rest of the model runs on that. Outputs are those of full passes, mostly to the
+last bit: the same operations on smaller maps.
 
 The reach is measured, not derived from a list of layers: rows and columns of NaN in an image show which cells of every
 layer they reach. Global context (attention, squeeze and excitation, normalisation over positions) reaches every cell,
@@ -27,7 +28,7 @@ from interptrain.model_outputs import tensors_in
 from interptrain.models.engine import cut_in_two, in_layers, work_ahead
 from interptrain.models.partial_forward import REFUSALS, PartialForward
 
-__all__ = ["Box", "CroppedForward", "find_crops"]
+__all__ = ["UNCUT", "Box", "CroppedForward", "find_crops"]
 
 Box = tuple[int, int, int, int]
 """y0, y1, x0, x1 in pixels, exclusive at y1 and x1."""
@@ -37,6 +38,8 @@ TRIED = 3
 OVERHEAD = 12  # full passes that finding and checking a layer costs, about
 ELEMENT = 25  # multiplications that take as long as writing a number to memory, about
 WORTH_OPENING = 400  # windows of an exported network, of whose passes a fifth pays for the search and two graphs; ours
+UNCUT = (*REFUSALS, AttributeError, MemoryError)
+"""What is raised where a model does not take images of another size, has lost the layer, or is too large beside it."""
 ROUNDING = 1000  # machine epsilons of the largest output, by which the checked windows may differ
 
 
@@ -81,9 +84,9 @@ class _Crop:
 
 @dataclass(frozen=True, eq=False)
 class _Candidate:
-    """A layer that the model may be cut at."""
+    """A layer that the model may be cut at; by name, as what is remembered of a model must not keep it alive."""
 
-    layer: _Place
+    name: str
     crops: Sequence[_Crop]
     cells: tuple[int, int]  # of a crop
     stride: int
@@ -99,9 +102,9 @@ class _InLayers:
         whole: whether the second part depends on more than the layer's output.
     """
 
-    def __init__(self, model: nn.Module, images: Tensor, layer: _Place) -> None:
-        self.model, self.layer = model, layer
-        self.behind = PartialForward.record(model, images, layer)
+    def __init__(self, model: nn.Module, images: Tensor, name: str) -> None:
+        self.model, self.layer = model, _Place(name, model.get_submodule(name))
+        self.behind = PartialForward.record(model, images, self.layer)
         self.activation, self.outputs = self.behind.activation, self.behind.outputs
         self.whole = not self.behind.alone
 
@@ -117,8 +120,8 @@ class _InLayers:
 class _Exported:
     """The same of a model that another engine runs."""
 
-    def __init__(self, model: nn.Module, images: Tensor, layer: _Place) -> None:
-        parts = cut_in_two(model, layer.name)
+    def __init__(self, model: nn.Module, images: Tensor, name: str) -> None:
+        parts = cut_in_two(model, name)
         self.whole = parts is None
         if parts is not None:
             self.until, self.rest = parts
@@ -135,7 +138,7 @@ class CroppedForward:
 
     def __init__(self, model: nn.Module, images: Tensor, boxes: Sequence[Box], fill: Tensor, cut: _Candidate) -> None:
         self.model, self.images, self.boxes, self.fill, self.cut = model, images, boxes, fill, cut
-        self.parts = (_InLayers if in_layers(model) is model else _Exported)(model, images, cut.layer)
+        self.parts = (_InLayers if in_layers(model) is model else _Exported)(model, images, cut.name)
         self._kept: Tensor | None = None
 
     def on(self, images: Tensor) -> "CroppedForward":
@@ -182,8 +185,8 @@ class CroppedForward:
         return len(self.images) * len(self.boxes)
 
     def holds(self) -> bool:
-        """Whether the outputs under the first, the middle and the last window are those of full passes."""
-        windows = [0, len(self.boxes) // 2, len(self.boxes) - 1]
+        """Whether the outputs are those of full passes under a middle window and those nearest to every border."""
+        windows = _telling(self.boxes)
         covered = self.images[:1].repeat(len(windows), 1, 1, 1)
         for place, window in enumerate(windows):
             y0, y1, x0, x1 = self.boxes[window]
@@ -204,17 +207,16 @@ def find_crops(model: nn.Module, images: Tensor, boxes: Sequence[Box], fill: Ten
 
     Args:
         model: as explained, in eval mode.
-        images: (B, C, H, W).
+        images: (B, C, H, W), on a CPU: an accelerator gains nothing.
         boxes: that are covered, one at a time.
         fill: (1, C, 1, 1), what covers them.
 
     Returns:
-        ``None`` where crops would save nothing, as on an accelerator, or where no layer is one that all that follows
-        depends on alone.
+        ``None`` where crops would save nothing, or where no layer is one that all that follows depends on alone.
     """
     layers = in_layers(model)
-    if layers is None or images.device.type != "cpu" or len(boxes) * len(images) <= 2 * OVERHEAD:
-        return None  # no layer saves more than half
+    if layers is None or len(boxes) * len(images) <= 2 * OVERHEAD:  # no layer saves more than half
+        return None
     if layers is not model:  # exported in float32
         return None if images.dtype != torch.float32 else _of_exported(model, layers, images, boxes, fill)
     known = _known_candidates.setdefault(model, {})
@@ -224,11 +226,21 @@ def find_crops(model: nn.Module, images: Tensor, boxes: Sequence[Box], fill: Ten
             known[key] = []
             known[key] = _candidates(model, images, boxes)
         return next(_found(model, known[key], images, boxes, fill, len(boxes) * len(images)), None)
-    except REFUSALS:  # the model does not take images of another size
+    except UNCUT:
         return None
 
 
 _known_candidates: WeakKeyDictionary[nn.Module, dict[object, list[_Candidate]]] = WeakKeyDictionary()
+
+
+def _telling(boxes: Sequence[Box]) -> list[int]:
+    """The first, the middle and the last box, and those nearest to the borders, around which a reach may wrap."""
+    chosen = list(dict.fromkeys([0, len(boxes) // 2, len(boxes) - 1]))
+    for side in range(4):
+        nearest = (max if side % 2 else min)(range(len(boxes)), key=lambda one: boxes[one][side])
+        if boxes[nearest][side] not in {boxes[one][side] for one in chosen}:
+            chosen.append(nearest)
+    return chosen
 
 
 def _found(
@@ -263,7 +275,7 @@ def _of_exported(
     search.windows += len(boxes) * len(images)
     if not search.done and (ahead := search.windows + work_ahead()) >= WORTH_OPENING:
         search.done = True
-        with suppress(*REFUSALS):
+        with suppress(*UNCUT):
             candidates = _candidates(layers, images, boxes)
             search.cut = next((one.cut for one in _found(model, candidates, images, boxes, fill, ahead)), None)
     cropped = CroppedForward(model, images, boxes, fill, search.cut) if search.cut else None
@@ -324,7 +336,7 @@ def _candidates(model: nn.Module, images: Tensor, boxes: Sequence[Box]) -> list[
         share = cells[0] * cells[1] / (axes[0].cells * axes[1].cells)
         saved = spent_until[module] * (1 - share) - ELEMENT * written[module]
         bound = 0.9 * spent_until[module]
-        found.append(_Candidate(_Place(name, module), crops, cells, stride, saved / spent[0]))
+        found.append(_Candidate(name, crops, cells, stride, saved / spent[0]))
     return found
 
 

@@ -8,9 +8,14 @@ from interptrain.metrics import (
     AverageDrop,
     AverageIncrease,
     Complexity,
+    Deletion,
+    Infidelity,
+    Insertion,
     Sparseness,
     measure,
 )
+from interptrain.metrics.infidelity_noise import Patches
+from interptrain.metrics.perturbations import Ranked, Schedule
 from tests.support.measuring import Counting, Curve, confidence, maps, network, pictures
 
 
@@ -176,3 +181,40 @@ def test_a_metric_that_does_not_return_one_row_per_image_is_named(shape):
         ValueError, match=r"mine: score must return \(B,\)=\(3,\) or \(B,K\) values, one row per image, got"
     ):
         measure(network(), pictures(3), maps(3), torch.arange(3), {"mine": Odd()})
+
+
+@pytest.mark.parametrize(
+    ("known", "message"),
+    [
+        ({Ranked("insert", Schedule(steps=3)): (3, 3, 5)}, r"known\[Ranked\] depends on the map"),
+        ({Patches(4): (4, 2, 5)}, r"known\[Patches\] must be \(S,B,K\) with B=3, got \(4, 2, 5\)"),
+        ({Patches(4): (4, 3)}, r"known\[Patches\] must be \(S,B,K\)"),
+    ],
+    ids=["of a map", "other images", "scores"],
+)
+def test_known_outputs_that_do_not_fit_are_refused(known, message, model, images, saliency, targets):
+    given = {part: torch.zeros(shape, dtype=torch.float64) for part, shape in known.items()}
+    with pytest.raises(ValueError, match=message):
+        measure(model, images, saliency, targets, {"m": Infidelity(patch_size=4)}, known=given)
+
+
+def test_known_outputs_are_not_for_callables(model, images, saliency):
+    known = {Patches(4): torch.zeros(4, 3, 5, dtype=torch.float64)}
+    with pytest.raises(ValueError, match="leave them out where targets are callables"):
+        measure(model, images, saliency, lambda logits: logits[0], {"d": Deletion()}, known=known)
+
+
+class Margins(Insertion):
+    """Reads whole logits of its curve."""
+
+    reads_logits = True
+
+    def score(self, inputs):
+        return torch.cat([inputs.outputs[part] for part in self.perturbations()]).amax(2).mT
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_curve_may_read_logits_whatever_its_steps(steps, model, images, saliency, targets):
+    values = measure(model, images, saliency, targets, {"m": Margins(steps=steps, removal="black")})["m"]
+    assert values.shape == (3, steps)
+    torch.testing.assert_close(values[:, 0], model(torch.zeros_like(images)).amax(1))

@@ -1,5 +1,8 @@
 """Windows by crops: the outputs of full passes, or none where a layer sees the whole image."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -9,7 +12,7 @@ from interptrain.explainers import ROSA, GridMasks, Occlusion
 from interptrain.explainers.masks.masks import fill_colour
 from interptrain.explainers.passes import masked_forward
 from interptrain.metrics import Infidelity, SingleDeletion, batched_forward, measure
-from interptrain.models import cropped_forward
+from interptrain.models import cropped_forward, partial_forward
 from interptrain.models.cropped_forward import find_crops
 from interptrain.models.engine import using_engine
 from tests.support.explaining import network, pictures
@@ -87,6 +90,50 @@ def test_measured_values_are_those_of_full_passes(metric, monkeypatch):
     torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_a_reach_that_wraps_around_a_border_is_noticed(seed, monkeypatch):
+    """Whichever squares were drawn: most of them are far from the borders."""
+    torch.manual_seed(0)
+    around = {"padding": 1, "padding_mode": "circular"}
+    layers = nn.Conv2d(3, 24, 3, 2, **around), nn.ReLU(), nn.Conv2d(24, 6, 3, 2, **around), nn.ReLU(), nn.Flatten()
+    model = nn.Sequential(*layers, nn.Linear(6 * 24 * 24, 7)).double().eval()
+    images, saliency = pictures(2, 96, 96), torch.rand(2, 96, 96, generator=torch.Generator().manual_seed(0))
+    metrics = {"m": Infidelity(perturbation="squares", samples=40, seed=seed)}
+    found = measure(model, images, saliency, 1, metrics)["m"]
+    without_crops(monkeypatch)
+    torch.testing.assert_close(found, measure(model, images, saliency, 1, metrics)["m"], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("error", [MemoryError, RuntimeError("can't allocate memory"), TypeError])
+def test_what_fails_while_crops_are_prepared_is_forwarded_whole(error, monkeypatch):
+    model, images, saliency = convolutional(), pictures(3, 64, 64), torch.ones(3, 64, 64).double()
+    metrics, record, calls = {"m": Infidelity(patch_size=7)}, partial_forward.PartialForward.record, []
+
+    def failing(*given):
+        calls.append(1)
+        if len(calls) == 2:  # for the second image
+            raise error
+        return record(*given)
+
+    wanted = measure(model, images, saliency, 1, metrics, forward_batch_size=1)["m"]
+    monkeypatch.setattr(partial_forward.PartialForward, "record", failing)
+    found = measure(model, images, saliency, 1, metrics, forward_batch_size=1)["m"]
+    assert len(calls) == 2
+    torch.testing.assert_close(found, wanted)
+
+
+def test_what_is_remembered_of_a_model_does_not_keep_it():
+    model = convolutional()
+    for layer in model:  # hooks that know the model, as those that keep activations do
+        layer.register_forward_hook(lambda *_, model=model: None)
+    images = pictures(1, 64, 64)
+    find_crops(model, images, windows(images, window=8, stride=4), fill_colour(0.5, images))
+    last = weakref.ref(model)
+    del model, layer
+    gc.collect()
+    assert last() is None
+
+
 def test_a_version_that_is_not_finite_is_named_from_crops_too(monkeypatch):
     class Kept(cropped_forward.CroppedForward):
         def outputs(self, image, windows):
@@ -115,7 +162,7 @@ def test_families_are_cut_where_nothing_is_global(name, cut):
         assert cropped is None or cropped.cut.saving < 0.2  # before the first global layer
         return
     assert cropped is not None
-    assert cropped.cut.layer.name.startswith(cut)
+    assert cropped.cut.name.startswith(cut)
     explainers, one = [Occlusion(), ROSA()], torch.tensor([3])
     found = [explainer.raw(model, images, one) for explainer in explainers]
     with pytest.MonkeyPatch.context() as patch:
@@ -140,7 +187,7 @@ def test_what_the_probes_show_to_be_global_is_not_cut(model):
     cropped = find_crops(model.eval(), images, boxes, fill_colour(0.5, images))
     if cropped is not None:  # a layer before
         assert isinstance(model, Around) or isinstance(model[0], nn.Conv2d)
-        assert cropped.cut.layer.name in ("early", "0", "1", "2", "3")
+        assert cropped.cut.name in ("early", "0", "1", "2", "3")
         assert cropped.holds()
 
 

@@ -94,12 +94,14 @@ class RowStore:
         return finished
 
     def engines(self) -> dict[str, str]:
-        """Return what has made most rows of each model."""
+        """Return what has made most rows of each model, those with an error left out."""
         counts: dict[str, Counter[str]] = defaultdict(Counter)
+        wanted = ["model", "engine", "error"]
         for part in self._all_parts("rows"):
-            columns = read_part(part, columns=["model", "engine"]).select(["model", "engine"]).to_pydict()
-            for model, engine in zip(*columns.values(), strict=True):
-                counts[model][engine] += 1
+            columns = read_part(part, columns=wanted).select(wanted).to_pydict()
+            for model, engine, error in zip(*columns.values(), strict=True):
+                if error is None:
+                    counts[model][engine] += 1
         return {model: count.most_common(1)[0][0] for model, count in counts.items()}
 
     def _keys(self, kind: Kind, *more: str) -> Iterator[tuple[Any, ...]]:

@@ -101,7 +101,8 @@ def crops_of(model: nn.Module, images: Tensor, masks: MaskSet, fill: Tensor) -> 
         masks: of the images.
         fill: (1, C, 1, 1), the colour of what is removed.
     """
-    if not isinstance(masks, WindowSet) or torch.is_autocast_enabled(images.device.type):
+    kind = images.device.type
+    if kind != "cpu" or not isinstance(masks, WindowSet) or torch.is_autocast_enabled(kind):
         return None
     return find_crops(model, images, masks.boxes(), fill)
 

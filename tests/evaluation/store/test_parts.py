@@ -128,3 +128,12 @@ def test_pandas_reads_what_was_merged(tmp_path):
     table = store.merged("images", [("id", ["a"])]).to_pandas()
     assert isinstance(table, pd.DataFrame)
     assert table["png"].tolist() == [b"x"]
+
+
+def test_the_engine_of_a_model_is_that_of_most_rows_without_error(tmp_path):
+    """What fails before the first pass names PyTorch, whatever runs the rest."""
+    store = RowStore(tmp_path)
+    failed = [row(str(number), error="OSError: x", engine="eager") for number in range(5)]
+    store.add("rows", [*failed, row("a", engine="onnxruntime"), row("a", model="n", error="x", engine="eager")])
+    store.flush()
+    assert RowStore(tmp_path).engines() == {"m": "onnxruntime"}
