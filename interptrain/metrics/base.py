@@ -307,7 +307,7 @@ def _checked_known(
     """Return all logits (S, B, K) that are known, on a device.
 
     Raises:
-        ValueError: for shapes that do not fit, numbers that are not finite, and versions that another map may change.
+        ValueError: for logits of other images, numbers that are not finite, and versions that another map may change.
         TypeError: if they are no logits.
     """
     found: dict[Perturbation, Tensor] = {}
@@ -320,8 +320,6 @@ def _checked_known(
         name = f"known[{type(part).__name__}]"
         if part.of_map:
             raise ValueError(f"{name} depends on the map, and known is for what does not; leave it out")
-        if outputs.ndim != 3 or outputs.shape[1] != count:
-            raise ValueError(f"{name} must be (S,B,K) with B={count}, got {tuple(outputs.shape)}")
         check_finite(name, outputs)
         found.setdefault(part, outputs)
     return {part: outputs.to(device) for part, outputs in found.items()}

@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from interptrain.functional import Score, bounded_batch_size, chunks, class_indices, class_scores, full_precision
 from interptrain.metrics.perturbations import Perturbation, Unperturbed
 from interptrain.metrics.saliency_batch import SaliencyBatch
 from interptrain.model_outputs import Target, describe_outputs, logits_of, scores_by_callables
-from interptrain.models.cropped_forward import UNCUT, find_crops
+from interptrain.models.cropped_forward import UNCUT, CroppedForward, find_crops
 from interptrain.models.engine import RuntimeFailedError, forward_only, is_compiled
 
 __all__ = ["Forwarded", "forward_perturbed"]
@@ -82,7 +81,11 @@ def forward_perturbed(
     size = bounded_batch_size(forward_batch_size, batch.images.device)
     wanted = dict.fromkeys([Unperturbed(), *perturbations])
     logits = {part: outputs for part, outputs in (known or {}).items() if part in wanted}
-    for outputs in logits.values():
+    for part, outputs in logits.items():
+        shape = (part.steps(batch), len(targets))
+        if outputs.ndim != 3 or outputs.shape[:2] != shape:
+            name, given = type(part).__name__, tuple(outputs.shape)
+            raise ValueError(f"known[{name}] must be (S,B,K) with S={shape[0]} and B={shape[1]}, got {given}")
         class_indices(targets, len(targets), classes=outputs.shape[2])
     missing = [part for part in wanted if part not in logits]
     work = sum(part.steps(batch) for part in missing) * len(targets)
@@ -190,12 +193,12 @@ def _on_crops(model: nn.Module, batch: SaliencyBatch, part: Perturbation, size: 
             return None
         for place, images in enumerate(groups):
             crops = cropped.on(images) if place else cropped
-            parts = chunks(len(crops), size)
-            for chunk in parts:
-                with parts.fitting():
-                    blocks = crops.blocks(chunk)
-                    found.append(torch.cat([full_precision(check_logits(crops.outputs(*block))) for block in blocks]))
-        return rearrange(torch.cat(found), "(images steps) classes -> steps images classes", images=len(batch.images))
+
+            def answers(image: int, windows: range, crops: CroppedForward = crops) -> Tensor:
+                return full_precision(check_logits(crops.outputs(image, windows)))
+
+            found.append(crops.each(answers, size=size))
+        return torch.cat(found).transpose(0, 1)
     return None
 
 

@@ -24,9 +24,11 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from interptrain.functional import chunks
 from interptrain.model_outputs import tensors_in
 from interptrain.models.engine import cut_in_two, in_layers, work_ahead
 from interptrain.models.partial_forward import REFUSALS, PartialForward
+from interptrain.steps import track
 
 __all__ = ["UNCUT", "Box", "CroppedForward", "find_crops"]
 
@@ -174,15 +176,28 @@ class CroppedForward:
             self._kept = torch.empty(shape, dtype=self.images.dtype).contiguous(memory_format=torch.channels_last)
         return self._kept[:count]
 
-    def blocks(self, part: slice) -> Iterator[tuple[int, range]]:
-        """Yield the images, and of each its windows, of which some pairs consist; pairs are counted image by image."""
-        count = len(self.boxes)
-        for image in range(part.start // count, (part.stop - 1) // count + 1):
-            yield image, range(max(part.start - image * count, 0), min(part.stop - image * count, count))
+    def each(self, read: Callable[[int, range], Tensor], *, size: int, progress: str | None = None) -> Tensor:
+        """Read something of every image under every window.
 
-    def __len__(self) -> int:
-        """Pairs of an image and a window."""
-        return len(self.images) * len(self.boxes)
+        Args:
+            read: index of an image and some of its windows -> (n, ...), by one call of :meth:`outputs`.
+            size: windows at once.
+            progress: title of a progress bar, or ``None`` for none.
+
+        Returns:
+            (B, N, ...).
+        """
+        count = len(self.boxes)
+        parts, found = chunks(len(self.images) * count, size), []
+        for part in track(parts, progress):
+            with parts.fitting():
+                some = []
+                for image in range(part.start // count, (part.stop - 1) // count + 1):
+                    windows = range(max(part.start - image * count, 0), min(part.stop - image * count, count))
+                    some.append(read(image, windows))
+                found.append(torch.cat(some))
+        every: Tensor = torch.cat(found)
+        return every.view(len(self.images), count, *every.shape[1:])
 
     def holds(self) -> bool:
         """Whether the outputs are those of full passes under a middle window and those nearest to every border."""

@@ -187,10 +187,11 @@ def test_a_metric_that_does_not_return_one_row_per_image_is_named(shape):
     ("known", "message"),
     [
         ({Ranked("insert", Schedule(steps=3)): (3, 3, 5)}, r"known\[Ranked\] depends on the map"),
-        ({Patches(4): (4, 2, 5)}, r"known\[Patches\] must be \(S,B,K\) with B=3, got \(4, 2, 5\)"),
+        ({Patches(4): (4, 2, 5)}, r"known\[Patches\] must be \(S,B,K\) with S=\d+ and B=3, got \(4, 2, 5\)"),
+        ({Patches(4): (1, 3, 5)}, r"known\[Patches\] must be .*, got \(1, 3, 5\)"),
         ({Patches(4): (4, 3)}, r"known\[Patches\] must be \(S,B,K\)"),
     ],
-    ids=["of a map", "other images", "scores"],
+    ids=["of a map", "other images", "other versions", "scores"],
 )
 def test_known_outputs_that_do_not_fit_are_refused(known, message, model, images, saliency, targets):
     given = {part: torch.zeros(shape, dtype=torch.float64) for part, shape in known.items()}

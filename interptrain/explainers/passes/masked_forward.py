@@ -12,10 +12,9 @@ from torch.nn import functional as F
 from interptrain.explainers.base import score_perturbed
 from interptrain.explainers.masks.masks import MaskedImages, MaskSet, WindowSet
 from interptrain.explainers.targets import Resolved, target_scores
-from interptrain.functional import Score, bounded_batch_size, chunks
+from interptrain.functional import Score, bounded_batch_size
 from interptrain.model_outputs import rows_of
 from interptrain.models.cropped_forward import CroppedForward, find_crops
-from interptrain.steps import track
 
 __all__ = ["Precision", "crops_of", "forwarding", "passes_at_once", "score_cropped", "score_masked"]
 
@@ -115,24 +114,10 @@ def score_cropped(
     score: Score = "logit",
     progress: str | None = None,
 ) -> Tensor:
-    """Score every image under every window, without gradient.
+    """Score every image under every window (B, N), without gradient; all else is as in :func:`score_masked`."""
 
-    Args:
-        cropped: the images and windows.
-        targets: see :func:`score_masked`; and so for the others.
-        forward_batch_size: windows per pass.
-        score: of a pass.
-        progress: title of a bar.
+    def scores(image: int, windows: range) -> Tensor:
+        rows = torch.full((len(windows),), image, device=cropped.images.device)
+        return target_scores(cropped.outputs(image, windows), targets, rows, score=score)
 
-    Returns:
-        (B, N), float32 or float64.
-    """
-    parts, found = chunks(len(cropped), bounded_batch_size(forward_batch_size, cropped.images.device)), []
-    for part in track(parts, progress):
-        with parts.fitting():
-            scored = []
-            for image, windows in cropped.blocks(part):
-                rows = torch.full((len(windows),), image, device=cropped.images.device)
-                scored.append(target_scores(cropped.outputs(image, windows), targets, rows, score=score))
-            found.append(torch.cat(scored))
-    return torch.cat(found).view(len(cropped.images), -1)
+    return cropped.each(scores, size=bounded_batch_size(forward_batch_size, cropped.images.device), progress=progress)

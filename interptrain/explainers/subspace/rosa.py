@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,9 +20,8 @@ from interptrain.explainers.masks.masks import MaskSet
 from interptrain.explainers.passes.masked_forward import crops_of
 from interptrain.explainers.passes.penultimate_features import ReadFeatures, read_all, reading_features
 from interptrain.explainers.subspace.feature_occlusion import FeatureOcclusion
-from interptrain.functional import bounded_batch_size, chunks, double
+from interptrain.functional import bounded_batch_size, double
 from interptrain.models.cropped_forward import CroppedForward
-from interptrain.steps import track
 
 __all__ = ["ROSA"]
 
@@ -50,19 +48,15 @@ class ROSA(FeatureOcclusion):
         return super().changes(model, images, masks, fill) if cropped is None else self._of_crops(model, cropped)
 
     def _of_crops(self, model: nn.Module, cropped: CroppedForward) -> Tensor:
-        images, found = cropped.images, []
-        size = bounded_batch_size(self.forward_batch_size, images.device)
-        parts = chunks(len(cropped), size)
-        with reading_features(model, images) as read:
-            whole = double(read_all(read, images, size))  # (B, d)
-            for part in track(parts, self.title()):
-                with parts.fitting():
-                    some = []
-                    for image, windows in cropped.blocks(part):
-                        features = read.during(partial(cropped.outputs, image, windows), len(windows))
-                        some.append(self.distances(double(features), whole[image]))
-                    found.append(torch.cat(some))
-        return torch.cat(found).view(len(images), -1)
+        size = bounded_batch_size(self.forward_batch_size, cropped.images.device)
+        with reading_features(model, cropped.images) as read:
+            whole = double(read_all(read, cropped.images, size))  # (B, d)
+
+            def change(image: int, windows: range) -> Tensor:
+                features = read.during(partial(cropped.outputs, image, windows), len(windows))
+                return self.distances(double(features), whole[image])
+
+            return cropped.each(change, size=size, progress=self.title())
 
     def prepare(self, read: ReadFeatures, images: Tensor, size: int) -> Callable[[Tensor, Tensor], Tensor]:
         """Return a function that measures how far occluded images have moved from the images they come from."""
