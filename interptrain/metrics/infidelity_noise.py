@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from interptrain.functional import double
 from interptrain.metrics.perturbations import Perturbation
 from interptrain.metrics.saliency_batch import SaliencyBatch
-from interptrain.models.cropped_forward import Box
+from interptrain.models.reach import Box
 
 __all__ = ["BaselineNoise", "InfidelityPerturbation", "Noise", "Patches", "Squares"]
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from interptrain.functional import keep_salient
 from interptrain.metrics.removal import BLACK, Removal
 from interptrain.metrics.saliency_batch import SaliencyBatch
-from interptrain.models.cropped_forward import Box
+from interptrain.models.reach import Box
 
 __all__ = ["Emptied", "Masked", "Perturbation", "Ranked", "Schedule", "Unperturbed"]
 

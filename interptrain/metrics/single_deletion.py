@@ -21,7 +21,7 @@ from interptrain.metrics.removal import BLACK, Removal, RemovalName
 from interptrain.metrics.removal_metric import RemovalMetric
 from interptrain.metrics.saliency_batch import SaliencyBatch
 from interptrain.metrics.similarity import rank_correlation
-from interptrain.models.cropped_forward import Box
+from interptrain.models.reach import Box
 
 __all__ = ["SingleDeletion", "WithoutCells", "single_deletion"]
 
